@@ -1,0 +1,1 @@
+"""Advantages, losses and selection: one pure function per equation."""

@@ -1,0 +1,315 @@
+"""The recipe as checked models: what a run is, with nothing filled in later.
+
+Every model refuses unknown keys, wrong types and values out of range. A field's docstring is its only
+description; `rloop config` prints it. There are no defaults for what decides the science.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rloop.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    """Frozen, no unknown keys, field docstrings as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PolicyConfig(Strict):
+    """Where the base policy comes from."""
+
+    path: str
+    """A Hugging Face directory or hub name; a `.gguf` file; `package:NAME` for a GGUF file inside an
+    installed Python package; `random:llama`, `random:qwen2` or `random:qwen3` for a tiny random model."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you have read that code."""
+
+
+class TaskConfig(Strict):
+    """One set of problems and the verifier that judges answers to them."""
+
+    source: str
+    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .jsonl.gz, .parquet, .csv), `hub:OWNER/NAME`, or the
+    plain name of a benchmark (`gsm8k`, `math500`, ...)."""
+    name: str | None = None
+    """Name in metrics and the store; the source's own name when absent."""
+    split: str | None = None
+    """Split of the source, `train` or `test`; the source's own default when absent."""
+    size: Count | None = None
+    """Problems to take, chosen by `seed`; all when absent (reasoning-gym needs a size)."""
+    seed: int = 0
+    """Seed of the choice, or of the generator for reasoning-gym."""
+    params: dict[str, Any] = {}
+    """Parameters of a reasoning-gym data set, or the `name` (configuration) of a hub data set."""
+    fields: dict[str, str] = {}
+    """Which column holds `problem`, `answer`, `solution`, `id`; only for columns named otherwise."""
+    filters: dict[str, Any] = {}
+    """Keep problems whose column equals the value, or is in the list of values."""
+    verifier: str | None = None
+    """`math`, `numeric`, `exact`, `reasoning_gym` or `python:package.module:function`; the source's own
+    when absent (`math` for files and hub data sets)."""
+
+
+class TasksConfig(Strict):
+    """What the policy learns from and what it is measured on."""
+
+    train: tuple[TaskConfig, ...] = Field(min_length=1)
+    """Problems to explore."""
+    evaluate: tuple[TaskConfig, ...] = Field(min_length=1)
+    """Held-out problems. One that also stands in a training task is left out of training."""
+    data_dir: str | None = None
+    """Folder with the benchmark files; else the variable RLOOP_DATA; else the hub."""
+    bad_references: Literal["stop", "drop"] = "stop"
+    """What to do with problems whose own reference answer is not judged correct."""
+    verifier_workers: Count = 1
+    """Worker processes that judge completions."""
+    verifier_timeout_s: Positive = 5.0
+    """Wall-clock limit of one verdict (seconds); the worker is killed and replaced."""
+    max_error_frac: Fraction = 0.1
+    """The run stops when more than this fraction of a step's verdicts are errors."""
+
+
+class PromptConfig(Strict):
+    """How a problem becomes a prompt."""
+
+    system: str | None = None
+    """System text; put before the problem by the chat template, or by `{system}` in `template`."""
+    template: str | None = None
+    """A template with `{problem}` used instead of the model's chat template."""
+    suffix: str = ""
+    """Text after the problem, such as `Put the final answer in \\boxed{}.`"""
+    max_tokens: Count = 1024
+    """Longer prompts are left out and counted (tokens)."""
+
+
+class SamplingConfig(Strict):
+    """How completions are drawn."""
+
+    max_completion_tokens: Count
+    """Completions are cut here (tokens)."""
+    temperature: NonNegative = 1.0
+    """Softmax temperature; 0 takes the most likely token."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus mass; 1 turns it off."""
+    top_k: CountOrZero = 0
+    """Most likely tokens kept; 0 turns it off."""
+
+
+class OptimizerConfig(Strict):
+    """AdamW and its schedule."""
+
+    learning_rate: NonNegative
+    """Peak learning rate; 0 freezes the policy."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: constant, or cosine to zero at the phase's last update."""
+    warmup_frac: Fraction = 0.0
+    """Part of the phase's updates over which the rate rises linearly from zero."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    grad_clip: NonNegative = 1.0
+    """Bound on the global gradient norm; 0 turns it off."""
+
+
+class EarlyStopConfig(Strict):
+    """When exploration ends before `explore.steps`: each rule is off when absent."""
+
+    pass_at_k_falls: Count | None = None
+    """Held-out pass@k (largest k) fell this many evaluations in a row (needs `evaluate.every`)."""
+    min_entropy: NonNegative | None = None
+    """Mean policy entropy below this (nats per token)."""
+    max_entropy: Positive | None = None
+    """Mean policy entropy above this (nats per token)."""
+    max_grad_norm: Positive | None = None
+    """Gradient norm before clipping above this."""
+    patience_steps: Count = 3
+    """Steps in a row that an entropy or gradient rule must hold."""
+
+
+class ExploreConfig(Strict):
+    """Reinforcement learning from the iteration's start policy; every trajectory is kept."""
+
+    steps: Count
+    """RL steps in each iteration."""
+    prompts_per_step: Count
+    """Problems in a step's batch."""
+    group_size: Annotated[int, Field(ge=1)]
+    """Completions of each prompt (at least 2)."""
+    sampling: SamplingConfig
+    """How completions are drawn; `temperature` also scales the learner's logits."""
+    optimizer: OptimizerConfig
+    """A fresh optimizer in each iteration; learning rate 0 samples from a frozen policy (RAFT)."""
+    advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
+    """Group advantage: (r - mean) / std, r - mean, or leave-one-out."""
+    loss: Literal["dapo", "gspo", "cispo"] = "dapo"
+    """Policy loss: token-mean clipped ratio, sequence ratio, or clipped weight on the log-probability."""
+    clip_low: NonNegative = 0.2
+    """Ratios are clipped below 1 - clip_low (cispo: unused)."""
+    clip_high: NonNegative = 0.28
+    """Ratios are clipped above 1 + clip_high."""
+    kl_coef: NonNegative = 0.0
+    """Weight of the k3 divergence from the iteration's start policy; 0 turns it off."""
+    updates_per_step: Count = 1
+    """Optimizer updates a step's batch is split into."""
+    refill_rounds: CountOrZero = 0
+    """Dynamic sampling: at most this many extra rounds that replace groups without a signal."""
+    overlong_buffer_tokens: CountOrZero = 0
+    """Soft overlong penalty over the last tokens before the limit (DAPO, section 3.4); 0 turns it off."""
+    overlong_penalty: NonNegative = 1.0
+    """Penalty at the limit itself."""
+    focus: Literal["uniform", "hard"] = "uniform"
+    """From iteration 2: every problem alike, or those with a low but not hopeless success rate first."""
+    sampler: Literal["native", "vllm"] = "native"
+    """What draws completions: the native sampler, or vLLM where it is installed."""
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+    """When exploration ends early."""
+    max_dead_steps: Count = 20
+    """The run stops after this many steps in a row in which no group had a signal."""
+    checkpoint_every: Count = 10
+    """Steps between saved states that `rloop resume` continues from."""
+
+
+class ExpertConfig(Strict):
+    """Which trajectories become the expert set."""
+
+    max_success_rate: Fraction
+    """Problems solved more often than this over the iteration are left out (active learning)."""
+    per_problem_cap: Count | None = None
+    """At most this many successes of one problem; all when absent."""
+    dedupe: bool = True
+    """Remove successes of one problem whose completion text is the same."""
+    prefer: Literal["diverse", "newest", "shortest", "random"] = "diverse"
+    """Which successes stay when the cap bites: most mutually different first, or as named."""
+    weight: Literal["uniform", "inverse_frequency", "importance"] = "uniform"
+    """Weight of an example: 1; 1 / kept of its problem; or truncated 1 / behavior probability."""
+    weight_cap: Positive = 10.0
+    """Truncation of importance weights, relative to their median."""
+    window: Literal["iteration", "accumulated"] = "iteration"
+    """Trajectories of this iteration, or of all so far."""
+
+
+class FinetuneConfig(Strict):
+    """Rejection-sampling fine-tuning of the start policy on the expert set."""
+
+    epochs: Count
+    """Passes over the expert set."""
+    batch_size: Count
+    """Examples per update."""
+    optimizer: OptimizerConfig
+    """A fresh optimizer in each phase."""
+    init: Literal["iteration_start", "base", "explored"] = "iteration_start"
+    """Policy that is fine-tuned: RLoop's reset, always the base, or RL's own weights."""
+
+
+class ColdstartConfig(Strict):
+    """Supervised fine-tuning on a task's own solutions before iteration 0."""
+
+    task: TaskConfig
+    """Problems with solutions; they are left out of the evaluation tasks' comparison only by you."""
+    epochs: Count
+    """Passes over the solutions."""
+    batch_size: Count
+    """Examples per update."""
+    optimizer: OptimizerConfig
+    """A fresh optimizer."""
+    solution_template: str = "{solution}"
+    """Completion text from `{solution}` and `{answer}`."""
+
+
+class EvaluateConfig(Strict):
+    """How policies are measured on the held-out tasks."""
+
+    samples: Count
+    """Completions per problem, n."""
+    k: tuple[Count, ...]
+    """Values of k for pass@k, each at most `samples`."""
+    sampling: SamplingConfig
+    """How completions are drawn."""
+    every: CountOrZero = 0
+    """RL steps between evaluations inside exploration; 0 turns them off."""
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    """Level of the bootstrap intervals."""
+
+
+class EngineConfig(Strict):
+    """What runs the model."""
+
+    name: Literal["native"] = "native"
+    """The engine behind the seam."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where the
+    device multiplies it natively."""
+    max_batch: Count = 64
+    """Completions decoded at the same time."""
+    microbatch_tokens: Count = 4096
+    """Tokens in one forward and backward pass, padding included."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more work."""
+    offload_optimizer: bool = False
+    """Keep master weights, gradients and optimizer moments in CPU memory."""
+
+
+class Recipe(Strict):
+    """One experiment, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its directory is `runs/NAME`."""
+    seed: int
+    """Seed of everything drawn at random."""
+    iterations: Count
+    """Turns of the loop."""
+    policy: PolicyConfig
+    """The base policy."""
+    tasks: TasksConfig
+    """Problems and verifiers."""
+    prompt: PromptConfig = PromptConfig()
+    """How a problem becomes a prompt."""
+    coldstart: ColdstartConfig | None = None
+    """Teach the format first; off when absent."""
+    explore: ExploreConfig
+    """Reinforcement learning."""
+    expert: ExpertConfig | None
+    """Selection; null together with `finetune` gives plain RL."""
+    finetune: FinetuneConfig | None
+    """Rejection-sampling fine-tuning; null keeps RL's weights (plain RL)."""
+    evaluate: EvaluateConfig
+    """Measurement."""
+    engine: EngineConfig = EngineConfig()
+    """The engine."""
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = ()
+    """Where metrics go besides `metrics.jsonl`."""
+    keep_explored: bool = False
+    """Keep each iteration's RL weights as a policy directory; RLoop itself throws them away."""
+
+    @model_validator(mode="after")
+    def _check_across_fields(self) -> "Recipe":
+        too_large = [k for k in self.evaluate.k if k > self.evaluate.samples]
+        if too_large:
+            raise ValueError(
+                f"evaluate.k: pass@{too_large[0]} needs at least {too_large[0]} samples per problem, got "
+                f"evaluate.samples={self.evaluate.samples}. Raise evaluate.samples or drop that k."
+            )
+        if self.explore.group_size < 2 and self.explore.optimizer.learning_rate > 0:
+            raise ValueError(
+                "explore.group_size must be >= 2 so that rewards can be compared, got "
+                f"{self.explore.group_size}. Set --set explore.group_size=8."
+            )
+        if (self.expert is None) != (self.finetune is None):
+            raise ValueError(
+                "expert and finetune go together: give both for RLoop, or set both to null for plain RL."
+            )
+        return self

@@ -1,0 +1,1 @@
+"""The seam (base) and the engines behind it."""

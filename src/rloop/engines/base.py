@@ -1,0 +1,129 @@
+"""The seam: all that the loop asks of whatever runs the model.
+
+Policies cross it as directories, trajectories as records; nothing with a gradient does. The two
+learning phases are generators: the loop pulls a step, stores it, looks at it, and may sample from the
+policy in training, save its state, or stop pulling. One suite in `tests/contract` runs over every engine.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from rloop.types import Example, Group, Place, PolicyRef, Problem, Verdict
+
+LIVE: Literal["live"] = "live"
+"""Stands for the policy in training, where a `PolicyRef` is expected by `sample`."""
+
+
+class Verify(Protocol):
+    """Judges completions in the background: `tasks.pool.VerifierPool`, or a test's own."""
+
+    def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
+        """Start judging; the future never raises for what the completion says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExploreStep:
+    """One RL step: every group sampled in it, before any filter, and how the update went.
+
+    Example: ExploreStep(step=3, groups=(...), metrics={"reward_mean": 0.41, "entropy_mean": 1.2})
+    """
+
+    step: int
+    groups: tuple[Group, ...]
+    metrics: Mapping[str, float]
+    """Keys without the phase: `reward_mean`, `grad_norm`, `sampled_tokens_count`, `sample_s`, ..."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneStep:
+    """One supervised update. Example: FinetuneStep(step=3, num_steps=40, metrics={"loss_mean": 0.7})."""
+
+    step: int
+    num_steps: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptReport:
+    """Problems that fit, and those whose prompt is longer than allowed, with the length that broke it."""
+
+    kept: tuple[Problem, ...]
+    too_long: tuple[tuple[Problem, int], ...]
+
+
+Progress = Callable[[int, int, int], None]
+"""Called while sampling with (completions finished, completions wanted, tokens sampled)."""
+
+
+class Engine(Protocol):
+    """What an engine can do. All errors it raises are `EngineError`s."""
+
+    def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
+        """Turn the recipe's `policy.path` into a Hugging Face directory and check that it works."""
+        ...
+
+    def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
+        """Part problems by whether their prompt fits `prompt.max_tokens`."""
+        ...
+
+    def explore(
+        self,
+        start: PolicyRef,
+        problems: Sequence[Problem],
+        place: Place,
+        *,
+        num_steps: int,
+        problem_weights: Mapping[str, float] | None = None,
+        resume_from: Path | None = None,
+    ) -> Iterator[ExploreStep]:
+        """Do RL from `start` with a fresh optimizer, yielding each step.
+
+        `problem_weights` (from `explore.focus: hard`) draws problems in proportion; None shuffles them
+        all in epochs. `resume_from` continues after the step whose state was saved there.
+        """
+        ...
+
+    def fine_tune(
+        self, start: PolicyRef, examples: Sequence[Example], place: Place
+    ) -> Iterator[FinetuneStep]:
+        """Do weighted SFT from `start` on stored token ids, EOS supervised, yielding each update.
+
+        The settings are the recipe's `finetune`, or `coldstart` when `place.phase` says so.
+        """
+        ...
+
+    def sample(
+        self,
+        policy: PolicyRef | Literal["live"],
+        problems: Sequence[Problem],
+        num_samples: int,
+        place: Place,
+    ) -> Iterator[Group]:
+        """Sample and judge groups with the recipe's `evaluate.sampling`, yielded as they finish."""
+        ...
+
+    def examples_from_solutions(
+        self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
+    ) -> list[Example]:
+        """Tokenise prompts and solutions for a cold start; completions end in EOS."""
+        ...
+
+    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+        """Write the policy in training as a Hugging Face directory, loaded again as a check."""
+        ...
+
+    def save_state(self, directory: Path) -> None:
+        """Write all that `explore(resume_from=directory)` needs, whole or not at all."""
+        ...
+
+    def describe(self) -> Mapping[str, str]:
+        """Facts for the console header: device, precision, threads, parameters."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and the device memory."""
+        ...

@@ -1,0 +1,1 @@
+"""avg@n, pass@k, forgetting, diversity, and the evaluation phase."""

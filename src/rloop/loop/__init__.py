@@ -1,0 +1,1 @@
+"""The method, its state and its resumption."""

@@ -1,0 +1,1 @@
+"""Metrics that merge, the run log, the console and the sinks."""

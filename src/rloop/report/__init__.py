@@ -1,0 +1,1 @@
+"""A run directory turned into one self-contained page."""

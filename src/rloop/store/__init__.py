@@ -1,0 +1,1 @@
+"""The trajectory store: append, read, query, survive a crash."""

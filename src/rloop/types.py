@@ -1,0 +1,183 @@
+"""The nouns that cross rooms: frozen records, free of torch.
+
+One `Problem` gives one prompt; a policy writes a `Completion`; a verifier turns it into a `Verdict`;
+the three with their provenance are a `Trajectory`; trajectories of one prompt are a `Group`.
+Policies cross rooms as a `PolicyRef`: a Hugging Face directory, never weights.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+PhaseName = Literal["coldstart", "explore", "select", "finetune", "evaluate"]
+FinishReason = Literal["stop", "length", "error"]
+VerdictKind = Literal["correct", "wrong", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with its reference answer.
+
+    Example: Problem(problem_id="gsm8k/train/17", task="gsm8k", question="Tom has 3 ...",
+    answer="5", solution="3 + 2 = 5\\n#### 5", verifier="math")
+    """
+
+    problem_id: str
+    """Stable and unique within a run, `task/split/key`."""
+    task: str
+    """Name of the task it belongs to; the name in metrics (`evaluate/gsm8k/pass@8`)."""
+    question: str
+    """The text put into the prompt template."""
+    answer: str
+    """Reference answer as the task gives it; judged by the verifier, never by string comparison."""
+    verifier: str
+    """`math`, `numeric`, `exact`, `reasoning_gym`, or `python:module:function`."""
+    solution: str | None = None
+    """A full worked solution, where the task has one; what a cold start trains on."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values the verifier or a filter may need (level, subject, the reasoning-gym entry)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the policy wrote after a prompt, token for token.
+
+    Example: Completion(prompt_text="1+1=", prompt_ids=(5, 9, 5, 7), completion_text="2",
+    completion_ids=(6, 0), behavior_logprobs=(-0.1, -0.02), finish_reason="stop")
+    A truncated one ends without EOS and has finish_reason "length".
+    """
+
+    prompt_text: str
+    prompt_ids: tuple[int, ...]
+    completion_text: str
+    """Decoded without special tokens."""
+    completion_ids: tuple[int, ...]
+    """[T] sampled ids; the last one is EOS when finish_reason is "stop"."""
+    behavior_logprobs: tuple[float, ...]
+    """[T] natural log-probability of each sampled token at the stated temperature, over the whole
+    vocabulary (before top-p and top-k cut it), as computed by the sampler."""
+    finish_reason: FinishReason
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the length limit ended it."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a verifier says of one completion; an error is neither right nor wrong.
+
+    Example: Verdict(kind="error", reason="no verdict within 5.0 s", answer=None)
+    """
+
+    kind: VerdictKind
+    reason: str = ""
+    """Why, in a few words; always given for `error`."""
+    answer: str | None = None
+    """The answer extracted from the completion, None where none was found."""
+    verifier_version: str = ""
+    """Name and version of the verifier that spoke, `math/1`."""
+
+    @property
+    def is_correct(self) -> bool:
+        """Whether the completion was judged right."""
+        return self.kind == "correct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a run something happens; with a problem and a member it names one random stream.
+
+    Example: Place(run="demo", seed=0, iteration=1, phase="explore", step=12)
+    """
+
+    run: str
+    seed: int
+    iteration: int
+    """0 for the base policy and the cold start, then 1, 2, ..."""
+    phase: PhaseName
+    step: int = 0
+    """Learner step inside the phase, from 1; for an evaluation the RL step it follows, else 0."""
+
+    def stream_seed(self, problem_id: str, member: int) -> int:
+        """Return the 64-bit seed of one trajectory's random stream.
+
+        It depends on (seed, iteration, phase, step, problem, member) alone, so a trajectory can be
+        sampled again by itself, in any order, on any number of workers.
+        """
+        return stable_hash(self.seed, self.iteration, self.phase, self.step, problem_id, member)
+
+
+def stable_hash(*parts: object) -> int:
+    """Return a 64-bit hash of the parts that is the same in every process (blake2b)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One problem, one completion, its verdict and reward, and where it came from."""
+
+    place: Place
+    problem: Problem
+    group_id: str
+    """Unique per prompt and step: `iteration/phase/step/problem_id`."""
+    member: int
+    """Index in the group, 0 .. group_size - 1."""
+    policy_version: int
+    """Learner updates between the phase's start policy and the policy that wrote this."""
+    completion: Completion
+    verdict: Verdict
+    reward: float
+    """1.0 for a correct verdict, else 0.0, before any shaping; never overwritten."""
+    temperature: float
+    top_p: float
+    top_k: int
+    template_version: str
+    """Hash of the prompt template and system text that made the prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The trajectories of one prompt from one policy version, in member order."""
+
+    problem: Problem
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def num_correct(self) -> int:
+        """How many were judged correct."""
+        return sum(t.verdict.is_correct for t in self.trajectories)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether rewards differ, so that the group has a group-relative signal."""
+        return len({t.reward for t in self.trajectories}) > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """Token ids to imitate: a prompt, a completion that ends in EOS, and a weight.
+
+    Example: Example(problem_id="t/0", prompt_ids=(5, 9), completion_ids=(6, 0), weight=1.0)
+    """
+
+    problem_id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRef:
+    """A policy as a Hugging Face directory: safetensors, tokenizer, chat template.
+
+    Example: PolicyRef(path=Path("runs/demo/policies/iter-001"), name="iter-001")
+    """
+
+    path: Path
+    name: str
+    """What reports call it: `base`, `coldstart`, `explored-001`, `iter-001`."""
