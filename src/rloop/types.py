@@ -101,6 +101,9 @@ class Place:
     phase: PhaseName
     step: int = 0
     """Learner step inside the phase, from 1; for an evaluation the RL step it follows, else 0."""
+    policy: str = ""
+    """Name of the policy sampled from (`base`, `coldstart`, `explored-001`, `iter-001`); no part of
+    the random stream, so that two policies are compared under common random numbers."""
 
     def stream_seed(self, problem_id: str, member: int) -> int:
         """Return the 64-bit seed of one trajectory's random stream.
