@@ -1,0 +1,74 @@
+"""One attention function for prefill, decoding and learning, registered with transformers.
+
+Shape letters: B rows, H query heads, G key-value heads, T query positions, S cached positions, K head width.
+
+Without a mask, attention is causal; sequences are padded on the right, so no real token can see a pad.
+With a mask (decoding, T = 1), the query heads that share a key-value head stand in the query-position
+axis, so that grouped-query attention reads the cache once and never repeats it. transformers builds no
+mask for an attention function it does not know, hence windows and chunks must be refused at load.
+"""
+
+import torch
+from torch.nn import functional as F
+from transformers import AttentionInterface, PretrainedConfig
+
+from rloop.errors import EngineError
+
+NAME = "rloop"
+
+
+def grouped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend; query [B, H, T, K], key and value [B, G, S, K], mask [B, 1, 1, S] or None -> [B, T, H, K]."""
+    num_rows, num_heads, num_positions, head_width = query.shape
+    num_kv_heads = key.shape[1]
+    if attention_mask is None:
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=num_positions > 1,
+            scale=scaling,
+            enable_gqa=num_kv_heads != num_heads,
+        )
+        return mixed.transpose(1, 2), None
+    assert num_positions == 1, f"a masked call decodes one position, got {num_positions}"
+    grouped = query.reshape(num_rows, num_kv_heads, num_heads // num_kv_heads, head_width)
+    mixed = F.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return mixed.reshape(num_rows, 1, num_heads, value.shape[-1]), None
+
+
+def register() -> str:
+    """Make the function known to transformers; returns its `attn_implementation` name."""
+    AttentionInterface.register(NAME, grouped_attention)
+    return NAME
+
+
+def refuse_windows(config: PretrainedConfig, max_length: int) -> None:
+    """Raise for architectures whose attention is not plainly causal at this length."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    window = getattr(text, "sliding_window", None)
+    if kinds - {"full_attention", "sliding_attention"}:
+        raise EngineError(
+            f"The native engine runs decoder-only models with full attention; this {text.model_type} "
+            f"model has {sorted(kinds)} layers. Choose a Llama-, Qwen- or Mistral-like model."
+        )
+    windowed = "sliding_attention" in kinds or (
+        window is not None and getattr(text, "layer_types", None) is None
+    )
+    if windowed and window is not None and window < max_length:
+        raise EngineError(
+            f"This {text.model_type} model attends over a sliding window of {window} tokens, and "
+            f"prompt.max_tokens + max_completion_tokens = {max_length} is longer. Lower one of the two."
+        )
