@@ -1,0 +1,185 @@
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rloop.evaluation.metrics import evaluate_counts, paired_difference, pass_at_k
+
+
+def make_rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@st.composite
+def counts_of_problems(draw: st.DrawFn) -> tuple[int, list[int]]:
+    num_samples = draw(st.integers(1, 16))
+    counts = draw(st.lists(st.integers(0, num_samples), min_size=1, max_size=40))
+    return num_samples, counts
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_correct", "k", "expected"),
+    [
+        (5, 3, 2, 0.9),  # 1 - C(2,2)/C(5,2) = 1 - 1/10
+        (8, 1, 1, 0.125),  # 1 - C(7,1)/C(8,1) = 1 - 7/8
+        (4, 2, 2, 5 / 6),  # 1 - C(2,2)/C(4,2) = 1 - 1/6
+        (8, 0, 8, 0.0),  # nothing to find
+        (8, 6, 3, 1.0),  # only 2 wrong, so any 3 hold a correct one
+    ],
+)
+def test_pass_at_k_equals_values_worked_by_hand(
+    num_samples: int, num_correct: int, k: int, expected: float
+) -> None:
+    assert pass_at_k(num_samples, num_correct, k) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [0, 9])
+def test_pass_at_k_is_undefined_without_k_samples(k: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"pass@{k} needs at least {k} samples per problem, got 8"
+    ):
+        pass_at_k(8, 1, k)
+
+
+def test_pass_at_k_equals_the_product_form_of_humaneval() -> None:
+    def product_form(n: int, c: int, k: int) -> float:  # openai/human-eval, evaluation.py
+        if n - c < k:
+            return 1.0
+        return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
+
+    for n in range(1, 33):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                assert pass_at_k(n, c, k) == pytest.approx(product_form(n, c, k), abs=1e-12)
+
+
+def test_pass_at_k_equals_the_share_of_subsets_with_a_correct_one() -> None:
+    samples = [True, True, False, False, False, False]
+    subsets = list(combinations(samples, 3))
+    # 20 subsets of 3, of which C(4,3) = 4 hold no correct one: 16/20
+    assert pass_at_k(6, 2, 3) == pytest.approx(sum(map(any, subsets)) / len(subsets)) == 0.8
+
+
+def test_evaluation_is_the_mean_over_problems() -> None:
+    result = evaluate_counts(4, [4, 0, 1], (1, 2, 4), rng=make_rng())
+    assert list(result) == ["avg@4", "pass@1", "pass@2", "pass@4"]
+    assert result["avg@4"].value == pytest.approx(5 / 12)  # (1 + 0 + 1/4) / 3
+    assert result["pass@2"].value == pytest.approx(0.5)  # (1 + 0 + (1 - 3/6)) / 3
+    assert result["pass@4"].value == pytest.approx(2 / 3)  # (1 + 0 + 1) / 3
+
+
+def test_paired_difference_is_the_mean_of_differences() -> None:
+    result = paired_difference(4, [4, 2, 1], [2, 2, 2], (4,), rng=make_rng())
+    assert result["avg@4"].value == pytest.approx(1 / 12)  # (2/4 + 0 - 1/4) / 3
+    assert result["pass@4"].value == 0.0  # each solves all three
+
+
+def test_interval_agrees_with_drawing_problems_one_by_one() -> None:
+    """The multinomial draw is the plain bootstrap; both ends differ by Monte Carlo error alone.
+
+    An endpoint's standard error with 10,000 resamples is below 0.002 here, so 0.01 is five of them:
+    a false alarm is rarer than one in a million seeds, and the seed is fixed.
+    """
+    counts = make_rng(1).integers(0, 9, size=50)
+    plain = np.array([make_rng(s).choice(counts / 8, size=50).mean() for s in range(10_000)])
+    estimate = evaluate_counts(8, counts, (), rng=make_rng(2))["avg@8"]
+    assert [estimate.low, estimate.high] == pytest.approx(
+        np.quantile(plain, [0.025, 0.975]), abs=0.01
+    )
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """200 runs of 100 problems with p = 0.3: nominal 0.95, about 0.93 for the percentile.
+
+    Seeds are fixed; with new ones fewer than 0.88 or more than 0.995 has a chance below 1 %.
+    """
+    hits = 0
+    for seed in range(200):
+        counts = make_rng(seed).binomial(1, 0.3, size=100)
+        estimate = evaluate_counts(1, counts, (), rng=make_rng(seed + 1000))["avg@1"]
+        hits += estimate.low <= 0.3 <= estimate.high
+    assert 0.88 <= hits / 200 <= 0.995
+
+
+def test_a_paired_interval_is_narrower_than_the_difference_of_unpaired_ones() -> None:
+    rng = make_rng(3)
+    base = rng.integers(0, 8, size=100)
+    paired = paired_difference(8, base + 1, base, (), rng=make_rng())["avg@8"]
+    assert (paired.low, paired.high) == pytest.approx(
+        (1 / 8, 1 / 8)
+    )  # every problem gains one of 8
+
+
+def test_same_seed_gives_the_same_interval() -> None:
+    first = evaluate_counts(8, [1, 5, 8, 0], (1, 8), rng=make_rng(7))
+    assert first == evaluate_counts(8, [1, 5, 8, 0], (1, 8), rng=make_rng(7))
+
+
+def test_higher_confidence_gives_a_wider_interval() -> None:
+    counts = make_rng(4).integers(0, 9, size=60)
+    narrow = evaluate_counts(8, counts, (), rng=make_rng(), confidence=0.5)["avg@8"]
+    wide = evaluate_counts(8, counts, (), rng=make_rng(), confidence=0.99)["avg@8"]
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@given(counts_of_problems())
+def test_pass_at_k_rises_with_k_and_starts_at_avg(case: tuple[int, list[int]]) -> None:
+    num_samples, counts = case
+    ks = range(1, num_samples + 1)
+    result = evaluate_counts(num_samples, counts, ks, rng=make_rng())
+    values = [result[f"pass@{k}"].value for k in ks]
+    assert values[0] == pytest.approx(result[f"avg@{num_samples}"].value)
+    assert all(b >= a - 1e-12 for a, b in pairwise(values))
+
+
+@given(counts_of_problems(), st.randoms(use_true_random=False))
+def test_results_do_not_depend_on_the_order_of_problems(case, random) -> None:
+    num_samples, counts = case
+    shuffled = random.sample(counts, len(counts))
+    assert evaluate_counts(num_samples, counts, (1,), rng=make_rng()) == evaluate_counts(
+        num_samples, shuffled, (1,), rng=make_rng()
+    )
+
+
+@given(counts_of_problems())
+def test_interval_contains_the_value_and_stays_in_range(case: tuple[int, list[int]]) -> None:
+    for estimate in evaluate_counts(*case, (1, case[0]), rng=make_rng()).values():
+        assert -1e-12 <= estimate.low <= estimate.value + 1e-12
+        assert estimate.value - 1e-12 <= estimate.high <= 1 + 1e-12
+
+
+@given(counts_of_problems())
+def test_paired_difference_of_equal_counts_is_zero_without_width(
+    case: tuple[int, list[int]],
+) -> None:
+    num_samples, counts = case
+    for estimate in paired_difference(num_samples, counts, counts, (1,), rng=make_rng()).values():
+        assert (estimate.value, estimate.low, estimate.high) == (0.0, 0.0, 0.0)
+        assert not estimate.is_clear_of_zero
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "counts", "ks", "message"),
+    [
+        (8, [9], (1,), r"must lie in 0 \.\. 8, got 9 \.\. 9"),
+        (8, [-1], (1,), r"must lie in 0 \.\. 8, got -1 \.\. -1"),
+        (8, [], (1,), "at least one problem, got 0"),
+        (8, [[1, 2]], (1,), r"one per problem, got shape \(1, 2\)"),
+        (8, [1], (16,), "pass@16 needs at least 16 samples per problem, got 8"),
+    ],
+)
+def test_impossible_counts_are_refused(num_samples, counts, ks, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_counts(num_samples, counts, ks, rng=make_rng())
+
+
+def test_different_numbers_of_problems_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="same problems for both policies, got 2 and 1"):
+        paired_difference(8, [1, 2], [1], (1,), rng=make_rng())
+
+
+def test_confidence_must_be_a_probability() -> None:
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 95"):
+        evaluate_counts(8, [1], (1,), rng=make_rng(), confidence=95)
