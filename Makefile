@@ -1,0 +1,39 @@
+# Everything below needs Python 3.11 or newer and make; `make setup` builds the rest in .venv.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo test check lock
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock requirements-nodeps.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "rloop needs Python 3.11 or newer; name one: make PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-nodeps.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# A name that is free: runs/demo, then runs/demo-2, ...
+demo: setup
+	@out=runs/demo; n=2; while test -e $$out; do out=runs/demo-$$n; n=$$((n + 1)); done; \
+	$(BIN)/rloop run recipes/demo.yaml --out $$out && echo "The report is $$out/report.html"
+
+test: setup
+	$(BIN)/python -m pytest -q --durations=10
+
+check: setup
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q --durations=10
+
+# Pins everything in the dev extra. torch's CUDA packages differ by machine and come with torch.
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --upgrade --quiet \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		| sed -E -e '/^(nvidia|cuda|triton)/d' -e 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
