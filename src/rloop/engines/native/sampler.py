@@ -1,0 +1,238 @@
+"""The sampler: prompts in, completions with their log-probabilities out, by continuous batching.
+
+A prompt is prefilled once for all its completions. Rows that finish are refilled from the queue, or the batch
+shrinks. The sampler knows token ids and random streams; it knows no problem, verdict or reward.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from rloop.config import SamplingConfig
+from rloop.engines.native.cache import PrefillCache, RowCache
+from rloop.engines.native.draw import draw_tokens
+from rloop.engines.native.policies import LoadedPolicy
+from rloop.engines.native.prompts import Prompt
+from rloop.types import Completion
+
+STREAM_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion wanted: its prompt and the seed of its own random stream."""
+
+    prompt: Prompt
+    seed: int
+
+
+class Stream:
+    """The uniform numbers of one trajectory, a function of its seed alone (Philox 4x64)."""
+
+    def __init__(self, seed: int) -> None:
+        """Start the stream."""
+        self._generator = np.random.Generator(np.random.Philox(key=seed))
+        self._numbers: list[float] = []
+
+    def number(self, position: int) -> float:
+        """Return the number for the completion token at `position`; positions come in order."""
+        if position >= len(self._numbers):
+            self._numbers.extend(self._generator.random(STREAM_CHUNK).tolist())
+        return self._numbers[position]
+
+
+@dataclass(slots=True)
+class Row:
+    """A completion being written."""
+
+    index: int
+    prompt: Prompt
+    stream: Stream
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def next_position(self) -> int:
+        """Where the newest token goes in the cache."""
+        return len(self.prompt.ids) + len(self.token_ids) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A prompt's states, [G, T, K] for each layer, and the logits after it, [V]."""
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    logits: torch.Tensor
+
+
+class Sampler:
+    """Samples from one loaded policy; holds no state between calls."""
+
+    def __init__(self, policy: LoadedPolicy, *, max_batch: int, prefill_tokens: int) -> None:
+        """Decode at most `max_batch` rows at once; prefill at most `prefill_tokens`, padded."""
+        self._policy = policy
+        self._max_batch = max_batch
+        self._prefill_tokens = prefill_tokens
+
+    def sample(
+        self, requests: Sequence[Request], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index of the request, completion) in the order in which they finish.
+
+        Requests that share a prompt should stand together: the prompt is then prefilled once.
+        """
+        if requests:
+            batch = Batch(self._policy, requests, settings, self._max_batch, self._prefill_tokens)
+            while batch.is_open:
+                yield from batch.step()
+
+
+class Batch:
+    """The rows that decode together and the queue behind them."""
+
+    def __init__(
+        self,
+        policy: LoadedPolicy,
+        requests: Sequence[Request],
+        settings: SamplingConfig,
+        max_batch: int,
+        prefill_tokens: int,
+    ) -> None:
+        """Queue the requests; nothing is computed yet."""
+        self._policy = policy
+        self._settings = settings
+        self._prefill_tokens = prefill_tokens
+        self._queue = deque(enumerate(requests))
+        self._prefilled: dict[tuple[int, ...], Prefilled] = {}
+        num_rows = min(max_batch, len(requests))
+        longest = max(len(request.prompt.ids) for request in requests)
+        self._cache = RowCache(num_rows, longest + settings.max_completion_tokens)
+        self._rows: list[Row | None] = [None] * num_rows
+
+    @property
+    def is_open(self) -> bool:
+        """Whether completions are still to come."""
+        return bool(self._queue) or any(row is not None for row in self._rows)
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, Completion]]:
+        """Refill or shrink the batch, decode one token of each row; return what finished."""
+        finished = self._refill()
+        self._close_gaps()
+        rows = self._rows
+        if not any(row is not None for row in rows):
+            return finished
+        logits = self._decode(rows)
+        return finished + self._append(list(enumerate(rows)), logits)
+
+    def _refill(self) -> list[tuple[int, Completion]]:
+        """Give free rows to the queue once an eighth of the batch is free; return instant ends."""
+        free = [number for number, row in enumerate(self._rows) if row is None]
+        if not self._queue or len(free) < max(1, len(self._rows) // 8):
+            return []
+        entering: list[tuple[int, Row]] = []
+        for number in free[: len(self._queue)]:
+            index, request = self._queue.popleft()
+            entering.append((number, Row(index, request.prompt, Stream(request.seed))))
+        self._prefill([row.prompt for _, row in entering])
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for number, row in entering:
+            by_prompt.setdefault(row.prompt.ids, []).append(number)
+            self._rows[number] = row
+        for ids, numbers in by_prompt.items():
+            states = self._prefilled[ids]
+            self._cache.place(numbers, states.keys, states.values)
+        logits = torch.stack([self._prefilled[row.prompt.ids].logits for _, row in entering])
+        # The queue is in order of prompts, so only the next prompt's states can be wanted again.
+        waiting = self._queue[0][1].prompt.ids if self._queue else None
+        self._prefilled = {k: v for k, v in self._prefilled.items() if k == waiting}
+        return self._append(entering, logits)
+
+    def _prefill(self, prompts: Sequence[Prompt]) -> None:
+        """Run the new prompts through the model, longest first, a bounded number of tokens a pass."""
+        wanted = {p.ids for p in prompts if p.ids not in self._prefilled}
+        todo = sorted(wanted, key=lambda ids: (len(ids), ids))
+        while todo:
+            width = len(todo[-1])
+            count = max(1, self._prefill_tokens // width)
+            self._prefill_pass(todo[-count:], width)
+            del todo[-count:]
+
+    def _prefill_pass(self, batch: Sequence[tuple[int, ...]], width: int) -> None:
+        device = self._policy.device
+        padded = [ids + (self._policy.pad_id,) * (width - len(ids)) for ids in batch]
+        cache = PrefillCache()
+        last = torch.tensor([len(ids) - 1 for ids in batch], device=device)
+        hidden = self._policy.decoder(
+            input_ids=torch.tensor(padded, device=device),
+            position_ids=torch.arange(width, device=device).expand(len(batch), -1),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits = self._policy.head(hidden[torch.arange(len(batch), device=device), last])
+        for number, ids in enumerate(batch):
+            keys, values = cache.row(number, len(ids))
+            self._prefilled[ids] = Prefilled(keys, values, logits[number].clone())
+
+    def _close_gaps(self) -> None:
+        """Shrink the batch when nothing waits and an eighth of its rows is idle."""
+        kept = [number for number, row in enumerate(self._rows) if row is not None]
+        num_idle = len(self._rows) - len(kept)
+        if kept and not self._queue and num_idle >= max(1, len(self._rows) // 8):
+            self._cache.keep(kept)
+            self._rows = [self._rows[number] for number in kept]
+
+    def _decode(self, rows: Sequence[Row | None]) -> torch.Tensor:
+        """Return the logits [R, V] after the newest token of each row; idle rows give noise."""
+        device = self._policy.device
+        tokens = [row.token_ids[-1] if row else self._policy.pad_id for row in rows]
+        positions = [row.next_position if row else 0 for row in rows]
+        reach = max(positions) + 1
+        positions_R = torch.tensor(positions, device=device)
+        self._cache.begin_step(positions_R, reach)
+        mask_RS = torch.arange(reach, device=device) <= positions_R[:, None]
+        hidden = self._policy.decoder(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            attention_mask=mask_RS[:, None, None, :],
+            position_ids=positions_R[:, None],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits: torch.Tensor = self._policy.head(hidden[:, 0])
+        return logits
+
+    def _append(
+        self, rows: Sequence[tuple[int, Row | None]], logits: torch.Tensor
+    ) -> list[tuple[int, Completion]]:
+        """Draw the next token of each row; free the rows that end with it."""
+        uniforms = [row.stream.number(len(row.token_ids)) if row else 0.0 for _, row in rows]
+        tokens, logprobs = draw_tokens(
+            logits, torch.tensor(uniforms, device=logits.device), self._settings
+        )
+        finished = []
+        for (number, row), token, logprob in zip(
+            rows, tokens.tolist(), logprobs.tolist(), strict=True
+        ):
+            if row is None:
+                continue
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+            is_stop = token in self._policy.eos_ids
+            if is_stop or len(row.token_ids) >= self._settings.max_completion_tokens:
+                self._rows[number] = None
+                finished.append((row.index, self._complete(row, is_stop=is_stop)))
+        return finished
+
+    def _complete(self, row: Row, *, is_stop: bool) -> Completion:
+        return Completion(
+            prompt_text=row.prompt.text,
+            prompt_ids=row.prompt.ids,
+            completion_text=self._policy.tokenizer.decode(row.token_ids, skip_special_tokens=True),
+            completion_ids=tuple(row.token_ids),
+            behavior_logprobs=tuple(row.logprobs),
+            finish_reason="stop" if is_stop else "length",
+        )

@@ -1,0 +1,164 @@
+"""The exploration phase: pull RL steps from the engine, keep every trajectory, watch, evaluate, save points."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rloop.engines.base import LIVE, ExploreStep
+from rloop.evaluation.phase import Counts, evaluate
+from rloop.loop.context import Context, policy_result
+from rloop.loop.interrupt import Interrupted
+from rloop.loop.watch import Watch
+from rloop.types import Place, PolicyRef
+
+
+class Exploration:
+    """RL from one start policy; its product is the trajectories of every step, not its last weights."""
+
+    def __init__(
+        self,
+        context: Context,
+        start: PolicyRef,
+        iteration: int,
+        *,
+        base_counts: Mapping[str, Counts],
+        keep_policy: bool,
+    ) -> None:
+        """Explore from `start`; `keep_policy` writes the explored weights as a policy directory."""
+        self._context = context
+        self._start = start
+        self._key = f"{iteration}/explore"
+        self._name = f"explored-{iteration:03d}"
+        self._place = context.place(iteration, "explore", policy=self._name)
+        self._base_counts = base_counts
+        self._keep_policy = keep_policy
+        self._sampled_tokens = 0
+        self._last_pass_at_k: float | None = None
+        self._evaluated_step = 0
+
+    def run(self, weights: Mapping[str, float] | None) -> PolicyRef:
+        """Explore to the end, or to an early stop; resume from a saved point where there is one."""
+        context, recipe = self._context, self._context.recipe
+        point = context.begin(self._key)
+        self._restore(point)
+        watch = Watch(recipe, point["streaks"])
+        step, reason = int(point["step"]), None
+        steps = context.engine.explore(
+            self._start,
+            context.train_problems,
+            self._place,
+            num_steps=recipe.explore.steps,
+            problem_weights=weights,
+            resume_from=context.run_dir / point["state"] if point["state"] else None,
+        )
+        try:
+            with context.console.phase(
+                self._place.iteration, "explore", recipe.explore.steps, "step"
+            ) as bar:
+                for result in steps:
+                    self._record(result)
+                    step = result.step
+                    bar.advance(step, tokens=self._sampled_tokens)
+                    watch.check(result.groups, result.metrics)
+                    reason = watch.early_stop(result.metrics) or self._evaluate_if_due(step, watch)
+                    if reason is not None:
+                        break
+                    if step % recipe.explore.checkpoint_every == 0 and step < recipe.explore.steps:
+                        self._save_point(step, watch)
+                    context.interrupt.check()
+            if reason is not None:
+                context.console.say(f"Exploration ends early at step {step}: {reason}.")
+            if self._evaluated_step != step:
+                self._evaluate(step)
+        except Interrupted:
+            self._save_point(step, watch)
+            raise
+        return self._finish(step, reason)
+
+    def _restore(self, point: Mapping[str, Any]) -> None:
+        self._context.store.drop_after(self._place.iteration, "explore", int(point["step"]))
+        self._sampled_tokens = int(point.get("sampled_tokens", 0))
+        self._last_pass_at_k = point.get("last_pass_at_k")
+        self._evaluated_step = int(point.get("evaluated_step", 0))
+
+    def _record(self, result: ExploreStep) -> None:
+        """Store first, before anything can filter or fail, then log."""
+        place = replace(self._place, step=result.step)
+        self._context.store.append(place, result.groups)
+        self._context.log.metrics(place, result.metrics)
+        self._context.console.step(place, result.metrics)
+        self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
+
+    def _evaluate_if_due(self, step: int, watch: Watch) -> str | None:
+        every = self._context.recipe.evaluate.every
+        if not every or step % every:
+            return None
+        previous = self._last_pass_at_k
+        current = self._evaluate(step)
+        return watch.early_stop_on_evaluation(previous, current)
+
+    def _evaluate(self, step: int) -> float:
+        """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
+        context = self._context
+        config = context.recipe.evaluate
+        place: Place = replace(self._place, phase="evaluate", step=step)
+        num_problems = sum(map(len, context.evaluate_problems.values()))
+        done = 0
+        with context.console.phase(place.iteration, "evaluate", num_problems, "problem") as bar:
+
+            def on_group(_: object) -> None:
+                nonlocal done
+                done += 1
+                bar.advance(done)
+                context.interrupt.check()
+
+            found = evaluate(
+                context.engine,
+                LIVE,
+                context.evaluate_problems,
+                place,
+                config,
+                store=context.store,
+                base_counts=self._base_counts,
+                on_group=on_group,
+            )
+        context.log.metrics(place, found.metrics)
+        context.console.step(place, found.metrics)
+        values = [found.metrics[f"{task}/pass@{max(config.k)}"] for task in found.counts]
+        self._last_pass_at_k = sum(values) / len(values)
+        self._evaluated_step = step
+        return self._last_pass_at_k
+
+    def _save_point(self, step: int, watch: Watch) -> None:
+        """Save a state, point the manifest at it, then let go of the one before."""
+        context = self._context
+        before = context.manifest.in_progress
+        state = f"state/{self._name}-step-{step:06d}"
+        if step:
+            context.engine.save_state(context.run_dir / state)
+        context.manifest.save_point(
+            {
+                "key": self._key,
+                "step": step,
+                "state": state if step else None,
+                "metrics_position": context.log.position(),
+                "streaks": watch.streaks,
+                "sampled_tokens": self._sampled_tokens,
+                "last_pass_at_k": self._last_pass_at_k,
+                "evaluated_step": self._evaluated_step,
+            }
+        )
+        if before and before["state"] and before["state"] != state:
+            shutil.rmtree(context.run_dir / before["state"], ignore_errors=True)
+
+    def _finish(self, step: int, reason: str | None) -> PolicyRef:
+        context = self._context
+        directory = context.policy_dir(self._name)
+        policy = PolicyRef(path=directory, name=self._name)
+        if self._keep_policy:
+            policy = context.engine.save_policy(directory, self._name)
+        facts = {"steps": step, "early_stop": reason, "sampled_tokens": self._sampled_tokens}
+        context.manifest.complete(self._key, policy_result(policy, **facts))
+        shutil.rmtree(context.run_dir / "state", ignore_errors=True)
+        return policy

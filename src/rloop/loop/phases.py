@@ -1,0 +1,184 @@
+"""The phases of a run: each returns what it produced, and does nothing when the manifest has it already."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from rloop.config import ExpertConfig
+from rloop.errors import DegenerateRun
+from rloop.evaluation.phase import Counts, counts_of, evaluate
+from rloop.loop.context import Context, policy_from, policy_result
+from rloop.loop.explore import Exploration
+from rloop.loop.select import focus_weights, select_expert_set
+from rloop.store.expert import read_examples
+from rloop.types import Example, Place, PolicyRef
+
+NUM_TUNE_LINES = 10
+
+
+class Phases:
+    """The phases of one run, idempotent by manifest."""
+
+    def __init__(self, context: Context) -> None:
+        """Work in the context's run directory."""
+        self._context = context
+        self.recipe = context.recipe
+        self._base_counts: Mapping[str, Counts] = {}
+
+    def prepare_base(self) -> PolicyRef:
+        """Return the recipe's base policy as a Hugging Face directory."""
+        context, key = self._context, "0/prepare"
+        found = context.manifest.result(key)
+        if found is not None:
+            return policy_from(found)
+        directory = context.policy_dir("base")
+        policy = context.engine.prepare(self.recipe.policy.path, directory, seed=self.recipe.seed)
+        context.manifest.complete(key, policy_result(policy))
+        return policy
+
+    def evaluate(self, policy: PolicyRef, iteration: int) -> None:
+        """Measure a policy on the held-out tasks, paired with the base policy of the loop.
+
+        Iteration 0 is the base itself; the last one measured there (after a cold start) is what the
+        iterations are compared with.
+        """
+        context, key = self._context, f"{iteration}/evaluate/{policy.name}"
+        place = context.place(iteration, "evaluate", policy=policy.name)
+        if context.manifest.result(key) is None:
+            context.begin(key)
+            total = sum(map(len, context.evaluate_problems.values()))
+            with self._bar(place, total, "problem") as advance:
+                found = evaluate(
+                    context.engine,
+                    policy,
+                    context.evaluate_problems,
+                    place,
+                    self.recipe.evaluate,
+                    store=context.store,
+                    base_counts=self._base_counts,
+                    on_group=lambda _: advance(),
+                )
+            context.log.metrics(place, found.metrics)
+            context.console.step(place, found.metrics)
+            context.manifest.complete(key, {"metrics": dict(found.metrics)})
+        if iteration == 0:
+            self._base_counts = counts_of(context.store, place)
+
+    def coldstart(self, policy: PolicyRef) -> PolicyRef:
+        """Fine-tune the base on its task's own solutions."""
+        context, config = self._context, self.recipe.coldstart
+        assert config is not None, "coldstart is called only when the recipe has one"
+        place = context.place(0, "coldstart", policy="coldstart")
+
+        def examples() -> Sequence[Example]:
+            return context.engine.examples_from_solutions(
+                policy, context.coldstart_problems, config.solution_template
+            )
+
+        return self._tune(policy, examples, place)
+
+    def explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
+        """Do RL from the policy; every trajectory goes to the store.
+
+        The returned policy's directory exists when something needs it: no fine-tuning follows, it starts
+        from the explored policy, or `keep_explored` is on.
+        """
+        context = self._context
+        found = context.manifest.result(f"{iteration}/explore")
+        if found is not None:
+            return policy_from(found)
+        finetune = self.recipe.finetune
+        keep = finetune is None or finetune.init == "explored" or self.recipe.keep_explored
+        weights = None
+        if self.recipe.explore.focus == "hard" and iteration > 1:
+            weights = focus_weights(context.store, context.train_problems, before=iteration)
+        exploration = Exploration(
+            context, policy, iteration, base_counts=self._base_counts, keep_policy=keep
+        )
+        return exploration.run(weights)
+
+    def select(self, iteration: int) -> int:
+        """Keep the successes on hard problems as the expert set; return how many."""
+        context, key = self._context, f"{iteration}/select"
+        found = context.manifest.result(key)
+        if found is not None:
+            return int(found["kept_count"])
+        context.begin(key)
+        place = context.place(iteration, "select")
+        counts = select_expert_set(context.store, context.run_dir, self.recipe, iteration)
+        context.log.metrics(place, counts)
+        context.console.say(
+            "select: {pool_count} trajectories -> {successes_count} successes -> {hard_count} on hard "
+            "problems -> {deduplicated_count} different -> {kept_count} kept".format_map(counts)
+        )
+        if not counts["kept_count"]:
+            raise DegenerateRun(_nothing_selected(counts, self.recipe.expert))
+        context.manifest.complete(key, counts)
+        return int(counts["kept_count"])
+
+    def finetune(self, start: PolicyRef, num_examples: int, iteration: int) -> PolicyRef:
+        """Fine-tune the start policy on the iteration's expert set."""
+        context = self._context
+        name = f"iter-{iteration:03d}"
+        place = context.place(iteration, "finetune", policy=name)
+
+        def examples() -> Sequence[Example]:
+            kept = read_examples(context.run_dir, iteration)
+            assert len(kept) == num_examples, f"{len(kept)} examples, the manifest has {num_examples}"
+            return kept
+
+        return self._tune(start, examples, place)
+
+    def _tune(
+        self, start: PolicyRef, examples: Callable[[], Sequence[Example]], place: Place
+    ) -> PolicyRef:
+        context, key = self._context, f"{place.iteration}/{place.phase}"
+        found = context.manifest.result(key)
+        if found is not None:
+            return policy_from(found)
+        context.begin(key)
+        bar = None
+        with ExitStack() as stack:
+            for update in context.engine.fine_tune(start, examples(), place):
+                if bar is None:
+                    bar = stack.enter_context(
+                        context.console.phase(
+                            place.iteration, place.phase, update.num_steps, "update"
+                        )
+                    )
+                bar.advance(update.step)
+                here = replace(place, step=update.step)
+                context.log.metrics(here, update.metrics)
+                if update.step % max(1, update.num_steps // NUM_TUNE_LINES) == 0:
+                    context.console.step(here, update.metrics)
+                context.interrupt.check()
+        policy = context.engine.save_policy(context.policy_dir(place.policy), place.policy)
+        context.manifest.complete(key, policy_result(policy))
+        return policy
+
+    @contextmanager
+    def _bar(self, place: Place, total: int, unit: str) -> Iterator[Callable[[], None]]:
+        """Show a bar; yields a function that advances it by one and honours Ctrl-C."""
+        with self._context.console.phase(place.iteration, place.phase, total, unit) as bar:
+            done = 0
+
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                bar.advance(done)
+                self._context.interrupt.check()
+
+            yield advance
+
+
+def _nothing_selected(counts: Mapping[str, float], config: ExpertConfig) -> str:
+    start = f"Nothing was selected: of {counts['pool_count']} trajectories "
+    if not counts["successes_count"]:
+        return (
+            f"{start}none was a success ({counts['truncated_count']} were cut at the length limit). "
+            "Choose easier problems, longer completions, or teach the format first (coldstart)."
+        )
+    return (
+        f"{start}{counts['successes_count']} were successes, all on problems solved more often than "
+        f"expert.max_success_rate={config.max_success_rate}. Raise it, or choose harder problems."
+    )

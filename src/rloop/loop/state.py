@@ -1,0 +1,112 @@
+"""The manifest: which phases are complete and what each produced, replaced atomically.
+
+A phase is done when its key (`2/finetune`) stands here with its result; a run that is resumed asks here first
+and redoes nothing. Beside it a lock keeps a second process out of the run directory.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rloop.errors import StoreError
+
+VERSION = 1
+
+
+class Manifest:
+    """Results of complete phases and the saved point of the one in progress."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Read `manifest.json` where there is one."""
+        self._path = run_dir / "manifest.json"
+        self._data: dict[str, Any] = {"version": VERSION, "phases": {}, "in_progress": None}
+        if self._path.exists():
+            self._data = _read(self._path)
+
+    def result(self, key: str) -> Mapping[str, Any] | None:
+        """Return what the phase produced, None when it is not complete."""
+        found: Mapping[str, Any] | None = self._data["phases"].get(key)
+        return found
+
+    def complete(self, key: str, result: Mapping[str, Any]) -> None:
+        """Record a phase as complete; whatever was in progress is over."""
+        self._data["phases"][key] = dict(result)
+        self._data["in_progress"] = None
+        self._write()
+
+    def completed(self) -> list[str]:
+        """Return the keys of complete phases in the order in which they ended."""
+        return list(self._data["phases"])
+
+    @property
+    def in_progress(self) -> Mapping[str, Any] | None:
+        """The saved point inside a phase: `key`, `step`, `state`, `metrics_position`."""
+        point: Mapping[str, Any] | None = self._data["in_progress"]
+        return point
+
+    def save_point(self, point: Mapping[str, Any]) -> None:
+        """Record a point inside a phase that a resumed run continues from."""
+        self._data["in_progress"] = dict(point)
+        self._write()
+
+    def _write(self) -> None:
+        write_whole(self._path, json.dumps(self._data, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file whole or not at all (temporary name, fsync, rename)."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StoreError(
+            f"The disk is full: {path} could not be written. Free space, then `rloop resume {path.parent}`."
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"{path} is not valid JSON ({error}); restore it from a backup.") from error
+    if data.get("version") != VERSION:
+        raise StoreError(
+            f"{path} has version {data.get('version')}, this rloop reads version {VERSION}. "
+            "Resume with the rloop that began the run."
+        )
+    return data
+
+
+class RunLock:
+    """Holds a run directory for this process; the kernel frees it when the process ends."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Take the lock, or raise StoreError naming the process that holds it."""
+        self._file: IO[str] = (run_dir / ".lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise StoreError(
+                f"{run_dir} is in use by process {holder}. Wait for it, or stop it first."
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Give the directory free."""
+        self._file.close()
