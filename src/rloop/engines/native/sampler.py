@@ -163,17 +163,17 @@ class Batch:
             del todo[-count:]
 
     def _prefill_pass(self, batch: Sequence[tuple[int, ...]], width: int) -> None:
-        device = self._policy.device
+        device = self._policy.model.device
         padded = [ids + (self._policy.pad_id,) * (width - len(ids)) for ids in batch]
         cache = PrefillCache()
         last = torch.tensor([len(ids) - 1 for ids in batch], device=device)
-        hidden = self._policy.decoder(
+        hidden = self._policy.model.get_decoder()(
             input_ids=torch.tensor(padded, device=device),
             position_ids=torch.arange(width, device=device).expand(len(batch), -1),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        logits = self._policy.head(hidden[torch.arange(len(batch), device=device), last])
+        logits = self._policy.model.get_output_embeddings()(hidden[torch.arange(len(batch), device=device), last])
         for number, ids in enumerate(batch):
             keys, values = cache.row(number, len(ids))
             self._prefilled[ids] = Prefilled(keys, values, logits[number].clone())
@@ -188,21 +188,21 @@ class Batch:
 
     def _decode(self, rows: Sequence[Row | None]) -> torch.Tensor:
         """Return the logits [R, V] after the newest token of each row; idle rows give noise."""
-        device = self._policy.device
+        device = self._policy.model.device
         tokens = [row.token_ids[-1] if row else self._policy.pad_id for row in rows]
         positions = [row.next_position if row else 0 for row in rows]
         reach = max(positions) + 1
         positions_R = torch.tensor(positions, device=device)
         self._cache.begin_step(positions_R, reach)
         mask_RS = torch.arange(reach, device=device) <= positions_R[:, None]
-        hidden = self._policy.decoder(
+        hidden = self._policy.model.get_decoder()(
             input_ids=torch.tensor(tokens, device=device)[:, None],
             attention_mask=mask_RS[:, None, None, :],
             position_ids=positions_R[:, None],
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
-        logits: torch.Tensor = self._policy.head(hidden[:, 0])
+        logits: torch.Tensor = self._policy.model.get_output_embeddings()(hidden[:, 0])
         return logits
 
     def _append(
