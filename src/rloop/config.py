@@ -1,19 +1,12 @@
 """The recipe as checked models: what a run is, with nothing filled in later.
 
-Every model refuses unknown keys, wrong types and values out of range. A field's docstring is its only
-description; `rloop config` prints it. There are no defaults for what decides the science.
+Every model refuses unknown keys, wrong types and values out of range. A field's docstring is its
+only description; `rloop config` prints it. There are no defaults for what decides the science.
 """
 
-import difflib
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from rloop.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -25,15 +18,18 @@ CountOrZero = Annotated[int, Field(ge=0)]
 class Strict(BaseModel):
     """Frozen, no unknown keys, field docstrings as descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class PolicyConfig(Strict):
     """Where the base policy comes from."""
 
     path: str
-    """A Hugging Face directory or hub name; a `.gguf` file; `package:NAME` for a GGUF file inside an
-    installed Python package; `random:llama`, `random:qwen2` or `random:qwen3` for a tiny random model."""
+    """A Hugging Face directory or hub name; a `.gguf` file; `package:NAME` for a GGUF file inside
+    an installed Python package; `random:llama`, `random:qwen2` or `random:qwen3` for a tiny random
+    model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you have read that code."""
 
@@ -42,8 +38,8 @@ class TaskConfig(Strict):
     """One set of problems and the verifier that judges answers to them."""
 
     source: str
-    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .jsonl.gz, .parquet, .csv), `hub:OWNER/NAME`, or the
-    plain name of a benchmark (`gsm8k`, `math500`, ...)."""
+    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .jsonl.gz, .parquet, .csv), `hub:OWNER/NAME`,
+    or the plain name of a benchmark (`gsm8k`, `math500`, ...)."""
     name: str | None = None
     """Name in metrics and the store; the source's own name when absent."""
     split: str | None = None
@@ -55,12 +51,13 @@ class TaskConfig(Strict):
     params: dict[str, Any] = {}
     """Parameters of a reasoning-gym data set, or the `name` (configuration) of a hub data set."""
     fields: dict[str, str] = {}
-    """Which column holds `problem`, `answer`, `solution`, `id`; only for columns named otherwise."""
+    """Which column holds `problem`, `answer`, `solution`, `id`; only for columns named
+    otherwise."""
     filters: dict[str, Any] = {}
     """Keep problems whose column equals the value, or is in the list of values."""
     verifier: str | None = None
-    """`math`, `numeric`, `exact`, `reasoning_gym` or `python:package.module:function`; the source's own
-    when absent (`math` for files and hub data sets)."""
+    """`math`, `numeric`, `exact`, `reasoning_gym` or `python:package.module:function`; the source's
+    own when absent (`math` for files and hub data sets)."""
 
 
 class TasksConfig(Strict):
@@ -154,7 +151,8 @@ class ExploreConfig(Strict):
     advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
     """Group advantage: (r - mean) / std, r - mean, or leave-one-out."""
     loss: Literal["dapo", "gspo", "cispo"] = "dapo"
-    """Policy loss: token-mean clipped ratio, sequence ratio, or clipped weight on the log-probability."""
+    """Policy loss: token-mean clipped ratio, sequence ratio, or clipped weight on the
+    log-probability."""
     clip_low: NonNegative = 0.2
     """Ratios are clipped below 1 - clip_low (cispo: unused)."""
     clip_high: NonNegative = 0.28
@@ -166,11 +164,13 @@ class ExploreConfig(Strict):
     refill_rounds: CountOrZero = 0
     """Dynamic sampling: at most this many extra rounds that replace groups without a signal."""
     overlong_buffer_tokens: CountOrZero = 0
-    """Soft overlong penalty over the last tokens before the limit (DAPO, section 3.4); 0 turns it off."""
+    """Soft overlong penalty over the last tokens before the limit (DAPO, section 3.4); 0 turns it
+    off."""
     overlong_penalty: NonNegative = 1.0
     """Penalty at the limit itself."""
     focus: Literal["uniform", "hard"] = "uniform"
-    """From iteration 2: every problem alike, or those with a low but not hopeless success rate first."""
+    """From iteration 2: every problem alike, or those with a low but not hopeless success rate
+    first."""
     sampler: Literal["native", "vllm"] = "native"
     """What draws completions: the native sampler, or vLLM where it is installed."""
     early_stop: EarlyStopConfig = EarlyStopConfig()
@@ -217,7 +217,8 @@ class ColdstartConfig(Strict):
     """Supervised fine-tuning on a task's own solutions before iteration 0."""
 
     task: TaskConfig
-    """Problems with solutions; they are left out of the evaluation tasks' comparison only by you."""
+    """Problems with solutions; they are left out of the evaluation tasks' comparison only by
+    you."""
     epochs: Count
     """Passes over the solutions."""
     batch_size: Count
@@ -251,8 +252,8 @@ class EngineConfig(Strict):
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where the
-    device multiplies it natively."""
+    """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where
+    the device multiplies it natively."""
     max_batch: Count = 64
     """Completions decoded at the same time."""
     microbatch_tokens: Count = 4096
@@ -300,8 +301,9 @@ class Recipe(Strict):
         too_large = [k for k in self.evaluate.k if k > self.evaluate.samples]
         if too_large:
             raise ValueError(
-                f"evaluate.k: pass@{too_large[0]} needs at least {too_large[0]} samples per problem, got "
-                f"evaluate.samples={self.evaluate.samples}. Raise evaluate.samples or drop that k."
+                f"evaluate.k: pass@{too_large[0]} needs at least {too_large[0]} samples per "
+                f"problem, got evaluate.samples={self.evaluate.samples}. Raise evaluate.samples or "
+                "drop that k."
             )
         if self.explore.group_size < 2 and self.explore.optimizer.learning_rate > 0:
             raise ValueError(
@@ -310,6 +312,7 @@ class Recipe(Strict):
             )
         if (self.expert is None) != (self.finetune is None):
             raise ValueError(
-                "expert and finetune go together: give both for RLoop, or set both to null for plain RL."
+                "expert and finetune go together: give both for RLoop, or set both to null for "
+                "plain RL."
             )
         return self

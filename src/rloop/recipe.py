@@ -1,0 +1,183 @@
+"""From a YAML file to a checked `Recipe`, and back to words: errors and the list of keys.
+
+Knows nothing of what the values mean; `config.py` does.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rloop.config import Recipe
+from rloop.errors import ConfigError
+from rloop.recipe_keys import describe_key, find_key, valid_keys
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `a.b=value` overrides in order, and check every value.
+
+    Raises ConfigError with one line per problem: file, dotted key, value, what is allowed.
+    """
+    data = _read_mapping(path)
+    for override in overrides:
+        _apply(data, override)
+    return _check(data, str(path))
+
+
+def resolved_json(recipe: Recipe) -> str:
+    """Return every value of the recipe as JSON; `load_recipe` reads it back to the same recipe."""
+    return recipe.model_dump_json(indent=2) + "\n"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-6 is a number, a date is text, and a key stands once."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own class attribute)
+        first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key.value}` stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no recipe at {path}.{_near(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a recipe: {error}.") from error
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {_where(error)}.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path} holds {_kind(data)}, not a mapping of keys such as `explore:` to values."
+        )
+    return data
+
+
+def _near(path: Path) -> str:
+    siblings = sorted(str(found) for found in path.parent.glob("*.y*ml"))
+    return f" Here are: {', '.join(siblings)}." if siblings else ""
+
+
+def _where(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
+def _kind(value: object) -> str:
+    kinds = {type(None): "nothing", list: "a list", str: "text", dict: "a mapping"}
+    return kinds.get(type(value), "a single value")
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes KEY=VALUE, such as explore.steps=20, got {override!r}.")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {override}: the value is not valid YAML: {_where(error)}."
+        ) from error
+    *parents, last = key.split(".")
+    here: Any = data
+    for depth, part in enumerate(parents):
+        here = _step_into(here, part, key, ".".join(parents[:depth]))
+    here[_place(here, last, key, ".".join(parents))] = value
+
+
+def _step_into(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (YAML values)
+    place = _place(here, part, key, above)
+    if isinstance(here, dict) and here.get(place) is None:
+        here[place] = {}
+    return here[place]
+
+
+def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (YAML values)
+    """Return the index or key that `part` is in `here`."""
+    if isinstance(here, dict):
+        return part
+    if not isinstance(here, list):
+        raise ConfigError(
+            f"--set {key}: {above} is the single value {here!r}, it has no key `{part}`."
+        )
+    if not part.isdecimal() or int(part) >= len(here):
+        raise ConfigError(
+            f"--set {key}: {above} is a list of {len(here)}; give an index from 0 to "
+            f"{len(here) - 1}, got `{part}`."
+        )
+    return int(part)
+
+
+def _check(data: dict[str, Any], source: str) -> Recipe:
+    try:
+        # As JSON, so that types are strict and lists still become tuples.
+        return Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    lines = [_explain(one) for one in details if not _repeats(one, details)]
+    raise ConfigError("\n".join(f"{source}: {line}" for line in lines))
+
+
+def _repeats(details: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
+    """Whether it calls a list too short only because its entries are wrong, which is said too."""
+    path = details["loc"]
+    return details["type"] == "too_short" and any(
+        other["loc"][: len(path)] == path for other in others if other is not details
+    )
+
+
+def _explain(details: ErrorDetails) -> str:
+    path = details["loc"]
+    key = ".".join(str(part) for part in path)
+    if details["type"] == "value_error":
+        message = details["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    if details["type"] == "extra_forbidden":
+        return _explain_unknown(key, path)
+    allowed = describe_key(path)
+    if details["type"] == "missing":
+        meaning = find_key(path).description.split(". ")[0].rstrip(".")
+        return f"{key} is missing. It must be {allowed}: {meaning}."
+    return f"{key} must be {allowed}, got {_shorten(json.dumps(details['input']))}."
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _explain_unknown(key: str, path: tuple[int | str, ...]) -> str:
+    parents, unknown = path[:-1], str(path[-1])
+    valid = valid_keys(parents)
+    near = difflib.get_close_matches(unknown, valid, n=1, cutoff=0.6)
+    prefix = "".join(f"{part}." for part in parents)
+    guess = f" Did you mean {prefix}{near[0]}?" if near else ""
+    home = ".".join(str(part) for part in parents) or "a recipe"
+    return f"{key} is not a known key.{guess} Keys of {home}: {', '.join(valid)}."
