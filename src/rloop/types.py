@@ -1,7 +1,8 @@
 """The nouns that cross rooms: frozen records, free of torch.
 
-One `Problem` gives one prompt; a policy writes a `Completion`; a verifier turns it into a `Verdict`;
-the three with their provenance are a `Trajectory`; trajectories of one prompt are a `Group`.
+One `Problem` gives one prompt; a policy writes a `Completion`; a verifier turns it into a
+`Verdict`; the three with their provenance are a `Trajectory`; trajectories of one prompt are a
+`Group`.
 Policies cross rooms as a `PolicyRef`: a Hugging Face directory, never weights.
 """
 

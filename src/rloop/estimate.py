@@ -1,0 +1,233 @@
+"""What a recipe will ask of a machine: batch arithmetic, disk and memory, each with its formula.
+
+Upper bounds from the recipe and the model's files alone; no torch, nothing is sampled.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rloop.config import Recipe
+from rloop.model_size import ModelSize
+
+TRAJECTORY_BYTES_PER_TOKEN = 12
+"""Id, log-probability and text of a sampled token in the store, before compression."""
+TRAJECTORY_BYTES = 1000
+"""Everything else in a trajectory's row."""
+MASTER_BYTES, GRADIENT_BYTES, ADAM_BYTES = 4, 4, 8
+"""Float32 weights, gradients and the two moments, per parameter."""
+LOGIT_COPIES = 3
+"""Float32 logits, their gradient and the softmax's own copy."""
+LOGIT_CHUNK_TOKENS = 1024
+"""Positions whose logits the learner holds at the same time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """One number and how it came about.
+
+    Example: Demand(section="batch", name="completions per step", value=128, unit="",
+    formula="explore.prompts_per_step x group_size = 16 x 8")
+    """
+
+    section: str
+    name: str
+    value: float
+    unit: str
+    """`tokens`, `bytes`, or empty for a count."""
+    formula: str
+
+
+def batch_arithmetic(recipe: Recipe, num_train: int, num_evaluate: int) -> list[Demand]:
+    """Return what the recipe's numbers multiply to, for so many problems (at least one each)."""
+    explore = recipe.explore
+    per_step = explore.prompts_per_step * explore.group_size
+    length = explore.sampling.max_completion_tokens
+    rounds = 1 + explore.refill_rounds
+    prompts = explore.steps * explore.prompts_per_step
+    return [
+        _count("completions per step", per_step, "explore.prompts_per_step x explore.group_size"),
+        _tokens(
+            "sampled tokens per step, at most",
+            per_step * rounds * length,
+            "completions per step x explore.sampling.max_completion_tokens"
+            + (" x (1 + explore.refill_rounds)" if rounds > 1 else ""),
+        ),
+        _tokens(
+            "sampled tokens per iteration, at most",
+            explored_tokens(recipe),
+            "explore.steps x sampled tokens per step",
+        ),
+        _count("completions per update", per_step / explore.updates_per_step, "of an RL step"),
+        _count("RL updates per iteration", _rl_updates(recipe), "explore.steps x updates_per_step"),
+        _count(
+            "passes over the training problems",
+            prompts / num_train,
+            f"per iteration: {prompts} prompts / {num_train} problems",
+        ),
+        *_rft(recipe, num_train),
+        _count(
+            "evaluations",
+            num_evaluations(recipe),
+            "the base policy, each explored and each next one, and every evaluate.every RL steps",
+        ),
+        _count(
+            "completions per evaluation",
+            num_evaluate * recipe.evaluate.samples,
+            f"{num_evaluate} held-out problems x evaluate.samples",
+        ),
+        _tokens(
+            "sampled tokens of the run, at most",
+            run_tokens(recipe, num_evaluate),
+            "iterations x exploration + evaluations",
+        ),
+    ]
+
+
+def _rl_updates(recipe: Recipe) -> int:
+    frozen = recipe.explore.optimizer.learning_rate == 0
+    return 0 if frozen else recipe.explore.steps * recipe.explore.updates_per_step
+
+
+def _rft(recipe: Recipe, num_train: int) -> list[Demand]:
+    if recipe.expert is None or recipe.finetune is None:
+        return []
+    window = recipe.iterations if recipe.expert.window == "accumulated" else 1
+    most = window * explored_completions(recipe)
+    formula = "every completion of an iteration a success"
+    if recipe.expert.per_problem_cap is not None:
+        most = min(most, recipe.expert.per_problem_cap * num_train)
+        formula = "or expert.per_problem_cap x training problems, if fewer"
+    updates = recipe.finetune.epochs * math.ceil(most / recipe.finetune.batch_size)
+    return [
+        _count("expert set, at most", most, formula),
+        _count("RFT updates per iteration, at most", updates, "epochs x expert set / batch_size"),
+    ]
+
+
+def explored_completions(recipe: Recipe) -> int:
+    """Return the most completions that one iteration's exploration samples."""
+    explore = recipe.explore
+    rounds = 1 + explore.refill_rounds
+    return explore.steps * explore.prompts_per_step * explore.group_size * rounds
+
+
+def explored_tokens(recipe: Recipe) -> int:
+    """Return the most tokens that one iteration's exploration samples."""
+    return explored_completions(recipe) * recipe.explore.sampling.max_completion_tokens
+
+
+def num_evaluations(recipe: Recipe) -> int:
+    """Return how often the held-out problems are sampled, if no phase ends early."""
+    every = recipe.evaluate.every
+    steps = recipe.explore.steps
+    inside = (steps - 1) // every if every else 0
+    after = 1 if recipe.finetune is None else 2
+    coldstart = 0 if recipe.coldstart is None else 1
+    return 1 + coldstart + recipe.iterations * (inside + after)
+
+
+def run_tokens(recipe: Recipe, num_evaluate: int) -> int:
+    """Return the most tokens that the run samples."""
+    evaluation = num_evaluate * recipe.evaluate.samples
+    evaluation *= recipe.evaluate.sampling.max_completion_tokens
+    return recipe.iterations * explored_tokens(recipe) + num_evaluations(recipe) * evaluation
+
+
+def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Demand]:
+    """Return what the run directory may grow to; without a model, its trajectories only."""
+    completions = recipe.iterations * explored_completions(recipe)
+    completions += num_evaluations(recipe) * num_evaluate * recipe.evaluate.samples
+    stored = run_tokens(recipe, num_evaluate) * TRAJECTORY_BYTES_PER_TOKEN
+    stored += completions * TRAJECTORY_BYTES
+    rows = [
+        _bytes(
+            "disk",
+            "trajectories, at most",
+            stored,
+            f"{TRAJECTORY_BYTES_PER_TOKEN} x sampled tokens + {TRAJECTORY_BYTES} x completions",
+        )
+    ]
+    if model is not None:
+        size, kept = model.parameters, _kept_policies(recipe)
+        policies = kept * MASTER_BYTES * size
+        state = 2 * (MASTER_BYTES + ADAM_BYTES) * size
+        rows += [
+            _bytes("disk", "policies", policies, f"{kept} x parameters x {MASTER_BYTES}, float32"),
+            _bytes("disk", "saved state", state, "2 x parameters x (4 weights + 8 Adam moments)"),
+        ]
+    return [*rows, _total("disk", rows)]
+
+
+def _kept_policies(recipe: Recipe) -> int:
+    explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
+    tuned = recipe.finetune is not None
+    return int(recipe.coldstart is not None) + recipe.iterations * (int(explored) + int(tuned))
+
+
+def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]:
+    """Return what the model needs while it samples and learns, in bytes.
+
+    `compute_bytes` is the size of a number in the forward pass: 2 for bfloat16, 4 for float32.
+    Both states are counted at the same time, as the native engine holds them.
+    """
+    length = recipe.prompt.max_tokens + max(
+        recipe.explore.sampling.max_completion_tokens,
+        recipe.evaluate.sampling.max_completion_tokens,
+    )
+    cache = 2 * model.layers * model.kv_width * compute_bytes * recipe.engine.max_batch * length
+    weights = model.parameters * compute_bytes if compute_bytes != MASTER_BYTES else 0
+    states = MASTER_BYTES + GRADIENT_BYTES + ADAM_BYTES
+    logits = LOGIT_COPIES * LOGIT_CHUNK_TOKENS * model.vocabulary * 4
+    rows = [
+        _bytes("memory", "weights to compute with", weights, f"parameters x {compute_bytes}"),
+        _bytes(
+            "memory",
+            "weights, gradients and Adam moments",
+            model.parameters * states,
+            "parameters x (4 + 4 + 8), float32",
+        ),
+        _bytes(
+            "memory",
+            "key-value cache",
+            cache,
+            f"2 x layers x kv width x {compute_bytes} x engine.max_batch x {length} tokens",
+        ),
+        _bytes("memory", "activations", _activations(recipe, model, compute_bytes), _ACTIVATIONS),
+        _bytes(
+            "memory",
+            "logits",
+            logits,
+            f"{LOGIT_COPIES} x {LOGIT_CHUNK_TOKENS} tokens x vocabulary x 4",
+        ),
+    ]
+    rows = [row for row in rows if row.value]
+    return [*rows, _total("memory", rows)]
+
+
+_ACTIVATIONS = "engine.microbatch_tokens x layers x (8 width + 4 inner width + 2 kv width) x bytes"
+
+
+def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> int:
+    """Return what the backward pass keeps of the forward pass (norms, attention, feed-forward)."""
+    layer = 8 * model.width + 4 * model.inner_width + 2 * model.kv_width
+    numbers = model.layers * layer
+    if recipe.engine.gradient_checkpointing:
+        numbers = model.layers * model.width + layer
+    return recipe.engine.microbatch_tokens * numbers * compute_bytes
+
+
+def _total(section: str, rows: Sequence[Demand]) -> Demand:
+    return _bytes(section, "together", sum(row.value for row in rows), "the sum of these")
+
+
+def _count(name: str, value: float, formula: str) -> Demand:
+    return Demand(section="batch", name=name, value=value, unit="", formula=formula)
+
+
+def _tokens(name: str, value: float, formula: str) -> Demand:
+    return Demand(section="batch", name=name, value=value, unit="tokens", formula=formula)
+
+
+def _bytes(section: str, name: str, value: float, formula: str) -> Demand:
+    return Demand(section=section, name=name, value=value, unit="bytes", formula=formula)

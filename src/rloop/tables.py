@@ -1,0 +1,53 @@
+"""Results on standard output: rows as an aligned table for people, or as JSON for programs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 10_000
+"""Columns where standard output is no terminal: wide enough that no row is wrapped."""
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Print rows under their column names; numbers to the right, text as it is."""
+    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for index, name in enumerate(columns):
+        is_number = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(format_value(value)) for value in row))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+def print_json(rows: Sequence[Any]) -> None:
+    """Print records (dataclasses or mappings) as a JSON list, one key a field."""
+    plain = [row if isinstance(row, dict) else asdict(row) for row in rows]
+    sys.stdout.write(json.dumps(plain, indent=2, default=str) + "\n")
+
+
+def format_value(value: object, unit: str = "") -> str:
+    """Return a value in few digits: 12,800; 0.417; 1.2 GB; empty for None."""
+    if value is None:
+        return ""
+    if unit == "bytes" and isinstance(value, int | float):
+        return _format_bytes(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
+    return str(value)
+
+
+def _format_bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.3g} TB" if value < 1000 else f"{value:,.0f} TB"

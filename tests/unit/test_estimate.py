@@ -1,0 +1,113 @@
+"""Estimates, multiplied out by hand."""
+
+import pytest
+
+from rloop.config import Recipe
+from rloop.estimate import batch_arithmetic, disk, memory, num_evaluations, run_tokens
+from rloop.model_size import ModelSize
+
+SIZE = ModelSize(
+    parameters=1_000_000, layers=2, width=8, inner_width=16, kv_width=4, vocabulary=100
+)
+
+
+@pytest.fixture
+def values():
+    rate = {"learning_rate": 1e-6}
+    return {
+        "name": "small",
+        "seed": 0,
+        "iterations": 2,
+        "policy": {"path": "random:llama"},
+        "tasks": {"train": [{"source": "gsm8k"}], "evaluate": [{"source": "math500"}]},
+        "prompt": {"max_tokens": 10},
+        "explore": {
+            "steps": 10,
+            "prompts_per_step": 4,
+            "group_size": 8,
+            "refill_rounds": 1,
+            "updates_per_step": 2,
+            "sampling": {"max_completion_tokens": 50},
+            "optimizer": rate,
+        },
+        "expert": {"max_success_rate": 0.5, "per_problem_cap": 3},
+        "finetune": {"epochs": 2, "batch_size": 16, "optimizer": rate},
+        "evaluate": {"samples": 8, "k": [8], "every": 4, "sampling": {"max_completion_tokens": 30}},
+        "engine": {"max_batch": 4, "microbatch_tokens": 100},
+    }
+
+
+def named(rows):
+    return {row.name: row.value for row in rows}
+
+
+def test_batch_arithmetic_multiplies_out(values):
+    rows = named(batch_arithmetic(Recipe.model_validate(values), num_train=20, num_evaluate=5))
+    assert rows["completions per step"] == 4 * 8
+    assert rows["sampled tokens per step, at most"] == 32 * 2 * 50
+    assert rows["sampled tokens per iteration, at most"] == 32_000  # 10 steps x 3,200
+    assert rows["completions per update"] == 16  # 32 / 2
+    assert rows["RL updates per iteration"] == 20  # 10 x 2
+    assert rows["passes over the training problems"] == 2.0  # 40 prompts / 20
+    assert rows["expert set, at most"] == 60  # 3 x 20, fewer than 640 completions
+    assert rows["RFT updates per iteration, at most"] == 8  # 2 x ceil(60 / 16) = 2 x 4
+    # base + 2 x (inside at steps 4 and 8, explored, next) = 1 + 2 x 4
+    assert rows["evaluations"] == 9
+    assert rows["completions per evaluation"] == 40
+    assert rows["sampled tokens of the run, at most"] == 74_800  # 2 x 32,000 + 9 x 40 x 30
+
+
+def test_plain_rl_has_no_expert_set_and_measures_once_an_iteration(values):
+    values |= {"expert": None, "finetune": None}
+    recipe = Recipe.model_validate(values)
+    assert "expert set, at most" not in named(batch_arithmetic(recipe, 20, 5))
+    assert num_evaluations(recipe) == 7  # 1 + 2 x (2 inside + 1)
+
+
+def test_a_frozen_policy_takes_no_rl_updates(values):
+    values["explore"]["optimizer"] = {"learning_rate": 0}
+    rows = named(batch_arithmetic(Recipe.model_validate(values), 20, 5))
+    assert rows["RL updates per iteration"] == 0
+
+
+def test_an_evaluation_at_the_last_step_is_the_explored_policys_own(values):
+    values["evaluate"]["every"] = 5
+    # steps 5 and 10; 10 is the end: 1 + 2 x (1 inside + 2)
+    assert num_evaluations(Recipe.model_validate(values)) == 7
+
+
+def test_disk_counts_trajectories_policies_and_two_states(values):
+    recipe = Recipe.model_validate(values)
+    rows = named(disk(recipe, 5, SIZE))
+    # 12 x 74,800 tokens + 1,000 x (2 x 640 explored + 9 x 40 evaluated) = 897,600 + 1,640,000
+    assert run_tokens(recipe, 5) == 74_800
+    assert rows["trajectories, at most"] == 2_537_600
+    assert rows["policies"] == 8_000_000  # one next policy in each of 2 iterations, float32
+    assert rows["saved state"] == 24_000_000  # 2 x 12 bytes
+    assert rows["together"] == 34_537_600
+    assert list(named(disk(recipe, 5, None))) == ["trajectories, at most", "together"]
+
+
+def test_explored_policies_kept_are_counted(values):
+    values["keep_explored"] = True
+    assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 16_000_000
+
+
+def test_memory_adds_weights_states_cache_activations_and_logits(values):
+    rows = named(memory(Recipe.model_validate(values), SIZE, 2))
+    assert rows["weights to compute with"] == 2_000_000
+    assert rows["weights, gradients and Adam moments"] == 16_000_000
+    # 2 caches x 2 layers x 4 wide x 2 bytes x 4 rows x (10 + 50) tokens
+    assert rows["key-value cache"] == 7_680
+    # 100 tokens x 2 layers x (8 x 8 + 4 x 16 + 2 x 4 = 136) x 2 bytes
+    assert rows["activations"] == 54_400
+    assert rows["logits"] == 3 * 1024 * 100 * 4
+    assert rows["together"] == sum(value for name, value in rows.items() if name != "together")
+
+
+def test_float32_computes_with_the_master_weights_and_checkpointing_keeps_less(values):
+    values["engine"]["gradient_checkpointing"] = True
+    rows = named(memory(Recipe.model_validate(values), SIZE, 4))
+    assert "weights to compute with" not in rows
+    # 100 tokens x (2 layers x 8 + one layer's 136) x 4 bytes
+    assert rows["activations"] == 60_800

@@ -1,0 +1,270 @@
+"""Recipes: what is read, what is refused, and with which words."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rloop.config import Recipe
+from rloop.errors import ConfigError
+from rloop.recipe import load_recipe, resolved_json
+from rloop.recipe_keys import describe_key, recipe_fields
+
+RECIPE = """
+name: small
+seed: 0
+iterations: 2
+policy: {path: random:llama}
+tasks:
+  train: [{source: gsm8k, split: train}]
+  evaluate: [{source: gsm8k, split: test, size: 100}, {source: math500}]
+explore:
+  steps: 10
+  prompts_per_step: 4
+  group_size: 8
+  sampling: {max_completion_tokens: 64}
+  optimizer: {learning_rate: 1e-6}
+expert: {max_success_rate: 0.5}
+finetune: {epochs: 1, batch_size: 8, optimizer: {learning_rate: 2e-5}}
+evaluate: {samples: 8, k: [1, 8], sampling: {max_completion_tokens: 64}}
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def refusal(path, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path, overrides)
+    return str(caught.value)
+
+
+def test_exponent_without_a_point_is_a_number(path):
+    recipe = load_recipe(path)
+    assert recipe.explore.optimizer.learning_rate == 0.000001
+    assert recipe.finetune is not None
+    assert recipe.finetune.optimizer.learning_rate == 0.00002
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-6", 1e-6), ("1E+2", 100.0), ("2.5e-3", 2.5e-3), ("-1e1", -10.0), ("1.e2", 100.0)],
+)
+def test_numbers_are_read_as_people_write_them(path, text, value):
+    if value >= 0:
+        recipe = load_recipe(path, [f"finetune.optimizer.learning_rate={text}"])
+        assert recipe.finetune is not None
+        assert recipe.finetune.optimizer.learning_rate == value
+    else:
+        assert f"must be a number >= 0, got {value}" in refusal(
+            path, f"finetune.optimizer.learning_rate={text}"
+        )
+
+
+def test_overrides_reach_lists_make_mappings_and_take_null(path):
+    recipe = load_recipe(
+        path,
+        [
+            "explore.steps=3",
+            "tasks.evaluate.1.size=5",
+            "prompt.suffix=' Box it.'",
+            "evaluate.k=[1, 2]",
+            "expert=null",
+            "finetune=null",
+            "name=2025-01-01",
+        ],
+    )
+    assert recipe.explore.steps == 3
+    assert recipe.tasks.evaluate[1].size == 5
+    assert recipe.prompt.suffix == " Box it."
+    assert recipe.evaluate.k == (1, 2)
+    assert recipe.expert is None
+    assert recipe.name == "2025-01-01"
+
+
+def test_the_last_override_wins(path):
+    assert load_recipe(path, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("explore.steps", "--set takes KEY=VALUE, such as explore.steps=20, got 'explore.steps'"),
+        (
+            "tasks.evaluate.2.size=5",
+            "tasks.evaluate is a list of 2; give an index from 0 to 1, got `2`",
+        ),
+        ("tasks.evaluate.first.size=5", "got `first`"),
+        ("explore.steps.x=5", "explore.steps is the single value 10, it has no key `x`"),
+        ("evaluate.k=[1", "the value is not valid YAML"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(path, override, words):
+    assert words in refusal(path, override)
+
+
+def test_unknown_key_is_answered_with_the_nearest_and_all_valid_ones(path):
+    message = refusal(path, "explore.grup_size=4")
+    assert message.startswith(f"{path}: explore.grup_size is not a known key.")
+    assert "Did you mean explore.group_size?" in message
+    assert "Keys of explore: steps, prompts_per_step, group_size, sampling" in message
+
+
+def test_unknown_key_in_a_list_entry_keeps_its_index(path):
+    message = refusal(path, "tasks.train.0.szie=4")
+    assert "tasks.train.0.szie is not a known key. Did you mean tasks.train.0.size?" in message
+
+
+def test_unknown_key_far_from_all_is_not_guessed_at(path):
+    message = refusal(path, "zzz=4")
+    assert "Did you mean" not in message
+    assert "Keys of a recipe: name, seed, iterations" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("explore.steps=ten", 'explore.steps must be an integer >= 1, got "ten".'),
+        ("explore.steps=true", "explore.steps must be an integer >= 1, got true."),
+        ("explore.steps=0", "explore.steps must be an integer >= 1, got 0."),
+        ("explore.steps=2.5", "explore.steps must be an integer >= 1, got 2.5."),
+        ("explore.clip_low=.nan", "explore.clip_low must be a number >= 0, got NaN."),
+        ("explore.clip_low=.inf", "explore.clip_low must be a number >= 0, got Infinity."),
+        ("expert.max_success_rate=1.5", "must be a number >= 0 and <= 1, got 1.5."),
+        ("explore.loss=ppo", 'explore.loss must be one of dapo, gspo, cispo, got "ppo".'),
+        ("expert.per_problem_cap=0", "must be an integer >= 1 or null, got 0."),
+        ("policy.trust_remote_code=maybe", 'must be true or false, got "maybe".'),
+        ("policy=gpt", 'policy must be a mapping, got "gpt".'),
+        ("tasks.evaluate=[]", "tasks.evaluate must be a non-empty list, each a mapping, got []."),
+        ("evaluate.k=[1, x]", 'evaluate.k.1 must be an integer >= 1, got "x".'),
+        ("name=a b", 'name must be text matching ^[A-Za-z0-9][A-Za-z0-9._-]*$, got "a b".'),
+        ("tasks.train.0.params=3", "tasks.train.0.params must be a mapping, got 3."),
+        ("tasks.train.0.fields={a: 1}", "tasks.train.0.fields.a must be text, got 1."),
+        ("sinks=[wandbb]", "sinks.0 must be one of tensorboard, wandb, trackio, mlflow, got"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_is_allowed(path, override, words):
+    assert words in refusal(path, override)
+
+
+def test_a_long_value_is_shortened(path):
+    assert refusal(path, f"explore.steps={'x' * 500}").endswith("xxx....")
+
+
+def test_a_missing_key_says_what_it_must_be(path):
+    path.write_text(RECIPE.replace("  group_size: 8\n", ""))
+    assert refusal(path) == (
+        f"{path}: explore.group_size is missing. It must be an integer >= 1: Completions of each "
+        "prompt (at least 2)."
+    )
+
+
+def test_several_problems_are_all_listed(path):
+    lines = refusal(path, "explore.steps=0", "seed=x", "explore.loss=ppo").splitlines()
+    assert [line.split(": ")[1].split(" ")[0] for line in lines] == [
+        "seed",
+        "explore.steps",
+        "explore.loss",
+    ]
+
+
+def test_entries_that_are_wrong_do_not_also_make_the_list_too_short(path):
+    assert (
+        refusal(path, "tasks.train=[{source: 3}]")
+        == f"{path}: tasks.train.0.source must be text, got 3."
+    )
+
+
+def test_k_beyond_the_samples_is_refused_with_the_remedy(path):
+    message = refusal(path, "evaluate.k=[1, 16]")
+    assert "pass@16 needs at least 16 samples per problem, got evaluate.samples=8" in message
+    assert "Value error" not in message
+
+
+def test_a_group_of_one_is_refused_with_the_remedy(path):
+    assert "explore.group_size must be >= 2" in refusal(path, "explore.group_size=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nname: b\n", "line 2, column 1: the key `name` stands twice"),
+        ("a: [1", "is not valid YAML: line"),
+        ("- 1\n", "holds a list, not a mapping"),
+        ("", "holds nothing, not a mapping"),
+        ("just words", "holds text, not a mapping"),
+        ("a: !!python/object:os.system {}", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_a_sentence(path, text, words):
+    path.write_text(text)
+    message = refusal(path)
+    assert str(path) in message
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_names_the_recipes_beside_it(path):
+    assert refusal(path.with_name("smal.yaml")) == (
+        f"There is no recipe at {path.with_name('smal.yaml')}. Here are: {path}."
+    )
+
+
+def test_a_folder_or_a_binary_file_is_refused_in_a_sentence(path):
+    assert "cannot be read as a recipe" in refusal(path.parent)
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read as a recipe" in refusal(path)
+
+
+def test_the_resolved_json_loads_back_to_the_same_recipe(path):
+    recipe = load_recipe(path)
+    path.write_text(resolved_json(recipe))
+    assert load_recipe(path) == recipe
+    assert json.loads(path.read_text())["explore"]["clip_high"] == 0.28
+
+
+@settings(max_examples=30)
+@given(
+    rate=st.floats(0, 1e6, allow_nan=False),
+    seed=st.integers(-(2**60), 2**60),
+    suffix=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
+    size=st.none() | st.integers(1, 10**9),
+)
+def test_recipe_to_json_to_recipe_is_identity(tmp_path_factory, rate, seed, suffix, size):
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "small.yaml").write_text(RECIPE)
+    given_values = json.dumps({"learning_rate": rate})
+    recipe = load_recipe(
+        folder / "small.yaml",
+        [
+            f"explore.optimizer={given_values}",
+            f"seed={seed}",
+            f"prompt.suffix={json.dumps(suffix)}",
+            f"tasks.train.0.size={json.dumps(size)}",
+        ],
+    )
+    assert recipe.explore.optimizer.learning_rate == rate
+    assert (recipe.seed, recipe.prompt.suffix, recipe.tasks.train[0].size) == (seed, suffix, size)
+    assert Recipe.model_validate_json(resolved_json(recipe)) == recipe
+
+
+def test_every_key_has_a_description_and_parents_come_first():
+    fields = recipe_fields()
+    keys = [field.key for field in fields]
+    assert len(set(keys)) == len(keys)
+    assert all(field.description.rstrip("`").endswith(".") for field in fields)
+    for key in keys:
+        parent = key.rpartition(".")[0].removesuffix(".N")
+        assert not parent or keys.index(parent) < keys.index(key)
+
+
+def test_a_key_is_described_in_words():
+    assert describe_key(("explore", "steps")) == "an integer >= 1"
+    assert describe_key(("tasks", "train", 0, "fields")) == "a mapping"
+    assert describe_key(("evaluate", "confidence")) == "a number > 0 and < 1"
+    assert describe_key(("expert",)) == "a mapping or null"
