@@ -1,0 +1,76 @@
+"""Group advantages and the shaping of rewards: one pure function per equation, on plain numbers.
+
+G = members of a group: the completions of one prompt, in member order. A group whose rewards are
+all equal has no signal; every estimator gives it exact zeros, a group of one included.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Literal
+
+STD_EPSILON = 1e-6
+"""Added to the standard deviation, as in verl (TRL adds 1e-4)."""
+
+AdvantageName = Literal["grpo", "dr_grpo", "rloo"]
+
+
+def has_signal(rewards_G: Sequence[float]) -> bool:
+    """Whether the rewards differ, so that the group has advantages other than zero."""
+    return len(set(rewards_G)) > 1
+
+
+def grpo_advantages(rewards_G: Sequence[float]) -> list[float]:
+    """Return (r - mean) / (std + 1e-6) with the sample (n - 1) standard deviation, as TRL and verl.
+
+    Example: [1, 0, 0, 0] -> [1.5, -0.5, -0.5, -0.5], short of 1e-5.
+    """
+    if not has_signal(rewards_G):
+        return [0.0] * len(rewards_G)
+    scale = stdev(rewards_G) + STD_EPSILON
+    return [centered / scale for centered in dr_grpo_advantages(rewards_G)]
+
+
+def dr_grpo_advantages(rewards_G: Sequence[float]) -> list[float]:
+    """Return r - mean (Dr. GRPO, arXiv 2503.20783); no division by a standard deviation.
+
+    Example: [1, 0, 0, 0] -> [0.75, -0.25, -0.25, -0.25].
+    """
+    if not has_signal(rewards_G):
+        return [0.0] * len(rewards_G)
+    mean = fmean(rewards_G)
+    return [reward - mean for reward in rewards_G]
+
+
+def rloo_advantages(rewards_G: Sequence[float]) -> list[float]:
+    """Return r minus the mean of the other members (RLOO, arXiv 2402.14740).
+
+    Example: [1, 0, 0, 0] -> [1, -1/3, -1/3, -1/3].
+    """
+    if not has_signal(rewards_G):
+        return [0.0] * len(rewards_G)
+    total, num_others = sum(rewards_G), len(rewards_G) - 1
+    return [reward - (total - reward) / num_others for reward in rewards_G]
+
+
+def group_advantages(rewards_G: Sequence[float], estimator: AdvantageName) -> list[float]:
+    """Return the advantages of one group by the named estimator."""
+    estimators = {
+        "grpo": grpo_advantages,
+        "dr_grpo": dr_grpo_advantages,
+        "rloo": rloo_advantages,
+    }
+    return estimators[estimator](rewards_G)
+
+
+def soft_overlong_penalty(
+    num_tokens: int, *, max_tokens: int, buffer_tokens: int, penalty: float
+) -> float:
+    """Return what is added to the reward of a long completion, in [-penalty, 0] (DAPO, eq. 13).
+
+    0 up to `max_tokens - buffer_tokens`, then linear, and -penalty at `max_tokens` (arXiv
+    2503.14476). A buffer of 0 turns it off.
+    """
+    if buffer_tokens == 0:
+        return 0.0
+    excess_tokens = num_tokens - (max_tokens - buffer_tokens)
+    return -penalty * min(max(excess_tokens / buffer_tokens, 0.0), 1.0)

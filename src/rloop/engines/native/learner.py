@@ -1,0 +1,249 @@
+"""The learner: sequences and an objective in, one optimizer update and its metrics out.
+
+Knows token ids, advantages and weights; not problems, rewards, or where sequences come from. The
+same update serves RL and SFT: an objective from `algo.losses` says what its per-token numbers mean.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from rloop.algo.losses import LossOutput, Objective, TokenBatch, UpdateCounts, compute_loss
+from rloop.config import EngineConfig, OptimizerConfig
+from rloop.engines.native.masters import MasterWeights
+from rloop.engines.native.microbatch import (
+    MicroBatch,
+    TrainingSequence,
+    check_architecture,
+    check_sequences,
+    completion_logprobs,
+    form_microbatches,
+)
+from rloop.engines.native.schedule import learning_rate
+from rloop.errors import EngineError
+
+
+class Learner:
+    """Updates a model in place with a fresh optimizer; one learner a phase."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        optimizer_config: OptimizerConfig,
+        engine_config: EngineConfig,
+        *,
+        num_updates: int,
+    ) -> None:
+        """Prepare `num_updates` updates of the model, which stays shared with the sampler.
+
+        A learning rate of 0 freezes the policy: no masters are made and updates only count.
+        """
+        torch.nn.Module.eval(model)
+        check_architecture(model)
+        self._model = model
+        self._optimizer_config = optimizer_config
+        self._engine_config = engine_config
+        self._num_updates = num_updates
+        self._num_done = 0
+        self._masters: MasterWeights | None = None
+        if optimizer_config.learning_rate > 0.0:
+            self._masters = MasterWeights(
+                model, optimizer_config, offload=engine_config.offload_optimizer
+            )
+
+    @property
+    def num_updates_done(self) -> int:
+        """Updates so far, skipped ones included: the place in the learning-rate schedule."""
+        return self._num_done
+
+    def update(
+        self, sequences: Sequence[TrainingSequence], objective: Objective
+    ) -> dict[str, float]:
+        """Do one optimizer update on all the sequences and return its metrics.
+
+        The loss's denominators count every sequence given, also those whose own advantage (or, in
+        SFT, weight) is zero; these cost nothing, unless a divergence penalty acts on them. Leave
+        out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
+        stay, and `skipped_updates_count` is 1.
+        """
+        check_sequences(sequences)
+        _check_complete(sequences, objective)
+        rate = learning_rate(self._optimizer_config, self._num_done, self._num_updates)
+        counts = UpdateCounts(
+            num_tokens=sum(len(s.completion_ids) for s in sequences), num_sequences=len(sequences)
+        )
+        active = [s for s in sequences if _has_gradient(s, objective)]
+        totals = _Totals(self._model.device)
+        grad_norm = 0.0
+        is_skipped = False
+        if self._masters is not None and active:
+            self._accumulate(active, objective, counts, totals)
+            grad_norm = self._masters.grad_norm()
+            is_skipped = not (isfinite(grad_norm) and isfinite(totals.loss_mean))
+            if is_skipped:
+                self._masters.drop_gradients()
+            else:
+                self._masters.step(learning_rate=rate, grad_norm=grad_norm)
+        self._num_done += 1
+        return {
+            **totals.metrics(has_kl=objective.kl_coef > 0.0),
+            "grad_norm": grad_norm,
+            "learning_rate": rate,
+            "loss_tokens_count": float(counts.num_tokens),
+            "trained_sequences_count": float(0 if self._masters is None else len(active)),
+            "skipped_updates_count": float(is_skipped),
+        }
+
+    def _accumulate(
+        self,
+        sequences: Sequence[TrainingSequence],
+        objective: Objective,
+        counts: UpdateCounts,
+        totals: "_Totals",
+    ) -> None:
+        """Run every micro-batch forward and backward; gradients end up in the masters."""
+        budget = self._engine_config.microbatch_tokens
+        with _checkpointing(self._model, is_on=self._engine_config.gradient_checkpointing):
+            for batch in form_microbatches(sequences, budget, self._model.device):
+                result = completion_logprobs(self._model, batch, objective.temperature)
+                tokens = _token_batch(batch, result.logprobs_N, objective)
+                output = compute_loss(objective, tokens, counts)
+                output.loss.backward()  # type: ignore[no-untyped-call]
+                totals.add(output, tokens, result.entropy_N)
+
+    def save(self, directory: Path) -> None:
+        """Write masters, moments and counters to an existing directory (safetensors and JSON).
+
+        A frozen learner has no state and writes nothing.
+        """
+        if self._masters is not None:
+            self._masters.save(directory, {"updates_done": self._num_done})
+
+    def load(self, directory: Path) -> None:
+        """Continue after the update at which the state was saved, to the bit, model included."""
+        if self._masters is not None:
+            self._num_done = self._masters.load(directory)["updates_done"]
+
+    def close(self) -> None:
+        """Free masters, gradients and moments; the model keeps its weights."""
+        if self._masters is not None:
+            self._masters.close()
+            self._masters = None
+
+
+class _Totals:
+    """Sums over an update's tokens, kept on the device so that no micro-batch waits for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._num_tokens = 0
+        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._gap_max = torch.zeros((), device=device)
+        self._has_behavior = False
+
+    @torch.no_grad()
+    def add(self, output: LossOutput, tokens: TokenBatch, entropy_N: torch.Tensor) -> None:
+        """Add one micro-batch."""
+        gap_N = torch.zeros_like(entropy_N)
+        if tokens.behavior_logprobs_N is not None:
+            self._has_behavior = True
+            gap_N = (tokens.policy_logprobs_N - tokens.behavior_logprobs_N).abs()
+        parts = (
+            output.loss,
+            entropy_N.sum(),
+            output.is_clipped_N.sum(),
+            gap_N.sum(),
+            output.kl_N.sum(),
+        )
+        self._sums += torch.stack([part.detach().double() for part in parts])
+        self._gap_max = torch.maximum(self._gap_max, gap_N.max())
+        self._num_tokens += len(entropy_N)
+
+    @property
+    def loss_mean(self) -> float:
+        """The update's loss, already divided by its denominators."""
+        return float(self._sums[0])
+
+    def metrics(self, *, has_kl: bool) -> dict[str, float]:
+        """Return the means over the tokens trained on; nothing when there were none."""
+        if self._num_tokens == 0:
+            return {}
+        loss, *sums = self._sums.tolist()
+        entropy, clipped, gap, kl = (total / self._num_tokens for total in sums)
+        found = {"loss_mean": loss, "entropy_mean": entropy}
+        if self._has_behavior:
+            gap_max = float(self._gap_max)
+            found |= {"clip_frac": clipped, "gap_mean": gap, "gap_max": gap_max}
+        if has_kl:
+            found["kl_mean"] = kl
+        return found
+
+
+def _check_complete(sequences: Sequence[TrainingSequence], objective: Objective) -> None:
+    """Raise when the objective needs log-probabilities that were not given."""
+    needs = {
+        "behavior_logprobs": objective.loss != "sft",
+        "reference_logprobs": objective.kl_coef > 0.0,
+    }
+    for name, is_needed in needs.items():
+        absent = [i for i, s in enumerate(sequences) if is_needed and getattr(s, name) is None]
+        if absent:
+            raise EngineError(
+                f"Training sequence {absent[0]} has no {name}, which loss {objective.loss!r} with "
+                f"kl_coef {objective.kl_coef} needs; give one for each completion token."
+            )
+
+
+def _has_gradient(sequence: TrainingSequence, objective: Objective) -> bool:
+    """Whether the sequence's own part of the loss can move the policy."""
+    factor = sequence.weight if objective.loss == "sft" else sequence.advantage
+    return factor != 0.0 or objective.kl_coef > 0.0
+
+
+def _token_batch(
+    batch: MicroBatch, policy_logprobs_N: torch.Tensor, objective: Objective
+) -> TokenBatch:
+    """Lay the micro-batch's stored numbers beside the policy's log-probabilities."""
+    is_rl, has_kl = objective.loss != "sft", objective.kl_coef > 0.0
+    return TokenBatch(
+        policy_logprobs_N=policy_logprobs_N,
+        behavior_logprobs_N=batch.gather(lambda s: s.behavior_logprobs or ()) if is_rl else None,
+        reference_logprobs_N=batch.gather(lambda s: s.reference_logprobs or ()) if has_kl else None,
+        advantages_N=batch.repeat(lambda s: s.advantage),
+        weights_N=batch.repeat(lambda s: s.weight),
+        lengths_B=batch.lengths_B,
+    )
+
+
+@contextmanager
+def _checkpointing(model: PreTrainedModel, *, is_on: bool) -> Iterator[None]:
+    """Recompute activations of the decoder layers inside the block.
+
+    Only the layers themselves are put into training mode, which is what transformers asks for; all
+    modules inside them stay in evaluation mode, so there is no dropout with or without
+    checkpointing.
+    """
+    if not is_on:
+        yield
+        return
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise EngineError(
+            f"This {model.config.model_type} model has no layers that can be checkpointed. "
+            "Set --set engine.gradient_checkpointing=false."
+        )
+    switch: Any = model
+    switch.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+        switch.gradient_checkpointing_disable()

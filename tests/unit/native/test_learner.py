@@ -1,0 +1,396 @@
+"""One update, seen from all sides, on tiny random models."""
+
+from math import cos, pi
+
+import pytest
+import torch
+from doubles_models import FAMILIES, VOCABULARY, tiny_model
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
+
+from rloop.algo.losses import Objective
+from rloop.config import EngineConfig, OptimizerConfig
+from rloop.engines.native.learner import Learner
+from rloop.engines.native.microbatch import (
+    TrainingSequence,
+    check_architecture,
+    plan_microbatches,
+    sequence_logprobs,
+)
+from rloop.engines.native.schedule import learning_rate
+from rloop.errors import EngineError
+
+SFT = Objective(loss="sft")
+DAPO = Objective(loss="dapo", clip_low=0.2, clip_high=0.28)
+LENGTHS = [(3, 5), (7, 2), (1, 9), (4, 4), (2, 1)]
+
+
+def make_sequences(model=None, *, temperature=1.0, shift=0.1, lengths=LENGTHS):
+    """Random ids; with a model, behavior log-probabilities near its own and mixed advantages."""
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(count):
+        return tuple(torch.randint(1, VOCABULARY, (count,), generator=generator).tolist())
+
+    plain = [TrainingSequence(prompt_ids=ids(p), completion_ids=ids(c)) for p, c in lengths]
+    if model is None:
+        return plain
+    known = sequence_logprobs(model, plain, temperature=temperature, microbatch_tokens=64)
+    sequences = []
+    for index, (sequence, logprobs) in enumerate(zip(plain, known, strict=True)):
+        noise = torch.randn(len(logprobs), generator=generator) * shift
+        sequences.append(
+            TrainingSequence(
+                prompt_ids=sequence.prompt_ids,
+                completion_ids=sequence.completion_ids,
+                behavior_logprobs=(torch.tensor(logprobs) + noise).tolist(),
+                reference_logprobs=(torch.tensor(logprobs) - noise).tolist(),
+                advantage=(-1.0) ** index * (index + 1) / 2,
+                weight=1.0 + index,
+            )
+        )
+    return sequences
+
+
+def make_learner(model, *, rate=1e-3, num_updates=10, engine=None, **optimizer):
+    return Learner(
+        model,
+        OptimizerConfig(learning_rate=rate, **optimizer),
+        EngineConfig(**({"microbatch_tokens": 32} | (engine or {}))),
+        num_updates=num_updates,
+    )
+
+
+def weights_of(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def accumulated_gradient(model, sequences, objective, **engine):
+    """The gradient of one update, caught before the step."""
+    learner = make_learner(model, engine=engine)
+    caught = {}
+    learner._masters.step = lambda **_: caught.update(
+        {n: p.grad.clone() for n, p in learner._masters._masters.items()}
+    )
+    metrics = learner.update(sequences, objective)
+    learner.close()
+    return metrics, torch.cat([grad.flatten() for grad in caught.values()])
+
+
+def test_plan_puts_the_longest_first_and_keeps_to_the_budget():
+    # 9, 7 -> 2 x 9 = 18 <= 20; adding 5 would be 27. 5, 5, 4, 2 -> 4 x 5 = 20.
+    assert plan_microbatches([5, 9, 5, 7, 2, 4], 20) == [[1, 3], [0, 2, 5, 4]]
+    assert plan_microbatches([30, 1], 20) == [[0], [1]]  # too long for any batch: alone
+    assert plan_microbatches([], 20) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padded_together_equals_each_alone_and_the_plain_logits(family):
+    model = tiny_model(family)
+    sequences = make_sequences()
+    together = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1000)
+    alone = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1)
+    for sequence, one, other in zip(sequences, together, alone, strict=True):
+        assert one == pytest.approx(other, abs=2e-6)
+        ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]])
+        with torch.no_grad():
+            logits_TV = model(ids, use_cache=False).logits[0, len(sequence.prompt_ids) - 1 : -1]
+        expected_TV = (logits_TV / 0.7).log_softmax(-1)
+        targets_T1 = torch.tensor(sequence.completion_ids).unsqueeze(-1)
+        assert one == pytest.approx(expected_TV.gather(-1, targets_T1).flatten().tolist(), abs=5e-6)
+
+
+@pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
+def test_the_gradient_does_not_depend_on_the_microbatch_split(name):
+    model = tiny_model()
+    objective = Objective(loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, temperature=0.8)
+    sequences = make_sequences(model, temperature=0.8)
+    whole = accumulated_gradient(model, sequences, objective, microbatch_tokens=1000)
+    for tokens in (1, 16, 24):
+        split = accumulated_gradient(model, sequences, objective, microbatch_tokens=tokens)
+        assert (split[1] - whole[1]).abs().max() / whole[1].abs().max() < 1e-5
+        assert split[0] == pytest.approx(whole[0], rel=1e-5)
+
+
+def test_gradient_checkpointing_changes_memory_only():
+    model = tiny_model()
+    sequences = make_sequences(model)
+    plain = accumulated_gradient(model, sequences, DAPO)
+    again = accumulated_gradient(model, sequences, DAPO, gradient_checkpointing=True)
+    torch.testing.assert_close(again[1], plain[1])
+    assert not any(module.training for module in model.modules())
+
+
+def test_dropout_in_the_config_does_not_act():
+    model = tiny_model()
+    sequences = make_sequences(model)
+    expected = accumulated_gradient(model, sequences, DAPO)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    model.train()
+    for is_on in (False, True):
+        found = accumulated_gradient(model, sequences, DAPO, gradient_checkpointing=is_on)
+        torch.testing.assert_close(found[1], expected[1])
+
+
+def test_zero_advantages_cost_nothing_but_count_in_the_denominator():
+    model = tiny_model()
+    one, *rest = make_sequences(model)
+    silent = [
+        TrainingSequence(
+            prompt_ids=s.prompt_ids,
+            completion_ids=s.completion_ids,
+            behavior_logprobs=s.behavior_logprobs,
+        )
+        for s in rest
+    ]
+    alone, alone_gradient = accumulated_gradient(model, [one], DAPO)
+    mixed, mixed_gradient = accumulated_gradient(model, [one, *silent], DAPO)
+    assert mixed["trained_sequences_count"] == 1
+    # 5 of 5 + 2 + 9 + 4 + 1 = 21 tokens carry a signal
+    assert mixed["loss_tokens_count"] == 21
+    torch.testing.assert_close(mixed_gradient * 21, alone_gradient * 5)
+    assert mixed["loss_mean"] * 21 == pytest.approx(alone["loss_mean"] * 5)
+
+
+def test_sft_loss_and_gradient_equal_those_of_transformers():
+    """The token mean over the batch, as transformers takes it with num_items_in_batch."""
+    model = tiny_model("qwen3")
+    sequences = make_sequences()
+    metrics, gradient = accumulated_gradient(model, sequences, SFT, microbatch_tokens=16)
+    num_tokens = sum(len(s.completion_ids) for s in sequences)
+    loss = 0.0
+    for s in sequences:
+        ids = torch.tensor([[*s.prompt_ids, *s.completion_ids]])
+        labels = ids.clone()
+        labels[:, : len(s.prompt_ids)] = -100
+        loss = loss + model(ids, labels=labels, num_items_in_batch=num_tokens).loss
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    torch.testing.assert_close(gradient, torch.cat([grad.flatten() for grad in expected]))
+    assert metrics["loss_mean"] == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_the_last_token_is_supervised_and_the_prompt_is_not():
+    """With one completion token, EOS, all of the gradient is EOS's; prompt tokens have no targets."""
+    model = tiny_model(tied=False)
+    eos = 7
+    sequence = TrainingSequence(prompt_ids=(3, 4, 5), completion_ids=(eos,))
+    learner = make_learner(model, rate=1e-2)
+    before = sequence_logprobs(model, [sequence], temperature=1.0, microbatch_tokens=64)[0][0]
+    learner.update([sequence], SFT)
+    after = sequence_logprobs(model, [sequence], temperature=1.0, microbatch_tokens=64)[0][0]
+    assert after > before
+    model = tiny_model(tied=False)
+    longer = TrainingSequence(prompt_ids=(3, 4, 5), completion_ids=(6, eos))
+    learner = make_learner(model)
+    learner._masters.step = lambda **_: None
+    learner.update([longer], SFT)
+    pull_V = model.lm_head.weight.grad.norm(dim=-1)
+    assert pull_V[eos] > 10 * pull_V[11]  # token 11 is no target, token 7 is
+
+
+def test_four_sequences_are_learnt_by_heart_in_fifty_updates():
+    model = tiny_model()
+    sequences = make_sequences(lengths=LENGTHS[:4])
+    learner = make_learner(model, rate=1e-2, num_updates=50, schedule="cosine", warmup_frac=0.1)
+    losses = [learner.update(sequences, SFT)["loss_mean"] for _ in range(50)]
+    assert losses[0] > 3.0
+    assert losses[-1] < 0.05
+
+
+def test_a_rate_of_1e_6_moves_the_masters_and_in_time_the_bf16_weights():
+    """An update of 1e-6 is lost in bf16 (8 bits) for every weight above 1e-6 * 2^8 = 2.6e-4."""
+    model = tiny_model(dtype=torch.bfloat16)
+    sequences = make_sequences(model)
+    learner = make_learner(model, rate=1e-6, num_updates=100)
+    name = "model.layers.0.mlp.down_proj.weight"
+    start = weights_of(model)[name]
+    master = learner._masters._masters[name]
+    learner.update(sequences, SFT)
+    assert master.dtype is torch.float32
+    # the first step of AdamW is the rate times the sign of the gradient
+    moved = (master - start.float()).abs()
+    assert moved.median().item() == pytest.approx(1e-6, rel=0.05)
+    assert (weights_of(model)[name] != start).float().mean() < 0.05
+    for _ in range(99):
+        learner.update(sequences, SFT)
+    assert (weights_of(model)[name] != start).float().mean() > 0.05
+    torch.testing.assert_close(weights_of(model)[name], master.detach().bfloat16(), rtol=0, atol=0)
+
+
+def test_separate_masters_step_as_the_models_own_parameters_do():
+    own, offloaded = tiny_model(), tiny_model()
+    sequences = make_sequences(own)
+    learners = [make_learner(own), make_learner(offloaded, engine={"offload_optimizer": True})]
+    for _ in range(3):
+        one, other = [learner.update(sequences, DAPO) for learner in learners]
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    for name, weight in weights_of(own).items():
+        torch.testing.assert_close(weights_of(offloaded)[name], weight)
+    assert all(p.grad is None for p in offloaded.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saved_after_two_updates_and_loaded_equals_four_straight_to_the_bit(dtype, tmp_path):
+    settings = {"num_updates": 4, "schedule": "cosine", "warmup_frac": 0.5, "weight_decay": 0.1}
+    straight = tiny_model(dtype=dtype)
+    sequences = make_sequences(straight)
+    learner = make_learner(straight, **settings)
+    for index in range(4):
+        if index == 2:
+            learner.save(tmp_path)
+        expected = learner.update(sequences, DAPO)
+
+    resumed = tiny_model(dtype=dtype, seed=9)
+    learner = make_learner(resumed, **settings)
+    learner.load(tmp_path)
+    assert learner.num_updates_done == 2
+    for _ in range(2):
+        found = learner.update(sequences, DAPO)
+    assert found == expected
+    for name, weight in weights_of(straight).items():
+        assert torch.equal(weights_of(resumed)[name], weight), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "learner.json",
+        "learner.safetensors",
+    ]
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    make_learner(tiny_model()).save(tmp_path)
+    with pytest.raises(EngineError, match="another model: for model.layers.0.self_attn.q_norm"):
+        make_learner(tiny_model("qwen3")).load(tmp_path)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted():
+    model = tiny_model()
+    good = make_sequences(model)
+    broken = [
+        TrainingSequence(
+            prompt_ids=good[0].prompt_ids,
+            completion_ids=good[0].completion_ids,
+            behavior_logprobs=good[0].behavior_logprobs,
+            advantage=float("nan"),
+        )
+    ]
+    learner = make_learner(model)
+    before = weights_of(model)
+    metrics = learner.update([*good[1:], *broken], DAPO)
+    assert metrics["skipped_updates_count"] == 1
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    metrics = learner.update(good, DAPO)  # nothing of the broken gradient is left
+    assert metrics["skipped_updates_count"] == 0
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert learner.num_updates_done == 2
+
+
+def test_a_rate_of_zero_freezes_the_policy_and_skips_the_work():
+    model = tiny_model()
+    sequences = make_sequences(model)
+    learner = make_learner(model, rate=0.0)
+    model.forward = model.model.forward = None  # any pass through the model would raise
+    metrics = learner.update(sequences, DAPO)
+    assert metrics["learning_rate"] == 0.0
+    assert metrics["loss_tokens_count"] == 21
+    assert metrics["trained_sequences_count"] == 0
+
+
+def test_metrics_on_policy():
+    """Behavior equal to the policy: ratios are 1, nothing is clipped, the gap is rounding."""
+    model = tiny_model()
+    sequences = make_sequences(model, shift=0.0)
+    metrics, gradient = accumulated_gradient(model, sequences, DAPO)
+    # all ratios are 1: loss = -sum of advantage * length / 21
+    # advantages .5, -1, 1.5, -2, 2.5 on 5, 2, 9, 4, 1 tokens: -(2.5 - 2 + 13.5 - 8 + 2.5) / 21
+    assert metrics["loss_mean"] == pytest.approx(-8.5 / 21, abs=1e-6)
+    assert metrics["clip_frac"] == 0.0
+    assert metrics["gap_max"] < 1e-5
+    assert metrics["grad_norm"] == pytest.approx(gradient.norm().item(), rel=1e-5)
+    assert "kl_mean" not in metrics
+
+
+def test_metrics_off_policy():
+    model = tiny_model()
+    sequences = make_sequences(model, shift=0.0)
+    # every stored log-probability is 0.5 too low: ratio e^0.5 = 1.65 > 1.28 is clipped where A > 0
+    stored = [
+        TrainingSequence(
+            prompt_ids=s.prompt_ids,
+            completion_ids=s.completion_ids,
+            behavior_logprobs=[x - 0.5 for x in s.behavior_logprobs],
+            reference_logprobs=s.reference_logprobs,
+            advantage=s.advantage,
+        )
+        for s in sequences
+    ]
+    objective = Objective(loss="dapo", clip_low=0.2, clip_high=0.28, kl_coef=0.1)
+    metrics, _ = accumulated_gradient(model, stored, objective)
+    assert metrics["gap_mean"] == pytest.approx(0.5, abs=1e-5)
+    assert metrics["gap_max"] == pytest.approx(0.5, abs=1e-5)
+    assert metrics["clip_frac"] == pytest.approx(15 / 21)  # advantages > 0: 5 + 9 + 1 tokens
+    assert metrics["kl_mean"] == pytest.approx(0.0, abs=1e-6)  # the reference is the policy itself
+
+
+def test_what_cannot_be_trained_on_is_refused_in_a_sentence():
+    learner = make_learner(tiny_model())
+    with pytest.raises(EngineError, match="sequence 0 has 0 prompt and 1 completion tokens"):
+        learner.update([TrainingSequence(prompt_ids=(), completion_ids=(1,))], SFT)
+    with pytest.raises(EngineError, match="1 completion_ids but 2 behavior_logprobs"):
+        bad = TrainingSequence(prompt_ids=(1,), completion_ids=(1,), behavior_logprobs=(0.0, 0.0))
+        learner.update([bad], SFT)
+    with pytest.raises(EngineError, match="has no behavior_logprobs, which loss 'dapo'"):
+        learner.update([TrainingSequence(prompt_ids=(1,), completion_ids=(1,))], DAPO)
+
+
+def test_models_that_change_their_logits_are_refused():
+    config = GraniteConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        logits_scaling=8.0,
+    )
+    with pytest.raises(EngineError, match="granite model changes its logits"):
+        check_architecture(GraniteForCausalLM(config).eval())
+
+
+def test_soft_caps_are_found_however_small_the_weights():
+    config = Gemma2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=30.0,
+    )
+    with pytest.raises(EngineError, match="gemma2 model changes its logits"):
+        check_architecture(Gemma2ForCausalLM(config).eval())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_usual_models_pass_the_probe(family):
+    check_architecture(tiny_model(family))
+    check_architecture(tiny_model(family, dtype=torch.bfloat16, tied=False))
+
+
+def test_warm_up_is_linear_and_wastes_no_update():
+    config = OptimizerConfig(learning_rate=4.0, warmup_frac=0.4)
+    # 0.4 of 10 updates is 4: 1/4, 2/4, 3/4, 4/4 of the peak, then the peak
+    rates = [learning_rate(config, index, 10) for index in range(11)]
+    assert rates == pytest.approx([1.0, 2.0, 3.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0])
+
+
+def test_cosine_falls_from_the_peak_towards_zero_after_the_warm_up():
+    config = OptimizerConfig(learning_rate=2.0, warmup_frac=0.2, schedule="cosine")
+    rates = [learning_rate(config, index, 10) for index in range(10)]
+    # 2 warm-up updates, then 8: 1 + cos(pi i / 8)
+    assert rates == pytest.approx([1.0, 2.0] + [1 + cos(pi * i / 8) for i in range(8)])
+    assert learning_rate(OptimizerConfig(learning_rate=2.0, schedule="cosine"), 0, 1) == 2.0
