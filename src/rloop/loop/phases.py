@@ -124,7 +124,9 @@ class Phases:
 
         def examples() -> Sequence[Example]:
             kept = read_examples(context.run_dir, iteration)
-            assert len(kept) == num_examples, f"{len(kept)} examples, the manifest has {num_examples}"
+            assert len(kept) == num_examples, (
+                f"{len(kept)} examples, the manifest has {num_examples}"
+            )
             return kept
 
         return self._tune(start, examples, place)

@@ -23,7 +23,9 @@ def run_loop(phases: Phases) -> PolicyRef:
             policy = explored
             continue
         expert_set = phases.select(iteration)
-        start = {"iteration_start": policy, "base": base, "explored": explored}[recipe.finetune.init]
+        start = {"iteration_start": policy, "base": base, "explored": explored}[
+            recipe.finetune.init
+        ]
         policy = phases.finetune(start, expert_set, iteration)
         phases.evaluate(policy, iteration)
     return policy

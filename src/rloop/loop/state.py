@@ -79,7 +79,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        raise StoreError(f"{path} is not valid JSON ({error}); restore it from a backup.") from error
+        raise StoreError(
+            f"{path} is not valid JSON ({error}); restore it from a backup."
+        ) from error
     if data.get("version") != VERSION:
         raise StoreError(
             f"{path} has version {data.get('version')}, this rloop reads version {VERSION}. "

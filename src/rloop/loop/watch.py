@@ -55,7 +55,9 @@ class Watch:
             ("max_grad_norm", rules.max_grad_norm, _below(rules.max_grad_norm, norm)),
         ):
             if self._count(name, holds) >= rules.patience_steps:
-                return f"explore.early_stop.{name}={limit} held {rules.patience_steps} steps in a row"
+                return (
+                    f"explore.early_stop.{name}={limit} held {rules.patience_steps} steps in a row"
+                )
         return None
 
     def early_stop_on_evaluation(self, previous: float | None, current: float) -> str | None:

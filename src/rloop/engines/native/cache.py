@@ -61,9 +61,7 @@ class RowCache(Cache):
         length = keys[0].shape[1]
         self._ensure_capacity(length, keys, values)
         index = torch.as_tensor(rows, device=keys[0].device)
-        for target, source in zip(
-            self._keys + self._values, [*keys, *values], strict=True
-        ):
+        for target, source in zip(self._keys + self._values, [*keys, *values], strict=True):
             target[index, :, :length] = source
 
     def begin_step(self, positions_R: torch.Tensor, reach: int) -> None:

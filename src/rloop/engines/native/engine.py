@@ -1,32 +1,37 @@
 """The native engine: one model on one device that samples and learns, alive across phases."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from transformers import PreTrainedModel
 
-from rloop.config import Recipe
+from rloop.config import OptimizerConfig, Recipe
 from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
 from rloop.engines.native import attention
+from rloop.engines.native.device import resolve_device, resolve_dtype
+from rloop.engines.native.directory import written_whole
 from rloop.engines.native.learner import Learner
+from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
 from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.policies import (
     LoadedPolicy,
     load_policy,
     prepare_policy,
-    resolve_device,
-    resolve_dtype,
     save_policy,
 )
 from rloop.engines.native.prompts import PromptBuilder
-from rloop.engines.native.reinforce import Reinforcer
+from rloop.engines.native.reinforce import Reference, Reinforcer
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.sampler import Sampler
+from rloop.engines.native.tune import encode_solutions, tune
 from rloop.errors import EngineError
 from rloop.types import Example, Group, Place, PolicyRef, Problem
+
+STATE_FILE = "exploration.json"
 
 
 class NativeEngine:
@@ -38,7 +43,210 @@ class NativeEngine:
         self._verify = verify
         self._device = resolve_device(recipe.engine.device)
         self._dtype = resolve_dtype(recipe.engine.dtype, self._device)
-        attention.register()
+        self._attention = attention.register()
         self._policy: LoadedPolicy | None = None
-        self._loaded: PolicyRef | None = None
+        self._source: PolicyRef | None = None
+        self._is_changed = False
         self._learner: Learner | None = None
+        self._reinforcer: Reinforcer | None = None
+
+    def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
+        """Turn the recipe's `policy.path` into a directory, and load it once as a check."""
+        path = prepare_policy(
+            source,
+            directory,
+            seed=seed,
+            trust_remote_code=self._recipe.policy.trust_remote_code,
+            needs_chat_template=self._recipe.prompt.template is None,
+        )
+        policy = PolicyRef(path=path, name="base")
+        self._load(policy)
+        return policy
+
+    def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
+        """Part problems by whether their prompt fits `prompt.max_tokens`."""
+        builder = PromptBuilder(self._load(policy).tokenizer, self._recipe.prompt)
+        lengths = [len(builder.build(problem).ids) for problem in problems]
+        pairs = list(zip(problems, lengths, strict=True))
+        limit = self._recipe.prompt.max_tokens
+        return PromptReport(
+            kept=tuple(problem for problem, length in pairs if length <= limit),
+            too_long=tuple(pair for pair in pairs if pair[1] > limit),
+        )
+
+    def explore(
+        self,
+        start: PolicyRef,
+        problems: Sequence[Problem],
+        place: Place,
+        *,
+        num_steps: int,
+        problem_weights: Mapping[str, float] | None = None,
+        resume_from: Path | None = None,
+    ) -> Iterator[ExploreStep]:
+        """Do RL from `start` with a fresh optimizer, yielding each step."""
+        config = self._recipe.explore
+        policy = self._load(start)
+        num_updates = num_steps * config.updates_per_step
+        learner = self._begin_learning(policy, config.optimizer, num_updates)
+        reinforcer = Reinforcer(
+            config,
+            self._roller(policy),
+            learner,
+            ProblemOrder(problems, place, problem_weights),
+            place,
+            self._reference(start),
+        )
+        self._reinforcer = reinforcer
+        if resume_from is not None:
+            learner.load(resume_from)
+            reinforcer.restore(json.loads((resume_from / STATE_FILE).read_text()))
+        self._is_changed = True
+        yield from reinforcer.run(num_steps)
+
+    def fine_tune(
+        self, start: PolicyRef, examples: Sequence[Example], place: Place
+    ) -> Iterator[FinetuneStep]:
+        """Do weighted SFT from `start` on stored token ids, yielding each update."""
+        config = self._recipe.coldstart if place.phase == "coldstart" else self._recipe.finetune
+        if config is None:
+            raise EngineError(f"The recipe has no {place.phase} section.")
+        policy = self._load(start)
+        num_updates = config.epochs * -(-len(examples) // config.batch_size)
+        learner = self._begin_learning(policy, config.optimizer, num_updates)
+        self._is_changed = True
+        yield from tune(
+            learner, examples, place, epochs=config.epochs, batch_size=config.batch_size
+        )
+
+    def sample(
+        self,
+        policy: PolicyRef | Literal["live"],
+        problems: Sequence[Problem],
+        num_samples: int,
+        place: Place,
+    ) -> Iterator[Group]:
+        """Sample and judge groups with `evaluate.sampling`, yielded as they finish."""
+        loaded = self._live() if policy == LIVE else self._load(policy)
+        version = self._learner.num_updates_done if policy == LIVE and self._learner else 0
+        yield from self._roller(loaded).roll_out(
+            problems,
+            num_samples,
+            self._recipe.evaluate.sampling,
+            place,
+            policy_version=version,
+        )
+
+    def examples_from_solutions(
+        self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
+    ) -> list[Example]:
+        """Tokenise prompts and solutions for a cold start; completions end in EOS."""
+        loaded = self._load(policy)
+        builder = PromptBuilder(loaded.tokenizer, self._recipe.prompt)
+        return encode_solutions(loaded, builder, problems, solution_template)
+
+    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+        """Write the policy in training, in the precision in which it was sampled."""
+        policy, source = self._live(), self._source
+        assert source is not None, "a live policy was loaded from somewhere"
+        self._end_learning()
+        save_policy(policy.model, directory, source_dir=source.path)
+        saved = PolicyRef(path=directory, name=name)
+        self._source, self._is_changed = saved, False
+        return saved
+
+    def save_state(self, directory: Path) -> None:
+        """Write learner and order, whole or not at all."""
+        if self._learner is None or self._reinforcer is None:
+            raise EngineError("There is no exploration to save.")
+        with written_whole(directory, needed_bytes=0) as partial:
+            self._learner.save(partial)
+            (partial / STATE_FILE).write_text(json.dumps(self._reinforcer.state()))
+
+    def describe(self) -> Mapping[str, str]:
+        """Return device, precision, threads and the number of parameters."""
+        facts = {
+            "device": _device_name(self._device),
+            "precision": str(self._dtype).removeprefix("torch."),
+            "threads": str(torch.get_num_threads()),
+        }
+        if self._policy is not None:
+            count = self._policy.model.num_parameters()
+            facts["parameters"] = f"{count / 1e6:,.1f} M"
+        return facts
+
+    def close(self) -> None:
+        """Free the model and the device memory."""
+        self._end_learning()
+        self._policy = self._source = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _load(self, policy: PolicyRef) -> LoadedPolicy:
+        """Return the policy in memory, loading it unless it is what the model holds already."""
+        if self._policy is not None and self._source == policy and not self._is_changed:
+            return self._policy
+        self._end_learning()
+        self._policy = None
+        loaded = self._read(policy)
+        explore, evaluate = self._recipe.explore.sampling, self._recipe.evaluate.sampling
+        longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
+        attention.refuse_windows(loaded.model.config, self._recipe.prompt.max_tokens + longest)
+        self._policy, self._source, self._is_changed = loaded, policy, False
+        return loaded
+
+    def _read(self, policy: PolicyRef) -> LoadedPolicy:
+        return load_policy(
+            policy.path,
+            dtype=self._dtype,
+            device=self._device,
+            trust_remote_code=self._recipe.policy.trust_remote_code,
+            attn_implementation=self._attention,
+        )
+
+    def _live(self) -> LoadedPolicy:
+        if self._policy is None:
+            raise EngineError("No policy is in training: explore or fine_tune first.")
+        return self._policy
+
+    def _roller(self, policy: LoadedPolicy) -> Roller:
+        config = self._recipe.engine
+        sampler = Sampler(
+            policy, max_batch=config.max_batch, prefill_tokens=config.microbatch_tokens
+        )
+        prompts = PromptBuilder(policy.tokenizer, self._recipe.prompt)
+        return Roller(sampler=sampler, prompts=prompts, verify=self._verify)
+
+    def _begin_learning(
+        self, policy: LoadedPolicy, optimizer: OptimizerConfig, num_updates: int
+    ) -> Learner:
+        self._end_learning()
+        self._learner = Learner(
+            policy.model, optimizer, self._recipe.engine, num_updates=num_updates
+        )
+        return self._learner
+
+    def _end_learning(self) -> None:
+        if self._learner is not None:
+            self._learner.close()
+        self._learner = self._reinforcer = None
+
+    def _reference(self, start: PolicyRef) -> Reference:
+        """Return what fills in reference logprobs: nothing to do without a divergence penalty."""
+        explore = self._recipe.explore
+        model: PreTrainedModel | None = self._read(start).model if explore.kl_coef > 0 else None
+        temperature = explore.sampling.temperature or 1.0
+        budget = self._recipe.engine.microbatch_tokens
+
+        def fill(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+            if model is None:
+                return list(sequences)
+            found = sequence_logprobs(model, sequences, temperature=temperature, microbatch_tokens=budget)
+            pairs = zip(sequences, found, strict=True)
+            return [replace(s, reference_logprobs=logprobs) for s, logprobs in pairs]
+
+        return fill
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -29,9 +29,7 @@ class PromptBuilder:
                 "prompt.template: 'Question: {problem}\\nAnswer:'."
             )
         if config.template is not None and "{problem}" not in config.template:
-            raise EngineError(
-                f"prompt.template must contain {{problem}}, got {config.template!r}."
-            )
+            raise EngineError(f"prompt.template must contain {{problem}}, got {config.template!r}.")
         self._tokenizer = tokenizer
         self._config = config
         source = config.template or str(tokenizer.chat_template)

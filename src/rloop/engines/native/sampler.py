@@ -173,7 +173,9 @@ class Batch:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        logits = self._policy.model.get_output_embeddings()(hidden[torch.arange(len(batch), device=device), last])
+        logits = self._policy.model.get_output_embeddings()(
+            hidden[torch.arange(len(batch), device=device), last]
+        )
         for number, ids in enumerate(batch):
             keys, values = cache.row(number, len(ids))
             self._prefilled[ids] = Prefilled(keys, values, logits[number].clone())

@@ -1,0 +1,160 @@
+"""Reinforcement learning, one step at a time: roll out, refill groups without a signal, update.
+
+The order of DAPO (arXiv 2503.14476): dynamic sampling, group advantages, clipped token-mean updates.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rloop.algo.advantages import group_advantages, has_signal, soft_overlong_penalty
+from rloop.algo.losses import Objective
+from rloop.config import ExploreConfig
+from rloop.engines.base import ExploreStep
+from rloop.engines.native.learner import Learner, TrainingSequence
+from rloop.engines.native.order import ProblemOrder
+from rloop.engines.native.rollout import Roller
+from rloop.engines.native.step_metrics import sampling_metrics, timing_metrics
+from rloop.types import Group, Place, Problem
+
+Reference = Callable[[Sequence[TrainingSequence]], list[TrainingSequence]]
+"""Fills in reference logprobs where the recipe has a divergence penalty."""
+
+
+class Reinforcer:
+    """RL from one start policy; its state is the learner's, the order's and the last step's number."""
+
+    def __init__(
+        self,
+        config: ExploreConfig,
+        roller: Roller,
+        learner: Learner,
+        order: ProblemOrder,
+        place: Place,
+        reference: Reference,
+    ) -> None:
+        """Begin before step 1."""
+        self._config = config
+        self._roller = roller
+        self._learner = learner
+        self._order = order
+        self._place = place
+        self._reference = reference
+        self.step = 0
+
+    def state(self) -> dict[str, int]:
+        """Return what, with the learner's state, continues this exploration."""
+        return {"step": self.step, "drawn": self._order.drawn}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Continue after the step of a saved state."""
+        self.step, self._order.drawn = state["step"], state["drawn"]
+
+    def run(self, num_steps: int) -> Iterator[ExploreStep]:
+        """Yield the steps up to `num_steps`."""
+        while self.step < num_steps:
+            begin = time.perf_counter()
+            groups, trained = self._roll_out(self.step + 1)
+            sampled = time.perf_counter()
+            metrics = sampling_metrics(groups, sum(map(self._has_signal, groups)))
+            metrics |= self._learn(trained)
+            learned = time.perf_counter()
+            metrics |= timing_metrics(
+                metrics["sampled_tokens_count"], sampled - begin, learned - sampled
+            )
+            self.step += 1
+            yield ExploreStep(step=self.step, groups=tuple(groups), metrics=metrics)
+
+    def _roll_out(self, step: int) -> tuple[list[Group], list[Group]]:
+        """Return every group sampled in the step, and those to train on."""
+        wanted = self._config.prompts_per_step
+        groups = self._sample(self._order.draw(wanted), step)
+        trained = [group for group in groups if self._has_signal(group)]
+        for _ in range(self._config.refill_rounds):
+            drawn = {group.problem.problem_id for group in groups}
+            problems = self._order.draw(wanted - len(trained), exclude=drawn)
+            if not problems:
+                break
+            fresh = self._sample(problems, step)
+            groups += fresh
+            trained += [group for group in fresh if self._has_signal(group)]
+        return groups, trained
+
+    def _sample(self, problems: Sequence[Problem], step: int) -> list[Group]:
+        """Return one group a problem, in the order of the problems."""
+        place = Place(
+            run=self._place.run,
+            seed=self._place.seed,
+            iteration=self._place.iteration,
+            phase=self._place.phase,
+            step=step,
+            policy=self._place.policy,
+        )
+        groups = self._roller.roll_out(
+            problems,
+            self._config.group_size,
+            self._config.sampling,
+            place,
+            policy_version=self._learner.num_updates_done,
+        )
+        by_id = {group.problem.problem_id: group for group in groups}
+        return [by_id[problem.problem_id] for problem in problems]
+
+    def _learn(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Split the groups into the step's updates and do them."""
+        sequences = self._reference([s for group in groups for s in self._sequences(group)])
+        size = self._config.group_size
+        per_update = -(-len(groups) // self._config.updates_per_step) * size
+        parts = [sequences[i : i + per_update] for i in range(0, len(sequences), per_update or 1)]
+        objective = Objective(
+            loss=self._config.loss,
+            clip_low=self._config.clip_low,
+            clip_high=self._config.clip_high,
+            kl_coef=self._config.kl_coef,
+            temperature=self._config.sampling.temperature or 1.0,
+        )
+        return mean_metrics([self._learner.update(part, objective) for part in parts])
+
+    def _shaped_rewards(self, group: Group) -> list[float]:
+        config = self._config
+        return [
+            t.reward
+            + soft_overlong_penalty(
+                len(t.completion.completion_ids),
+                max_tokens=config.sampling.max_completion_tokens,
+                buffer_tokens=config.overlong_buffer_tokens,
+                penalty=config.overlong_penalty,
+            )
+            for t in group.trajectories
+        ]
+
+    def _has_signal(self, group: Group) -> bool:
+        return has_signal(self._shaped_rewards(group))
+
+    def _sequences(self, group: Group) -> list[TrainingSequence]:
+        advantages = group_advantages(self._shaped_rewards(group), self._config.advantage)
+        return [
+            TrainingSequence(
+                prompt_ids=t.completion.prompt_ids,
+                completion_ids=t.completion.completion_ids,
+                behavior_logprobs=t.completion.behavior_logprobs,
+                advantage=advantage,
+            )
+            for t, advantage in zip(group.trajectories, advantages, strict=True)
+        ]
+
+
+def mean_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the metrics of a step's updates as one: maxima of `_max`, sums of `_count`, else means.
+
+    The sampler-learner gap is the first update's, before the step's own learning moves the policy.
+    """
+    merged: dict[str, float] = {}
+    for key in {key: None for update in updates for key in update}:
+        values = [update[key] for update in updates if key in update]
+        if key.startswith("gap_"):
+            merged[key] = values[0]
+        elif key.endswith("_max"):
+            merged[key] = max(values)
+        else:
+            merged[key] = sum(values) / (1 if key.endswith("_count") else len(values))
+    return merged

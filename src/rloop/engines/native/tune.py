@@ -1,0 +1,65 @@
+"""Supervised fine-tuning on stored token ids: the order of the examples and their updates."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rloop.algo.losses import Objective
+from rloop.engines.base import FinetuneStep
+from rloop.engines.native.learner import Learner, TrainingSequence
+from rloop.engines.native.policies import LoadedPolicy
+from rloop.engines.native.prompts import PromptBuilder
+from rloop.errors import TaskError
+from rloop.types import Example, Place, Problem, stable_hash
+
+
+def tune(
+    learner: Learner, examples: Sequence[Example], place: Place, *, epochs: int, batch_size: int
+) -> Iterator[FinetuneStep]:
+    """Yield each update of `epochs` passes; the order of an epoch depends on the place's seed alone."""
+    sequences = [
+        TrainingSequence(
+            prompt_ids=example.prompt_ids,
+            completion_ids=example.completion_ids,
+            weight=example.weight,
+        )
+        for example in examples
+    ]
+    num_steps = epochs * -(-len(sequences) // batch_size)
+    step = 0
+    for epoch in range(epochs):
+        seed = stable_hash(place.seed, place.iteration, place.phase, "order", epoch)
+        order = np.random.default_rng(seed).permutation(len(sequences))
+        for begin in range(0, len(order), batch_size):
+            batch = [sequences[index] for index in order[begin : begin + batch_size]]
+            step += 1
+            metrics = learner.update(batch, Objective(loss="sft"))
+            yield FinetuneStep(step=step, num_steps=num_steps, metrics=metrics)
+
+
+def encode_solutions(
+    policy: LoadedPolicy,
+    prompts: PromptBuilder,
+    problems: Sequence[Problem],
+    solution_template: str,
+) -> list[Example]:
+    """Return each problem's prompt and solution as token ids that end in EOS."""
+    examples = []
+    for problem in problems:
+        if problem.solution is None and "{solution}" in solution_template:
+            raise TaskError(
+                f"coldstart.task: problem {problem.problem_id} has no solution. Map a column with "
+                "fields.solution, or use coldstart.solution_template: '{answer}'."
+            )
+        # Not str.format: solutions are full of braces.
+        text = solution_template.replace("{solution}", problem.solution or "")
+        text = text.replace("{answer}", problem.answer)
+        ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        examples.append(
+            Example(
+                problem_id=problem.problem_id,
+                prompt_ids=prompts.build(problem).ids,
+                completion_ids=(*ids, policy.tokenizer.eos_token_id),
+            )
+        )
+    return examples
