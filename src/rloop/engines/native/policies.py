@@ -1,0 +1,255 @@
+"""Policies: from the recipe's `policy.path` to a directory, into memory, and back to disk.
+
+Knows nothing of sampling or learning.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rloop.engines.native.directory import (
+    COMPANION_PATTERNS,
+    PICKLE_SUFFIXES,
+    check_config,
+    check_directory,
+    companion_files,
+    first_line,
+    load_complete,
+    load_tokenizer,
+    pickle_refused,
+    quiet_transformers,
+    written_whole,
+)
+from rloop.engines.native.gguf import convert_gguf, find_packaged_gguf
+from rloop.engines.native.random_model import write_random_model
+from rloop.errors import EngineError
+
+ACCEPTED_FORMS = (
+    "a Hugging Face directory, a hub name (org/name), a .gguf file, package:NAME for a GGUF file "
+    "in an installed package, or random:llama, random:qwen2 or random:qwen3"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPolicy:
+    """A policy in memory.
+
+    Example: LoadedPolicy(model=..., tokenizer=..., eos_ids=(0, 2), pad_id=2)
+    """
+
+    model: PreTrainedModel
+    """In evaluation mode, without sampling defaults of its own."""
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+    """Every token that ends a completion, ascending: the tokenizer's and the configurations'."""
+    pad_id: int
+    """Fills unused places; an EOS token where the model has no padding token."""
+
+
+def prepare_policy(
+    source: str,
+    directory: Path,
+    *,
+    seed: int,
+    trust_remote_code: bool,
+    needs_chat_template: bool,
+) -> Path:
+    """Return the Hugging Face directory of the recipe's `policy.path`, checked.
+
+    A directory is used where it lies and a hub name from the hub's cache; a GGUF file is converted
+    once into rloop's cache; only `random:` writes to `directory` (again the same, by `seed`).
+    """
+    path = _find_directory(source, directory, seed=seed, trust_remote_code=trust_remote_code)
+    check_directory(
+        path, needs_chat_template=needs_chat_template, trust_remote_code=trust_remote_code
+    )
+    return path
+
+
+def _find_directory(source: str, directory: Path, *, seed: int, trust_remote_code: bool) -> Path:
+    kind, _, name = source.partition(":")
+    if kind == "random":
+        write_random_model(name, directory, seed=seed)
+        return directory
+    if kind == "package":
+        return convert_gguf(find_packaged_gguf(name))
+    path = Path(source).expanduser()
+    if source and path.is_dir():
+        return path
+    if path.is_file() and path.suffix == ".gguf":
+        return convert_gguf(path)
+    if path.suffix in PICKLE_SUFFIXES:
+        raise pickle_refused(path)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and path.suffix != ".gguf":
+        return _download(source, trust_remote_code=trust_remote_code)
+    state = "is not a model" if path.exists() else "does not exist"
+    raise EngineError(f"policy.path {source!r} {state}. Give {ACCEPTED_FORMS}.")
+
+
+def _download(name: str, *, trust_remote_code: bool) -> Path:
+    patterns = [p for p in COMPANION_PATTERNS if trust_remote_code or p != "*.py"]
+    try:
+        snapshot = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", *patterns])
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"policy.path {name!r} is no directory here, and the hub did not give it "
+            f"({first_line(error)}). Check the name and the connection (a gated model wants "
+            "`hf auth login`), or give policy.path a directory copied from another machine."
+        ) from error
+    return Path(snapshot)
+
+
+def load_policy(
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool,
+    attn_implementation: str = "sdpa",
+) -> LoadedPolicy:
+    """Load a policy directory's weights and tokenizer; safetensors only, nothing downloaded."""
+    check_config(path, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    try:
+        with quiet_transformers():
+            model = load_complete(
+                path,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        model.to(device)  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise EngineError(f"Cannot load the policy {path}: {first_line(error)}.") from error
+    return _with_token_ids(path, model, tokenizer)
+
+
+def _with_token_ids(
+    path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> LoadedPolicy:
+    found = (
+        tokenizer.eos_token_id,
+        model.generation_config.eos_token_id,
+        model.config.eos_token_id,
+    )
+    eos_ids = tuple(sorted({i for ids in found for i in _as_ids(ids)}))
+    if not eos_ids:
+        raise EngineError(
+            f"Policy {path} has no end-of-sequence token, so no completion would ever stop. "
+            "Set eos_token in its tokenizer_config.json."
+        )
+    embeddings: Any = model.get_input_embeddings()
+    num_embeddings = embeddings.weight.shape[0]
+    if len(tokenizer) > num_embeddings:
+        raise EngineError(
+            f"Policy {path} has {len(tokenizer)} tokens in its tokenizer but {num_embeddings} rows "
+            "of embeddings: the tokenizer is another model's. Copy the right one."
+        )
+    pad_ids = (*_as_ids(tokenizer.pad_token_id), *_as_ids(model.config.pad_token_id), *eos_ids)
+    # Sampling defaults that come with a model would quietly join in whatever calls generate().
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos_ids), pad_token_id=pad_ids[0]
+    )
+    return LoadedPolicy(model=model, tokenizer=tokenizer, eos_ids=eos_ids, pad_id=pad_ids[0])
+
+
+def _as_ids(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)
+
+
+def save_policy(
+    model: PreTrainedModel,
+    directory: Path,
+    *,
+    source_dir: Path,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a policy as a Hugging Face directory, whole or not at all, and check what was written.
+
+    Weights are the model's, or those of `state` (by parameter name, in their own dtype: float32
+    master weights of a bfloat16 model); tied weights are written once. Tokenizer, chat template,
+    generation settings and licence are `source_dir`'s, byte for byte. Replaces `directory`.
+    """
+    weights = _weights_to_write(model, state)
+    companions = companion_files(source_dir)
+    needed_bytes = sum(w.numel() * w.element_size() for w in weights.values())
+    needed_bytes += sum(file.stat().st_size for file in companions)
+    with quiet_transformers(), written_whole(directory, needed_bytes=needed_bytes) as partial:
+        model.save_pretrained(partial, state_dict=dict(weights))
+        _describe_weights(partial / "config.json", weights)
+        for file in companions:
+            copy = partial / file.relative_to(source_dir)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+        _check_written(type(model), partial, weights)
+
+
+def _weights_to_write(
+    model: PreTrainedModel, state: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    weights = model.state_dict()
+    strangers = sorted(set(state or ()) - set(weights))
+    if strangers:
+        raise EngineError(f"Cannot save weights that the model does not have: {strangers[:3]}.")
+    weights.update(state or {})
+    for name in model.all_tied_weights_keys:
+        weights.pop(name, None)
+    return {name: weight.detach() for name, weight in weights.items()}
+
+
+def _describe_weights(config_file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Make config.json name the dtype that was written; save_pretrained names the model's."""
+    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    largest = max((w for w in weights.values() if w.is_floating_point()), key=torch.numel)
+    config["dtype"] = str(largest.dtype).removeprefix("torch.")
+    config.pop("quantization_config", None)
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _check_written(
+    model_class: type[PreTrainedModel], directory: Path, weights: Mapping[str, Tensor]
+) -> None:
+    """Load the directory without its data, and compare a few tensors' bits with what was meant."""
+    loader: Any = model_class
+    _, info = loader.from_pretrained(
+        directory, device_map="meta", local_files_only=True, output_loading_info=True
+    )
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise EngineError(f"The policy {directory} was written wrong: see weight {wrong[0]}.")
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stored:
+            names = sorted(set(stored.keys()) & set(weights))
+            for name in {names[0], names[len(names) // 2], names[-1]} if names else ():
+                meant = weights[name].cpu().contiguous()
+                if not _same_bits(stored.get_tensor(name), meant):
+                    raise EngineError(
+                        f"The policy {directory} was written wrong: weight {name} reads back "
+                        "differently. Check the disk."
+                    )
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    )
