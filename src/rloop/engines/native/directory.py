@@ -198,14 +198,14 @@ def written_whole(target: Path, *, needed_bytes: int) -> Iterator[Path]:
         # safetensors tells of a full disk in words only.
         if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
             raise _disk_full(target, needed_bytes, 0) from error
-        raise EngineError(f"Cannot write the policy {target}: {first_line(error)}.") from error
+        raise EngineError(f"Cannot write {target}: {first_line(error)}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _disk_full(target: Path, needed_bytes: int, free_bytes: int) -> EngineError:
     return EngineError(
-        f"Disk full: the policy {target} needs {needed_bytes / 1e6:.1f} MB and "
+        f"Disk full: {target} needs {needed_bytes / 1e6:.1f} MB and "
         f"{free_bytes / 1e6:.1f} MB are free. Nothing was left behind; free some space, try again."
     )
 
