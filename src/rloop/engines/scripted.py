@@ -1,0 +1,184 @@
+"""An engine without a model: a function writes the completions. For tests of the loop and of tools.
+
+Its policies are directories that hold a counter of updates, so that start, explored and next policy can be
+told apart; its tokens are bytes.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from rloop.config import Recipe, SamplingConfig
+from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
+from rloop.types import Completion, Example, Group, Place, PolicyRef, Problem, Trajectory
+
+EOS = 256
+POLICY_FILE = "scripted.json"
+
+Handler = Callable[[Problem, int, int], str]
+"""(problem, member, updates of the policy so far) -> completion text."""
+
+
+class ScriptedEngine:
+    """Implements `engines.base.Engine` by calling the handler for every completion."""
+
+    def __init__(self, recipe: Recipe, verify: Verify, handler: Handler) -> None:
+        """Write completions with `handler` and judge them with `verify`."""
+        self._recipe = recipe
+        self._verify = verify
+        self._handler = handler
+        self._updates = 0
+        self._step = 0
+
+    def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
+        """Write a policy of no updates."""
+        del source, seed
+        self._updates = 0
+        return self.save_policy(directory, "base")
+
+    def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
+        """Part problems by the bytes of their question."""
+        del policy
+        limit = self._recipe.prompt.max_tokens
+        pairs = [(problem, len(problem.question.encode())) for problem in problems]
+        return PromptReport(
+            kept=tuple(problem for problem, length in pairs if length <= limit),
+            too_long=tuple(pair for pair in pairs if pair[1] > limit),
+        )
+
+    def explore(
+        self,
+        start: PolicyRef,
+        problems: Sequence[Problem],
+        place: Place,
+        *,
+        num_steps: int,
+        problem_weights: Mapping[str, float] | None = None,
+        resume_from: Path | None = None,
+    ) -> Iterator[ExploreStep]:
+        """Take the problems in turn; each step is one update."""
+        del problem_weights
+        self._updates, self._step = self._read(start), 0
+        if resume_from is not None:
+            state = json.loads((resume_from / POLICY_FILE).read_text())
+            self._updates, self._step = state["updates"], state["step"]
+        config = self._recipe.explore
+        while self._step < num_steps:
+            begin = self._step * config.prompts_per_step
+            chosen = [problems[(begin + i) % len(problems)] for i in range(config.prompts_per_step)]
+            here = replace(place, step=self._step + 1)
+            groups = [self._group(p, config.group_size, config.sampling, here) for p in chosen]
+            self._updates += 1
+            self._step += 1
+            yield ExploreStep(step=self._step, groups=tuple(groups), metrics=_metrics(groups))
+
+    def fine_tune(
+        self, start: PolicyRef, examples: Sequence[Example], place: Place
+    ) -> Iterator[FinetuneStep]:
+        """Count one update an epoch."""
+        config = self._recipe.coldstart if place.phase == "coldstart" else self._recipe.finetune
+        assert config is not None, f"the recipe has no {place.phase}"
+        self._updates = self._read(start)
+        for epoch in range(1, config.epochs + 1):
+            self._updates += 1
+            mean_weight = sum(example.weight for example in examples) / len(examples)
+            yield FinetuneStep(
+                step=epoch, num_steps=config.epochs, metrics={"loss_mean": mean_weight / epoch}
+            )
+
+    def sample(
+        self,
+        policy: PolicyRef | Literal["live"],
+        problems: Sequence[Problem],
+        num_samples: int,
+        place: Place,
+    ) -> Iterator[Group]:
+        """Yield a group for each problem."""
+        if policy != LIVE:
+            self._updates = self._read(policy)
+        for problem in problems:
+            yield self._group(problem, num_samples, self._recipe.evaluate.sampling, place)
+
+    def examples_from_solutions(
+        self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
+    ) -> list[Example]:
+        """Return the solutions' bytes."""
+        del policy
+        return [
+            Example(
+                problem_id=problem.problem_id,
+                prompt_ids=tuple(problem.question.encode()),
+                completion_ids=(
+                    *solution_template.replace("{solution}", problem.solution or "").encode(),
+                    EOS,
+                ),
+            )
+            for problem in problems
+        ]
+
+    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+        """Write the counter."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / POLICY_FILE).write_text(json.dumps({"updates": self._updates}))
+        return PolicyRef(path=directory, name=name)
+
+    def save_state(self, directory: Path) -> None:
+        """Write the counter and the step."""
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {"updates": self._updates, "step": self._step}
+        (directory / POLICY_FILE).write_text(json.dumps(state))
+
+    def describe(self) -> Mapping[str, str]:
+        """Return that there is no device."""
+        return {"device": "none (scripted)"}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _read(self, policy: PolicyRef) -> int:
+        return int(json.loads((policy.path / POLICY_FILE).read_text())["updates"])
+
+    def _group(
+        self, problem: Problem, num_samples: int, settings: SamplingConfig, place: Place
+    ) -> Group:
+        trajectories = []
+        for member in range(num_samples):
+            text = self._handler(problem, member, self._updates)
+            ids = (*text.encode(), EOS)[: settings.max_completion_tokens]
+            verdict = self._verify.submit(problem, text).result()
+            completion = Completion(
+                prompt_text=problem.question,
+                prompt_ids=tuple(problem.question.encode()),
+                completion_text=text,
+                completion_ids=ids,
+                behavior_logprobs=(-1.0,) * len(ids),
+                finish_reason="stop" if ids[-1] == EOS else "length",
+            )
+            trajectories.append(
+                Trajectory(
+                    place=place,
+                    problem=problem,
+                    group_id=f"{place.iteration}/{place.phase}/{place.step}/{problem.problem_id}",
+                    member=member,
+                    policy_version=self._updates,
+                    completion=completion,
+                    verdict=verdict,
+                    reward=float(verdict.is_correct),
+                    temperature=settings.temperature,
+                    top_p=settings.top_p,
+                    top_k=settings.top_k,
+                    template_version="scripted",
+                )
+            )
+        return Group(problem=problem, trajectories=tuple(trajectories))
+
+
+def _metrics(groups: Sequence[Group]) -> dict[str, float]:
+    trajectories = [t for group in groups for t in group.trajectories]
+    return {
+        "reward_mean": sum(t.reward for t in trajectories) / len(trajectories),
+        "groups_signal_frac": sum(group.is_mixed for group in groups) / len(groups),
+        "sampled_tokens_count": sum(len(t.completion.completion_ids) for t in trajectories),
+    }

@@ -1,0 +1,116 @@
+"""The sampler against a plain loop, and its promises about streams, order and stopping."""
+
+import pytest
+import torch
+from doubles_policies import EOS, tiny_policy
+
+from rloop.config import SamplingConfig
+from rloop.engines.native.policies import LoadedPolicy
+from rloop.engines.native.prompts import Prompt
+from rloop.engines.native.sampler import Request, Sampler, Stream
+from rloop.types import Completion
+
+PROMPTS = [
+    Prompt("a", (5, 9, 31)),
+    Prompt("b", (7,)),
+    Prompt("c", (11, 12, 13, 14, 15, 16, 17)),
+    Prompt("d", (40, 41)),
+]
+
+
+def sampling(**changes: float) -> SamplingConfig:
+    return SamplingConfig.model_validate({"max_completion_tokens": 12, **changes})
+
+
+def requests(group_size: int = 5) -> list[Request]:
+    return [
+        Request(prompt, seed=100 * number + member)
+        for number, prompt in enumerate(PROMPTS)
+        for member in range(group_size)
+    ]
+
+
+def draw(policy: LoadedPolicy, wanted: list[Request], max_batch: int = 6) -> list[Completion]:
+    sampler = Sampler(policy, max_batch=max_batch, prefill_tokens=16)
+    return [completion for _, completion in sorted(sampler.sample(wanted, sampling()), key=first)]
+
+
+def first(pair: tuple[int, Completion]) -> int:
+    return pair[0]
+
+
+@torch.inference_mode()
+def plain_completion(policy: LoadedPolicy, request: Request, max_tokens: int) -> list[int]:
+    """Sample one completion by a whole forward pass a token: no cache, no batch."""
+    ids, stream = list(request.prompt.ids), Stream(request.seed)
+    for position in range(max_tokens):
+        logits = policy.model(torch.tensor([ids])).logits[0, -1].double()
+        running = logits.softmax(-1).cumsum(-1)
+        number = torch.tensor(stream.number(position), dtype=torch.float64)
+        ids.append(int(torch.searchsorted(running, number, right=True)))
+        if ids[-1] == EOS:
+            break
+    return ids[len(request.prompt.ids) :]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_batched_and_cached_sampling_equals_a_plain_loop(family: str):
+    policy = tiny_policy(family)
+    completions = draw(policy, requests())
+    plain = [plain_completion(policy, request, 12) for request in requests()]
+    assert [list(c.completion_ids) for c in completions] == plain
+    assert {c.finish_reason for c in completions} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_stored_logprobs_are_those_of_a_plain_forward_pass(family: str):
+    policy = tiny_policy(family)
+    for completion in draw(policy, requests(2)):
+        ids = torch.tensor([completion.prompt_ids + completion.completion_ids])
+        with torch.inference_mode():
+            logprobs = policy.model(ids).logits[0].float().log_softmax(-1)
+        begin = len(completion.prompt_ids) - 1
+        rows = logprobs[begin:-1].gather(1, ids[0, begin + 1 :, None]).squeeze(1)
+        assert rows.tolist() == pytest.approx(completion.behavior_logprobs, abs=1e-5)
+
+
+def test_a_trajectory_does_not_depend_on_its_neighbours_or_the_batch_size():
+    policy = tiny_policy()
+    together = [c.completion_ids for c in draw(policy, requests(), max_batch=20)]
+    assert [c.completion_ids for c in draw(policy, requests(), max_batch=3)] == together
+    assert draw(policy, requests()[7:8])[0].completion_ids == together[7]
+
+
+def test_every_request_is_answered_once_and_stops_say_so():
+    policy = tiny_policy()
+    sampler = Sampler(policy, max_batch=4, prefill_tokens=8)
+    found = list(sampler.sample(requests(), sampling()))
+    assert sorted(index for index, _ in found) == list(range(20))
+    for _, completion in found:
+        stopped = completion.finish_reason == "stop"
+        assert stopped == (completion.completion_ids[-1] == EOS)
+        assert EOS not in completion.completion_ids[:-1]
+        assert stopped or len(completion.completion_ids) == 12
+        assert len(completion.behavior_logprobs) == len(completion.completion_ids)
+
+
+def test_one_token_completions_and_no_requests_work():
+    policy = tiny_policy()
+    sampler = Sampler(policy, max_batch=4, prefill_tokens=8)
+    found = list(sampler.sample(requests(), sampling(max_completion_tokens=1)))
+    assert [len(c.completion_ids) for _, c in found] == [1] * 20
+    assert list(sampler.sample([], sampling())) == []
+
+
+def test_a_prompt_is_prefilled_once_for_all_its_completions():
+    policy = tiny_policy()
+    seen: list[int] = []
+    decoder = policy.model.get_decoder()
+    handle = decoder.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    draw(policy, requests(), max_batch=3)
+    handle.remove()
+    prefilled = sum(rows for rows, width in seen if width > 1)
+    # PROMPTS has three prompts of more than one token; each goes through the model once.
+    assert prefilled <= len(PROMPTS)
