@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check lock
+.PHONY: setup demo test check lock docs
 
 setup: $(STAMP)
 
@@ -37,3 +37,7 @@ lock: setup
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 		| sed -E -e '/^(nvidia|cuda|triton)/d' -e 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+
+# Writes the reference pages that come from the code.
+docs: setup
+	$(BIN)/python docs/reference/generate.py

@@ -3,6 +3,7 @@
 Knows nothing of what the values mean; `config.py` does.
 """
 
+import copy
 import difflib
 import json
 import re
@@ -28,6 +29,38 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(data, override)
     return _check(data, str(path))
+
+
+def evaluation_recipe(base: Path | None, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe for evaluation alone: `base`, or one that trains nothing, with overrides.
+
+    Without a base, `policy.path` and `tasks.evaluate` must be among the overrides.
+    """
+    data = _read_mapping(base) if base else copy.deepcopy(_EVALUATION)
+    for override in overrides:
+        _apply(data, override)
+    if not base:
+        data["tasks"]["train"] = data["tasks"]["evaluate"]
+    return _check(data, str(base) if base else "rloop eval")
+
+
+_EVALUATION: dict[str, Any] = {
+    "name": "eval",
+    "seed": 0,
+    "iterations": 1,
+    "policy": {},
+    "tasks": {"evaluate": []},
+    "explore": {
+        "steps": 1,
+        "prompts_per_step": 1,
+        "group_size": 1,
+        "sampling": {"max_completion_tokens": 1},
+        "optimizer": {"learning_rate": 0},
+    },
+    "expert": None,
+    "finetune": None,
+    "evaluate": {"samples": 32, "k": [1, 8, 32], "sampling": {"max_completion_tokens": 1024}},
+}
 
 
 def resolved_json(recipe: Recipe) -> str:

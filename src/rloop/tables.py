@@ -23,13 +23,23 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(format_value(value)) for value in row))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    console = Console(width=PIPE_WIDTH)
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def print_json(rows: Sequence[Any]) -> None:
     """Print records (dataclasses or mappings) as a JSON list, one key a field."""
-    plain = [row if isinstance(row, dict) else asdict(row) for row in rows]
-    sys.stdout.write(json.dumps(plain, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(as_mappings(rows), indent=2, default=str) + "\n")
+
+
+def as_mappings(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return records (dataclasses or mappings) as mappings from field to value."""
+    return [row if isinstance(row, dict) else asdict(row) for row in rows]
 
 
 def format_value(value: object, unit: str = "") -> str:

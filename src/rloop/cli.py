@@ -1,0 +1,251 @@
+"""The command line: arguments to calls. Heavy rooms are imported inside commands, never above.
+
+Results go to standard output, progress to standard error. Exit codes: 0 done, 1 an `RLoopError`,
+2 usage or recipe, 130 interrupted after a clean save.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rloop.errors import ConfigError, RLoopError
+from rloop.tables import as_mappings, format_value, print_json, print_table
+from rloop.threads import set_threads
+
+app = typer.Typer(
+    name="rloop",
+    help="Train a language model by RLoop: explore, select, fine-tune, evaluate, and again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")
+app.add_typer(store_app, name="store")
+
+RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a YAML file.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be given again."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; exit with its code."""
+    set_threads()
+    try:
+        app()
+    except RLoopError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+@app.command()
+def run(
+    recipe_path: RecipeArgument,
+    overrides: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New run directory; runs/NAME when absent.")
+    ] = None,
+) -> None:
+    """Run a recipe from its base policy to the last iteration.
+
+    Example: rloop run recipes/demo.yaml --set explore.steps=20 --out runs/try
+    """
+    from rloop.recipe import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides or ())
+    from rloop.loop.session import start
+
+    raise typer.Exit(start(recipe_path, recipe, out or Path("runs") / recipe.name))
+
+
+@app.command()
+def resume(run_dir: RunArgument) -> None:
+    """Continue an interrupted run at its last saved point.
+
+    Example: rloop resume runs/demo
+    """
+    from rloop.loop.session import resume as resume_run
+
+    raise typer.Exit(resume_run(run_dir))
+
+
+@app.command()
+def check(
+    recipe_path: RecipeArgument, overrides: SetOption = None, *, as_json: JsonOption = False
+) -> None:
+    """Check a recipe and its problems; print batch arithmetic, disk and memory, without torch.
+
+    Example: rloop check recipes/demo.yaml --set explore.group_size=16
+    """
+    from rloop.check import check_recipe
+    from rloop.recipe import load_recipe
+
+    found = check_recipe(load_recipe(recipe_path, overrides or ()))
+    if as_json:
+        print_json(found.rows)
+    else:
+        values = [(format_value(row.value, row.unit), row) for row in found.rows]
+        rows = [(row.section, row.name, value, row.formula) for value, row in values]
+        print_table(("about", "what", "value", "from"), rows)
+    for warning in found.warnings:
+        sys.stderr.write(f"Warning: {warning}\n")
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="Directory, hub name or .gguf file of a policy.")],
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="Held-out task; may be given again.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Completions per problem, n; 32, or the recipe's.")
+    ] = None,
+    k: Annotated[
+        str | None, typer.Option("-k", help="Values of k for pass@k; 1,8,32, or the recipe's.")
+    ] = None,
+    recipe_path: Annotated[
+        Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
+    ] = None,
+    overrides: SetOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a policy on held-out tasks: avg@n and pass@k with intervals.
+
+    Every completion is kept, in runs/eval-POLICY. All else is a recipe key, such as
+    --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+
+    Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
+    """
+    from rloop.recipe import evaluation_recipe
+
+    sources = [{"source": task} for task in tasks or ()]
+    given = {
+        "policy.path": json.dumps(policy),
+        "evaluate.samples": samples,
+        "evaluate.k": k and f"[{k}]",
+        "tasks.evaluate": sources and json.dumps(sources),
+    }
+    values = [f"{key}={value}" for key, value in given.items() if value]
+    recipe = evaluation_recipe(recipe_path, [*values, *(overrides or ())])
+    from rloop.loop.standalone import evaluate_policy
+
+    _show(evaluate_policy(recipe), as_json=as_json)
+
+
+@app.command()
+def report(run_dir: RunArgument) -> None:
+    """Write the run's report, one self-contained page, and print where it is.
+
+    Example: rloop report runs/demo
+    """
+    from rloop.report.page import write_report
+
+    sys.stdout.write(f"{write_report(run_dir)}\n")
+
+
+@app.command()
+def export(
+    run_dir: RunArgument,
+    directory: Annotated[Path, typer.Argument(help="New directory.")],
+    policy: Annotated[str | None, typer.Option(help="Its name; the last one when absent.")] = None,
+) -> None:
+    """Copy a policy of a run to a directory that transformers and vLLM load.
+
+    Example: rloop export runs/demo my-model --policy iter-001
+    """
+    from rloop.export import export_policy
+
+    source = export_policy(run_dir, directory, policy)
+    sys.stdout.write(f"{source} -> {directory}\n")
+
+
+@app.command()
+def config(*, as_json: JsonOption = False) -> None:
+    """List every key of a recipe with its type, default and meaning.
+
+    Example: rloop config --json
+    """
+    from rloop.recipe_keys import recipe_fields
+
+    _show(recipe_fields(), as_json=as_json)
+
+
+@app.command()
+def doctor(*, as_json: JsonOption = False) -> None:
+    """Show what works on this machine, and what is missing with the command that installs it.
+
+    Example: rloop doctor
+    """
+    from rloop.doctor import examine
+
+    _show(examine(set_threads(), Path.cwd()), as_json=as_json)
+
+
+@store_app.command("sql")
+def store_sql(
+    run_dir: RunArgument,
+    query: Annotated[str, typer.Argument(help="DuckDB SQL over the view `trajectories`.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Query the trajectories of a run.
+
+    Example: rloop store sql runs/demo "select step, avg(reward) from trajectories group by step"
+    """
+    from rloop.store.trajectories import TrajectoryStore
+
+    _show(TrajectoryStore(run_dir).query(query).to_pylist(), as_json=as_json)
+
+
+@store_app.command("show")
+def store_show(
+    run_dir: RunArgument,
+    iteration: Annotated[int | None, typer.Option(help="Iteration, from 0.")] = None,
+    phase: Annotated[str | None, typer.Option(help="explore or evaluate.")] = None,
+    step: Annotated[int | None, typer.Option(help="Step inside the phase.")] = None,
+    problem: Annotated[str | None, typer.Option(help="Problem id.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="correct, wrong or error.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 10,
+) -> None:
+    """Print prompts and completions, filtered by where they are and how they were judged.
+
+    Example: rloop store show runs/demo --iteration 1 --phase explore --step 3 --verdict wrong
+    """
+    from rloop.browse import find_trajectories, lines_of
+
+    places = {"iteration": iteration, "phase": phase, "step": step}
+    filters = {**places, "problem_id": problem, "verdict": verdict}
+    for row in find_trajectories(run_dir, filters, limit):
+        sys.stdout.writelines(f"{line}\n" for line in lines_of(row))
+
+
+@store_app.command("export")
+def store_export(
+    run_dir: RunArgument,
+    file: Annotated[Path, typer.Argument(help="New .parquet, .jsonl or .csv file.")],
+) -> None:
+    """Write every trajectory of a run to one file.
+
+    Example: rloop store export runs/demo demo.parquet
+    """
+    from rloop.export import export_trajectories
+
+    count = export_trajectories(run_dir, file)
+    sys.stdout.write(f"{count:,} trajectories -> {file}\n")
+
+
+def _show(rows: Sequence[Any], *, as_json: bool) -> None:
+    """Print records as JSON, or as a table whose columns are their fields."""
+    if as_json:
+        return print_json(rows)
+    records = as_mappings(rows)
+    print_table(list(records[0]) if records else [], [list(record.values()) for record in records])
