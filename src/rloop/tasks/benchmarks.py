@@ -1,0 +1,71 @@
+"""Published problem sets by plain name: their file in a data folder, else their place on the hub."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rloop.tasks.verifiers.answers import last_box
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Where a published problem set is found and how its rows read.
+
+    Example: BENCHMARKS["gsm8k"].files["train"] == "gsm8k_train"
+    """
+
+    files: Mapping[str, str]
+    """Split -> file name in the data folder, without its suffix. The first split is the default."""
+    hub: str
+    """Name on the hub."""
+    verifier: str = "math"
+    config: str | None = None
+    """Configuration on the hub."""
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
+    """Our split -> the hub's, where they differ."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """`problem`, `answer`, `solution`, `id` -> the hub's column, where they differ."""
+    convert: Callable[[Row], Row] = dict
+    """What else a hub row needs before its columns are read."""
+
+
+def _gsm8k_row(row: Row) -> Row:
+    """Part "reasoning #### 42" into solution and answer."""
+    solution, _, answer = row["answer"].rpartition("####")
+    return {**row, "solution": solution.strip(), "answer": answer.strip()}
+
+
+def _boxed_row(row: Row) -> Row:
+    r"""Take the answer from the solution's last \boxed{}."""
+    return {**row, "answer": last_box(row["solution"])[0] or ""}
+
+
+def _asdiv_row(row: Row) -> Row:
+    """Join body and question, and leave the unit out of "9 (apples)"."""
+    answer, _, _ = row["answer"].partition(" (")
+    return {**row, "problem": f"{row['body']} {row['question']}", "answer": answer}
+
+
+def _svamp_row(row: Row) -> Row:
+    """Join body and question."""
+    return {**row, "problem": f"{row['Body'].rstrip('. ')}. {row['Question']}"}
+
+
+# fmt: off
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "aime24": Benchmark(files={"test": "aime24"}, hub="HuggingFaceH4/aime_2024", hub_splits={"test": "train"}),
+    "aime25": Benchmark(files={"test": "aime25"}, hub="math-ai/aime25"),
+    "amc23": Benchmark(files={"test": "amc23"}, hub="math-ai/amc23", fields={"problem": "question"}),
+    "asdiv": Benchmark(files={"test": "asdiv"}, hub="EleutherAI/asdiv", verifier="numeric", hub_splits={"test": "validation"}, convert=_asdiv_row),
+    "dapo_math_17k": Benchmark(files={"train": "dapo_math_17k"}, hub="open-r1/DAPO-Math-17k-Processed", config="all", fields={"problem": "prompt", "answer": "solution"}),
+    "gsm8k": Benchmark(files={"train": "gsm8k_train", "test": "gsm8k_test"}, hub="openai/gsm8k", config="main", verifier="numeric", fields={"problem": "question"}, convert=_gsm8k_row),
+    "math": Benchmark(files={"train": "math_train7474", "test": "math_test5000"}, hub="DigitalLearningGmbH/MATH-lighteval", convert=_boxed_row),
+    "math500": Benchmark(files={"test": "math500"}, hub="HuggingFaceH4/MATH-500", fields={"id": "unique_id"}),
+    "mawps": Benchmark(files={"test": "mawps"}, hub="MU-NLPC/Calc-mawps", verifier="numeric", fields={"problem": "question", "answer": "result"}),
+    "minerva_math": Benchmark(files={"test": "minerva_math"}, hub="math-ai/minervamath", fields={"problem": "question"}),
+    "omni_math": Benchmark(files={"test": "omni_math_rule"}, hub="KbsdJames/Omni-MATH"),
+    "svamp": Benchmark(files={"test": "svamp"}, hub="ChilleD/SVAMP", verifier="numeric", fields={"answer": "Answer", "id": "ID"}, convert=_svamp_row),
+}
+# fmt: on

@@ -1,0 +1,206 @@
+"""One task of the recipe, loaded: where its problems come from, and how many were left out."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rloop.config import TaskConfig
+from rloop.errors import TaskError
+from rloop.tasks.benchmarks import BENCHMARKS, Benchmark
+from rloop.tasks.duplicates import drop_duplicates
+from rloop.tasks.files import SUFFIXES, Row, file_stem, read_rows
+from rloop.tasks.gym import generate_rows
+from rloop.tasks.hub import read_hub_rows
+from rloop.tasks.rows import filter_rows, find_columns, to_problem
+from rloop.tasks.verifiers.registry import check_verifier_name
+from rloop.types import Problem, stable_hash
+
+MIN_DRAWS = 1000
+"""A generator that gives nothing new this many times in a row (or `size`) is taken as exhausted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedTask:
+    """The problems of one task and what became of the others.
+
+    Example: LoadedTask(name="gsm8k", split="train", problems=(...), num_read=7473,
+    num_filtered=0, num_duplicates=0, num_wanted=None)
+    """
+
+    name: str
+    split: str
+    problems: tuple[Problem, ...]
+    num_read: int
+    """Rows in the source, or generated until there were enough."""
+    num_filtered: int
+    """Left out by `filters`."""
+    num_duplicates: int
+    """Left out because the same problem came before."""
+    num_wanted: int | None
+    """The recipe's `size`."""
+
+    def summary(self) -> str:
+        """Return one line for `rloop check`."""
+        parts = [f"{self.num_read} read"]
+        parts += [f"{self.num_filtered} left out by filters"] if self.num_filtered else []
+        parts += [f"{self.num_duplicates} duplicates removed"] if self.num_duplicates else []
+        parts += [f"{len(self.problems)} taken"]
+        if self.num_wanted is not None and len(self.problems) < self.num_wanted:
+            parts[-1] += f" of the {self.num_wanted} asked for"
+        return f"{self.name}/{self.split}: {', '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Rows before anything is left out, and what the source itself says of them."""
+
+    name: str
+    split: str
+    rows: list[Row]
+    fields: dict[str, str]
+    verifier: str = "math"
+
+
+def load_task(config: TaskConfig, *, data_dir: str | None = None) -> LoadedTask:
+    """Read or generate the problems of one task; a TaskError says in a sentence what is wrong.
+
+    Relative paths are taken from the current directory; `data_dir`, else the variable RLOOP_DATA,
+    holds benchmark files. Filters come first, then duplicates go, then `size` problems are chosen by
+    `seed`: a smaller size takes a subset of what a larger one takes.
+    """
+    kind, _, place = config.source.partition(":")
+    if config.verifier is not None:
+        check_verifier_name(config.verifier)
+    if kind == "reasoning_gym":
+        return _generate(place, config)
+    source = _read(kind, place, config, data_dir)
+    rows = filter_rows(source.rows, config.filters, config.source)
+    if not rows:
+        raise TaskError(
+            f"{config.source} has no problems: {len(source.rows)} read, filters {config.filters}"
+        )
+    problems = _problems(rows, source, config)
+    distinct = drop_duplicates(problems, set())
+    return LoadedTask(
+        name=config.name or source.name,
+        split=source.split,
+        problems=tuple(_choose(distinct, config.size, config.seed)),
+        num_read=len(source.rows),
+        num_filtered=len(source.rows) - len(rows),
+        num_duplicates=len(problems) - len(distinct),
+        num_wanted=config.size,
+    )
+
+
+def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
+    """Generate until there are `size` distinct problems, or many draws in a row give nothing new."""
+    split = config.split or "train"
+    source = _Source(name=dataset, split=split, rows=[], fields={}, verifier="reasoning_gym")
+    size = config.size or 0
+    patience = max(MIN_DRAWS, size)
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    num_read = num_filtered = num_idle = 0
+    for row in generate_rows(dataset, config, split):
+        num_read += 1
+        wanted = filter_rows([{**row["entry"], **row}], config.filters, config.source)
+        num_filtered += not wanted
+        new = drop_duplicates(_problems([row], source, config), seen) if wanted else []
+        problems += new
+        num_idle = 0 if new else num_idle + 1
+        if len(problems) == size or num_idle == patience:
+            break
+    if not problems:
+        raise TaskError(f"{config.source} gave no problems in {num_read} draws: loosen filters")
+    return LoadedTask(
+        name=config.name or dataset,
+        split=split,
+        problems=tuple(problems),
+        num_read=num_read,
+        num_filtered=num_filtered,
+        num_duplicates=num_read - num_filtered - len(problems),
+        num_wanted=config.size,
+    )
+
+
+def _read(kind: str, place: str, config: TaskConfig, data_dir: str | None) -> _Source:
+    if kind == "file":
+        path = Path(place).expanduser()
+        return _Source(
+            name=file_stem(path),
+            split=config.split or "train",
+            rows=read_rows(path),
+            fields=config.fields,
+        )
+    if kind == "hub":
+        split = config.split or "train"
+        rows = read_hub_rows(place, config.params.get("name"), split)
+        return _Source(name=place.rpartition("/")[2], split=split, rows=rows, fields=config.fields)
+    if place or kind not in BENCHMARKS:
+        raise TaskError(
+            f"source {config.source!r} is unknown: write reasoning_gym:DATASET, file:PATH, "
+            f"hub:OWNER/NAME or one of {', '.join(BENCHMARKS)}"
+        )
+    return _read_benchmark(kind, BENCHMARKS[kind], config, data_dir)
+
+
+def _read_benchmark(
+    name: str, benchmark: Benchmark, config: TaskConfig, data_dir: str | None
+) -> _Source:
+    """Read the benchmark's file if the data folder has it, else its data set on the hub."""
+    split = config.split or next(iter(benchmark.files))
+    folder = data_dir or os.environ.get("RLOOP_DATA")
+    path = _benchmark_file(folder, benchmark.files.get(split))
+    if path is not None:
+        rows = [_without_prefix(row, file_stem(path)) for row in read_rows(path)]
+        fields = config.fields
+    else:
+        hub_split = benchmark.hub_splits.get(split, split)
+        try:
+            rows = read_hub_rows(benchmark.hub, benchmark.config, hub_split)
+        except TaskError as error:
+            where = f"in {folder}" if folder else "(neither tasks.data_dir nor RLOOP_DATA is set)"
+            stem = benchmark.files.get(split, f"{name}_{split}")
+            raise TaskError(f"{name}: no file {stem}.jsonl.gz {where}, and {error}") from error
+        rows = [benchmark.convert(row) for row in rows]
+        fields = {**benchmark.fields, **config.fields}
+    return _Source(name=name, split=split, rows=rows, fields=fields, verifier=benchmark.verifier)
+
+
+def _benchmark_file(folder: str | None, stem: str | None) -> Path | None:
+    if folder is None:
+        return None
+    if not Path(folder).expanduser().is_dir():
+        raise TaskError(f"tasks.data_dir (or RLOOP_DATA) is {folder}, which is not a folder")
+    paths = [Path(folder).expanduser() / f"{stem}{suffix}" for suffix in SUFFIXES] if stem else []
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _without_prefix(row: Row, stem: str) -> Row:
+    """Shorten an id such as gsm8k_train/17, whose first part the task and split already say."""
+    return {**row, "id": str(row["id"]).removeprefix(f"{stem}/")} if "id" in row else row
+
+
+def _problems(rows: Sequence[Row], source: _Source, config: TaskConfig) -> list[Problem]:
+    columns = find_columns(rows[0], source.fields, config.source)
+    place = f"{config.name or source.name}/{source.split}"
+    verifier = config.verifier or source.verifier
+    problems = [
+        to_problem(row, columns, index=index, place=place, verifier=verifier)
+        for index, row in enumerate(rows)
+    ]
+    problem_id, count = Counter(p.problem_id for p in problems).most_common(1)[0]
+    if count > 1:
+        raise TaskError(f"{config.source}: {count} problems have the id {problem_id!r}")
+    return problems
+
+
+def _choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem]:
+    """Return `size` problems chosen by a hash of seed and id, in the order of the source."""
+    if size is None or size >= len(problems):
+        return problems
+    ranked = sorted(problems, key=lambda problem: stable_hash(seed, problem.problem_id))
+    chosen = {problem.problem_id for problem in ranked[:size]}
+    return [problem for problem in problems if problem.problem_id in chosen]

@@ -1,0 +1,134 @@
+r"""`reasoning_gym`: the data set's own scorer, made binary, on an answer taken from free text.
+
+The answer is taken from the last <answer></answer>; else the last \boxed{}; else, where the
+reference is a number, the last number after "answer is", "answer:" or "####", or of the whole text;
+else as many lines as the reference has: after such a phrase, of the last code block, or the last.
+Quotes, emphasis and closing punctuation may stand around it; it may follow an "=" or, being one word,
+end the line.
+A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text are replaced.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import reasoning_gym
+
+from rloop.tasks.verifiers.answers import (
+    after_phrase,
+    bare,
+    last_box,
+    last_fence,
+    last_lines,
+    last_tag,
+)
+from rloop.tasks.verifiers.gym_checkers import CHECKERS
+from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
+from rloop.tasks.verifiers.numbers import last_number, whole_number_text
+from rloop.types import Problem, Verdict
+
+CORRECT_FROM = 1.0 - 1e-6
+# Their scorers compare boards of tuples, which JSON turns into lists.
+_TUPLE_DATASETS = ("arc_agi", "rearc")
+
+Score = Callable[[str, str, Mapping[str, Any]], float]
+"""(answer, reference, the entry's metadata) -> score."""
+
+
+def dataset_key(problem: Problem) -> str:
+    """Return what one scorer serves: the data set and its parameters."""
+    metadata = problem.metadata
+    return json.dumps([metadata.get("dataset"), metadata.get("params")], sort_keys=True)
+
+
+def prepare(problem: Problem) -> None:
+    """Build the data set's scorer and warm it up on the reference, so that it imports all it needs."""
+    score = _scorer(dataset_key(problem))
+    score(problem.answer, problem.answer, _entry(problem))
+
+
+def judge(problem: Problem, text: str) -> Verdict:
+    """Score the answers that the completion may mean; the first that is right decides."""
+    score = _scorer(dataset_key(problem))
+    answers = find_answers(text, problem.answer)
+    if not answers:
+        return Verdict(kind="wrong", reason="an empty completion")
+    reason = "wrong by the data set's scorer"
+    for answer in answers:
+        try:
+            with guarded():
+                value = score(answer, problem.answer, _entry(problem))
+        except ValueError as error:
+            reason = f"the data set's scorer cannot read the answer: {error}"[:200]
+            continue
+        except ExecutionRefused as error:
+            reason = f"the data set's scorer tried to run the answer ({error})"
+            return Verdict(kind="error", reason=reason, answer=answer[:200])
+        if value >= CORRECT_FROM:
+            return Verdict(kind="correct", answer=answer[:200])
+    return Verdict(kind="wrong", reason=reason, answer=answers[-1][:200])
+
+
+def find_answers(text: str, reference: str) -> list[str]:
+    """Return what the completion may mean as its answer, as written first, then barer forms."""
+    marked = last_tag(text) or last_box(text)[0]
+    if whole_number_text(reference) is not None:
+        number = _number_text(marked or after_phrase(text) or "", reference)
+        return _unique([number or _number_text(text, reference) or "", marked or ""])
+    if marked is not None:
+        return _unique([marked, bare(marked)])
+    num_lines = len(reference.strip().splitlines())
+    if num_lines > 1:
+        answers = [last_lines(text, num_lines), after_phrase(text, num_lines), last_fence(text)]
+        return _unique([answer for answer in answers if answer])
+    line = last_lines(text)
+    found = after_phrase(line) or line
+    answers = [line, found, bare(found)]
+    if "=" in found and "=" not in reference:
+        answers.append(bare(found.rpartition("=")[2]))
+    if len(reference.split()) == 1 and found:
+        answers.append(bare(found.split()[-1]))
+    return _unique(answers)
+
+
+def _number_text(text: str, reference: str) -> str | None:
+    """Return the last number of a text as a scorer reads it: no separators, 8.00 as 8 for 8."""
+    number = last_number(text)
+    if number is None:
+        return None
+    digits = number.text.replace(",", "").removesuffix("%").rstrip("\\ ")
+    is_plain = number.value is not None and "e" not in digits.casefold()
+    if is_plain and reference.strip("+-").isdigit() and "." in digits and "/" not in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits
+
+
+def _unique(answers: list[str]) -> list[str]:
+    return list(dict.fromkeys(answer for answer in answers if answer.strip()))
+
+
+@lru_cache(maxsize=64)
+def _scorer(key: str) -> Score:
+    dataset, params = json.loads(key)
+    checker = CHECKERS.get(dataset)
+    if checker is not None:
+        return checker
+    source = reasoning_gym.create_dataset(dataset, **{**params, "seed": 0, "size": 1})
+
+    def score(answer: str, reference: str, metadata: Mapping[str, Any]) -> float:
+        entry = {"question": "", "answer": reference, "metadata": dict(metadata)}
+        return float(source.score_answer(answer, entry))
+
+    return score
+
+
+def _entry(problem: Problem) -> Mapping[str, Any]:
+    entry: Mapping[str, Any] = problem.metadata["entry"]
+    if problem.metadata["dataset"] in _TUPLE_DATASETS:
+        return {key: _as_tuples(value) for key, value in entry.items()}
+    return entry
+
+
+def _as_tuples(value: Any) -> Any:  # noqa: ANN401 -- JSON values of any depth
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,66 @@
+"""Which verifiers there are, by name; each is imported only when it is asked for."""
+
+import importlib
+import re
+from types import ModuleType
+
+from rloop.errors import TaskError
+from rloop.tasks.verifiers.python import PREFIX
+from rloop.types import Problem, Verdict
+
+VERSIONS = {
+    "exact": "exact/1",
+    "math": "math/1",
+    "numeric": "numeric/1",
+    "reasoning_gym": "reasoning_gym/1",
+}
+_PYTHON_SPEC = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def check_verifier_name(name: str) -> None:
+    """Raise a TaskError that names the choices unless there is such a verifier."""
+    if name not in VERSIONS and not _PYTHON_SPEC.fullmatch(name):
+        choices = ", ".join(sorted(VERSIONS))
+        raise TaskError(
+            f"verifier {name!r} is unknown: choose {choices} or python:package.module:function"
+        )
+
+
+def version_of(verifier: str) -> str:
+    """Return name and version of a verifier; the user's own has its name only."""
+    return VERSIONS.get(verifier, verifier)
+
+
+def load_key(problem: Problem) -> str:
+    """Return what must be loaded once before problems like this one can be judged."""
+    dataset = problem.metadata.get("dataset") if problem.verifier == "reasoning_gym" else ""
+    params = problem.metadata.get("params") if dataset else ""
+    return f"{problem.verifier} {dataset} {params}"
+
+
+def load(problem: Problem) -> None:
+    """Import and warm up all that judging this problem needs; this may take seconds."""
+    module = _module(problem.verifier)
+    if problem.verifier == "reasoning_gym":
+        module.prepare(problem)
+    elif problem.verifier.startswith(PREFIX):
+        module.load_function(problem.verifier)
+    else:
+        module.judge(problem, problem.answer)
+
+
+def judge(problem: Problem, text: str) -> Verdict:
+    """Judge one completion in this process and thread; raises what the verifier raises."""
+    verdict: Verdict = _module(problem.verifier).judge(problem, text)
+    return verdict
+
+
+def reference_text(problem: Problem) -> str:
+    r"""Return the completion a problem's own reference stands for: boxed for `math`, else bare."""
+    return f"\\boxed{{{problem.answer}}}" if problem.verifier == "math" else problem.answer
+
+
+def _module(verifier: str) -> ModuleType:
+    check_verifier_name(verifier)
+    name = "python" if verifier.startswith(PREFIX) else verifier
+    return importlib.import_module(f"rloop.tasks.verifiers.{name}")
