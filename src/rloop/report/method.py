@@ -1,0 +1,134 @@
+"""What ran, in words: the method a recipe amounts to, how far it came, and the facts beside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rloop.report.run_record import Row, RunRecord
+from rloop.report.words import count
+
+
+def describe_method(config: Row) -> str:
+    """Return the method as a sentence or three, from a resolved recipe; empty without one."""
+    explore, finetune, expert = config.get("explore"), config.get("finetune"), config.get("expert")
+    if not explore:
+        return ""
+    iterations = config.get("iterations", 1)
+    turns = f"{iterations} iteration{'s' if iterations != 1 else ''}"
+    text = f"{_name(config)}: {turns} of {_exploration(explore)}"
+    if finetune is None:
+        return f"{text}. No selection and no fine-tuning: RL's own weights are the result."
+    start = {
+        "iteration_start": "the policy that the iteration started from",
+        "base": "the base policy",
+        "explored": "RL's own weights",
+    }[finetune["init"]]
+    text += f", then {_count(finetune['epochs'], 'epoch')} of fine-tuning of {start}"
+    text += f" on {_selection(expert)}." if expert else "."
+    if config.get("coldstart"):
+        text = f"A cold start on worked solutions first. {text}"
+    return text
+
+
+def describe_state(record: RunRecord) -> str:
+    """Return `Complete.`, or where the run stands."""
+    last = record.config.get("iterations", 1)
+    key = f"{last}/explore"
+    if record.config.get("finetune") is not None:
+        key = f"{last}/evaluate/iter-{last:03d}"
+    if record.is_complete(key):
+        return "Complete."
+    done = list(record.manifest.get("phases", {}))
+    reached = f"the last complete phase is {done[-1]}" if done else "no phase is complete"
+    point = record.manifest.get("in_progress") or {}
+    where = f", {point['key']} is in progress" if point.get("key") else ""
+    return f"Not complete: {reached}{where}. All numbers are those so far."
+
+
+def early_stops(record: RunRecord) -> list[str]:
+    """Return a sentence for each exploration that ended before its steps were done."""
+    return [
+        f"Exploration {key.split('/')[0]} ended early at step {result['steps']}: "
+        f"{result['early_stop']}."
+        for key, result in record.manifest.get("phases", {}).items()
+        if key.endswith("/explore") and result.get("early_stop")
+    ]
+
+
+def facts(record: RunRecord) -> list[tuple[str, str]]:
+    """Return what the page's head lists: name and value, those that are known."""
+    config, environment = record.config, flatten(record.environment)
+    tasks = config.get("tasks", {})
+    known = [
+        ("Model", config.get("policy", {}).get("path")),
+        ("Trained on", _task_names(tasks.get("train", []))),
+        ("Measured on", _task_names(tasks.get("evaluate", []))),
+        ("Seed", config.get("seed")),
+        ("Sampled in RL", _tokens(record)),
+        ("Device", _first(environment, "device")),
+        ("Commit", _first(environment, "commit")),
+        ("rloop", _first(environment, "rloop-rl", "rloop")),
+        ("torch", _first(environment, "torch")),
+    ]
+    return [(name, str(value)) for name, value in known if value not in (None, "")]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested JSON as dotted names and text. Example: {"a": {"b": 1}} -> {"a.b": "1"}."""
+    flat: dict[str, str] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def _name(config: Row) -> str:
+    finetune, explore = config.get("finetune"), config["explore"]
+    frozen = explore.get("optimizer", {}).get("learning_rate") == 0
+    if finetune is None:
+        return "Sampling from a frozen policy" if frozen else "Plain RL"
+    if frozen:
+        return "ReST-EM" if finetune["init"] == "base" else "RAFT"
+    return {
+        "iteration_start": "RLoop",
+        "base": "RLoop from the base",
+        "explored": "RLoop that keeps RL's weights",
+    }[finetune["init"]]
+
+
+def _exploration(explore: Row) -> str:
+    steps, prompts = explore["steps"], explore["prompts_per_step"]
+    batch = f"({prompts} prompts x {explore['group_size']} completions)"
+    if explore.get("optimizer", {}).get("learning_rate") == 0:
+        return f"{_count(steps, 'step')} of sampling {batch}"
+    return f"{_count(steps, 'RL step')} {batch}, loss {explore['loss']}"
+
+
+def _selection(expert: Row) -> str:
+    text = f"the successes on problems solved at most {100 * expert['max_success_rate']:g} %"
+    cap = expert.get("per_problem_cap")
+    return f"{text} of the time, at most {cap} each" if cap else f"{text} of the time"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _task_names(tasks: list[Row]) -> str:
+    return ", ".join(str(task.get("name") or task.get("source")) for task in tasks)
+
+
+def _tokens(record: RunRecord) -> str | None:
+    sampled = [row.get("explore/sampled_tokens_count") for row in record.rows("explore")]
+    known = [number for number in sampled if number is not None]
+    return f"{count(sum(known))} tokens in {_count(len(sampled), 'step')}" if known else None
+
+
+def _first(flat: Mapping[str, str], *names: str) -> str | None:
+    """Return the value whose last name part ends in one of the names."""
+    for name in names:
+        for key, value in flat.items():
+            if key.rsplit(".", 1)[-1].endswith(name):
+                return value
+    return None

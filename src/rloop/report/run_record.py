@@ -1,0 +1,98 @@
+"""What a run directory says about its run, read without judging it; knows files, not charts."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rloop.errors import StoreError
+
+FILES = ("recipe.yaml", "config.json", "manifest.json", "metrics.jsonl")
+
+Row = dict[str, Any]
+"""One JSON object of a log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The small files of a run directory; a file that is not there yet is empty.
+
+    Example: RunRecord(directory=Path("runs/demo"), recipe_text="name: demo",
+    config={"name": "demo"}, environment={}, manifest={"phases": {}},
+    metrics=[{"iteration": 0, "phase": "evaluate", ...}], events=[])
+    """
+
+    directory: Path
+    recipe_text: str
+    config: Row
+    environment: Row
+    manifest: Row
+    metrics: list[Row]
+    events: list[Row]
+
+    def rows(self, phase: str) -> list[Row]:
+        """Return the metrics lines of a phase, in the order in which they were written."""
+        return [row for row in self.metrics if row.get("phase") == phase]
+
+    def is_complete(self, key: str) -> bool:
+        """Whether the manifest has the phase (`2/finetune`, `2/evaluate/iter-002`) as complete."""
+        return key in self.manifest.get("phases", {})
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self.config.get("name") or self.directory.name)
+
+
+def read_run(run_dir: Path) -> RunRecord:
+    """Read the small files of a run directory; a torn last line of a log is left out."""
+    if not any((run_dir / name).exists() for name in FILES):
+        raise StoreError(
+            f"{run_dir} is not a run directory: it has none of {', '.join(FILES)}. "
+            "Name the folder that `rloop run` wrote."
+        )
+    recipe = run_dir / "recipe.yaml"
+    return RunRecord(
+        directory=run_dir,
+        recipe_text=recipe.read_text(errors="replace") if recipe.exists() else "",
+        config=_read_object(run_dir / "config.json"),
+        environment=_read_object(run_dir / "environment.json"),
+        manifest=_read_object(run_dir / "manifest.json"),
+        metrics=list(_read_lines(run_dir / "metrics.jsonl")),
+        events=list(_read_lines(run_dir / "events.jsonl")),
+    )
+
+
+def _read_object(path: Path) -> Row:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(errors="replace"))
+    except ValueError as error:
+        raise StoreError(
+            f"{path} is not valid JSON ({error}); restore it from a backup."
+        ) from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path} holds {type(found).__name__}, not an object; restore it.")
+    return found
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    """Yield the objects of a JSON lines file; only a last line without its end may be torn."""
+    if not path.exists():
+        return
+    lines = path.read_text(errors="replace").split("\n")
+    whole, torn = lines[:-1], lines[-1]
+    for number, line in enumerate(whole, start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise StoreError(
+                f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
+            ) from error
+    if torn.strip():
+        try:
+            yield json.loads(torn)
+        except ValueError:
+            return

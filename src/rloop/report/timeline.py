@@ -1,0 +1,101 @@
+"""One axis through all iterations: RL steps counted on from iteration to iteration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rloop.report.results import reference_policy, task_metrics
+from rloop.report.run_record import Row, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An exploration phase on the axis. Example: Span(iteration=2, start=20, end=40)."""
+
+    iteration: int
+    start: int
+    end: int
+
+
+class Timeline:
+    """The explorations of a run, laid end to end."""
+
+    def __init__(self, record: RunRecord) -> None:
+        """Lay out the explorations that have begun."""
+        self._record = record
+        lengths: dict[int, int] = {}
+        for row in record.metrics:
+            if row.get("phase") == "explore" or str(row.get("policy")).startswith("explored-"):
+                iteration = int(row["iteration"])
+                lengths[iteration] = max(lengths.get(iteration, 0), int(row["step"]))
+        self.spans: list[Span] = []
+        end = 0
+        for iteration, length in sorted(lengths.items()):
+            self.spans.append(Span(iteration, end, end + length))
+            end += length
+        self.end = end
+
+    def explore_rows(self, keys: Sequence[str]) -> list[Row]:
+        """Return a point per RL step that has any of the keys: x, iteration, step and values."""
+        rows = []
+        for line in self._record.rows("explore"):
+            values = {key: line.get(f"explore/{key}") for key in keys}
+            if any(value is not None for value in values.values()):
+                place = {"iteration": line["iteration"], "step": line["step"]}
+                rows.append({"x": self._position(line), **place, **values})
+        return rows
+
+    def evaluation_rows(self, task: str, metrics: Sequence[str]) -> list[Row]:
+        """Return a point per measurement of a task: x, policy, metric, value, low, high and `line`.
+
+        `line` names the stroke it belongs to: `kept` for the policies that the loop goes on with,
+        or the exploration (`RL 1`), which begins at the policy that its iteration started from.
+        """
+        kept, explored = self._measurements(task, metrics)
+        rows = [{**point, "line": "kept"} for point in kept]
+        for span in self.spans:
+            members = [p for p in explored if p["iteration"] == span.iteration]
+            if members:
+                start = [
+                    p for p in kept if p["x"] <= span.start and p["iteration"] < span.iteration
+                ]
+                last = {p["metric"]: p for p in start}.values()
+                origin = [{**p, "x": span.start, "is_start": True} for p in last]
+                rows += [{**p, "line": f"RL {span.iteration}"} for p in (*origin, *members)]
+        return rows
+
+    def _measurements(self, task: str, metrics: Sequence[str]) -> tuple[list[Row], list[Row]]:
+        """Return the points of the policies kept and of the explored ones, in time."""
+        kept, explored = [], []
+        lines = self._record.rows("evaluate")
+        skipped = {"base"} - {reference_policy(self._record)}
+        is_plain_rl = self._record.config.get("finetune") is None
+        last = {str(line.get("policy")): line for line in lines}
+        for line in lines:
+            policy = str(line.get("policy"))
+            is_explored = policy.startswith("explored-")
+            for found, metric, estimate in task_metrics(line):
+                if found != task or metric not in metrics or policy in skipped:
+                    continue
+                point = {
+                    "x": self._position(line),
+                    "iteration": line["iteration"],
+                    "policy": policy,
+                    "metric": metric,
+                    "value": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                }
+                if is_explored:
+                    explored.append(point)
+                if not is_explored or (is_plain_rl and line is last[policy]):
+                    kept.append(point)
+        return kept, explored
+
+    def _position(self, line: Row) -> int:
+        """Return where a line stands: a policy of iteration i at the end of its exploration."""
+        iteration = int(line["iteration"])
+        span = next((span for span in self.spans if span.iteration == iteration), None)
+        if span is None:
+            return self.end if iteration else 0
+        is_inside = line["phase"] == "explore" or str(line.get("policy")).startswith("explored-")
+        return span.start + int(line["step"]) if is_inside else span.end

@@ -1,0 +1,224 @@
+"""A made-up run directory: two iterations of RLoop on sums, every file that a report reads."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+TASK = "sums"
+HOSTILE = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31mred\x1b[0m\u202eevil"
+)
+
+CONFIG: dict[str, Any] = {
+    "name": "demo",
+    "seed": 7,
+    "iterations": 2,
+    "policy": {"path": "package:smollm2"},
+    "tasks": {
+        "train": [{"source": "reasoning_gym:chain_sum", "name": "sums-train"}],
+        "evaluate": [{"source": "reasoning_gym:chain_sum", "name": TASK}],
+    },
+    "explore": {
+        "steps": 20,
+        "prompts_per_step": 16,
+        "group_size": 8,
+        "loss": "dapo",
+        "optimizer": {"learning_rate": 1e-6},
+    },
+    "expert": {"max_success_rate": 0.75, "per_problem_cap": 4},
+    "finetune": {"epochs": 2, "init": "iteration_start"},
+    "evaluate": {"samples": 8, "k": [1, 8], "confidence": 0.95},
+    "coldstart": None,
+}
+
+BuildRun = Callable[..., Path]
+
+
+def write_run(directory: Path, *, steps: int = 20, hostile: str = HOSTILE, seed: int = 0) -> Path:
+    """Write a run of two complete iterations of `steps` RL steps each."""
+    rng = random.Random(seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = CONFIG | {"explore": CONFIG["explore"] | {"steps": steps}}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "recipe.yaml").write_text("name: demo\nseed: 7\niterations: 2\n")
+    environment = {
+        "packages": {"rloop-rl": "0.1.0", "torch": "2.13.0"},
+        "commit": "cdf72f9",
+        "device": "cpu, 2 threads",
+    }
+    (directory / "environment.json").write_text(json.dumps(environment))
+    phases = {"0/prepare": {}, "0/evaluate/base": {}}
+    rows = [evaluation(0, "base", 0, 0.198, 0.702)]
+    for iteration in (1, 2):
+        rows += explore_rows(iteration, steps, rng)
+        rows.append(selection(iteration, pool=steps * 128))
+        rows += [
+            place(iteration, "finetune", update, f"iter-{iteration:03d}")
+            | {
+                "finetune/loss_mean": 0.9 * math.exp(-update / 12) + 0.05 * rng.random(),
+                "finetune/grad_norm": 1.0,
+            }
+            for update in range(1, 31)
+        ]
+        average, any_correct = [(0.344, 0.731), (0.412, 0.721)][iteration - 1]
+        rows.append(evaluation(iteration, f"iter-{iteration:03d}", 0, average, any_correct))
+        phases |= {f"{iteration}/explore": {"steps": steps, "early_stop": None}}
+        phases |= {f"{iteration}/{name}": {} for name in ("select", "finetune")}
+        phases[f"{iteration}/evaluate/iter-{iteration:03d}"] = {}
+    write_lines(directory / "metrics.jsonl", rows)
+    write_lines(directory / "events.jsonl", EVENTS)
+    manifest = {"version": 1, "phases": phases, "in_progress": None}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    write_trajectories(directory, hostile, rng)
+    return directory
+
+
+EVENTS = [
+    {"name": name, "iteration": iteration, "step": 0, "start": 0.0, "seconds": seconds}
+    for iteration in (1, 2)
+    for name, seconds in (
+        ("explore", 90.5),
+        ("select", 0.4),
+        ("finetune", 21.0),
+        ("evaluate", 40.0),
+    )
+]
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def place(iteration: int, phase: str, step: int, policy: str) -> dict[str, Any]:
+    return {"iteration": iteration, "phase": phase, "step": step, "policy": policy}
+
+
+def explore_rows(iteration: int, steps: int, rng: random.Random) -> list[dict[str, Any]]:
+    rows = []
+    for step in range(1, steps + 1):
+        done = step / steps
+        reward = 0.2 + 0.1 * iteration + 0.35 * done + rng.gauss(0, 0.04)
+        correct, wrong = max(0.0, 0.4 * done - 0.05), max(0.0, 0.35 - 0.25 * done)
+        values = {
+            "reward_mean": reward,
+            "entropy_mean": 1.1 * math.exp(-1.5 * done) + rng.gauss(0, 0.02),
+            "grad_norm": 0.6 + 0.5 * done**2 + abs(rng.gauss(0, 0.1)),
+            "loss_mean": rng.gauss(0, 0.02),
+            "completion_tokens_mean": 34 - 10 * done + rng.gauss(0, 1),
+            "truncated_frac": max(0.0, 0.12 - 0.1 * done + rng.gauss(0, 0.01)),
+            "groups_mixed_frac": 1 - correct - wrong,
+            "groups_all_correct_frac": correct,
+            "groups_all_wrong_frac": wrong,
+            "sampled_tokens_count": 4000,
+            "tokens_per_s": 850.0,
+            "clip_frac": None,
+        }
+        policy = f"explored-{iteration:03d}"
+        keys = {f"explore/{key}": value for key, value in values.items()}
+        rows.append(place(iteration, "explore", step, policy) | keys)
+        if step % (steps // 4) == 0:
+            start = 0.198 if iteration == 1 else 0.344
+            rows.append(
+                evaluation(iteration, policy, step, start + 0.17 * done, 0.71 - 0.09 * done**2)
+            )
+    return rows
+
+
+def evaluation(
+    iteration: int, policy: str, step: int, average: float, any_correct: float
+) -> dict[str, Any]:
+    row = place(iteration, "evaluate", step, policy)
+    stem = f"evaluate/{TASK}"
+    for name, value, base, half in (
+        ("avg@8", average, 0.198, 0.052),
+        ("pass@1", average, 0.198, 0.052),
+        ("pass@8", any_correct, 0.702, 0.066),
+    ):
+        row |= {f"{stem}/{name}": value, f"{stem}/{name}_low": value - half}
+        row[f"{stem}/{name}_high"] = value + half
+        if policy != "base":
+            row |= {
+                f"{stem}/{name}_diff": value - base,
+                f"{stem}/{name}_diff_low": value - base - 0.035,
+                f"{stem}/{name}_diff_high": value - base + 0.035,
+            }
+    counts = {"problems_count": 128, "samples_count": 1024, "sampled_tokens_count": 31_000}
+    counts |= {"truncated_frac": 0.061, "completion_tokens_mean": 30.3}
+    return row | {f"{stem}/{key}": value for key, value in counts.items()}
+
+
+def selection(iteration: int, pool: int) -> dict[str, Any]:
+    counts = {
+        "pool_count": pool,
+        "successes_count": int(0.47 * pool),
+        "hard_count": int(0.3 * pool),
+        "deduplicated_count": int(0.14 * pool),
+        "kept_count": int(0.09 * pool),
+        "problems_kept_count": 71,
+        "problems_seen_count": 128,
+    }
+    keys = {f"select/{key}": value for key, value in counts.items()}
+    return place(iteration, "select", 0, "") | keys
+
+
+def write_trajectories(directory: Path, hostile: str, rng: random.Random) -> None:
+    for iteration, phase, policy in (
+        (0, "evaluate", "base"),
+        (1, "explore", "explored-001"),
+        (1, "evaluate", "iter-001"),
+        (2, "explore", "explored-002"),
+        (2, "evaluate", "iter-002"),
+    ):
+        folder = directory / f"trajectories/iteration={iteration}/phase={phase}"
+        folder.mkdir(parents=True, exist_ok=True)
+        step = 5 if phase == "explore" else 0
+        rows = [trajectory(rng, iteration, phase, policy, step, i) for i in range(64)]
+        for row in rows[::8]:
+            row["completion_text"] = hostile
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"step-{step:06d}.parquet")
+
+
+def trajectory(
+    rng: random.Random, iteration: int, phase: str, policy: str, step: int, index: int
+) -> dict[str, Any]:
+    a, b = rng.randrange(10, 99), rng.randrange(10, 99)
+    verdict = rng.choice(
+        ["correct", "wrong", "wrong", "error"] if index % 16 == 0 else ["correct", "wrong"]
+    )
+    answer = str(a + b) if verdict == "correct" else str(a + b + rng.choice((-10, -1, 1, 10)))
+    return {
+        "run": "demo",
+        "iteration": iteration,
+        "phase": phase,
+        "policy": policy,
+        "step": step,
+        "task": TASK,
+        "problem_id": f"sums/test/{index // 8}",
+        "group_id": f"{iteration}/{phase}/{step}/sums/test/{index // 8}",
+        "member": index % 8,
+        "prompt_text": f"<|im_start|>user\nWhat is {a} + {b}?<|im_end|>\n<|im_start|>assistant\n",
+        "completion_text": f"First the tens of {a} and {b}, then the ones.\nIt is {answer}.",
+        "completion_ids": list(range(rng.randrange(12, 40))),
+        "finish_reason": "stop",
+        "answer": answer,
+        "correct": verdict == "correct",
+        "verdict": verdict,
+        "reason": "no verdict within 5.0 s" if verdict == "error" else "",
+    }
+
+
+@pytest.fixture
+def build_run(tmp_path: Path) -> BuildRun:
+    """Return a function that writes the run, or a variant of it, into a fresh folder."""
+
+    def build(**options: Any) -> Path:
+        return write_run(tmp_path / "runs" / "demo", **options)
+
+    return build

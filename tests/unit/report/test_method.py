@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from rloop.report.method import describe_method, describe_state, early_stops, facts, flatten
+from rloop.report.run_record import read_run
+
+
+@pytest.fixture
+def config(build_run) -> dict:
+    return json.loads((build_run() / "config.json").read_text())
+
+
+def test_rloop_is_told_in_a_sentence(config) -> None:
+    assert describe_method(config) == (
+        "RLoop: 2 iterations of 20 RL steps (16 prompts x 8 completions), loss dapo, then 2 epochs "
+        "of fine-tuning of the policy that the iteration started from on the successes on problems "
+        "solved at most 75 % of the time, at most 4 each."
+    )
+
+
+@pytest.mark.parametrize(
+    ("init", "learning_rate", "name"),
+    [
+        ("iteration_start", 1e-6, "RLoop"),
+        ("base", 1e-6, "RLoop from the base"),
+        ("explored", 1e-6, "RLoop that keeps RL's weights"),
+        ("iteration_start", 0, "RAFT"),
+        ("base", 0, "ReST-EM"),
+    ],
+)
+def test_switches_name_the_method(config, init: str, learning_rate: float, name: str) -> None:
+    config["finetune"]["init"] = init
+    config["explore"]["optimizer"]["learning_rate"] = learning_rate
+    assert describe_method(config).startswith(f"{name}: 2 iterations")
+
+
+def test_plain_rl_and_a_cold_start_are_told(config) -> None:
+    config |= {"expert": None, "finetune": None, "iterations": 1}
+    assert describe_method(config).startswith("Plain RL: 1 iteration of 20 RL steps")
+    config["finetune"] = {"epochs": 1, "init": "base"}
+    config["coldstart"] = {"epochs": 1}
+    assert describe_method(config).startswith("A cold start on worked solutions first. RLoop")
+
+
+def test_an_early_stop_is_told_with_its_reason(build_run) -> None:
+    run_dir = build_run()
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    manifest["phases"]["2/explore"] = {"steps": 14, "early_stop": "entropy 0.04 is below 0.05"}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    assert early_stops(read_run(run_dir)) == [
+        "Exploration 2 ended early at step 14: entropy 0.04 is below 0.05."
+    ]
+
+
+def test_a_finished_run_is_complete_and_its_facts_are_listed(build_run) -> None:
+    record = read_run(build_run())
+    assert describe_state(record) == "Complete."
+    listed = dict(facts(record))
+    assert listed["Sampled in RL"] == "160 k tokens in 40 steps"  # 40 x 4000
+    assert (listed["Model"], listed["Commit"], listed["torch"]) == (
+        "package:smollm2",
+        "cdf72f9",
+        "2.13.0",
+    )
+
+
+def test_nested_facts_get_dotted_names() -> None:
+    assert flatten({"a": {"b": 1, "c": None}, "d": [2]}) == {"a.b": "1", "d": "[2]"}
