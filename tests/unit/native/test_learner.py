@@ -1,27 +1,16 @@
 """One update, seen from all sides, on tiny random models."""
 
-from math import cos, pi
-
 import pytest
 import torch
-from doubles_models import FAMILIES, VOCABULARY, tiny_model
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-)
 
+from doubles_models import VOCABULARY, tiny_model
 from rloop.algo.losses import Objective
 from rloop.config import EngineConfig, OptimizerConfig
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import (
     TrainingSequence,
-    check_architecture,
-    plan_microbatches,
     sequence_logprobs,
 )
-from rloop.engines.native.schedule import learning_rate
 from rloop.errors import EngineError
 
 SFT = Objective(loss="sft")
@@ -79,29 +68,6 @@ def accumulated_gradient(model, sequences, objective, **engine):
     metrics = learner.update(sequences, objective)
     learner.close()
     return metrics, torch.cat([grad.flatten() for grad in caught.values()])
-
-
-def test_plan_puts_the_longest_first_and_keeps_to_the_budget():
-    # 9, 7 -> 2 x 9 = 18 <= 20; adding 5 would be 27. 5, 5, 4, 2 -> 4 x 5 = 20.
-    assert plan_microbatches([5, 9, 5, 7, 2, 4], 20) == [[1, 3], [0, 2, 5, 4]]
-    assert plan_microbatches([30, 1], 20) == [[0], [1]]  # too long for any batch: alone
-    assert plan_microbatches([], 20) == []
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_padded_together_equals_each_alone_and_the_plain_logits(family):
-    model = tiny_model(family)
-    sequences = make_sequences()
-    together = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1000)
-    alone = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1)
-    for sequence, one, other in zip(sequences, together, alone, strict=True):
-        assert one == pytest.approx(other, abs=2e-6)
-        ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]])
-        with torch.no_grad():
-            logits_TV = model(ids, use_cache=False).logits[0, len(sequence.prompt_ids) - 1 : -1]
-        expected_TV = (logits_TV / 0.7).log_softmax(-1)
-        targets_T1 = torch.tensor(sequence.completion_ids).unsqueeze(-1)
-        assert one == pytest.approx(expected_TV.gather(-1, targets_T1).flatten().tolist(), abs=5e-6)
 
 
 @pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
@@ -163,7 +129,7 @@ def test_sft_loss_and_gradient_equal_those_of_transformers():
     sequences = make_sequences()
     metrics, gradient = accumulated_gradient(model, sequences, SFT, microbatch_tokens=16)
     num_tokens = sum(len(s.completion_ids) for s in sequences)
-    loss = 0.0
+    loss = torch.zeros(())
     for s in sequences:
         ids = torch.tensor([[*s.prompt_ids, *s.completion_ids]])
         labels = ids.clone()
@@ -175,7 +141,7 @@ def test_sft_loss_and_gradient_equal_those_of_transformers():
 
 
 def test_the_last_token_is_supervised_and_the_prompt_is_not():
-    """With one completion token, EOS, all of the gradient is EOS's; prompt tokens have no targets."""
+    """With one completion token, EOS, all of the gradient is EOS's."""
     model = tiny_model(tied=False)
     eos = 7
     sequence = TrainingSequence(prompt_ids=(3, 4, 5), completion_ids=(eos,))
@@ -248,7 +214,7 @@ def test_saved_after_two_updates_and_loaded_equals_four_straight_to_the_bit(dtyp
     resumed = tiny_model(dtype=dtype, seed=9)
     learner = make_learner(resumed, **settings)
     learner.load(tmp_path)
-    assert learner.num_updates_done == 2
+    assert (learner.num_updates_done, learner.policy_version) == (2, 2)
     for _ in range(2):
         found = learner.update(sequences, DAPO)
     assert found == expected
@@ -262,7 +228,7 @@ def test_saved_after_two_updates_and_loaded_equals_four_straight_to_the_bit(dtyp
 
 def test_a_state_of_another_model_is_refused(tmp_path):
     make_learner(tiny_model()).save(tmp_path)
-    with pytest.raises(EngineError, match="another model: for model.layers.0.self_attn.q_norm"):
+    with pytest.raises(EngineError, match=r"model: for model\.layers\.0\.self_attn\.q_norm"):
         make_learner(tiny_model("qwen3")).load(tmp_path)
 
 
@@ -285,18 +251,20 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
     metrics = learner.update(good, DAPO)  # nothing of the broken gradient is left
     assert metrics["skipped_updates_count"] == 0
     assert all(p.isfinite().all() for p in model.parameters())
-    assert learner.num_updates_done == 2
+    assert (learner.num_updates_done, learner.policy_version) == (2, 1)
 
 
 def test_a_rate_of_zero_freezes_the_policy_and_skips_the_work():
     model = tiny_model()
     sequences = make_sequences(model)
     learner = make_learner(model, rate=0.0)
-    model.forward = model.model.forward = None  # any pass through the model would raise
+    model.model.embed_tokens = None  # any pass through the model would raise
     metrics = learner.update(sequences, DAPO)
     assert metrics["learning_rate"] == 0.0
     assert metrics["loss_tokens_count"] == 21
     assert metrics["trained_sequences_count"] == 0
+    assert "grad_norm" not in metrics
+    assert learner.policy_version == 0
 
 
 def test_metrics_on_policy():
@@ -339,58 +307,8 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence():
     learner = make_learner(tiny_model())
     with pytest.raises(EngineError, match="sequence 0 has 0 prompt and 1 completion tokens"):
         learner.update([TrainingSequence(prompt_ids=(), completion_ids=(1,))], SFT)
+    bad = TrainingSequence(prompt_ids=(1,), completion_ids=(1,), behavior_logprobs=(0.0, 0.0))
     with pytest.raises(EngineError, match="1 completion_ids but 2 behavior_logprobs"):
-        bad = TrainingSequence(prompt_ids=(1,), completion_ids=(1,), behavior_logprobs=(0.0, 0.0))
         learner.update([bad], SFT)
     with pytest.raises(EngineError, match="has no behavior_logprobs, which loss 'dapo'"):
         learner.update([TrainingSequence(prompt_ids=(1,), completion_ids=(1,))], DAPO)
-
-
-def test_models_that_change_their_logits_are_refused():
-    config = GraniteConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        logits_scaling=8.0,
-    )
-    with pytest.raises(EngineError, match="granite model changes its logits"):
-        check_architecture(GraniteForCausalLM(config).eval())
-
-
-def test_soft_caps_are_found_however_small_the_weights():
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=30.0,
-    )
-    with pytest.raises(EngineError, match="gemma2 model changes its logits"):
-        check_architecture(Gemma2ForCausalLM(config).eval())
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_usual_models_pass_the_probe(family):
-    check_architecture(tiny_model(family))
-    check_architecture(tiny_model(family, dtype=torch.bfloat16, tied=False))
-
-
-def test_warm_up_is_linear_and_wastes_no_update():
-    config = OptimizerConfig(learning_rate=4.0, warmup_frac=0.4)
-    # 0.4 of 10 updates is 4: 1/4, 2/4, 3/4, 4/4 of the peak, then the peak
-    rates = [learning_rate(config, index, 10) for index in range(11)]
-    assert rates == pytest.approx([1.0, 2.0, 3.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0])
-
-
-def test_cosine_falls_from_the_peak_towards_zero_after_the_warm_up():
-    config = OptimizerConfig(learning_rate=2.0, warmup_frac=0.2, schedule="cosine")
-    rates = [learning_rate(config, index, 10) for index in range(10)]
-    # 2 warm-up updates, then 8: 1 + cos(pi i / 8)
-    assert rates == pytest.approx([1.0, 2.0] + [1 + cos(pi * i / 8) for i in range(8)])
-    assert learning_rate(OptimizerConfig(learning_rate=2.0, schedule="cosine"), 0, 1) == 2.0

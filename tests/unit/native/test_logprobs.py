@@ -11,7 +11,8 @@ from rloop.engines.native.logprobs import linear_logprobs
 N, V, D = 23, 50, 12
 
 
-def plain_logprobs(hidden_ND, weight_VD, bias_V, targets_N, temperature):
+def plain_logprobs(inputs, temperature):
+    hidden_ND, weight_VD, bias_V, targets_N = inputs
     logits_NV = torch.nn.functional.linear(hidden_ND, weight_VD, bias_V) / temperature
     all_NV = logits_NV.log_softmax(-1)
     entropy_N = -(all_NV.exp() * all_NV).sum(-1)
@@ -64,7 +65,7 @@ def test_values_and_gradients_equal_the_plain_version_however_chunked(rows, bias
     grad_N = torch.linspace(-1, 2, N, dtype=torch.float64)
 
     result = linear_logprobs(*inputs, temperature=temperature, chunk_bytes=4 * V * rows)
-    expected_N, entropy_N = plain_logprobs(*exact, temperature)
+    expected_N, entropy_N = plain_logprobs(exact, temperature)
     torch.testing.assert_close(result.logprobs_N.double(), expected_N, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(result.entropy_N.double(), entropy_N, rtol=1e-5, atol=1e-5)
     found = gradients((result.logprobs_N * grad_N.float()).sum(), inputs)
@@ -81,10 +82,10 @@ def test_large_logits_neither_overflow_nor_lose_the_gradient():
 
 
 def test_bf16_is_as_exact_as_the_rounding_of_its_logits_allows():
-    """The weight's gradient is summed in float32: one row at a time loses nothing against all at once."""
+    """The weight's gradient is summed in float32: row by row is as good as all at once."""
     inputs = random_inputs(torch.bfloat16, bias=False)
     exact = [tensor.detach().double().requires_grad_() for tensor in inputs[:2]]
-    expected_N, _ = plain_logprobs(*exact, None, inputs[3], 1.0)
+    expected_N, _ = plain_logprobs([*exact, None, inputs[3]], 1.0)
     wanted = gradients(expected_N.sum(), [*exact, None])
     for rows in (1, N):
         result = linear_logprobs(*inputs, temperature=1.0, chunk_bytes=4 * V * rows)

@@ -51,6 +51,7 @@ class Learner:
         self._engine_config = engine_config
         self._num_updates = num_updates
         self._num_done = 0
+        self._num_steps = 0
         self._masters: MasterWeights | None = None
         if optimizer_config.learning_rate > 0.0:
             self._masters = MasterWeights(
@@ -62,6 +63,11 @@ class Learner:
         """Updates so far, skipped ones included: the place in the learning-rate schedule."""
         return self._num_done
 
+    @property
+    def policy_version(self) -> int:
+        """Updates that moved the policy: neither frozen, nor skipped, nor without a gradient."""
+        return self._num_steps
+
     def update(
         self, sequences: Sequence[TrainingSequence], objective: Objective
     ) -> dict[str, float]:
@@ -71,6 +77,7 @@ class Learner:
         SFT, weight) is zero; these cost nothing, unless a divergence penalty acts on them. Leave
         out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
         stay, and `skipped_updates_count` is 1.
+        Means are over the tokens trained on; a frozen policy reports counts alone.
         """
         check_sequences(sequences)
         _check_complete(sequences, objective)
@@ -80,25 +87,25 @@ class Learner:
         )
         active = [s for s in sequences if _has_gradient(s, objective)]
         totals = _Totals(self._model.device)
-        grad_norm = 0.0
-        is_skipped = False
-        if self._masters is not None and active:
-            self._accumulate(active, objective, counts, totals)
-            grad_norm = self._masters.grad_norm()
-            is_skipped = not (isfinite(grad_norm) and isfinite(totals.loss_mean))
-            if is_skipped:
-                self._masters.drop_gradients()
-            else:
-                self._masters.step(learning_rate=rate, grad_norm=grad_norm)
-        self._num_done += 1
-        return {
-            **totals.metrics(has_kl=objective.kl_coef > 0.0),
-            "grad_norm": grad_norm,
+        metrics = {
             "learning_rate": rate,
             "loss_tokens_count": float(counts.num_tokens),
             "trained_sequences_count": float(0 if self._masters is None else len(active)),
-            "skipped_updates_count": float(is_skipped),
+            "skipped_updates_count": 0.0,
         }
+        self._num_done += 1
+        if self._masters is None or not active:
+            return metrics
+        self._accumulate(active, objective, counts, totals)
+        grad_norm = self._masters.grad_norm()
+        metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
+        if isfinite(grad_norm) and isfinite(totals.loss_mean):
+            self._masters.step(learning_rate=rate, grad_norm=grad_norm)
+            self._num_steps += 1
+        else:
+            self._masters.drop_gradients()
+            metrics["skipped_updates_count"] = 1.0
+        return metrics
 
     def _accumulate(
         self,
@@ -123,12 +130,15 @@ class Learner:
         A frozen learner has no state and writes nothing.
         """
         if self._masters is not None:
-            self._masters.save(directory, {"updates_done": self._num_done})
+            counters = {"updates_done": self._num_done, "policy_version": self._num_steps}
+            self._masters.save(directory, counters)
 
     def load(self, directory: Path) -> None:
         """Continue after the update at which the state was saved, to the bit, model included."""
         if self._masters is not None:
-            self._num_done = self._masters.load(directory)["updates_done"]
+            counters = self._masters.load(directory)
+            self._num_done = counters["updates_done"]
+            self._num_steps = counters["policy_version"]
 
     def close(self) -> None:
         """Free masters, gradients and moments; the model keeps its weights."""

@@ -1,0 +1,123 @@
+"""Losses with numbers worked by hand; the peers' numbers are in the parity tests."""
+
+from math import e, exp, log
+
+import pytest
+import torch
+
+from rloop.algo.losses import (
+    Objective,
+    TokenBatch,
+    UpdateCounts,
+    cispo_loss,
+    compute_loss,
+    dapo_loss,
+    gspo_loss,
+    k3_divergence,
+    sft_loss,
+    token_ratio,
+)
+
+
+def test_dapo_takes_the_smaller_of_plain_and_clipped_over_all_tokens():
+    ratio_N = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.0], requires_grad=True)
+    advantages_N = torch.tensor([2.0, 2.0, -2.0, -2.0, 1.0])
+    loss, is_clipped_N = dapo_loss(
+        ratio_N, advantages_N, clip_low=0.2, clip_high=0.3, num_tokens=10
+    )
+    # min(3, 2.6) + min(1, 1.6) + min(-3, -2.6) + min(-1, -1.6) + 1 = 2.6 + 1 - 3 - 1.6 + 1 = 0
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert is_clipped_N.tolist() == [True, False, False, True, False]
+    (grad_N,) = torch.autograd.grad(loss, [ratio_N])
+    # -advantage / 10 where not clipped
+    assert grad_N.tolist() == pytest.approx([0.0, -0.2, 0.2, 0.0, -0.1])
+
+
+def test_gspo_compares_whole_sequences_by_their_geometric_mean_ratio():
+    log_ratio_N = torch.tensor([0.1, 0.3, log(2.0)], requires_grad=True)
+    loss, is_clipped_N = gspo_loss(
+        log_ratio_N,
+        torch.tensor([1.0, 1.0, 3.0]),
+        [2, 1],
+        clip_low=0.5,
+        clip_high=0.5,
+        num_sequences=4,
+    )
+    # s = exp(0.4 / 2), 2: -(e^0.2 + min(2, 1.5) * 3) / 4
+    assert loss.item() == pytest.approx(-(exp(0.2) + 4.5) / 4)
+    assert is_clipped_N.tolist() == [False, False, True]
+    (grad_N,) = torch.autograd.grad(loss, [log_ratio_N])
+    # each of the two tokens: -e^0.2 / 2 / 4; the clipped sequence: none
+    assert grad_N.tolist() == pytest.approx([-exp(0.2) / 8, -exp(0.2) / 8, 0.0])
+
+
+def test_cispo_clips_the_weight_and_keeps_the_gradient():
+    policy_N = torch.tensor([-1.0, -2.0], requires_grad=True)
+    behavior_N = torch.tensor([-2.0, -1.0])
+    loss, is_clipped_N = cispo_loss(
+        token_ratio(policy_N, behavior_N),
+        policy_N,
+        torch.tensor([1.0, -1.0]),
+        clip_high=0.5,
+        num_tokens=2,
+    )
+    # ratios e and 1/e; weights 1.5 and 1/e: -(1.5 * 1 * -1 + 1/e * -1 * -2) / 2
+    assert loss.item() == pytest.approx((1.5 - 2 / e) / 2)
+    assert is_clipped_N.tolist() == [True, False]
+    (grad_N,) = torch.autograd.grad(loss, [policy_N])
+    assert grad_N.tolist() == pytest.approx([-0.75, 1 / e / 2])
+
+
+def test_sft_is_the_weighted_token_mean():
+    # minus (2 * -0.5 + 1 * -0.25) / 4 tokens
+    loss = sft_loss(torch.tensor([-0.5, -0.25]), torch.tensor([2.0, 1.0]), num_tokens=4)
+    assert loss.item() == pytest.approx(0.3125)
+
+
+def test_k3_is_zero_where_the_policies_agree_and_positive_elsewhere():
+    policy_N = torch.tensor([-1.0, -1.0, -1.0])
+    reference_N = torch.tensor([-1.0, 0.0, -2.0])
+    # d = 0, 1, -1: e^d - d - 1
+    expected = [0.0, e - 2.0, 1 / e]
+    assert k3_divergence(policy_N, reference_N).tolist() == pytest.approx(expected)
+
+
+def test_a_broken_token_does_not_overflow():
+    ratio = token_ratio(torch.tensor([0.0]), torch.tensor([-500.0]))
+    assert ratio.item() == pytest.approx(exp(20.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
+def test_parts_with_the_updates_denominators_add_up_to_the_whole(name):
+    generator = torch.Generator().manual_seed(0)
+    lengths_B = [3, 1, 4, 2]
+    sizes = [sum(lengths_B[:2]), sum(lengths_B[2:])]
+
+    def numbers(scale=1.0):
+        return torch.randn(10, generator=generator) * scale
+
+    advantages_N = torch.tensor([1.0, -2.0, 0.5, 3.0]).repeat_interleave(torch.tensor(lengths_B))
+    columns = {
+        "policy_logprobs_N": numbers().requires_grad_(),
+        "behavior_logprobs_N": numbers(),
+        "reference_logprobs_N": numbers(),
+        "advantages_N": advantages_N,
+        "weights_N": advantages_N.abs(),
+    }
+    objective = Objective(loss=name, clip_low=0.2, clip_high=0.3, kl_coef=0.1)
+    counts = UpdateCounts(num_tokens=10, num_sequences=4)
+    whole = compute_loss(objective, TokenBatch(**columns, lengths_B=lengths_B), counts).loss
+    cut = {key: torch.split(column, sizes) for key, column in columns.items()}
+    parts = [
+        compute_loss(
+            objective,
+            TokenBatch(**{key: cut[key][i] for key in cut}, lengths_B=lengths_B[2 * i : 2 * i + 2]),
+            counts,
+        ).loss
+        for i in range(2)
+    ]
+    total = torch.stack(parts).sum()
+    assert total.item() == pytest.approx(whole.item(), rel=1e-5)
+    policy_N = columns["policy_logprobs_N"]
+    grads = [torch.autograd.grad(loss, policy_N)[0] for loss in (total, whole)]
+    torch.testing.assert_close(*grads)
