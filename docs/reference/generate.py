@@ -4,7 +4,7 @@
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def section_of(field: RecipeField) -> str:
     return head if dot or "mapping" in field.type else "the run"
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return a Markdown table and an empty line."""
     cells = [columns, tuple("---" for _ in columns), *rows]
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]

@@ -6,7 +6,6 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,13 +87,15 @@ def check(
     from rloop.check import check_recipe
     from rloop.recipe import load_recipe
 
-    found = check_recipe(load_recipe(recipe_path, overrides or ()))
+    found = check_recipe(load_recipe(recipe_path, overrides or ()), Path("runs"))
     if as_json:
-        print_json(found.rows)
-    else:
-        values = [(format_value(row.value, row.unit), row) for row in found.rows]
-        rows = [(row.section, row.name, value, row.formula) for value, row in values]
-        print_table(("about", "what", "value", "from"), rows)
+        return print_json(found)
+    sys.stdout.writelines(f"{line}\n" for line in found.problems)
+    rows = [
+        (row.section, row.name, format_value(row.value, row.unit), row.formula)
+        for row in found.demands
+    ]
+    print_table(("about", "what", "value", "from"), rows)
     for warning in found.warnings:
         sys.stderr.write(f"Warning: {warning}\n")
 
@@ -243,7 +244,7 @@ def store_export(
     sys.stdout.write(f"{count:,} trajectories -> {file}\n")
 
 
-def _show(rows: Sequence[Any], *, as_json: bool) -> None:
+def _show(rows: list[Any], *, as_json: bool) -> None:
     """Print records as JSON, or as a table whose columns are their fields."""
     if as_json:
         return print_json(rows)

@@ -13,13 +13,13 @@ from rloop.model_size import ModelSize
 TRAJECTORY_BYTES_PER_TOKEN = 12
 """Id, log-probability and text of a sampled token in the store, before compression."""
 TRAJECTORY_BYTES = 1000
-"""Everything else in a trajectory's row."""
+"""Everything else in a trajectory's row, its prompt too."""
 MASTER_BYTES, GRADIENT_BYTES, ADAM_BYTES = 4, 4, 8
 """Float32 weights, gradients and the two moments, per parameter."""
 LOGIT_COPIES = 3
-"""Float32 logits, their gradient and the softmax's own copy."""
-LOGIT_CHUNK_TOKENS = 1024
-"""Positions whose logits the learner holds at the same time."""
+"""Float32 logits of a chunk, their exponentials and their gradient."""
+LOGIT_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+"""What the learner's chunks are cut to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +178,16 @@ def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]
     cache = 2 * model.layers * model.kv_width * compute_bytes * recipe.engine.max_batch * length
     weights = model.parameters * compute_bytes if compute_bytes != MASTER_BYTES else 0
     states = MASTER_BYTES + GRADIENT_BYTES + ADAM_BYTES
-    logits = LOGIT_COPIES * LOGIT_CHUNK_TOKENS * model.vocabulary * 4
+    chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device == "cpu" else "cuda"]
+    logits = LOGIT_COPIES * min(chunk, recipe.engine.microbatch_tokens * model.vocabulary * 4)
     rows = [
         _bytes("memory", "weights to compute with", weights, f"parameters x {compute_bytes}"),
         _bytes(
             "memory",
             "weights, gradients and Adam moments",
             model.parameters * states,
-            "parameters x (4 + 4 + 8), float32",
+            "parameters x (4 + 4 + 8), float32"
+            + (", in CPU memory" if recipe.engine.offload_optimizer else ""),
         ),
         _bytes(
             "memory",
@@ -198,7 +200,7 @@ def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]
             "memory",
             "logits",
             logits,
-            f"{LOGIT_COPIES} x {LOGIT_CHUNK_TOKENS} tokens x vocabulary x 4",
+            f"{LOGIT_COPIES} x (microbatch_tokens x vocabulary x 4, at most {chunk:,})",
         ),
     ]
     rows = [row for row in rows if row.value]

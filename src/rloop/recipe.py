@@ -39,8 +39,11 @@ def evaluation_recipe(base: Path | None, overrides: Sequence[str]) -> Recipe:
     data = _read_mapping(base) if base else copy.deepcopy(_EVALUATION)
     for override in overrides:
         _apply(data, override)
-    if not base:
-        data["tasks"]["train"] = data["tasks"]["evaluate"]
+    tasks = data.get("tasks")
+    if base is None and isinstance(tasks, dict):
+        if not tasks.get("evaluate"):
+            raise ConfigError("Name what to evaluate on: --task gsm8k, or --recipe with its tasks.")
+        tasks["train"] = tasks["evaluate"]
     return _check(data, str(base) if base else "rloop eval")
 
 

@@ -32,9 +32,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
-def print_json(rows: Sequence[Any]) -> None:
-    """Print records (dataclasses or mappings) as a JSON list, one key a field."""
-    sys.stdout.write(json.dumps(as_mappings(rows), indent=2, default=str) + "\n")
+def print_json(found: Any) -> None:  # noqa: ANN401 (a record or a list of them)
+    """Print one record, or a list of records, as JSON with one key a field."""
+    plain = as_mappings(found) if isinstance(found, list) else as_mappings([found])[0]
+    sys.stdout.write(json.dumps(plain, indent=2, default=str) + "\n")
 
 
 def as_mappings(rows: Sequence[Any]) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def test_memory_adds_weights_states_cache_activations_and_logits(values):
     assert rows["key-value cache"] == 7_680
     # 100 tokens x 2 layers x (8 x 8 + 4 x 16 + 2 x 4 = 136) x 2 bytes
     assert rows["activations"] == 54_400
-    assert rows["logits"] == 3 * 1024 * 100 * 4
+    assert rows["logits"] == 120_000  # 3 x 100 tokens x 100 words x 4 bytes
     assert rows["together"] == sum(value for name, value in rows.items() if name != "together")
 
 

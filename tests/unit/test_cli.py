@@ -1,0 +1,205 @@
+"""The command line: exit codes, where words go, and what each command passes on."""
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from rloop.cli import main
+from rloop.loop.state import Manifest
+from rloop.store.trajectories import TrajectoryStore
+from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def rloop(monkeypatch, capsys):
+    """Run a command; returns (exit code, standard output, standard error)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rloop", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        told = capsys.readouterr()
+        return end.value.code or 0, told.out, told.err
+
+    return call
+
+
+def trajectory(place, member, kind):
+    problem = Problem(
+        problem_id="sums/train/0", task="sums", question="1+1=", answer="2", verifier="numeric"
+    )
+    completion = Completion(
+        prompt_text="1+1=",
+        prompt_ids=(1, 2),
+        completion_text="two\nlines" if kind == "wrong" else "2",
+        completion_ids=(3, 0),
+        behavior_logprobs=(-0.5, -0.25),
+        finish_reason="stop",
+    )
+    return Trajectory(
+        place=place,
+        problem=problem,
+        group_id="1/explore/3/sums/train/0",
+        member=member,
+        policy_version=0,
+        completion=completion,
+        verdict=Verdict(kind=kind, answer="2" if kind == "correct" else None, reason="as it is"),
+        reward=float(kind == "correct"),
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        template_version="t",
+    )
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run directory with one step of two trajectories and two policies."""
+    run_dir = tmp_path / "run"
+    place = Place(run="small", seed=0, iteration=1, phase="explore", step=3, policy="explored-001")
+    rows = tuple(trajectory(place, i, kind) for i, kind in enumerate(("correct", "wrong")))
+    TrajectoryStore(run_dir).append(place, [Group(problem=rows[0].problem, trajectories=rows)])
+    manifest = Manifest(run_dir)
+    for name in ("base", "iter-001"):
+        policy = run_dir / "policies" / name
+        policy.mkdir(parents=True)
+        (policy / "config.json").write_text(json.dumps({"name": name}))
+        manifest.complete(f"1/{name}", {"policy": name, "path": str(policy)})
+    return run_dir
+
+
+def test_an_unknown_option_exits_2_and_says_so_on_standard_error(rloop):
+    code, out, err = rloop("run", "--stepz", "3")
+    assert (code, out) == (2, "")
+    assert "--stepz" in err
+
+
+def test_a_wrong_recipe_exits_2_with_one_line_and_no_traceback(rloop):
+    code, out, err = rloop("run", ROOT / "recipes/tiny.yaml", "--set", "explore.grup_size=4")
+    assert (code, out) == (2, "")
+    assert "explore.grup_size is not a known key. Did you mean explore.group_size?" in err
+    assert err.count("\n") == 1
+
+
+def test_a_run_into_a_folder_that_is_not_empty_names_resume(rloop, run_dir):
+    code, out, err = rloop("run", ROOT / "recipes/tiny.yaml", "--out", run_dir)
+    assert (code, out) == (2, "")
+    assert f"rloop resume {run_dir}" in err
+
+
+def test_resuming_what_is_no_run_exits_1(rloop, tmp_path):
+    code, out, err = rloop("resume", tmp_path)
+    assert (code, out) == (1, "")
+    assert f"{tmp_path} holds no run" in err
+
+
+def test_config_lists_every_key_as_json(rloop):
+    code, out, _ = rloop("config", "--json")
+    rows = {row["key"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["explore.group_size"]["type"] == "an integer >= 1"
+    assert rows["explore.clip_high"]["default"] == "0.28"
+
+
+def test_doctor_names_threads_devices_and_the_command_for_what_is_missing(rloop, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("rloop.doctor.find_spec", lambda name: None)
+    code, out, _ = rloop("doctor", "--json")
+    found = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert found["OMP_NUM_THREADS"]["value"] == "1"
+    assert found["cpu"]["topic"] == "devices"
+    assert found["wandb (sinks: [wandb])"]["remedy"] == "pip install 'rloop-rl[wandb]'"
+
+
+def test_more_threads_than_cores_is_a_finding(rloop, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4096")
+    _, out, _ = rloop("doctor")
+    assert "unset OMP_NUM_THREADS" in out
+
+
+def test_store_sql_answers_as_table_and_as_json(rloop, run_dir):
+    query = "select step, avg(reward) as reward from trajectories group by step"
+    code, out, _ = rloop("store", "sql", run_dir, query, "--json")
+    assert code == 0
+    assert json.loads(out) == [{"step": 3, "reward": 0.5}]
+    assert rloop("store", "sql", run_dir, query)[1].split()[-2:] == ["3", "0.5"]
+
+
+def test_store_sql_that_cannot_be_exits_1(rloop, run_dir):
+    code, out, err = rloop("store", "sql", run_dir, "select nothing_here from trajectories")
+    assert (code, out) == (1, "")
+    assert "nothing_here" in err
+
+
+def test_store_show_filters_and_prints_prompt_and_completion(rloop, run_dir):
+    code, out, _ = rloop("store", "show", run_dir, "--verdict", "wrong", "--step", "3")
+    assert code == 0
+    assert out.splitlines() == [
+        "1/explore step 3, explored-001, sums/train/0 #1",
+        "wrong: answer None, reference 2, reward 0.0 (as it is), 2 tokens, stop",
+        "  prompt:     1+1=",
+        "  completion: two",
+        "              lines",
+        "",
+    ]
+    assert rloop("store", "show", run_dir, "--step", "4")[1] == ""
+    assert rloop("store", "show", run_dir, "--problem", "it's")[1] == ""
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_store_export_writes_every_trajectory_once(rloop, run_dir, tmp_path, suffix):
+    file = tmp_path / f"all.{suffix}"
+    code, out, _ = rloop("store", "export", run_dir, file)
+    assert (code, out) == (0, f"2 trajectories -> {file}\n")
+    readers = {"parquet": "read_parquet", "jsonl": "read_json", "csv": "read_csv"}
+    rows = duckdb.sql(f"select sum(reward), count(*) from {readers[suffix]}('{file}')").fetchall()
+    assert rows == [(1.0, 2)]
+    code, _, err = rloop("store", "export", run_dir, file)
+    assert code == 2
+    assert f"{file} exists" in err
+
+
+def test_store_export_keeps_token_ids(rloop, run_dir, tmp_path):
+    rloop("store", "export", run_dir, tmp_path / "all.parquet")
+    rows = pq.read_table(tmp_path / "all.parquet").to_pylist()
+    assert rows[0]["completion_ids"] == [3, 0]
+
+
+def test_store_export_to_an_unknown_form_lists_the_known_ones(rloop, run_dir, tmp_path):
+    code, _, err = rloop("store", "export", run_dir, tmp_path / "all.xlsx")
+    assert code == 2
+    assert ".parquet, .csv, .jsonl" in err
+
+
+def test_export_copies_the_last_policy_or_the_one_named(rloop, run_dir, tmp_path):
+    code, out, _ = rloop("export", run_dir, tmp_path / "last")
+    assert code == 0
+    assert out.endswith(f"-> {tmp_path / 'last'}\n")
+    assert json.loads((tmp_path / "last/config.json").read_text()) == {"name": "iter-001"}
+    rloop("export", run_dir, tmp_path / "base", "--policy", "base")
+    assert json.loads((tmp_path / "base/config.json").read_text()) == {"name": "base"}
+
+
+def test_export_refuses_unknown_policies_and_full_folders(rloop, run_dir, tmp_path):
+    code, _, err = rloop("export", run_dir, tmp_path / "x", "--policy", "iter-009")
+    assert code == 2
+    assert "no policy 'iter-009'; it has base, iter-001" in err
+    code, _, err = rloop("export", run_dir, run_dir)
+    assert code == 2
+    assert "is not empty" in err
+    code, _, err = rloop("export", tmp_path, tmp_path / "y")
+    assert code == 1
+    assert "no finished policy" in err
+
+
+def test_eval_without_a_task_says_what_to_name(rloop, tmp_path):
+    code, out, err = rloop("eval", tmp_path)
+    assert (code, out) == (2, "")
+    assert "--task" in err
