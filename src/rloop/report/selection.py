@@ -11,6 +11,13 @@ STAGES = {
     "kept_count": "kept",
 }
 
+OUTCOMES = {
+    "seen": "seen",
+    "kept": "in the expert set",
+    "too_easy": "solved too often",
+    "not_solved": "not solved",
+}
+
 
 def funnel_rows(record: RunRecord) -> list[Row]:
     """Return a row per iteration and sieve: iteration, stage, count and a label for the bar."""
@@ -29,11 +36,13 @@ def funnel_rows(record: RunRecord) -> list[Row]:
 
 
 def problem_sentences(record: RunRecord) -> list[str]:
-    """Return, by iteration, on how many of the problems seen the expert set rests."""
-    keys = ("iteration", "select/problems_kept_count", "select/problems_seen_count")
-    counts = [[line.get(key) for key in keys] for line in record.rows("select")]
-    return [
-        f"Iteration {iteration}: the expert set rests on {kept} of {seen} problems seen."
-        for iteration, kept, seen in counts
-        if kept is not None and seen is not None
-    ]
+    """Return, by iteration, how many problems seen are in the expert set, and why not all."""
+    sentences = []
+    for line in record.rows("select"):
+        counts = [
+            (line.get(f"select/problems_{key}_count"), said) for key, said in OUTCOMES.items()
+        ]
+        known = [f"{number} {said}" for number, said in counts if number is not None]
+        if known:
+            sentences.append(f"Problems of iteration {line['iteration']}: {', '.join(known)}.")
+    return sentences

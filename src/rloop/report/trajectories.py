@@ -4,13 +4,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from rloop.report.words import visible
+from rloop.store.trajectories import TrajectoryStore
 
 MAX_SAMPLED = 72
 MAX_CHARACTERS = 6000
 """Of a prompt and of a completion; the rest is left out and said to be."""
+
+_SAMPLE = f"""
+    with ranked as (
+        select policy, group_id, member, hash(group_id, member) as draw, row_number() over (
+            partition by iteration, phase, policy, verdict order by hash(group_id, member)
+        ) as turn
+        from trajectories
+    ),
+    chosen as (
+        select policy, group_id, member from ranked order by turn, draw, policy limit {MAX_SAMPLED}
+    )
+    select iteration, phase, policy, step, problem_id, verdict, reason, answer, reference,
+        finish_reason, prompt_text, completion_text, completion_tokens
+    from trajectories semi join chosen using (policy, group_id, member)
+    order by iteration desc, phase, policy desc, step desc, problem_id, member
+"""
+"""Each part's trajectories in hash order, one of every part in turn until there are enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +34,8 @@ class Shown:
     """One trajectory as the page shows it; all text is made visible, not yet escaped for HTML.
 
     Example: Shown(verdict="wrong", policy="explored-001", place="iteration 1, explore, step 12",
-    problem_id="sums/7", num_tokens=14, prompt="1+1=", completion="3", answer="3", reason="",
-    finish_reason="stop")
+    problem_id="sums/7", num_tokens=14, prompt="1+1=", completion="3", answer="3", reference="2",
+    reason="", finish_reason="stop")
     """
 
     verdict: str
@@ -30,6 +46,8 @@ class Shown:
     prompt: str
     completion: str
     answer: str
+    """As extracted from the completion; empty where none was found."""
+    reference: str
     reason: str
     finish_reason: str
 
@@ -39,56 +57,24 @@ def sample_trajectories(run_dir: Path) -> tuple[list[Shown], int]:
 
     The choice depends on the trajectories alone, so the same run gives the same sample.
     """
-    pattern = run_dir / "trajectories" / "**" / "*.parquet"
-    if not any((run_dir / "trajectories").glob("**/*.parquet")):
-        return [], 0
-    with duckdb.connect() as connection:
-        source = (
-            f"read_parquet('{_quoted(pattern)}', union_by_name = true, hive_partitioning = false"
-        )
-        found = connection.execute(f"select count(*) from {source})").fetchone()
-        chosen = connection.execute(_choice(source), [MAX_SAMPLED]).fetchall()
-        names = [column[0] for column in connection.description or []]
-    rows = [dict(zip(names, row, strict=True)) for row in chosen]
-    return [_shown(row) for row in rows], int(found[0]) if found else 0
-
-
-def _choice(source: str) -> str:
-    """Return the query: number each stratum in hash order, take one of every stratum in turn.
-
-    Texts are read for the chosen rows only.
-    """
-    return f"""
-        with ranked as (
-            select filename, file_row_number, iteration, phase, policy, verdict,
-                hash(group_id, member) as draw,
-                row_number() over (
-                    partition by iteration, phase, policy, verdict order by hash(group_id, member)
-                ) as turn
-            from {source}, filename = true, file_row_number = true)
-        ),
-        chosen as (select * from ranked order by turn, draw limit ?)
-        select t.iteration, t.phase, t.policy, t.step, t.problem_id, t.verdict, t.reason, t.answer,
-            t.finish_reason, t.prompt_text, t.completion_text, len(t.completion_ids) as num_tokens
-        from {source}, filename = true, file_row_number = true) t
-        semi join chosen using (filename, file_row_number)
-        order by t.iteration desc, t.phase, t.policy desc, t.step desc, t.problem_id, t.member
-    """
+    store = TrajectoryStore(run_dir)
+    return [_shown(row) for row in store.query(_SAMPLE).to_pylist()], store.count()
 
 
 def _shown(row: dict[str, Any]) -> Shown:
-    texts = {key: visible(str(value)) for key, value in row.items() if value is not None}
+    texts = {key: "" if value is None else visible(str(value)) for key, value in row.items()}
     step = f", step {texts['step']}" if row["step"] else ""
     return Shown(
         verdict=texts["verdict"],
-        policy=texts.get("policy", ""),
+        policy=texts["policy"],
         place=f"iteration {texts['iteration']}, {texts['phase']}{step}",
         problem_id=texts["problem_id"],
-        num_tokens=row["num_tokens"],
+        num_tokens=row["completion_tokens"],
         prompt=_cut(texts["prompt_text"]),
         completion=_cut(texts["completion_text"]),
-        answer=texts.get("answer", ""),
-        reason=texts.get("reason", ""),
+        answer=texts["answer"],
+        reference=texts["reference"],
+        reason=texts["reason"],
         finish_reason=texts["finish_reason"],
     )
 
@@ -96,7 +82,3 @@ def _shown(row: dict[str, Any]) -> Shown:
 def _cut(text: str) -> str:
     left_out = len(text) - MAX_CHARACTERS
     return text if left_out <= 0 else f"{text[:MAX_CHARACTERS]}\n[{left_out} more characters]"
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

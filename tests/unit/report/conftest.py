@@ -7,9 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+
+from rloop.store.trajectories import TrajectoryStore
+from rloop.types import (
+    Completion,
+    Group,
+    PhaseName,
+    Place,
+    Problem,
+    Trajectory,
+    Verdict,
+    VerdictKind,
+)
 
 TASK = "sums"
 HOSTILE = (
@@ -37,6 +47,15 @@ CONFIG: dict[str, Any] = {
     "evaluate": {"samples": 8, "k": [1, 8], "confidence": 0.95},
     "coldstart": None,
 }
+
+POLICIES: tuple[tuple[int, PhaseName, str], ...] = (
+    (0, "evaluate", "base"),
+    (1, "explore", "explored-001"),
+    (1, "evaluate", "iter-001"),
+    (2, "explore", "explored-002"),
+    (2, "evaluate", "iter-002"),
+)
+KINDS: tuple[VerdictKind, ...] = ("correct", "wrong")
 
 BuildRun = Callable[..., Path]
 
@@ -161,57 +180,68 @@ def selection(iteration: int, pool: int) -> dict[str, Any]:
         "hard_count": int(0.3 * pool),
         "deduplicated_count": int(0.14 * pool),
         "kept_count": int(0.09 * pool),
-        "problems_kept_count": 71,
         "problems_seen_count": 128,
+        "problems_kept_count": 71,
+        "problems_too_easy_count": 36,
+        "problems_not_solved_count": 21,
     }
     keys = {f"select/{key}": value for key, value in counts.items()}
     return place(iteration, "select", 0, "") | keys
 
 
 def write_trajectories(directory: Path, hostile: str, rng: random.Random) -> None:
-    for iteration, phase, policy in (
-        (0, "evaluate", "base"),
-        (1, "explore", "explored-001"),
-        (1, "evaluate", "iter-001"),
-        (2, "explore", "explored-002"),
-        (2, "evaluate", "iter-002"),
-    ):
-        folder = directory / f"trajectories/iteration={iteration}/phase={phase}"
-        folder.mkdir(parents=True, exist_ok=True)
+    """Store 64 trajectories of each policy, 8 of each problem, one in 8 of them hostile."""
+    store = TrajectoryStore(directory)
+    for iteration, phase, policy in POLICIES:
         step = 5 if phase == "explore" else 0
-        rows = [trajectory(rng, iteration, phase, policy, step, i) for i in range(64)]
-        for row in rows[::8]:
-            row["completion_text"] = hostile
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"step-{step:06d}.parquet")
+        where = Place(
+            run="demo", seed=7, iteration=iteration, phase=phase, step=step, policy=policy
+        )
+        groups = [group(rng, where, number, hostile) for number in range(8)]
+        store.append(where, groups, part=f"{policy}-{TASK}" if phase == "evaluate" else "")
 
 
-def trajectory(
-    rng: random.Random, iteration: int, phase: str, policy: str, step: int, index: int
-) -> dict[str, Any]:
+def group(rng: random.Random, where: Place, number: int, hostile: str) -> Group:
     a, b = rng.randrange(10, 99), rng.randrange(10, 99)
-    verdict = rng.choice(
-        ["correct", "wrong", "wrong", "error"] if index % 16 == 0 else ["correct", "wrong"]
+    problem = Problem(
+        problem_id=f"{TASK}/test/{number}",
+        task=TASK,
+        question=f"What is {a} + {b}?",
+        answer=str(a + b),
+        verifier="numeric",
     )
-    answer = str(a + b) if verdict == "correct" else str(a + b + rng.choice((-10, -1, 1, 10)))
-    return {
-        "run": "demo",
-        "iteration": iteration,
-        "phase": phase,
-        "policy": policy,
-        "step": step,
-        "task": TASK,
-        "problem_id": f"sums/test/{index // 8}",
-        "group_id": f"{iteration}/{phase}/{step}/sums/test/{index // 8}",
-        "member": index % 8,
-        "prompt_text": f"<|im_start|>user\nWhat is {a} + {b}?<|im_end|>\n<|im_start|>assistant\n",
-        "completion_text": f"First the tens of {a} and {b}, then the ones.\nIt is {answer}.",
-        "completion_ids": list(range(rng.randrange(12, 40))),
-        "finish_reason": "stop",
-        "answer": answer,
-        "correct": verdict == "correct",
-        "verdict": verdict,
-        "reason": "no verdict within 5.0 s" if verdict == "error" else "",
-    }
+    members = []
+    for member in range(8):
+        kind: VerdictKind = "error" if number == 0 and member == 1 else rng.choice(KINDS)
+        answer = str(a + b) if kind == "correct" else str(a + b + rng.choice((-10, -1, 1, 10)))
+        text = f"First the tens of {a} and {b}, then the ones.\nIt is {answer}."
+        ids = tuple(range(rng.randrange(12, 40)))
+        completion = Completion(
+            prompt_text=f"<|im_start|>user\n{problem.question}<|im_end|>\n<|im_start|>assistant\n",
+            prompt_ids=(1, 2, 3),
+            completion_text=text if member else hostile,
+            completion_ids=ids,
+            behavior_logprobs=tuple(-0.1 for _ in ids),
+            finish_reason="stop",
+        )
+        reason = "no verdict within 5.0 s" if kind == "error" else ""
+        members.append(
+            Trajectory(
+                place=where,
+                problem=problem,
+                group_id=f"{where.iteration}/{where.phase}/{where.step}/{problem.problem_id}",
+                member=member,
+                policy_version=where.step,
+                completion=completion,
+                verdict=Verdict(kind=kind, reason=reason, answer=None if reason else answer),
+                reward=float(kind == "correct"),
+                temperature=1.0,
+                top_p=1.0,
+                top_k=0,
+                template_version="0",
+            )
+        )
+    return Group(problem=problem, trajectories=tuple(members))
 
 
 @pytest.fixture
@@ -222,3 +252,9 @@ def build_run(tmp_path: Path) -> BuildRun:
         return write_run(tmp_path / "runs" / "demo", **options)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run directory for tests that only read it."""
+    return write_run(tmp_path_factory.mktemp("finished") / "demo")

@@ -2,8 +2,8 @@ from rloop.report.budget import phase_budgets
 from rloop.report.run_record import read_run
 
 
-def test_time_and_tokens_add_up_by_phase(build_run) -> None:
-    budgets = {budget.phase: budget for budget in phase_budgets(read_run(build_run()))}
+def test_time_and_tokens_add_up_by_phase(finished_run) -> None:
+    budgets = {budget.phase: budget for budget in phase_budgets(read_run(finished_run))}
     assert list(budgets) == ["explore", "select", "finetune", "evaluate"]
     explore = budgets["explore"]
     # 2 x 90.5 s of 2 x (90.5 + 0.4 + 21 + 40) = 303.8 s; 40 steps x 4000 tokens

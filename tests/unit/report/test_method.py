@@ -53,8 +53,8 @@ def test_an_early_stop_is_told_with_its_reason(build_run) -> None:
     ]
 
 
-def test_a_finished_run_is_complete_and_its_facts_are_listed(build_run) -> None:
-    record = read_run(build_run())
+def test_a_finished_run_is_complete_and_its_facts_are_listed(finished_run) -> None:
+    record = read_run(finished_run)
     assert describe_state(record) == "Complete."
     listed = dict(facts(record))
     assert listed["Sampled in RL"] == "160 k tokens in 40 steps"  # 40 x 4000

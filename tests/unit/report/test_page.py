@@ -47,19 +47,21 @@ def said(page: Page) -> str:
     return re.sub(r"\s+", " ", page.text)
 
 
+@pytest.fixture(scope="module")
+def html(finished_run) -> str:
+    return write_report(finished_run).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html) -> Page:
+    return Page(html)
+
+
 def edit_json(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_report_lies_in_the_run_directory(build_run) -> None:
-    run_dir = build_run()
-    assert write_report(run_dir) == run_dir / "report.html"
-
-
-def test_hostile_text_is_shown_and_never_markup(build_run) -> None:
-    run_dir = build_run()
-    html = write_report(run_dir).read_text(encoding="utf-8")
-    page = Page(html)
+def test_hostile_text_is_shown_and_never_markup(html, page) -> None:
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 3  # chart data, library, our own
     assert "img" not in tags
@@ -79,9 +81,7 @@ def test_hostile_names_cannot_leave_the_chart_data(build_run) -> None:
     assert "a</script><img src=x>" in page.text
 
 
-def test_page_loads_nothing(build_run) -> None:
-    html = write_report(build_run()).read_text(encoding="utf-8")
-    page = Page(html)
+def test_page_loads_nothing(html, page) -> None:
     loading = {"src", "href", "srcset", "data", "action", "poster", "background"}
     assert not [tag for tag in page.tags if loading & tag[1].keys()]
     assert not [tag for tag, _ in page.tags if tag in {"link", "iframe", "object", "embed", "base"}]
@@ -93,8 +93,7 @@ def test_page_loads_nothing(build_run) -> None:
     ]
 
 
-def test_policy_of_the_page_allows_its_own_scripts_only(build_run) -> None:
-    page = read_page(build_run())
+def test_policy_of_the_page_allows_its_own_scripts_only(page) -> None:
     policies = [attrs["content"] for tag, attrs in page.tags if "http-equiv" in attrs]
     _, library, own = page.scripts
     assert policies == [content_policy(library, own)]
@@ -103,8 +102,8 @@ def test_policy_of_the_page_allows_its_own_scripts_only(build_run) -> None:
     assert "new Function" not in own
 
 
-def test_every_number_of_the_final_table_is_there(build_run) -> None:
-    text = said(read_page(build_run()))
+def test_every_number_of_the_final_table_is_there(page) -> None:
+    text = said(page)
     for row in (
         "base 19.8 % [14.6, 25.0] 70.2 % [63.6, 76.8] 30 6.1 %",
         # 0.344 + 0.17 = 51.4 %, 51.4 - 19.8 = 31.6; 0.71 - 0.09 = 62.0 %, 62.0 - 70.2 = -8.2
@@ -116,8 +115,8 @@ def test_every_number_of_the_final_table_is_there(build_run) -> None:
         assert re.sub(r"[ ]", "", row) in re.sub(r"[ ]", "", text)
 
 
-def test_headline_says_what_is_clear_and_what_is_not(build_run) -> None:
-    text = said(read_page(build_run()))
+def test_headline_says_what_is_clear_and_what_is_not(page) -> None:
+    text = said(page)
     assert (
         "avg@8 rose from 19.8 % [14.6, 25.0] to 41.2 % [36.0, 46.4]: +21.4 points [+17.9, +24.9], "
         "a gain clear of its 95 % interval." in text
@@ -125,8 +124,7 @@ def test_headline_says_what_is_clear_and_what_is_not(build_run) -> None:
     assert "+1.9 points [-1.6, +5.4], not clear of its 95 % interval." in text
 
 
-def test_charts_have_accessible_names(build_run) -> None:
-    page = read_page(build_run())
+def test_charts_have_accessible_names(page) -> None:
     charts = [attrs for tag, attrs in page.tags if attrs.get("class") == "chart"]
     specs = json.loads(page.scripts[0])
     assert {attrs["id"] for attrs in charts} == set(specs)
@@ -137,7 +135,10 @@ def test_charts_have_accessible_names(build_run) -> None:
 
 
 def test_a_long_run_stays_small(build_run) -> None:
-    assert write_report(build_run(steps=500)).stat().st_size < 3 * MEGABYTE
+    run_dir = build_run(steps=250)  # twice
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html"
+    assert path.stat().st_size < 3 * MEGABYTE
 
 
 def test_a_run_that_has_only_begun_says_what_is_missing(build_run) -> None:

@@ -16,8 +16,8 @@ def test_a_difference_counts_when_its_interval_excludes_zero(low, high, said: st
     assert verdict(None) == "unclear"
 
 
-def test_the_table_has_each_policy_once_with_its_last_measurement(build_run) -> None:
-    (table,) = task_tables(read_run(build_run()))
+def test_the_table_has_each_policy_once_with_its_last_measurement(finished_run) -> None:
+    (table,) = task_tables(read_run(finished_run))
     policies = [row.policy for row in table.rows]
     assert policies == ["base", "explored-001", "iter-001", "explored-002", "iter-002"]
     assert table.row("explored-001").note == "after 20 RL steps, thrown away"

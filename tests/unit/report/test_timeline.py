@@ -4,8 +4,8 @@ from rloop.report.run_record import read_run
 from rloop.report.timeline import Span, Timeline
 
 
-def test_explorations_lie_end_to_end(build_run) -> None:
-    timeline = Timeline(read_run(build_run()))
+def test_explorations_lie_end_to_end(finished_run) -> None:
+    timeline = Timeline(read_run(finished_run))
     assert timeline.spans == [Span(1, 0, 20), Span(2, 20, 40)]
     rows = timeline.explore_rows(["reward_mean"])
     assert [(row["x"], row["iteration"], row["step"]) for row in rows][18:22] == [
@@ -16,8 +16,8 @@ def test_explorations_lie_end_to_end(build_run) -> None:
     ]
 
 
-def test_each_exploration_is_drawn_from_the_policy_it_began_at(build_run) -> None:
-    rows = Timeline(read_run(build_run())).evaluation_rows("sums", ["avg@8"])
+def test_each_exploration_is_drawn_from_the_policy_it_began_at(finished_run) -> None:
+    rows = Timeline(read_run(finished_run)).evaluation_rows("sums", ["avg@8"])
     drawn = {}
     for row in rows:
         drawn.setdefault(row["line"], []).append((row["x"], row["policy"]))

@@ -1,14 +1,11 @@
 import shutil
 from collections import Counter
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rloop.report.trajectories import MAX_CHARACTERS, MAX_SAMPLED, sample_trajectories
 
 
-def test_sample_is_spread_over_every_part_and_verdict(build_run) -> None:
-    shown, total = sample_trajectories(build_run())
+def test_sample_is_spread_over_every_part_and_verdict(finished_run) -> None:
+    shown, total = sample_trajectories(finished_run)
     assert total == 5 * 64
     assert len(shown) == MAX_SAMPLED
     strata = Counter((one.policy, one.verdict) for one in shown)
@@ -19,8 +16,8 @@ def test_sample_is_spread_over_every_part_and_verdict(build_run) -> None:
         assert min(strata[policy, "correct"], strata[policy, "wrong"]) >= 4
 
 
-def test_the_same_run_gives_the_same_sample(build_run, tmp_path) -> None:
-    run_dir = build_run()
+def test_the_same_run_gives_the_same_sample(finished_run, tmp_path) -> None:
+    run_dir = finished_run
     moved = shutil.copytree(run_dir, tmp_path / "it's moved")
     assert sample_trajectories(run_dir) == sample_trajectories(moved)
 
@@ -31,16 +28,10 @@ def test_long_text_is_cut_and_says_so(build_run) -> None:
     assert longest == "x" * MAX_CHARACTERS + "\n[5 more characters]"
 
 
-def test_missing_answers_and_policies_are_empty(build_run) -> None:
-    run_dir = build_run()
-    shutil.rmtree(run_dir / "trajectories/iteration=1")
-    shutil.rmtree(run_dir / "trajectories/iteration=2")
-    path = next((run_dir / "trajectories").glob("**/*.parquet"))
-    rows = pq.read_table(path).to_pylist()
-    pq.write_table(pa.Table.from_pylist([row | {"answer": None} for row in rows]), path)
-    shown, total = sample_trajectories(run_dir)
-    assert total == 64
-    assert {one.answer for one in shown} == {""}
+def test_an_error_verdict_comes_with_its_reason(finished_run) -> None:
+    shown, _ = sample_trajectories(finished_run)
+    errors = [one for one in shown if one.verdict == "error"]
+    assert {(one.reason, one.answer) for one in errors} == {("no verdict within 5.0 s", "")}
 
 
 def test_a_run_without_trajectories_has_no_sample(tmp_path) -> None:
