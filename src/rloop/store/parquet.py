@@ -1,0 +1,98 @@
+"""Parquet files that are whole or not there, and that say what they are.
+
+Knows nothing of what the columns mean.
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rloop.errors import StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> None:  # noqa: ANN401 (pyarrow's own)
+    """Write a parquet file under a temporary name, then rename it; an old one is replaced.
+
+    Raises StoreError when the disk is full; nothing is left behind then. `options` go to pyarrow.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True, **options)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno not in _FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise StoreError(
+            f"The disk is full: {path} could not be written ({free:,} bytes free); free some "
+            f"space, then `rloop resume {run_dir}` continues."
+        ) from error
+
+
+def read_checked(path: Path, schema: pa.Schema, key: bytes) -> pq.FileMetaData:
+    """Return a file's footer after checking that it is one of ours, whole, and of this version.
+
+    `key` is the metadata key of the version that `schema` carries.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+        found = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+    wanted = schema.metadata[key].decode()
+    version = (found.metadata or {}).get(key, b"").decode(errors="replace")
+    if not version:
+        raise StoreError(
+            f"{path} was not written by rloop (it has no {key.decode()} version); move it "
+            "elsewhere."
+        )
+    if version != wanted:
+        raise StoreError(
+            f"{path} has {key.decode()} version {version}, this rloop reads "
+            f"version {wanted}. Read it with the rloop that wrote it."
+        )
+    if not found.equals(schema):
+        odd = set(found).symmetric_difference(schema) or {"their order"}
+        raise StoreError(
+            f"{path} has other columns than rloop writes: "
+            f"{', '.join(sorted(str(field) for field in odd))}; move it elsewhere."
+        )
+    return metadata
+
+
+def read_whole(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read columns of a file, page by page against their checksums."""
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True).read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> StoreError:
+    """Return the error for a file that cannot be read."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return StoreError(
+        f"{path} is torn or not a parquet file ({lines[0]}); restore it from a backup, or move it "
+        "elsewhere to go on without it."
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

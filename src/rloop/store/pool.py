@@ -1,0 +1,54 @@
+"""What the explorations sampled, as light columns, and more of the few rows that are wanted.
+
+Knows nothing of which rows those are.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rloop.store.parquet import read_whole
+from rloop.store.schema import SCHEMA
+
+LIGHT = (
+    "problem_id",
+    "task",
+    "correct",
+    "finish_reason",
+    "iteration",
+    "step",
+    "member",
+    "completion_hash",
+    "completion_tokens",
+    "behavior_logprob_sum",
+)
+"""Columns that need no tokens and no text."""
+
+
+class Pool:
+    """The trajectories of some files; a row's index is its place in `columns`."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Read the light columns."""
+        self._files = tuple(files)
+        light = [SCHEMA.field(name) for name in LIGHT]
+        parts = [read_whole(path, list(LIGHT)).select(list(LIGHT)) for path in self._files]
+        empty = pa.schema(light, metadata=SCHEMA.metadata).empty_table()
+        self.columns: pa.Table = pa.concat_tables([empty, *parts])
+        self._starts = np.cumsum([0, *(part.num_rows for part in parts)])
+
+    def take(self, rows: npt.NDArray[np.int64], names: Sequence[str]) -> pa.Table:
+        """Return any columns of the rows, in the order in which the rows are given."""
+        order = np.argsort(rows, kind="stable")
+        wanted = rows[order]
+        cuts = np.searchsorted(wanted, self._starts)
+        tables = [pa.schema([SCHEMA.field(name) for name in names]).empty_table()]
+        for number in np.flatnonzero(np.diff(cuts)):
+            local = wanted[cuts[number] : cuts[number + 1]] - self._starts[number]
+            tables.append(read_whole(self._files[number], list(names)).select(names).take(local))
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables(tables).take(back)

@@ -1,0 +1,157 @@
+"""The trajectory store: one parquet file a step, written whole or not at all, read with SQL.
+
+    RUN/trajectories/iteration=1/phase=explore/step-000012.parquet
+    RUN/trajectories/iteration=1/phase=evaluate/step-000000-base-gsm8k.parquet   (with a part)
+
+Rows are self-describing (iteration and phase are columns too), so any tool reads the files: DuckDB
+and polars by `**/*.parquet`, pandas by the folder with `partitioning=None`. Files set aside by
+`drop_after` end in a number and match neither.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from rloop.errors import StoreError
+from rloop.store.parquet import read_checked, read_whole, write_whole
+from rloop.store.pool import Pool
+from rloop.store.schema import SCHEMA, VERSION_KEY, trajectory_table
+from rloop.types import Group, PhaseName, Place
+
+_DISTINCT = ("behavior_logprobs", "completion_text", "seed", "completion_hash")
+"""Columns whose values seldom repeat: not worth a dictionary."""
+_FLOATS = {"behavior_logprobs.list.element": "BYTE_STREAM_SPLIT"}
+_CHECKED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
+
+class TrajectoryStore:
+    """Every trajectory of a run; one writer, any number of readers."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Open the store of a run directory; it may be empty."""
+        self._run_dir = run_dir
+        self._root = run_dir / "trajectories"
+        self._num_rows: dict[tuple[Path, int, int], int] = {}
+
+    def append(self, place: Place, groups: Sequence[Group], *, part: str = "") -> Path:
+        """Write the trajectories of a step as one file, whole or not at all; return its path.
+
+        Writing the same place and part again replaces the file. Raises StoreError on a full disk.
+        """
+        suffix = f"-{quote(part, safe='')}" if part else ""
+        folder = self._folder(place.iteration, place.phase)
+        path = folder / f"step-{place.step:06d}{suffix}.parquet"
+        plain = [name for name in SCHEMA.names if name not in _DISTINCT]
+        write_whole(
+            path,
+            trajectory_table(place, groups),
+            self._run_dir,
+            use_dictionary=plain,
+            column_encoding=_FLOATS,
+        )
+        return path
+
+    def query(self, sql: str) -> pa.Table:
+        """Return the rows of a SELECT over the view `trajectories`; it can read nothing else.
+
+        The connection reaches no file and no network, so it cannot write either. Raises StoreError
+        for SQL that DuckDB refuses and for damaged files.
+        """
+        files = self._checked()
+        view = ds.dataset(files, schema=SCHEMA, format=_CHECKED) if files else SCHEMA.empty_table()
+        with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+            connection.register("trajectories", view)
+            connection.execute("set lock_configuration = true")
+            try:
+                relation = connection.sql(sql)
+                found = relation.to_arrow_table() if relation is not None else pa.table({})
+            except duckdb.Error as error:
+                self._find_damage(files)
+                raise StoreError(f"The query failed: {error}") from error
+        return found
+
+    def count(
+        self,
+        *,
+        iteration: int | None = None,
+        phase: PhaseName | None = None,
+        step: int | None = None,
+    ) -> int:
+        """Return how many trajectories are stored, in all or of a place; reads footers only."""
+        files = self._checked(iteration, phase, step)
+        return sum(self._num_rows[_identity(path)] for path in files)
+
+    def rows(self, iteration: int, phase: PhaseName, step: int) -> pa.Table:
+        """Return all columns of a step, in the order written; no rows when it is not there."""
+        tables = [read_whole(path) for path in self._checked(iteration, phase, step)]
+        return pa.concat_tables([SCHEMA.empty_table(), *tables])
+
+    def pool(self, iterations: Iterable[int]) -> Pool:
+        """Return what the explorations of the iterations sampled, for selection."""
+        files = [path for i in iterations for path in self._checked(i, "explore")]
+        return Pool(files)
+
+    def drop_after(self, iteration: int, phase: PhaseName, step: int) -> list[Path]:
+        """Set aside the files of later steps of a phase, which a resumed run writes again.
+
+        They move to `trajectories/.superseded/`, never deleted; returns where they are now.
+        """
+        moved = []
+        for path in self._files(iteration, phase):
+            if _step(path) <= step:
+                continue
+            aside = self._root / ".superseded" / path.relative_to(self._root)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            times = len(list(aside.parent.glob(f"{path.name}.*")))
+            moved.append(path.rename(aside.with_name(f"{path.name}.{times + 1}")))
+        return moved
+
+    def _folder(self, iteration: int, phase: str) -> Path:
+        return self._root / f"iteration={iteration}" / f"phase={phase}"
+
+    def _files(
+        self, iteration: int | None = None, phase: str | None = None, step: int | None = None
+    ) -> list[Path]:
+        """Return the paths of a place, sorted; no temporary and no superseded ones."""
+        if not self._run_dir.is_dir():
+            raise StoreError(f"{self._run_dir} is not a directory; name the folder of a run.")
+        names = f"iteration={'*' if iteration is None else iteration}/phase={phase or '*'}"
+        found = sorted(self._root.glob(f"{names}/*.parquet"))
+        return [path for path in found if step is None or _step(path) == step]
+
+    def _checked(
+        self, iteration: int | None = None, phase: str | None = None, step: int | None = None
+    ) -> list[Path]:
+        """Return `_files` after checking the footer of each that is new or changed."""
+        files = self._files(iteration, phase, step)
+        for path in files:
+            key = _identity(path)
+            if key not in self._num_rows:
+                self._num_rows[key] = read_checked(path, SCHEMA, VERSION_KEY).num_rows
+        return files
+
+    def _find_damage(self, files: Sequence[Path]) -> None:
+        """Raise StoreError for the first file whose pages do not match their checksums."""
+        for path in files:
+            read_whole(path)
+
+
+def _step(path: Path) -> int:
+    """Return the step in a file's name, which the store gave it."""
+    found = re.match(r"step-(\d+)", path.name)
+    if found is None:
+        raise StoreError(f"{path} is not named as rloop names its files; move it elsewhere.")
+    return int(found.group(1))
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    status = os.stat(path)
+    return path, status.st_mtime_ns, status.st_size

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles_records import group_at, place_at
+from rloop.store.trajectories import TrajectoryStore
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> TrajectoryStore:
+    store = TrajectoryStore(tmp_path_factory.mktemp("run"))
+    for iteration, step in ((1, 1), (1, 2), (2, 1)):
+        place = place_at(step, iteration=iteration)
+        texts = [(f"{iteration}.{step}.{member}", member == 1) for member in range(3)]
+        store.append(place, [group_at(place, "p/0", texts)])
+    place = place_at(0, iteration=1, phase="evaluate", policy="base")
+    store.append(place, [group_at(place, "held-out/0")], part="base-sums")
+    return store
+
+
+def test_the_pool_holds_what_explorations_sampled_and_no_evaluation(store):
+    pool = store.pool([1])
+    assert pool.columns["problem_id"].to_pylist() == ["p/0"] * 6
+    assert pool.columns["step"].to_pylist() == [1, 1, 1, 2, 2, 2]
+    assert store.pool([1, 2]).columns.num_rows == 9
+    assert store.pool([7]).columns.num_rows == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(rows=st.lists(st.integers(0, 8), max_size=12))
+def test_rows_come_in_the_order_asked_for(store, rows):
+    pool = store.pool([1, 2])
+    names = [f"{i}.{s}.{m}" for i, s in ((1, 1), (1, 2), (2, 1)) for m in range(3)]
+    found = pool.take(np.asarray(rows, np.int64), ["completion_text", "member"])
+    assert found["completion_text"].to_pylist() == [names[row] for row in rows]
+    assert found["member"].to_pylist() == [row % 3 for row in rows]
