@@ -1,8 +1,9 @@
 """The seam: all that the loop asks of whatever runs the model.
 
 Policies cross it as directories, trajectories as records; nothing with a gradient does. The two
-learning phases are generators: the loop pulls a step, stores it, looks at it, and may sample from the
-policy in training, save its state, or stop pulling. One suite in `tests/contract` runs over every engine.
+learning phases are generators: the loop pulls a step, stores it, looks at it, and may sample from
+the policy in training, save its state, or stop pulling. One suite in `tests/contract` runs over
+every engine.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,12 +36,16 @@ class ExploreStep:
     step: int
     groups: tuple[Group, ...]
     metrics: Mapping[str, float]
-    """Keys without the phase: `reward_mean`, `grad_norm`, `sampled_tokens_count`, `sample_s`, ..."""
+    """Keys without the phase: `reward_mean`, `grad_norm`, `sampled_tokens_count`, `sample_s`,
+    ...
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneStep:
-    """One supervised update. Example: FinetuneStep(step=3, num_steps=40, metrics={"loss_mean": 0.7})."""
+    """One supervised update. Example: FinetuneStep(step=3, num_steps=40, metrics={"loss_mean":
+    0.7}).
+    """
 
     step: int
     num_steps: int
@@ -49,7 +54,9 @@ class FinetuneStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptReport:
-    """Problems that fit, and those whose prompt is longer than allowed, with the length that broke it."""
+    """Problems that fit, and those whose prompt is longer than allowed, with the length that
+    broke it.
+    """
 
     kept: tuple[Problem, ...]
     too_long: tuple[tuple[Problem, int], ...]
@@ -82,8 +89,8 @@ class Engine(Protocol):
     ) -> Iterator[ExploreStep]:
         """Do RL from `start` with a fresh optimizer, yielding each step.
 
-        `problem_weights` (from `explore.focus: hard`) draws problems in proportion; None shuffles them
-        all in epochs. `resume_from` continues after the step whose state was saved there.
+        `problem_weights` (from `explore.focus: hard`) draws problems in proportion; None shuffles
+        them all in epochs. `resume_from` continues after the step whose state was saved there.
         """
         ...
 

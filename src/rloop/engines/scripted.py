@@ -1,7 +1,7 @@
 """An engine without a model: a function writes the completions. For tests of the loop and of tools.
 
-Its policies are directories that hold a counter of updates, so that start, explored and next policy can be
-told apart; its tokens are bytes.
+Its policies are directories that hold a counter of updates, so that start, explored and next
+policy can be told apart; its tokens are bytes.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The evaluation phase: sample held-out problems, keep every trajectory, state the metrics with intervals."""
+"""The evaluation phase: sample held-out problems, keep every trajectory, state the metrics with
+intervals.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,36 +31,47 @@ class Measurement:
     """`TASK/avg@n`, `TASK/pass@k`, each with `_low` and `_high`, and against the base `_diff`."""
 
 
-def evaluate(
-    engine: Engine,
-    policy: PolicyRef | Literal["live"],
-    tasks: Mapping[str, Sequence[Problem]],
-    place: Place,
-    config: EvaluateConfig,
-    *,
-    store: TrajectoryStore,
-    base_counts: Mapping[str, Counts] | None = None,
-    on_group: Callable[[Group], None] = lambda _: None,
-) -> Measurement:
-    """Measure a policy on every held-out task; `place.policy` names it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluator:
+    """Measures policies on the same held-out tasks in the same way."""
 
-    Each task's trajectories are one file of the store, written when the task is through. With
-    `base_counts` (the base policy's counts) differences are paired on the same problems.
-    """
-    counts: dict[str, Counts] = {}
-    metrics: dict[str, float] = {}
-    for task, problems in tasks.items():
-        groups = []
-        for group in engine.sample(policy, problems, config.samples, place):
-            groups.append(group)
-            on_group(group)
-        groups.sort(key=lambda group: group.problem.problem_id)
-        store.append(place, groups, part=f"{place.policy}-{task}")
-        counts[task] = {group.problem.problem_id: group.num_correct for group in groups}
-        base = (base_counts or {}).get(task)
-        stats = task_metrics(counts[task], config, seed=place.seed, base=base)
-        metrics |= {f"{task}/{key}": value for key, value in (stats | _health(groups)).items()}
-    return Measurement(counts=counts, metrics=metrics)
+    engine: Engine
+    tasks: Mapping[str, Sequence[Problem]]
+    config: EvaluateConfig
+    store: TrajectoryStore
+
+    @property
+    def num_problems(self) -> int:
+        """Held-out problems of all tasks."""
+        return sum(map(len, self.tasks.values()))
+
+    def evaluate(
+        self,
+        policy: PolicyRef | Literal["live"],
+        place: Place,
+        *,
+        base_counts: Mapping[str, Counts] | None = None,
+        on_group: Callable[[Group], None] = lambda _: None,
+    ) -> Measurement:
+        """Measure a policy on every task; `place.policy` names it.
+
+        Each task's trajectories are one file of the store, written when the task is through. With
+        `base_counts` (the base policy's) differences are paired on the same problems.
+        """
+        counts: dict[str, Counts] = {}
+        metrics: dict[str, float] = {}
+        for task, problems in self.tasks.items():
+            groups = []
+            for group in self.engine.sample(policy, problems, self.config.samples, place):
+                groups.append(group)
+                on_group(group)
+            groups.sort(key=lambda group: group.problem.problem_id)
+            self.store.append(place, groups, part=f"{place.policy}-{task}")
+            counts[task] = {group.problem.problem_id: group.num_correct for group in groups}
+            base = (base_counts or {}).get(task)
+            stats = task_metrics(counts[task], self.config, seed=place.seed, base=base)
+            metrics |= {f"{task}/{key}": value for key, value in (stats | _health(groups)).items()}
+        return Measurement(counts=counts, metrics=metrics)
 
 
 def task_metrics(

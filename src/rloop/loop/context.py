@@ -1,18 +1,21 @@
 """What every phase of a run works with."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine
+from rloop.evaluation.phase import Evaluator
 from rloop.loop.interrupt import Interrupt
+from rloop.loop.problems import RunProblems
 from rloop.loop.state import Manifest
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import PhaseName, Place, PolicyRef, Problem
+from rloop.types import PhaseName, Place, PolicyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +25,8 @@ class Context:
     recipe: Recipe
     run_dir: Path
     engine: Engine
-    train_problems: tuple[Problem, ...]
-    evaluate_problems: Mapping[str, tuple[Problem, ...]]
-    coldstart_problems: tuple[Problem, ...]
+    base: PolicyRef
+    problems: RunProblems
     store: TrajectoryStore
     log: RunLog
     console: Console
@@ -60,13 +62,32 @@ class Context:
         self.manifest.save_point(point)
         return point
 
+    def evaluator(self) -> Evaluator:
+        """Return what measures this run's policies."""
+        return Evaluator(
+            engine=self.engine,
+            tasks=self.problems.evaluate,
+            config=self.recipe.evaluate,
+            store=self.store,
+        )
+
+    @contextmanager
+    def counting_bar(self, place: Place, total: int, unit: str) -> Iterator[Callable[[], None]]:
+        """Show a bar; yields a function that advances it by one and honours Ctrl-C."""
+        with self.console.phase(place.iteration, place.phase, total, unit) as bar:
+            done = 0
+
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                bar.advance(done)
+                self.interrupt.check()
+
+            yield advance
+
     def policy_dir(self, name: str) -> Path:
         """Return where the run keeps the policy of that name."""
         return self.run_dir / "policies" / name
-
-    def stepped(self, place: Place, step: int) -> Place:
-        """Return the place at a step."""
-        return replace(place, step=step)
 
 
 def policy_result(policy: PolicyRef, **facts: object) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The exploration phase: pull RL steps from the engine, keep every trajectory, watch, evaluate, save points."""
+"""The exploration phase: pull RL steps from the engine, keep every trajectory, watch, evaluate,
+save points.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -6,15 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 from rloop.engines.base import LIVE, ExploreStep
-from rloop.evaluation.phase import Counts, evaluate
+from rloop.evaluation.phase import Counts
 from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
 from rloop.loop.watch import Watch
-from rloop.types import Place, PolicyRef
+from rloop.types import PolicyRef
 
 
 class Exploration:
-    """RL from one start policy; its product is the trajectories of every step, not its last weights."""
+    """RL from one start policy; its product is the trajectories of every step, not its last
+    weights.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class Exploration:
         step, reason = int(point["step"]), None
         steps = context.engine.explore(
             self._start,
-            context.train_problems,
+            context.problems.train,
             self._place,
             num_steps=recipe.explore.steps,
             problem_weights=weights,
@@ -101,31 +105,16 @@ class Exploration:
     def _evaluate(self, step: int) -> float:
         """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
-        config = context.recipe.evaluate
-        place: Place = replace(self._place, phase="evaluate", step=step)
-        num_problems = sum(map(len, context.evaluate_problems.values()))
-        done = 0
-        with context.console.phase(place.iteration, "evaluate", num_problems, "problem") as bar:
-
-            def on_group(_: object) -> None:
-                nonlocal done
-                done += 1
-                bar.advance(done)
-                context.interrupt.check()
-
-            found = evaluate(
-                context.engine,
-                LIVE,
-                context.evaluate_problems,
-                place,
-                config,
-                store=context.store,
-                base_counts=self._base_counts,
-                on_group=on_group,
+        place = replace(self._place, phase="evaluate", step=step)
+        evaluator = context.evaluator()
+        with context.counting_bar(place, evaluator.num_problems, "problem") as advance:
+            found = evaluator.evaluate(
+                LIVE, place, base_counts=self._base_counts, on_group=lambda _: advance()
             )
         context.log.metrics(place, found.metrics)
         context.console.step(place, found.metrics)
-        values = [found.metrics[f"{task}/pass@{max(config.k)}"] for task in found.counts]
+        largest_k = max(context.recipe.evaluate.k)
+        values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
         self._last_pass_at_k = sum(values) / len(values)
         self._evaluated_step = step
         return self._last_pass_at_k

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 (a request, not an error)
+class Interrupted(Exception):
     """The user asked to stop and everything is saved."""
 
 

@@ -1,15 +1,17 @@
-"""The phases of a run: each returns what it produced, and does nothing when the manifest has it already."""
+"""The phases of a run: each returns what it produced, and does nothing when the manifest has it
+already.
+"""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun
-from rloop.evaluation.phase import Counts, counts_of, evaluate
+from rloop.evaluation.phase import Counts, counts_of
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
-from rloop.loop.select import focus_weights, select_expert_set
+from rloop.loop.select import focus_weights, select_and_write
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place, PolicyRef
 
@@ -23,18 +25,8 @@ class Phases:
         """Work in the context's run directory."""
         self._context = context
         self.recipe = context.recipe
+        self.base = context.base
         self._base_counts: Mapping[str, Counts] = {}
-
-    def prepare_base(self) -> PolicyRef:
-        """Return the recipe's base policy as a Hugging Face directory."""
-        context, key = self._context, "0/prepare"
-        found = context.manifest.result(key)
-        if found is not None:
-            return policy_from(found)
-        directory = context.policy_dir("base")
-        policy = context.engine.prepare(self.recipe.policy.path, directory, seed=self.recipe.seed)
-        context.manifest.complete(key, policy_result(policy))
-        return policy
 
     def evaluate(self, policy: PolicyRef, iteration: int) -> None:
         """Measure a policy on the held-out tasks, paired with the base policy of the loop.
@@ -46,17 +38,10 @@ class Phases:
         place = context.place(iteration, "evaluate", policy=policy.name)
         if context.manifest.result(key) is None:
             context.begin(key)
-            total = sum(map(len, context.evaluate_problems.values()))
-            with self._bar(place, total, "problem") as advance:
-                found = evaluate(
-                    context.engine,
-                    policy,
-                    context.evaluate_problems,
-                    place,
-                    self.recipe.evaluate,
-                    store=context.store,
-                    base_counts=self._base_counts,
-                    on_group=lambda _: advance(),
+            evaluator = context.evaluator()
+            with context.counting_bar(place, evaluator.num_problems, "problem") as advance:
+                found = evaluator.evaluate(
+                    policy, place, base_counts=self._base_counts, on_group=lambda _: advance()
                 )
             context.log.metrics(place, found.metrics)
             context.console.step(place, found.metrics)
@@ -72,7 +57,7 @@ class Phases:
 
         def examples() -> Sequence[Example]:
             return context.engine.examples_from_solutions(
-                policy, context.coldstart_problems, config.solution_template
+                policy, context.problems.coldstart, config.solution_template
             )
 
         return self._tune(policy, examples, place)
@@ -80,8 +65,8 @@ class Phases:
     def explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
         """Do RL from the policy; every trajectory goes to the store.
 
-        The returned policy's directory exists when something needs it: no fine-tuning follows, it starts
-        from the explored policy, or `keep_explored` is on.
+        The returned policy's directory exists when something needs it: no fine-tuning follows, it
+        starts from the explored policy, or `keep_explored` is on.
         """
         context = self._context
         found = context.manifest.result(f"{iteration}/explore")
@@ -91,7 +76,7 @@ class Phases:
         keep = finetune is None or finetune.init == "explored" or self.recipe.keep_explored
         weights = None
         if self.recipe.explore.focus == "hard" and iteration > 1:
-            weights = focus_weights(context.store, context.train_problems, before=iteration)
+            weights = focus_weights(context.store, context.problems.train, before=iteration)
         exploration = Exploration(
             context, policy, iteration, base_counts=self._base_counts, keep_policy=keep
         )
@@ -105,11 +90,13 @@ class Phases:
             return int(found["kept_count"])
         context.begin(key)
         place = context.place(iteration, "select")
-        counts = select_expert_set(context.store, context.run_dir, self.recipe, iteration)
+        counts = select_and_write(context.store, context.run_dir, self.recipe, iteration)
         context.log.metrics(place, counts)
         context.console.say(
-            "select: {pool_count} trajectories -> {successes_count} successes -> {hard_count} on hard "
-            "problems -> {deduplicated_count} different -> {kept_count} kept".format_map(counts)
+            "select: {pool_count} trajectories -> {successes_count} successes -> {hard_count} "
+            "on hard problems -> {deduplicated_count} different -> {kept_count} kept".format_map(
+                counts
+            )
         )
         if not counts["kept_count"]:
             raise DegenerateRun(_nothing_selected(counts, self.recipe.expert))
@@ -158,29 +145,15 @@ class Phases:
         context.manifest.complete(key, policy_result(policy))
         return policy
 
-    @contextmanager
-    def _bar(self, place: Place, total: int, unit: str) -> Iterator[Callable[[], None]]:
-        """Show a bar; yields a function that advances it by one and honours Ctrl-C."""
-        with self._context.console.phase(place.iteration, place.phase, total, unit) as bar:
-            done = 0
 
-            def advance() -> None:
-                nonlocal done
-                done += 1
-                bar.advance(done)
-                self._context.interrupt.check()
-
-            yield advance
-
-
-def _nothing_selected(counts: Mapping[str, float], config: ExpertConfig) -> str:
+def _nothing_selected(counts: Mapping[str, int], config: ExpertConfig | None) -> str:
     start = f"Nothing was selected: of {counts['pool_count']} trajectories "
     if not counts["successes_count"]:
         return (
-            f"{start}none was a success ({counts['truncated_count']} were cut at the length limit). "
-            "Choose easier problems, longer completions, or teach the format first (coldstart)."
+            f"{start}none was a success ({counts['truncated_count']} were cut at the length "
+            "limit). Choose easier problems, longer completions, or teach the format first (coldstart)."
         )
     return (
-        f"{start}{counts['successes_count']} were successes, all on problems solved more often than "
-        f"expert.max_success_rate={config.max_success_rate}. Raise it, or choose harder problems."
+        f"{start}{counts['successes_count']} were successes, all on problems solved more often "
+        f"than expert.max_success_rate={config and config.max_success_rate}. Raise it, or choose harder problems."
     )

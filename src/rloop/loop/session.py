@@ -1,50 +1,50 @@
-"""A run as a process: a fresh or resumed run directory, its tools built, used and closed, its exit code."""
+"""A run as a process: a fresh or resumed directory, its tools built, used and closed, its exit
+code.
+"""
 
 import json
-import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
-from rloop.errors import ConfigError, DegenerateRun, EngineUnavailable, StoreError
-from rloop.loop.context import Context
+from rloop.errors import ConfigError, DegenerateRun, StoreError
+from rloop.loop.context import Context, policy_from, policy_result
+from rloop.loop.environment import environment
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.phases import Phases
+from rloop.loop.problems import RunProblems, load_problems
 from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock, write_whole
+from rloop.loop.summary import final_rows
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
-from rloop.recipe import load_recipe, resolved_json
+from rloop.recipe import resolved_json
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
-from rloop.tasks.tasks import Tasks, load_tasks
-from rloop.types import stable_hash
+from rloop.types import PolicyRef
 
-PACKAGES = ("rloop-rl", "torch", "transformers", "safetensors", "tokenizers", "math-verify")
-PACKAGES += ("reasoning-gym", "pyarrow", "duckdb", "numpy")
+EngineBuilder = Callable[[Recipe, Verify], Engine]
+"""Builds the engine that a recipe names; given by the caller, for the loop knows the seam only."""
 
 
-def start(recipe_path: Path, recipe: Recipe, run_dir: Path) -> int:
-    """Begin a run in an empty or new directory; return its exit code."""
+def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: EngineBuilder) -> int:
+    """Begin a run in a new or empty directory; return its exit code."""
     if run_dir.exists() and any(run_dir.iterdir()):
         raise ConfigError(
-            f"{run_dir} is not empty. Continue it with `rloop resume {run_dir}`, or choose another --out."
+            f"{run_dir} is not empty. Continue it with `rloop resume {run_dir}`, or choose another "
+            "--out."
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(run_dir / "config.json", resolved_json(recipe))
     shutil.copyfile(recipe_path, run_dir / "recipe.yaml")
-    write_whole(run_dir / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    return _work(recipe, run_dir, Console())
+    write_whole(run_dir / "config.json", resolved_json(recipe))
+    write_whole(run_dir / "environment.json", json.dumps(environment(recipe_path), indent=2) + "\n")
+    return work(recipe, run_dir, build_engine, Console())
 
 
-def resume(run_dir: Path) -> int:
+def resume(run_dir: Path, build_engine: EngineBuilder) -> int:
     """Continue an interrupted run from its last saved point; return its exit code."""
     config = run_dir / "config.json"
     if not config.exists():
@@ -53,26 +53,89 @@ def resume(run_dir: Path) -> int:
     console = Console()
     manifest = Manifest(run_dir)
     console.say(f"Skipping what is complete: {', '.join(manifest.completed()) or 'nothing'}.")
-    point = manifest.in_progress
-    if point is not None:
+    if manifest.in_progress is not None:
+        point = manifest.in_progress
         console.say(f"Continuing {point['key']} after step {point['step']}.")
-    return _work(recipe, run_dir, console)
+    return work(recipe, run_dir, build_engine, console)
 
 
-def _work(recipe: Recipe, run_dir: Path, console: Console) -> int:
-    with ExitStack() as stack:
-        lock = RunLock(run_dir)
-        stack.callback(lock.release)
-        interrupt = Interrupt(console.say)
-        stack.callback(interrupt.restore)
-        try:
-            with _context(recipe, run_dir, console, interrupt) as context:
-                run_loop(Phases(context))
-        except (Interrupted, KeyboardInterrupt):
-            console.say(f"Interrupted; all is saved. Continue with `rloop resume {run_dir}`.")
-            return 130
-        except DegenerateRun as error:
-            console.warn(str(error))
-            console.say(f"Everything is kept in {run_dir}.")
-            return 1
+def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
+    """Run every phase that is not complete; return 0, 1 (degenerate) or 130 (interrupted)."""
+    interrupt = Interrupt(console.say)
+    try:
+        with open_run(recipe, run_dir, build_engine, console, interrupt) as context:
+            run_loop(Phases(context))
+    except (Interrupted, KeyboardInterrupt):
+        console.say(f"Interrupted; what was done is saved. Continue: rloop resume {run_dir}")
+        return 130
+    except DegenerateRun as error:
+        console.warn(f"{error} Everything so far is kept in {run_dir}.")
+        return 1
+    finally:
+        interrupt.restore()
+    console.final_table(final_rows(run_dir))
     return 0
+
+
+@contextmanager
+def open_run(
+    recipe: Recipe,
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    console: Console,
+    interrupt: Interrupt,
+) -> Iterator[Context]:
+    """Lock the directory, build the tools, yield them as a context, close them whatever happens."""
+    with ExitStack() as stack:
+        stack.callback(RunLock(run_dir).release)
+        pool = stack.enter_context(
+            VerifierPool(recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s)
+        )
+        problems = load_problems(recipe, pool)
+        run_log = RunLog(run_dir, recipe.sinks)
+        stack.callback(run_log.close)
+        engine = build_engine(recipe, pool)
+        stack.callback(engine.close)
+        manifest = Manifest(run_dir)
+        base = prepare_base(recipe, run_dir, engine, manifest)
+        problems = problems.fitting(lambda these: engine.fit_prompts(base, these))
+        check_same_problems(manifest, problems)
+        for note in problems.notes:
+            console.say(note)
+        yield Context(
+            recipe=recipe,
+            run_dir=run_dir,
+            engine=engine,
+            base=base,
+            problems=problems,
+            store=TrajectoryStore(run_dir),
+            log=run_log,
+            console=console,
+            manifest=manifest,
+            interrupt=interrupt,
+        )
+
+
+def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manifest) -> PolicyRef:
+    """Return the recipe's base policy as a Hugging Face directory, prepared once."""
+    found = manifest.result("0/prepare")
+    if found is not None:
+        return policy_from(found)
+    directory = run_dir / "policies" / "base"
+    policy = engine.prepare(recipe.policy.path, directory, seed=recipe.seed)
+    manifest.complete("0/prepare", policy_result(policy))
+    return policy
+
+
+def check_same_problems(manifest: Manifest, problems: RunProblems) -> None:
+    """Record the problems of a fresh run; refuse to resume one on others."""
+    found, digest = manifest.result("0/problems"), problems.digest()
+    if found is None:
+        counts = {"train": len(problems.train), "coldstart": len(problems.coldstart)}
+        counts |= {name: len(those) for name, those in problems.evaluate.items()}
+        manifest.complete("0/problems", {"digest": digest, "counts": counts})
+    elif found["digest"] != digest:
+        raise StoreError(
+            f"The problems differ from those the run began with ({found['counts']}). Give it the "
+            "files it had then (tasks.data_dir, RLOOP_DATA), or begin a new run."
+        )

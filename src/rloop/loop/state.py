@@ -1,7 +1,7 @@
 """The manifest: which phases are complete and what each produced, replaced atomically.
 
-A phase is done when its key (`2/finetune`) stands here with its result; a run that is resumed asks here first
-and redoes nothing. Beside it a lock keeps a second process out of the run directory.
+A phase is done when its key (`2/finetune`) stands here with its result; a run that is resumed asks
+here first and redoes nothing. Beside it a lock keeps a second process out of the run directory.
 """
 
 import errno
@@ -71,7 +71,8 @@ def write_whole(path: Path, text: str) -> None:
         if error.errno != errno.ENOSPC:
             raise
         raise StoreError(
-            f"The disk is full: {path} could not be written. Free space, then `rloop resume {path.parent}`."
+            f"The disk is full: {path} could not be written. Free space, then "
+            f"`rloop resume {path.parent}`."
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""Watching an exploration: when it must stop because nothing can be learned, and when it may stop early."""
+"""Watching an exploration: when it must stop because nothing can be learned, and when it may stop
+early.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,8 +32,9 @@ class Watch:
         if self._count("truncated", all(t.completion.is_truncated for t in trajectories)) >= limit:
             raise DegenerateRun(
                 f"All {len(trajectories)} completions of the step were cut at "
-                f"{self._explore.sampling.max_completion_tokens} tokens, as in {limit} steps in a row. "
-                "Raise explore.sampling.max_completion_tokens or teach the policy to stop (coldstart)."
+                f"{self._explore.sampling.max_completion_tokens} tokens, as in {limit} steps in a "
+                "row. Raise explore.sampling.max_completion_tokens, or teach the policy to stop "
+                "(coldstart)."
             )
         learns = self._explore.optimizer.learning_rate > 0
         is_dead = learns and not metrics.get("groups_signal_frac", 0.0)
@@ -39,8 +42,8 @@ class Watch:
             num_right = sum(g.num_correct == len(g.trajectories) for g in groups)
             num_wrong = sum(g.num_correct == 0 for g in groups)
             raise DegenerateRun(
-                f"No group had a signal for {limit} steps in a row: of the last {len(groups)} groups "
-                f"{num_right} were all correct and {num_wrong} all wrong. Choose "
+                f"No group had a signal for {limit} steps in a row: of the last {len(groups)} "
+                f"groups {num_right} were all correct and {num_wrong} all wrong. Choose "
                 f"{'harder' if num_right > num_wrong else 'easier'} problems or a larger "
                 "explore.group_size."
             )

@@ -1,11 +1,13 @@
 """One attention function for prefill, decoding and learning, registered with transformers.
 
-Shape letters: B rows, H query heads, G key-value heads, T query positions, S cached positions, K head width.
+Shape letters: B rows, H query heads, G key-value heads, T query positions, S cached positions, K
+head width.
 
-Without a mask, attention is causal; sequences are padded on the right, so no real token can see a pad.
-With a mask (decoding, T = 1), the query heads that share a key-value head stand in the query-position
-axis, so that grouped-query attention reads the cache once and never repeats it. transformers builds no
-mask for an attention function it does not know, hence windows and chunks must be refused at load.
+Without a mask, attention is causal; sequences are padded on the right, so no real token can see a
+pad. With a mask (decoding, T = 1), the query heads that share a key-value head stand in the
+query-position axis, so that grouped-query attention reads the cache once and never repeats it.
+transformers builds no mask for an attention function it does not know, hence windows and chunks
+must be refused at load.
 """
 
 import torch
@@ -27,7 +29,9 @@ def grouped_attention(
     scaling: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend; query [B, H, T, K], key and value [B, G, S, K], mask [B, 1, 1, S] or None -> [B, T, H, K]."""
+    """Attend; query [B, H, T, K], key and value [B, G, S, K], mask [B, 1, 1, S] or None -> [B, T,
+    H, K].
+    """
     num_rows, num_heads, num_positions, head_width = query.shape
     num_kv_heads = key.shape[1]
     if attention_mask is None:
@@ -61,8 +65,8 @@ def refuse_windows(config: PretrainedConfig, max_length: int) -> None:
     window = getattr(text, "sliding_window", None)
     if kinds - {"full_attention", "sliding_attention"}:
         raise EngineError(
-            f"The native engine runs decoder-only models with full attention; this {text.model_type} "
-            f"model has {sorted(kinds)} layers. Choose a Llama-, Qwen- or Mistral-like model."
+            "The native engine runs decoder-only models with full attention; this "
+            f"{text.model_type} model has {sorted(kinds)} layers. Choose a Llama-, Qwen- or Mistral-like model."
         )
     windowed = "sliding_attention" in kinds or (
         window is not None and getattr(text, "layer_types", None) is None
@@ -70,5 +74,5 @@ def refuse_windows(config: PretrainedConfig, max_length: int) -> None:
     if windowed and window is not None and window < max_length:
         raise EngineError(
             f"This {text.model_type} model attends over a sliding window of {window} tokens, and "
-            f"prompt.max_tokens + max_completion_tokens = {max_length} is longer. Lower one of the two."
+            f"prompt.max_tokens + max_completion_tokens = {max_length} is longer. Lower either."
         )

@@ -1,7 +1,8 @@
 """The key-value cache: rows of different lengths in preallocated tensors.
 
-Shape letters: R rows, G key-value heads, C capacity in positions, K head width. Row r holds positions
-0 .. length_r - 1; what lies behind is masked by the reader and must stay finite, hence zeros.
+Shape letters: R rows, G key-value heads, C capacity in positions, K head width. Row r holds
+positions 0 .. length_r - 1; what lies behind is masked by the reader and must stay finite, hence
+zeros.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,9 @@ class RowCache(Cache):
             target[index, :, :length] = source
 
     def begin_step(self, positions_R: torch.Tensor, reach: int) -> None:
-        """Say where the next token of each row goes, and how far the longest row reaches with it."""
+        """Say where the next token of each row goes, and how far the longest row reaches with
+        it.
+        """
         self._positions = positions_R
         self._rows = torch.arange(len(positions_R), device=positions_R.device)
         self._reach = reach

@@ -241,7 +241,9 @@ class NativeEngine:
         def fill(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
             if model is None:
                 return list(sequences)
-            found = sequence_logprobs(model, sequences, temperature=temperature, microbatch_tokens=budget)
+            found = sequence_logprobs(
+                model, sequences, temperature=temperature, microbatch_tokens=budget
+            )
             pairs = zip(sequences, found, strict=True)
             return [replace(s, reference_logprobs=logprobs) for s, logprobs in pairs]
 

@@ -1,4 +1,6 @@
-"""Prompts: a problem's text through the chat template or the recipe's own, as text and token ids."""
+"""Prompts: a problem's text through the chat template or the recipe's own, as text and token
+ids.
+"""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Reinforcement learning, one step at a time: roll out, refill groups without a signal, update.
 
-The order of DAPO (arXiv 2503.14476): dynamic sampling, group advantages, clipped token-mean updates.
+The order of DAPO (arXiv 2503.14476): dynamic sampling, group advantages, clipped token-mean
+updates.
 """
 
 import time
@@ -21,7 +22,9 @@ Reference = Callable[[Sequence[TrainingSequence]], list[TrainingSequence]]
 
 
 class Reinforcer:
-    """RL from one start policy; its state is the learner's, the order's and the last step's number."""
+    """RL from one start policy; its state is the learner's, the order's and the last step's
+    number.
+    """
 
     def __init__(
         self,
@@ -144,7 +147,8 @@ class Reinforcer:
 
 
 def mean_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the metrics of a step's updates as one: maxima of `_max`, sums of `_count`, else means.
+    """Return the metrics of a step's updates as one: maxima of `_max`, sums of `_count`, else
+    means.
 
     The sampler-learner gap is the first update's, before the step's own learning moves the policy.
     """

@@ -1,7 +1,8 @@
 """The sampler: prompts in, completions with their log-probabilities out, by continuous batching.
 
-A prompt is prefilled once for all its completions. Rows that finish are refilled from the queue, or the batch
-shrinks. The sampler knows token ids and random streams; it knows no problem, verdict or reward.
+A prompt is prefilled once for all its completions. Rows that finish are refilled from the queue,
+or the batch shrinks. The sampler knows token ids and random streams; it knows no problem, verdict
+or reward.
 """
 
 from collections import deque
@@ -153,7 +154,9 @@ class Batch:
         return self._append(entering, logits)
 
     def _prefill(self, prompts: Sequence[Prompt]) -> None:
-        """Run the new prompts through the model, longest first, a bounded number of tokens a pass."""
+        """Run the new prompts through the model, longest first, a bounded number of tokens a
+        pass.
+        """
         wanted = {p.ids for p in prompts if p.ids not in self._prefilled}
         todo = sorted(wanted, key=lambda ids: (len(ids), ids))
         while todo:

@@ -16,7 +16,9 @@ from rloop.types import Example, Place, Problem, stable_hash
 def tune(
     learner: Learner, examples: Sequence[Example], place: Place, *, epochs: int, batch_size: int
 ) -> Iterator[FinetuneStep]:
-    """Yield each update of `epochs` passes; the order of an epoch depends on the place's seed alone."""
+    """Yield each update of `epochs` passes; the order of an epoch depends on the place's seed
+    alone.
+    """
     sequences = [
         TrainingSequence(
             prompt_ids=example.prompt_ids,

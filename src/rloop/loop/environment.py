@@ -1,0 +1,55 @@
+"""What a run ran on: versions, hardware, and the commit of the recipe's repository."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "rloop-rl",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "math-verify",
+    "reasoning-gym",
+    "pyarrow",
+    "duckdb",
+    "numpy",
+)
+
+
+def environment(recipe_path: Path) -> dict[str, object]:
+    """Return what is written to `environment.json`."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(recipe_path.resolve().parent),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit(folder: Path) -> str | None:
+    """Return the commit that the recipe's folder is at, with `-dirty` when files differ."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

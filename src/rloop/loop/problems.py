@@ -1,0 +1,84 @@
+"""The problems of a run: loaded, judged against their own references, and parted by what fits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from rloop.config import Recipe
+from rloop.engines.base import PromptReport
+from rloop.errors import TaskError
+from rloop.tasks.collection import load_tasks
+from rloop.tasks.pool import VerifierPool
+from rloop.tasks.references import check_references
+from rloop.tasks.sources import load_task
+from rloop.types import Problem, stable_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunProblems:
+    """What a run explores, is measured on, and cold-starts from, with the counts on the way."""
+
+    train: tuple[Problem, ...]
+    evaluate: Mapping[str, tuple[Problem, ...]]
+    coldstart: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Return a hash of every problem, so that a resumed run can tell that they are the same."""
+        held_out = chain.from_iterable(self.evaluate.values())
+        parts = [
+            f"{p.problem_id}\x1e{p.question}\x1e{p.answer}"
+            for p in chain(self.train, held_out, self.coldstart)
+        ]
+        return f"{stable_hash(*parts):016x}"
+
+    def fitting(self, fit: Callable[[Sequence[Problem]], PromptReport]) -> "RunProblems":
+        """Return the problems whose prompts fit; the others are counted in the notes."""
+        notes = list(self.notes)
+
+        def part(name: str, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+            report = fit(problems)
+            if report.too_long:
+                problem, length = report.too_long[0]
+                notes.append(
+                    f"{len(report.too_long)} problems of {name} left out: longer than "
+                    f"prompt.max_tokens, such as {problem.problem_id} with {length} tokens"
+                )
+            if problems and not report.kept:
+                raise TaskError(
+                    f"No problem of {name} is left: all {len(problems)} prompts are longer than "
+                    "prompt.max_tokens. Raise it."
+                )
+            return report.kept
+
+        return RunProblems(
+            train=part("tasks.train", self.train),
+            evaluate={name: part(name, problems) for name, problems in self.evaluate.items()},
+            coldstart=part("coldstart.task", self.coldstart),
+            notes=tuple(notes),
+        )
+
+
+def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
+    """Load every task of the recipe and judge the reference answers."""
+    tasks = load_tasks(recipe.tasks)
+    notes = tasks.summary()
+    held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
+    report = check_references([*tasks.train, *held_out], pool, policy=recipe.tasks.bad_references)
+    notes.append(report.summary())
+    kept = {problem.problem_id for problem in report.kept}
+    coldstart: tuple[Problem, ...] = ()
+    if recipe.coldstart is not None:
+        loaded = load_task(recipe.coldstart.task, data_dir=recipe.tasks.data_dir)
+        shared = {p.problem_id for p in held_out}
+        coldstart = tuple(p for p in loaded.problems if p.problem_id not in shared)
+        notes.append(f"cold start: {len(coldstart)} problems of {loaded.name}")
+    return RunProblems(
+        train=tuple(p for p in tasks.train if p.problem_id in kept),
+        evaluate={
+            name: tuple(p for p in problems if p.problem_id in kept)
+            for name, problems in tasks.evaluate.items()
+        },
+        coldstart=coldstart,
+        notes=tuple(notes),
+    )
