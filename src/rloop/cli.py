@@ -60,9 +60,11 @@ def run(
     from rloop.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
+    from rloop.engines.registry import build_engine
     from rloop.loop.session import start
 
-    raise typer.Exit(start(recipe_path, recipe, out or Path("runs") / recipe.name))
+    run_dir = out or Path("runs") / recipe.name
+    raise typer.Exit(start(recipe_path, recipe, run_dir, build_engine))
 
 
 @app.command()
@@ -71,9 +73,10 @@ def resume(run_dir: RunArgument) -> None:
 
     Example: rloop resume runs/demo
     """
+    from rloop.engines.registry import build_engine
     from rloop.loop.session import resume as resume_run
 
-    raise typer.Exit(resume_run(run_dir))
+    raise typer.Exit(resume_run(run_dir, build_engine))
 
 
 @app.command()
@@ -137,9 +140,10 @@ def evaluate(
     }
     values = [f"{key}={value}" for key, value in given.items() if value]
     recipe = evaluation_recipe(recipe_path, [*values, *(overrides or ())])
+    from rloop.engines.registry import build_engine
     from rloop.loop.standalone import evaluate_policy
 
-    _show(evaluate_policy(recipe), as_json=as_json)
+    _show(evaluate_policy(recipe, Path("runs"), build_engine), as_json=as_json)
 
 
 @app.command()

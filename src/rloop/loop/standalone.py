@@ -1,22 +1,20 @@
-"""Evaluation outside a run: one policy on held-out tasks, with the sampler, template and verifier
-of runs.
+"""Evaluation outside a run: the sampler, template and verifier of runs, on any policy.
 
 Writes a small run directory: `config.json`, `trajectories/`, `metrics.json`.
 """
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
 
 from rloop.config import Recipe
-from rloop.engines.base import Engine
-from rloop.engines.open import open_engine
-from rloop.errors import TaskError
-from rloop.evaluation.phase import Measurement, evaluate
+from rloop.engines.base import Engine, Verify
+from rloop.evaluation.phase import Evaluator
+from rloop.loop.problems import RunProblems
 from rloop.loop.state import write_whole
 from rloop.observe.console import Console
 from rloop.recipe import resolved_json
@@ -24,7 +22,7 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
 from rloop.tasks.sources import load_task
-from rloop.types import Place, PolicyRef, Problem
+from rloop.types import Place, PolicyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,23 +39,26 @@ class Score:
     high: float
 
 
-def evaluate_policy(recipe: Recipe, run_root: Path = Path("runs")) -> list[Score]:
+def evaluate_policy(
+    recipe: Recipe, run_root: Path, build_engine: Callable[[Recipe, Verify], Engine]
+) -> list[Score]:
     """Measure `policy.path` on `tasks.evaluate` and return avg@n and pass@k of each task.
 
     Everything is kept in a directory that did not exist, `RUN_ROOT/eval-POLICY` or with a number.
     """
-    folder = new_folder(run_root, f"eval-{Path(recipe.policy.path).name.replace(':', '-')}")
-    write_whole(folder / "config.json", resolved_json(recipe))
     tasks = recipe.tasks
     with (
         VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool,
-        closing(open_engine(recipe, pool)) as engine,
+        closing(build_engine(recipe, pool)) as engine,
     ):
         problems = _load(recipe, pool)
+        folder = new_folder(run_root, f"eval-{Path(recipe.policy.path).name.replace(':', '-')}")
+        write_whole(folder / "config.json", resolved_json(recipe))
         policy = engine.prepare(recipe.policy.path, folder / "policy", seed=recipe.seed)
-        fitting = {name: _fit(engine, policy, found) for name, found in problems.items()}
-        found = _measure(recipe, engine, policy, fitting, folder)
-    scores = list(scores_of(found))
+        problems = problems.fitting(lambda these: engine.fit_prompts(policy, these))
+        sys.stderr.writelines(f"{note}\n" for note in problems.notes)
+        metrics = _measure(recipe, engine, policy, problems, folder)
+    scores = list(scores_of(metrics))
     write_whole(folder / "metrics.json", json.dumps([asdict(s) for s in scores], indent=2) + "\n")
     sys.stderr.write(f"Every completion is in {folder}.\n")
     return scores
@@ -65,66 +66,43 @@ def evaluate_policy(recipe: Recipe, run_root: Path = Path("runs")) -> list[Score
 
 def new_folder(root: Path, name: str) -> Path:
     """Make and return `root/name`, or `root/name-2`, `-3`, ... whichever is free."""
-    for folder in chain([root / name], (root / f"{name}-{number}" for number in count(2))):
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("count() does not end")
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    folder = next(root / free for free in names if not (root / free).exists())
+    folder.mkdir(parents=True)
+    return folder
 
 
-def _load(recipe: Recipe, pool: VerifierPool) -> dict[str, tuple[Problem, ...]]:
-    """Return the held-out problems whose own references are judged correct, by task."""
-    found = {}
+def _load(recipe: Recipe, pool: VerifierPool) -> RunProblems:
+    """Return the held-out problems whose own references are judged correct."""
+    found, notes = {}, []
     for config in recipe.tasks.evaluate:
         task = load_task(config, data_dir=recipe.tasks.data_dir)
         report = check_references(task.problems, pool, policy=recipe.tasks.bad_references)
         found[task.name] = report.kept
-    return found
-
-
-def _fit(engine: Engine, policy: PolicyRef, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    report = engine.fit_prompts(policy, tuple(problems))
-    if report.too_long:
-        longest = max(length for _, length in report.too_long)
-        sys.stderr.write(
-            f"{len(report.too_long)} problems left out: their prompts have up to {longest} tokens, "
-            "more than prompt.max_tokens.\n"
-        )
-    if not report.kept:
-        raise TaskError("Every prompt is longer than prompt.max_tokens; raise it.")
-    return report.kept
+        notes += [task.summary(), report.summary()]
+    return RunProblems(train=(), evaluate=found, coldstart=(), notes=tuple(notes))
 
 
 def _measure(
-    recipe: Recipe,
-    engine: Engine,
-    policy: PolicyRef,
-    tasks: dict[str, tuple[Problem, ...]],
-    folder: Path,
-) -> Measurement:
+    recipe: Recipe, engine: Engine, policy: PolicyRef, problems: RunProblems, folder: Path
+) -> Mapping[str, float]:
     place = Place(
         run=recipe.name, seed=recipe.seed, iteration=0, phase="evaluate", policy=policy.name
     )
-    num_problems = sum(map(len, tasks.values()))
+    store = TrajectoryStore(folder)
+    evaluator = Evaluator(
+        engine=engine, tasks=problems.evaluate, config=recipe.evaluate, store=store
+    )
     finished = count(1)
-    with Console().phase(0, "evaluate", num_problems, "problem") as bar:
-        return evaluate(
-            engine,
-            policy,
-            tasks,
-            place,
-            recipe.evaluate,
-            store=TrajectoryStore(folder),
-            on_group=lambda _: bar.advance(next(finished)),
-        )
+    with Console().phase(0, "evaluate", evaluator.num_problems, "problem") as bar:
+        found = evaluator.evaluate(policy, place, on_group=lambda _: bar.advance(next(finished)))
+    return found.metrics
 
 
-def scores_of(found: Measurement) -> Iterable[Score]:
-    """Yield avg@n and pass@k of each task from the flat metrics."""
-    for key, value in found.metrics.items():
+def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
+    """Yield avg@n and pass@k of each task from the flat metrics of an evaluation."""
+    for key, value in metrics.items():
         task, _, metric = key.rpartition("/")
-        if "@" in metric and f"{key}_low" in found.metrics:
-            low, high = found.metrics[f"{key}_low"], found.metrics[f"{key}_high"]
+        if "@" in metric and f"{key}_low" in metrics:
+            low, high = metrics[f"{key}_low"], metrics[f"{key}_high"]
             yield Score(task=task, metric=metric, value=value, low=low, high=high)
