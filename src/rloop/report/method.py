@@ -64,10 +64,10 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Measured on", _task_names(tasks.get("evaluate", []))),
         ("Seed", config.get("seed")),
         ("Sampled in RL", _tokens(record)),
-        ("Device", _first(environment, "device")),
-        ("Commit", _first(environment, "commit")),
-        ("rloop", _first(environment, "rloop-rl", "rloop")),
-        ("torch", _first(environment, "torch")),
+        ("Device", _device(record)),
+        ("Commit", environment.get("git_commit")),
+        ("rloop", environment.get("packages.rloop-rl")),
+        ("torch", environment.get("packages.torch")),
     ]
     return [(name, str(value)) for name, value in known if value not in (None, "")]
 
@@ -119,16 +119,13 @@ def _task_names(tasks: list[Row]) -> str:
     return ", ".join(str(task.get("name") or task.get("source")) for task in tasks)
 
 
+def _device(record: RunRecord) -> str:
+    machine, cores = record.environment.get("machine"), record.environment.get("cores")
+    device = record.config.get("engine", {}).get("device", "")
+    return f"{device} ({machine}, {cores} cores)" if machine and cores else device
+
+
 def _tokens(record: RunRecord) -> str | None:
     sampled = [row.get("explore/sampled_tokens_count") for row in record.rows("explore")]
     known = [number for number in sampled if number is not None]
     return f"{count(sum(known))} tokens in {_count(len(sampled), 'step')}" if known else None
-
-
-def _first(flat: Mapping[str, str], *names: str) -> str | None:
-    """Return the value whose last name part ends in one of the names."""
-    for name in names:
-        for key, value in flat.items():
-            if key.rsplit(".", 1)[-1].endswith(name):
-                return value
-    return None

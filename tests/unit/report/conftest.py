@@ -46,6 +46,7 @@ CONFIG: dict[str, Any] = {
     "finetune": {"epochs": 2, "init": "iteration_start"},
     "evaluate": {"samples": 8, "k": [1, 8], "confidence": 0.95},
     "coldstart": None,
+    "engine": {"device": "cpu"},
 }
 
 POLICIES: tuple[tuple[int, PhaseName, str], ...] = (
@@ -68,12 +69,14 @@ def write_run(directory: Path, *, steps: int = 20, hostile: str = HOSTILE, seed:
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "recipe.yaml").write_text("name: demo\nseed: 7\niterations: 2\n")
     environment = {
+        "python": "3.11.2",
+        "machine": "x86_64",
+        "cores": 2,
         "packages": {"rloop-rl": "0.1.0", "torch": "2.13.0"},
-        "commit": "cdf72f9",
-        "device": "cpu, 2 threads",
+        "git_commit": "cdf72f9",
     }
     (directory / "environment.json").write_text(json.dumps(environment))
-    phases = {"0/prepare": {}, "0/evaluate/base": {}}
+    phases: dict[str, Any] = {"0/prepare": {}, "0/evaluate/base": {}}
     rows = [evaluation(0, "base", 0, 0.198, 0.702)]
     for iteration in (1, 2):
         rows += explore_rows(iteration, steps, rng)
@@ -168,9 +171,14 @@ def evaluation(
                 f"{stem}/{name}_diff_low": value - base - 0.035,
                 f"{stem}/{name}_diff_high": value - base + 0.035,
             }
-    counts = {"problems_count": 128, "samples_count": 1024, "sampled_tokens_count": 31_000}
-    counts |= {"truncated_frac": 0.061, "completion_tokens_mean": 30.3}
-    return row | {f"{stem}/{key}": value for key, value in counts.items()}
+    health = {
+        "problems_count": 128,
+        "samples_count": 1024,
+        "sampled_tokens_count": 31_000,
+        "truncated_frac": 0.061,
+        "completion_tokens_mean": 30.3,
+    }
+    return row | {f"{stem}/{key}": value for key, value in health.items()}
 
 
 def selection(iteration: int, pool: int) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -7,8 +8,9 @@ from rloop.report.run_record import read_run
 
 
 @pytest.fixture
-def config(build_run) -> dict:
-    return json.loads((build_run() / "config.json").read_text())
+def config(finished_run) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((finished_run / "config.json").read_text())
+    return config
 
 
 def test_rloop_is_told_in_a_sentence(config) -> None:
@@ -58,11 +60,8 @@ def test_a_finished_run_is_complete_and_its_facts_are_listed(finished_run) -> No
     assert describe_state(record) == "Complete."
     listed = dict(facts(record))
     assert listed["Sampled in RL"] == "160 k tokens in 40 steps"  # 40 x 4000
-    assert (listed["Model"], listed["Commit"], listed["torch"]) == (
-        "package:smollm2",
-        "cdf72f9",
-        "2.13.0",
-    )
+    assert (listed["Model"], listed["Device"]) == ("package:smollm2", "cpu (x86_64, 2 cores)")
+    assert (listed["Commit"], listed["torch"]) == ("cdf72f9", "2.13.0")
 
 
 def test_nested_facts_get_dotted_names() -> None:

@@ -18,7 +18,7 @@ def test_explorations_lie_end_to_end(finished_run) -> None:
 
 def test_each_exploration_is_drawn_from_the_policy_it_began_at(finished_run) -> None:
     rows = Timeline(read_run(finished_run)).evaluation_rows("sums", ["avg@8"])
-    drawn = {}
+    drawn: dict[str, list[tuple[int, str]]] = {}
     for row in rows:
         drawn.setdefault(row["line"], []).append((row["x"], row["policy"]))
     assert drawn["kept"] == [(0, "base"), (20, "iter-001"), (40, "iter-002")]
