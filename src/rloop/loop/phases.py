@@ -151,9 +151,11 @@ def _nothing_selected(counts: Mapping[str, int], config: ExpertConfig | None) ->
     if not counts["successes_count"]:
         return (
             f"{start}none was a success ({counts['truncated_count']} were cut at the length "
-            "limit). Choose easier problems, longer completions, or teach the format first (coldstart)."
+            "limit). Choose easier problems or longer completions, or teach the format first "
+            "(coldstart)."
         )
     return (
         f"{start}{counts['successes_count']} were successes, all on problems solved more often "
-        f"than expert.max_success_rate={config and config.max_success_rate}. Raise it, or choose harder problems."
+        f"than expert.max_success_rate={config and config.max_success_rate}. Raise it, or choose "
+        "harder problems."
     )

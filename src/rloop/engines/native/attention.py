@@ -66,7 +66,8 @@ def refuse_windows(config: PretrainedConfig, max_length: int) -> None:
     if kinds - {"full_attention", "sliding_attention"}:
         raise EngineError(
             "The native engine runs decoder-only models with full attention; this "
-            f"{text.model_type} model has {sorted(kinds)} layers. Choose a Llama-, Qwen- or Mistral-like model."
+            f"{text.model_type} model has {sorted(kinds)} layers. Choose a Llama-, Qwen- or "
+            "Mistral-like model."
         )
     windowed = "sliding_attention" in kinds or (
         window is not None and getattr(text, "layer_types", None) is None

@@ -6,7 +6,7 @@ Knows nothing of sampling or learning.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,26 @@ class LoadedPolicy:
     """Every token that ends a completion, ascending: the tokenizer's and the configurations'."""
     pad_id: int
     """Fills unused places; an EOS token where the model has no padding token."""
+
+    @property
+    def decoder(self) -> torch.nn.Module:
+        """The model below its output embedding: token ids to hidden states."""
+        foreign: Any = self.model
+        decoder: torch.nn.Module = foreign.get_decoder()
+        return decoder
+
+    @property
+    def head(self) -> torch.nn.Module:
+        """The output embedding: hidden states to logits."""
+        foreign: Any = self.model
+        head: torch.nn.Module = foreign.get_output_embeddings()
+        return head
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of the tokens, without special tokens."""
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        assert isinstance(text, str), "one list of ids decodes to one text"
+        return text
 
 
 def prepare_policy(

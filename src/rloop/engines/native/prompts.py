@@ -49,8 +49,9 @@ class PromptBuilder:
         messages = [{"role": "user", "content": content}]
         if self._config.system is not None:
             messages.insert(0, {"role": "system", "content": self._config.system})
-        text = self._tokenizer.apply_chat_template(
+        rendered = self._tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
+        text = str(rendered)
         # The template writes its own special tokens.
         return Prompt(text, tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]))

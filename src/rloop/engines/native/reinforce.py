@@ -11,7 +11,8 @@ from rloop.algo.advantages import group_advantages, has_signal, soft_overlong_pe
 from rloop.algo.losses import Objective
 from rloop.config import ExploreConfig
 from rloop.engines.base import ExploreStep
-from rloop.engines.native.learner import Learner, TrainingSequence
+from rloop.engines.native.learner import Learner
+from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.step_metrics import sampling_metrics, timing_metrics

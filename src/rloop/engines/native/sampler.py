@@ -170,15 +170,13 @@ class Batch:
         padded = [ids + (self._policy.pad_id,) * (width - len(ids)) for ids in batch]
         cache = PrefillCache()
         last = torch.tensor([len(ids) - 1 for ids in batch], device=device)
-        hidden = self._policy.model.get_decoder()(
+        hidden = self._policy.decoder(
             input_ids=torch.tensor(padded, device=device),
             position_ids=torch.arange(width, device=device).expand(len(batch), -1),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        logits = self._policy.model.get_output_embeddings()(
-            hidden[torch.arange(len(batch), device=device), last]
-        )
+        logits = self._policy.head(hidden[torch.arange(len(batch), device=device), last])
         for number, ids in enumerate(batch):
             keys, values = cache.row(number, len(ids))
             self._prefilled[ids] = Prefilled(keys, values, logits[number].clone())
@@ -200,14 +198,14 @@ class Batch:
         positions_R = torch.tensor(positions, device=device)
         self._cache.begin_step(positions_R, reach)
         mask_RS = torch.arange(reach, device=device) <= positions_R[:, None]
-        hidden = self._policy.model.get_decoder()(
+        hidden = self._policy.decoder(
             input_ids=torch.tensor(tokens, device=device)[:, None],
             attention_mask=mask_RS[:, None, None, :],
             position_ids=positions_R[:, None],
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
-        logits: torch.Tensor = self._policy.model.get_output_embeddings()(hidden[:, 0])
+        logits: torch.Tensor = self._policy.head(hidden[:, 0])
         return logits
 
     def _append(
@@ -236,7 +234,7 @@ class Batch:
         return Completion(
             prompt_text=row.prompt.text,
             prompt_ids=row.prompt.ids,
-            completion_text=self._policy.tokenizer.decode(row.token_ids, skip_special_tokens=True),
+            completion_text=self._policy.decode(row.token_ids),
             completion_ids=tuple(row.token_ids),
             behavior_logprobs=tuple(row.logprobs),
             finish_reason="stop" if is_stop else "length",

@@ -6,7 +6,8 @@ import numpy as np
 
 from rloop.algo.losses import Objective
 from rloop.engines.base import FinetuneStep
-from rloop.engines.native.learner import Learner, TrainingSequence
+from rloop.engines.native.learner import Learner
+from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.errors import TaskError
