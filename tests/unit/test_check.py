@@ -1,0 +1,87 @@
+"""`rloop check`: problems counted, references judged, warnings where the machine is too small."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from rloop.check import check_recipe
+from rloop.config import Recipe
+from rloop.errors import TaskError
+
+
+@pytest.fixture
+def values(tmp_path):
+    """A recipe on two files: five training problems, one twice and one held out; two held out."""
+
+    def write(name, sums):
+        rows = [{"id": str(i), "problem": f"{s}=", "answer": str(a)} for i, (s, a) in sums]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"source": f"file:{path}", "name": name, "verifier": "numeric"}
+
+    train = [("1+1", 2), ("1+2", 3), ("1+1", 2), ("2+2", 4), ("5+5", 10)]
+    rate = {"learning_rate": 1e-6}
+    return {
+        "name": "small",
+        "seed": 0,
+        "iterations": 1,
+        "policy": {"path": "random:llama"},
+        "tasks": {
+            "train": [write("train", enumerate(train))],
+            "evaluate": [write("held-out", enumerate([("5+5", 10), ("7+7", 14)]))],
+        },
+        "explore": {
+            "steps": 3,
+            "prompts_per_step": 2,
+            "group_size": 4,
+            "sampling": {"max_completion_tokens": 10},
+            "optimizer": rate,
+        },
+        "expert": {"max_success_rate": 0.5},
+        "finetune": {"epochs": 1, "batch_size": 4, "optimizer": rate},
+        "evaluate": {"samples": 4, "k": [4], "sampling": {"max_completion_tokens": 10}},
+    }
+
+
+def test_duplicates_overlap_and_references_are_counted(values, tmp_path):
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    text = "\n".join(report.problems)
+    assert "train/train: 5 read, 1 duplicates removed, 4 taken" in text
+    assert "1 problems stand in train and are held out in held-out: left out of training" in text
+    assert "in all 3 problems to train on, 2 held out" in text
+    assert "5 of 5 reference answers judged correct" in text
+    named = {row.name: row.value for row in report.demands}
+    # 3 steps x 2 prompts / 3 problems; 2 held-out problems x 4 samples
+    assert named["passes over the training problems"] == 2.0
+    assert named["completions per evaluation"] == 8
+
+
+def test_a_reference_that_is_not_judged_correct_stops_or_is_left_out(values, tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(path.read_text().replace('"answer": "4"', '"answer": "four"'))
+    with pytest.raises(TaskError, match="1 of 5 reference answers are not judged correct"):
+        check_recipe(Recipe.model_validate(values), tmp_path)
+    values["tasks"]["bad_references"] = "drop"
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    named = {row.name: row.value for row in report.demands}
+    assert named["passes over the training problems"] == 3.0  # 6 prompts / 2 problems
+
+
+def test_a_model_that_is_not_here_is_said_so(values, tmp_path):
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert report.warnings == (
+        "random:llama is tiny and made at the start; its memory is not estimated.",
+    )
+    values["policy"]["path"] = "nobody/no-such-model-here"
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert (
+        "nobody/no-such-model-here cannot be told from files on this machine" in report.warnings[0]
+    )
+
+
+def test_too_little_disk_is_a_warning_with_both_numbers(values, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000))
+    report = check_recipe(Recipe.model_validate(values), tmp_path / "not" / "yet")
+    # 12 bytes x 480 tokens + 1,000 x 48 completions: (24 explored + 3 x 8 evaluated) of 10 tokens
+    assert report.warnings[0] == f"The run may write 53.8 kB and {tmp_path} has 1 kB free."
