@@ -16,6 +16,9 @@ SMALL, LARGE = 190, 320
 """Heights (pixels); the width is the page's."""
 
 MIN_STEPS_TO_SMOOTH = 30
+FEW_STEPS = 10
+"""Up to here each step has its own tick and dot."""
+
 STEP_AXIS = "RL steps, all iterations"
 HEALTH = {
     "groups_all_correct_frac": ("all correct", GREEN),
@@ -51,8 +54,9 @@ def step_figure(
     window = _smoothing(timeline.spans)
     base = alt.Chart(_data(rows)).encode(x=_x(timeline), detail="iteration:N")
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=unit))
-    raw = base.mark_line(color=BLUE, strokeWidth=1, opacity=0.4 if window else 1.0).encode(y=y)
-    layers = [raw]
+    dots = alt.OverlayMarkDef(size=20, filled=True) if timeline.end <= FEW_STEPS else False
+    raw = base.mark_line(color=BLUE, strokeWidth=1, opacity=0.4 if window else 1.0, point=dots)
+    layers = [raw.encode(y=y)]
     if window:
         smooth = base.transform_window(
             smooth="mean(value)", frame=[1 - window, 0], groupby=["iteration"]
@@ -71,44 +75,30 @@ def health_figure(timeline: Timeline) -> Figure | None:
     rows = timeline.explore_rows(list(HEALTH))
     if not rows:
         return None
-    long = [
-        {
-            "x": row["x"],
-            "iteration": row["iteration"],
-            "kind": kind,
-            "order": order,
-            "frac": row[key],
-        }
-        for row in rows
-        for order, (key, (kind, _)) in enumerate(HEALTH.items())
-        if row[key] is not None
-    ]
+    bands = [band for row in rows for band in _health_bands(row, timeline.spans)]
     kinds, colors = zip(*HEALTH.values(), strict=True)
-    bars = (
-        alt.Chart(_data(long))
-        .mark_area(opacity=0.75, interpolate="step-after")
+    areas = (
+        alt.Chart(_data(bands))
+        .mark_area(opacity=0.75, interpolate="step-before")
         .encode(
             x=_x(timeline),
             y=alt.Y(
-                "frac:Q",
-                title=None,
-                stack="zero",
-                axis=alt.Axis(format=".0%"),
-                scale=alt.Scale(domain=[0, 1], clamp=True),
+                "low:Q", title=None, axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1])
             ),
+            y2="high:Q",
+            detail="iteration:N",
             color=alt.Color(
                 "kind:N",
                 scale=alt.Scale(domain=list(kinds), range=list(colors)),
                 legend=alt.Legend(title=None, symbolOpacity=1),
             ),
-            order=alt.Order("order:Q"),
         )
     )
     tooltip = [
         *_place_tooltip(),
         *(alt.Tooltip(f"{key}:Q", title=kind, format=".0%") for key, (kind, _) in HEALTH.items()),
     ]
-    chart = alt.layer(bars, *_phases(timeline, shaded=False), _hover(rows, tooltip))
+    chart = alt.layer(areas, *_phases(timeline, shaded=False), _hover(rows, tooltip))
     last = rows[-1]["groups_mixed_frac"]
     end = "" if last is None else f", {last:.0%} mixed at the last step"
     return _figure(
@@ -227,6 +217,20 @@ def funnel_figure(rows: Sequence[Row]) -> Figure | None:
     )
 
 
+def _health_bands(row: Row, spans: Sequence[Span]) -> list[Row]:
+    """Return a step's fractions on top of each other; the first step also where its span starts."""
+    starts = [
+        span.start for span in spans if row["step"] == 1 and span.iteration == row["iteration"]
+    ]
+    bands, low = [], 0.0
+    for key, (kind, _) in HEALTH.items():
+        high = min(1.0, low + (row[key] or 0.0))
+        band = {"iteration": row["iteration"], "kind": kind, "low": low, "high": high}
+        bands += [{"x": x, **band} for x in (*starts, row["x"])]
+        low = high
+    return bands
+
+
 def _phases(timeline: Timeline, *, shaded: bool = True) -> list[alt.Chart]:
     """Return the explorations as shades and labels behind a chart over the step axis."""
     rows = [
@@ -280,8 +284,12 @@ def _measurement_tooltip() -> list[alt.Tooltip]:
 
 
 def _x(timeline: Timeline, field: str = "x") -> alt.X:
-    scale = alt.Scale(domain=[0, max(1, timeline.end)], nice=False)
-    return alt.X(f"{field}:Q", title=STEP_AXIS, scale=scale, axis=_whole_numbers())
+    end = max(1, timeline.end)
+    scale = alt.Scale(domain=[0, end], nice=False)
+    axis = _whole_numbers()
+    if end <= FEW_STEPS:
+        axis.values = list(range(end + 1))
+    return alt.X(f"{field}:Q", title=STEP_AXIS, scale=scale, axis=axis)
 
 
 def _whole_numbers() -> alt.Axis:

@@ -66,8 +66,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Sampled in RL", _tokens(record)),
         ("Device", _device(record)),
         ("Commit", environment.get("git_commit")),
-        ("rloop", environment.get("packages.rloop-rl")),
-        ("torch", environment.get("packages.torch")),
+        ("Versions", _versions(environment)),
     ]
     return [(name, str(value)) for name, value in known if value not in (None, "")]
 
@@ -123,6 +122,13 @@ def _device(record: RunRecord) -> str:
     machine, cores = record.environment.get("machine"), record.environment.get("cores")
     device = record.config.get("engine", {}).get("device", "")
     return f"{device} ({machine}, {cores} cores)" if machine and cores else device
+
+
+def _versions(environment: Mapping[str, str]) -> str:
+    packages = {"rloop": "packages.rloop-rl", "torch": "packages.torch"}
+    return ", ".join(
+        f"{name} {environment[key]}" for name, key in packages.items() if key in environment
+    )
 
 
 def _tokens(record: RunRecord) -> str | None:

@@ -61,7 +61,7 @@ def test_a_finished_run_is_complete_and_its_facts_are_listed(finished_run) -> No
     listed = dict(facts(record))
     assert listed["Sampled in RL"] == "160 k tokens in 40 steps"  # 40 x 4000
     assert (listed["Model"], listed["Device"]) == ("package:smollm2", "cpu (x86_64, 2 cores)")
-    assert (listed["Commit"], listed["torch"]) == ("cdf72f9", "2.13.0")
+    assert (listed["Commit"], listed["Versions"]) == ("cdf72f9", "rloop 0.1.0, torch 2.13.0")
 
 
 def test_nested_facts_get_dotted_names() -> None:

@@ -178,7 +178,7 @@ def test_a_run_interrupted_inside_exploration_shows_what_it_has(build_run) -> No
     )
     text = said(read_page(run_dir))
     assert "the last complete phase is 0/evaluate/base, 1/explore is in progress." in text
-    assert "No policy after the first has been measured yet" in text
+    assert "No policy that the loop keeps has been measured after the base yet" in text
 
 
 def test_plain_rl_has_no_expert_set_and_keeps_the_explored_policy(build_run) -> None:
