@@ -128,7 +128,7 @@ class NativeEngine:
     ) -> Iterator[Group]:
         """Sample and judge groups with `evaluate.sampling`, yielded as they finish."""
         loaded = self._live() if policy == LIVE else self._load(policy)
-        version = self._learner.num_updates_done if policy == LIVE and self._learner else 0
+        version = self._learner.policy_version if policy == LIVE and self._learner else 0
         yield from self._roller(loaded).roll_out(
             problems,
             num_samples,

@@ -98,7 +98,7 @@ class Reinforcer:
             self._config.group_size,
             self._config.sampling,
             place,
-            policy_version=self._learner.num_updates_done,
+            policy_version=self._learner.policy_version,
         )
         by_id = {group.problem.problem_id: group for group in groups}
         return [by_id[problem.problem_id] for problem in problems]

@@ -1,0 +1,94 @@
+"""Recipes and runs for tests: a scripted engine on a file of toy problems."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rloop.config import Recipe
+from rloop.engines.base import Engine, Verify
+from rloop.engines.scripted import Handler, ScriptedEngine
+from rloop.types import Problem
+
+BuildEngine = Callable[[Recipe, Verify], Engine]
+
+
+def write_problems(path: Path, count: int, *, first: int = 0) -> Path:
+    """Write `count` toy sums with their answers as JSON lines."""
+    rows = [
+        {"problem": f"{n}+1=", "answer": str(n + 1), "solution": f"{n + 1}", "id": f"sum-{n}"}
+        for n in range(first, first + count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def toy_recipe(folder: Path, **changes: Any) -> Recipe:
+    """Return a recipe of two iterations on toy sums; dotted keys of `changes` replace values."""
+    train = write_problems(folder / "train.jsonl", 6)
+    held_out = write_problems(folder / "held-out.jsonl", 4, first=50)
+    data: dict[str, Any] = {
+        "name": "toy",
+        "seed": 0,
+        "iterations": 2,
+        "policy": {"path": "random:llama-1x32"},
+        "tasks": {
+            "train": [{"source": f"file:{train}", "name": "sums", "verifier": "numeric"}],
+            "evaluate": [{"source": f"file:{held_out}", "name": "held", "verifier": "numeric"}],
+        },
+        "prompt": {"template": "{problem}"},
+        "explore": {
+            "steps": 4,
+            "prompts_per_step": 3,
+            "group_size": 4,
+            "sampling": {"max_completion_tokens": 16},
+            "optimizer": {"learning_rate": 1e-3},
+            "checkpoint_every": 2,
+        },
+        "expert": {"max_success_rate": 0.75, "per_problem_cap": 2},
+        "finetune": {"epochs": 2, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}},
+        "evaluate": {"samples": 4, "k": [1, 4], "sampling": {"max_completion_tokens": 16}},
+        "engine": {"device": "cpu", "dtype": "float32"},
+    }
+    for key, value in changes.items():
+        *parents, name = key.split("__")
+        place = data
+        for parent in parents:
+            place = place[parent]
+        place[name] = value
+    return Recipe.model_validate(data)
+
+
+def half_right(problem: Problem, member: int, updates: int) -> str:
+    """Answer right for every other member, each in words of its own."""
+    del updates
+    if member % 2:
+        return "no idea"
+    return f"{'so ' * member}{problem.answer}"
+
+
+def scripted(handler: Handler = half_right) -> BuildEngine:
+    """Return what builds a scripted engine with this handler."""
+
+    def build(recipe: Recipe, verify: Verify) -> Engine:
+        return ScriptedEngine(recipe, verify, handler)
+
+    return build
+
+
+def begin(recipe: Recipe, folder: Path, build: BuildEngine) -> tuple[int, Path]:
+    """Start a run of the recipe in `folder/run`; return its exit code and directory."""
+    from rloop.loop.session import start
+
+    source = folder / "recipe.yaml"
+    source.write_text("name: toy\n")
+    run_dir = folder / "run"
+    return start(source, recipe, run_dir, build), run_dir
+
+
+def trajectories(run_dir: Path, sql: str) -> list[dict[str, Any]]:
+    """Return rows of a query over the run's trajectories."""
+    from rloop.store.trajectories import TrajectoryStore
+
+    rows: list[dict[str, Any]] = TrajectoryStore(run_dir).query(sql).to_pylist()
+    return rows

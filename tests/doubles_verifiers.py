@@ -1,0 +1,10 @@
+"""A user's own verifiers, named in recipes of tests as python:doubles_verifiers:NAME."""
+
+from rloop.types import Problem
+
+
+def fails_on_half(problem: Problem, completion_text: str) -> bool:
+    """Raise for what is not a bare answer or a reference."""
+    if completion_text == "no idea":
+        raise ValueError("cannot read that")
+    return problem.answer in completion_text

@@ -1,0 +1,269 @@
+"""The loop over a scripted engine: order, counts, switches, stops and resumption."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
+
+from rloop.config import Recipe
+from rloop.engines.base import Engine, ExploreStep, Verify
+from rloop.engines.scripted import ScriptedEngine
+from rloop.errors import ConfigError, StoreError
+from rloop.loop.session import resume, start
+from rloop.loop.state import Manifest, RunLock
+from rloop.observe.run_log import read_metrics
+from rloop.store.expert import read_examples
+from rloop.types import Problem
+
+
+def updates(run_dir: Path, policy: str) -> int:
+    return int(json.loads((run_dir / "policies" / policy / "scripted.json").read_text())["updates"])
+
+
+def test_a_run_goes_through_the_phases_in_the_papers_order(tmp_path: Path):
+    code, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    assert code == 0
+    assert Manifest(run_dir).completed() == [
+        "0/prepare",
+        "0/problems",
+        "0/evaluate/base",
+        "1/explore",
+        "1/select",
+        "1/finetune",
+        "1/evaluate/iter-001",
+        "2/explore",
+        "2/select",
+        "2/finetune",
+        "2/evaluate/iter-002",
+    ]
+
+
+def test_every_sampled_trajectory_is_stored(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    rows = trajectories(
+        run_dir, "select phase, iteration, count(*) as n from trajectories group by all order by all"
+    )
+    # explore: 4 steps x 3 prompts x 4 members; evaluate: 4 problems x 4 samples, of the base in
+    # iteration 0, of the explored and the next policy in 1 and 2.
+    expected = {("explore", 1): 48, ("explore", 2): 48}
+    expected |= {("evaluate", 0): 16, ("evaluate", 1): 32, ("evaluate", 2): 32}
+    assert {(row["phase"], row["iteration"]): row["n"] for row in rows} == expected
+
+
+def test_rft_starts_from_the_policy_that_the_iteration_started_from(tmp_path: Path):
+    # Exploration makes 4 updates and is thrown away; fine-tuning 2: 0 -> 2 -> 4.
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    assert (updates(run_dir, "iter-001"), updates(run_dir, "iter-002")) == (2, 4)
+    assert not (run_dir / "policies" / "explored-001").exists()
+
+
+@pytest.mark.parametrize(
+    ("init", "expected"),
+    [
+        ("base", (2, 2)),  # always from the base: 0 + 2
+        ("explored", (6, 12)),  # RL's weights are kept: 4 + 2, then 6 + 4 + 2
+    ],
+)
+def test_finetune_init_decides_where_rft_starts(
+    tmp_path: Path, init: str, expected: tuple[int, int]
+):
+    recipe = toy_recipe(tmp_path, finetune__init=init)
+    _, run_dir = begin(recipe, tmp_path, scripted())
+    assert (updates(run_dir, "iter-001"), updates(run_dir, "iter-002")) == expected
+
+
+def test_plain_rl_keeps_its_weights(tmp_path: Path):
+    recipe = toy_recipe(tmp_path, expert=None, finetune=None, iterations=1)
+    code, run_dir = begin(recipe, tmp_path, scripted())
+    assert code == 0
+    assert updates(run_dir, "explored-001") == 4
+
+
+def test_the_expert_set_holds_capped_successes_only(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    examples = read_examples(run_dir, 1)
+    # Every problem is solved by half of its group, so all 6 are hard; 2 successes each are kept.
+    assert len(examples) == 12
+    assert all(example.completion_ids[-1] == 256 for example in examples)
+
+
+def test_an_accumulated_window_selects_from_all_iterations(tmp_path: Path):
+    def new_words(problem: Problem, member: int, updates: int) -> str:
+        return f"{updates} updates: {problem.answer}" if member == 0 else "no idea"
+
+    changes: dict[str, Any] = {"expert__window": "accumulated", "expert__per_problem_cap": None}
+    _, run_dir = begin(toy_recipe(tmp_path, **changes), tmp_path, scripted(new_words))
+    found = {example.completion_ids for example in read_examples(run_dir, 2)}
+    assert {example.completion_ids for example in read_examples(run_dir, 1)} <= found
+    assert len(found) > len(read_examples(run_dir, 1))
+
+
+def test_evaluations_inside_exploration_follow_the_recipe(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path, evaluate__every=2), tmp_path, scripted())
+    steps = [
+        (line["policy"], line["step"])
+        for line in read_metrics(run_dir)
+        if line["phase"] == "evaluate"
+    ]
+    assert steps[:4] == [("base", 0), ("explored-001", 2), ("explored-001", 4), ("iter-001", 0)]
+
+
+def test_evaluation_metrics_are_paired_with_the_base(tmp_path: Path):
+    def learns(problem: Problem, member: int, updates: int) -> str:
+        return problem.answer if member < 1 + (updates > 0) else "no idea"
+
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted(learns))
+    last = read_metrics(run_dir)[-1]
+    # base: 1 of 4 right on each problem; after an update: 2 of 4. avg@4 0.25 -> 0.5, no spread.
+    assert last["policy"] == "iter-002"
+    assert last["evaluate/held/avg@4"] == 0.5
+    assert last["evaluate/held/avg@4_diff"] == 0.25
+    assert last["evaluate/held/avg@4_diff_low"] == 0.25
+    assert last["evaluate/held/pass@4"] == 1.0
+
+
+def test_a_run_that_solves_nothing_stops_with_the_counts(tmp_path: Path, capsys: Any):
+    code, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted(lambda *_: "no idea"))
+    assert code == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Nothing was selected: of 48 trajectories none was a success" in said
+    assert len(trajectories(run_dir, "select 1 from trajectories where phase = 'explore'")) == 48
+
+
+def test_a_run_that_solves_all_stops_and_names_the_threshold(tmp_path: Path, capsys: Any):
+    code, _ = begin(toy_recipe(tmp_path), tmp_path, scripted(lambda p, *_: p.answer))
+    assert code == 1
+    assert "expert.max_success_rate=0.75" in " ".join(capsys.readouterr().err.split())
+
+
+def test_groups_without_a_signal_for_long_stop_the_run(tmp_path: Path, capsys: Any):
+    recipe = toy_recipe(tmp_path, explore__max_dead_steps=2)
+    code, run_dir = begin(recipe, tmp_path, scripted(lambda *_: "no idea"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 1
+    assert "No group had a signal for 2 steps in a row" in said
+    assert "3 all wrong" in said
+    assert len(trajectories(run_dir, "select 1 from trajectories where phase = 'explore'")) == 24
+
+
+def test_completions_that_are_all_cut_stop_the_run(tmp_path: Path, capsys: Any):
+    recipe = toy_recipe(tmp_path, explore__max_dead_steps=2)
+    code, _ = begin(recipe, tmp_path, scripted(lambda p, *_: "x" * 40 + p.answer))
+    assert code == 1
+    assert "were cut at 16 tokens" in " ".join(capsys.readouterr().err.split())
+
+
+def test_verifier_errors_above_the_limit_stop_the_run(tmp_path: Path, capsys: Any):
+    recipe = toy_recipe(tmp_path)
+    source = recipe.tasks.train[0].model_copy(
+        update={"verifier": "python:doubles_verifiers:fails_on_half"}
+    )
+    tasks = recipe.tasks.model_copy(update={"train": (source,)})
+    code, _ = begin(recipe.model_copy(update={"tasks": tasks}), tmp_path, scripted())
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 1
+    assert "of 12 verdicts were errors" in said
+    assert "tasks.max_error_frac=0.1" in said
+
+
+def test_early_stop_ends_exploration_not_the_run(tmp_path: Path, capsys: Any):
+    def forgets(problem: Problem, member: int, updates: int) -> str:
+        return half_right(problem, member, 0) if updates < 2 or member == 0 else "no idea"
+
+    changes: dict[str, Any] = {
+        "evaluate__every": 1,
+        "evaluate__k": [1],
+        "explore__early_stop": {"pass_at_k_falls": 1},
+        "iterations": 1,
+    }
+    code, run_dir = begin(toy_recipe(tmp_path, **changes), tmp_path, scripted(forgets))
+    assert code == 0
+    result = Manifest(run_dir).result("1/explore")
+    assert result is not None
+    assert result["steps"] == 2
+    assert "pass@k fell" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_with_files_in_it_is_refused(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "note.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty.*rloop resume"):
+        begin(toy_recipe(tmp_path), tmp_path, scripted())
+
+
+class Dying(ScriptedEngine):
+    """Dies at a step of exploration, once in a while, as a killed process would."""
+
+    def __init__(self, recipe: Recipe, verify: Verify, die_at: tuple[int, int]) -> None:
+        super().__init__(recipe, verify, half_right)
+        self._die_at = die_at
+
+    def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
+        place = args[2]
+        for step in super().explore(*args, **kwargs):
+            if (place.iteration, step.step) == self._die_at:
+                raise SystemExit("killed")
+            yield step
+
+
+@pytest.mark.parametrize("die_at", [(1, 1), (1, 3), (2, 2), (2, 4)])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, die_at: tuple[int, int]
+):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    recipe = toy_recipe(tmp_path, evaluate__every=2)
+    _, expected = begin(recipe, whole, scripted())
+
+    def dying(recipe: Recipe, verify: Verify) -> Engine:
+        return Dying(recipe, verify, die_at)
+
+    with pytest.raises(SystemExit):
+        begin(recipe, torn, dying)
+    assert resume(torn / "run", scripted()) == 0
+    assert (torn / "run/metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    sql = "select * exclude (run) from trajectories order by iteration, phase, step, policy, "
+    sql += "problem_id, member"
+    assert trajectories(torn / "run", sql) == trajectories(expected, sql)
+    assert Manifest(torn / "run").completed() == Manifest(expected).completed()
+
+
+def test_a_finished_run_is_resumed_in_no_time_and_changes_nothing(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    assert resume(run_dir, scripted(lambda *_: "no idea")) == 0
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_problems_under_a_resumed_run_are_refused(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    (tmp_path / "train.jsonl").write_text('{"problem": "9+9=", "answer": "18"}\n')
+    with pytest.raises(StoreError, match="problems differ"):
+        resume(run_dir, scripted())
+
+
+def test_a_second_process_is_refused(tmp_path: Path):
+    lock = RunLock(tmp_path)
+    with pytest.raises(StoreError, match="in use by process"):
+        RunLock(tmp_path)
+    lock.release()
+    RunLock(tmp_path).release()
+
+
+def test_resume_without_a_run_says_so(tmp_path: Path):
+    with pytest.raises(StoreError, match="holds no run"):
+        resume(tmp_path, scripted())
+
+
+def test_start_writes_what_was_asked_and_where(tmp_path: Path):
+    source = tmp_path / "recipe.yaml"
+    source.write_text("# as given\n")
+    start(source, toy_recipe(tmp_path), tmp_path / "run", scripted())
+    assert (tmp_path / "run/recipe.yaml").read_text() == "# as given\n"
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert Recipe.model_validate(config) == toy_recipe(tmp_path)
+    assert json.loads((tmp_path / "run/environment.json").read_text())["packages"]["torch"]
