@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from rloop.report.run_record import Row, RunRecord
 
+CLOCK_S = 0.002
+"""Starts are logged in milliseconds."""
+
 PHASES = ("coldstart", "explore", "select", "finetune", "evaluate")
 
 
@@ -27,25 +30,42 @@ class PhaseBudget:
 
 def phase_budgets(record: RunRecord) -> list[PhaseBudget]:
     """Return the budget of each phase that ran, in the order of the method."""
-    seconds = {phase: _seconds(record.events, phase) for phase in PHASES}
+    seconds = phase_seconds(record.events)
     tokens = {phase: _tokens(record.rows(phase)) for phase in PHASES}
-    total = sum(spent for spent in seconds.values() if spent is not None)
+    total = sum(seconds.values())
     return [
         PhaseBudget(
             phase=phase,
-            seconds=spent,
-            share=spent / total if spent is not None and total else None,
+            seconds=seconds.get(phase),
+            share=seconds[phase] / total if phase in seconds and total else None,
             tokens=tokens[phase],
-            tokens_per_s=(tokens[phase] or 0) / spent if spent and tokens[phase] else None,
+            tokens_per_s=_rate(tokens[phase], seconds.get(phase)),
         )
-        for phase, spent in seconds.items()
-        if spent is not None or tokens[phase] is not None
+        for phase in PHASES
+        if phase in seconds or tokens[phase] is not None
     ]
 
 
-def _seconds(events: Sequence[Row], phase: str) -> float | None:
-    spans = [event["seconds"] for event in events if event.get("name") == phase]
-    return sum(spans) if spans else None
+def phase_seconds(events: Sequence[Row]) -> dict[str, float]:
+    """Return the time of each phase; an event inside another one counts for its own phase alone.
+
+    Example: an exploration of 100 s with an evaluation of 20 s in it gives explore 80, evaluate 20.
+    """
+    spent: dict[str, float] = {}
+    around: list[Row] = []
+    timed = [event for event in events if event.get("phase") and "seconds" in event]
+    for event in sorted(timed, key=lambda event: (event["start"], -event["seconds"])):
+        while around and event["start"] >= around[-1]["start"] + around[-1]["seconds"] - CLOCK_S:
+            around.pop()
+        if around:
+            spent[around[-1]["phase"]] -= event["seconds"]
+        spent[event["phase"]] = spent.get(event["phase"], 0.0) + event["seconds"]
+        around.append(event)
+    return spent
+
+
+def _rate(tokens: int | None, seconds: float | None) -> float | None:
+    return tokens / seconds if tokens and seconds else None
 
 
 def _tokens(rows: Sequence[Row]) -> int | None:

@@ -79,20 +79,13 @@ def _read_object(path: Path) -> Row:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    """Yield the objects of a JSON lines file; only a last line without its end may be torn."""
+    """Yield the objects of a JSON lines file; what follows the last line end is torn."""
     if not path.exists():
         return
-    lines = path.read_text(errors="replace").split("\n")
-    whole, torn = lines[:-1], lines[-1]
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate(path.read_text(errors="replace").split("\n")[:-1], start=1):
         try:
             yield json.loads(line)
         except ValueError as error:
             raise StoreError(
                 f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
             ) from error
-    if torn.strip():
-        try:
-            yield json.loads(torn)
-        except ValueError:
-            return

@@ -102,14 +102,21 @@ def write_run(directory: Path, *, steps: int = 20, hostile: str = HOSTILE, seed:
     return directory
 
 
+def event(name: str, iteration: int, start: float, seconds: float) -> dict[str, Any]:
+    phase = {"fine_tune": "finetune"}.get(name, name)
+    here = {"name": name, "iteration": iteration, "phase": phase, "step": 0}
+    return here | {"start": 1000.0 * iteration + start, "seconds": seconds}
+
+
 EVENTS = [
-    {"name": name, "iteration": iteration, "step": 0, "start": 0.0, "seconds": seconds}
+    event(name, iteration, start, seconds)
     for iteration in (1, 2)
-    for name, seconds in (
-        ("explore", 90.5),
-        ("select", 0.4),
-        ("finetune", 21.0),
-        ("evaluate", 40.0),
+    for name, start, seconds in (
+        ("evaluate", 50.0, 20.0),  # inside the exploration; spans are logged when they end
+        ("explore", 0.0, 110.5),
+        ("select", 110.5, 0.4),
+        ("fine_tune", 110.9, 21.0),
+        ("evaluate", 131.9, 20.0),
     )
 ]
 
