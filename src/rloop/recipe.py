@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from rloop.config import Recipe
 from rloop.errors import ConfigError
-from rloop.recipe_keys import describe_key, find_key, valid_keys
+from rloop.recipe_keys import describe_key, find_key, is_text, valid_keys
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -136,17 +136,25 @@ def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set takes KEY=VALUE, such as explore.steps=20, got {override!r}.")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--set {override}: the value is not valid YAML: {_where(error)}."
-        ) from error
     *parents, last = key.split(".")
+    value = _override_value(override, text, wants_text=is_text([*parents, last]))
     here: Any = data
     for depth, part in enumerate(parents):
         here = _step_into(here, part, key, ".".join(parents[:depth]))
     here[_place(here, last, key, ".".join(parents))] = value
+
+
+def _override_value(override: str, text: str, *, wants_text: bool) -> Any:  # noqa: ANN401 (YAML)
+    """Return the value as YAML; where text is wanted, anything else is text as it was written."""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        if wants_text:
+            return text
+        raise ConfigError(
+            f"--set {override}: the value is not valid YAML: {_where(error)}."
+        ) from error
+    return text if wants_text and not isinstance(value, str | None) else value
 
 
 def _step_into(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (YAML values)

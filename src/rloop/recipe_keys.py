@@ -54,6 +54,12 @@ def find_key(path: Sequence[int | str]) -> RecipeField:
     return next(field for field in recipe_fields() if field.key == key)
 
 
+def is_text(path: Sequence[str]) -> bool:
+    """Return whether the value at `path` (list indexes as digits) is text."""
+    key = ".".join("N" if part.isdecimal() else part for part in path)
+    return any(field.key == key and field.type.startswith("text") for field in recipe_fields())
+
+
 def valid_keys(path: Sequence[int | str]) -> list[str]:
     """Return the keys that the mapping at `path` takes."""
     annotation: Any = Recipe

@@ -159,7 +159,8 @@ def test_store_export_writes_every_trajectory_once(rloop, run_dir, tmp_path, suf
     code, out, _ = rloop("store", "export", run_dir, file)
     assert (code, out) == (0, f"2 trajectories -> {file}\n")
     readers = {"parquet": "read_parquet", "jsonl": "read_json", "csv": "read_csv"}
-    rows = duckdb.sql(f"select sum(reward), count(*) from {readers[suffix]}('{file}')").fetchall()
+    query = f"select sum(reward), count(*) from {readers[suffix]}('{file}')"
+    rows = duckdb.execute(query).fetchall()
     assert rows == [(1.0, 2)]
     code, _, err = rloop("store", "export", run_dir, file)
     assert code == 2

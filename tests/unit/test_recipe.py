@@ -87,6 +87,16 @@ def test_overrides_reach_lists_make_mappings_and_take_null(path):
     assert recipe.name == "2025-01-01"
 
 
+@pytest.mark.parametrize("text", ["{problem}", "Q: {problem} A:", "[1]", "12"])
+def test_an_override_of_text_is_taken_as_written(path, text):
+    assert load_recipe(path, [f"prompt.template={text}"]).prompt.template == text
+
+
+def test_an_override_of_text_may_be_quoted_or_null(path):
+    assert load_recipe(path, ["prompt.template='{problem} = '"]).prompt.template == "{problem} = "
+    assert load_recipe(path, ["prompt.template=x", "prompt.template=null"]).prompt.template is None
+
+
 def test_the_last_override_wins(path):
     assert load_recipe(path, ["seed=1", "seed=2"]).seed == 2
 
