@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
+from rloop.types import Completion, Group, PhaseName, Place, Problem, Trajectory, Verdict
 
 
-def place_at(step: int = 1, *, iteration: int = 1, phase="explore", policy="explored-001") -> Place:
+def place_at(
+    step: int = 1, *, iteration: int = 1, phase: PhaseName = "explore", policy: str = "explored-001"
+) -> Place:
     """Return a place of the run `test`, seed 0."""
     return Place(run="test", seed=0, iteration=iteration, phase=phase, step=step, policy=policy)
 

@@ -3,8 +3,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-
 from doubles_records import group_at, place_at
+
 from rloop.errors import StoreError
 from rloop.store.expert import (
     EXAMPLE_COLUMNS,
@@ -57,7 +57,9 @@ def test_pandas_and_duckdb_open_both_files(tmp_path):
     assert frame["completion_text"].tolist() == ["7", "12"]
     assert frame["policy_version"].tolist() == [0, 0]
     problems = path.with_name("iter-001-problems.parquet")
-    assert duckdb.sql(f"select outcome, num_kept from '{problems}'").fetchall() == [("kept", 2)]
+    with duckdb.connect() as connection:
+        found = connection.execute(f"select outcome, num_kept from '{problems}'").fetchall()
+    assert found == [("kept", 2)]
 
 
 def test_an_iteration_that_has_not_selected_is_named(tmp_path):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from doubles_records import group_at, place_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles_records import group_at, place_at
 from rloop.store.trajectories import TrajectoryStore
 
 

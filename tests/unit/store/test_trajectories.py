@@ -8,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from doubles_records import group_at, place_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from doubles_records import group_at, place_at
 from rloop.errors import StoreError
 from rloop.store.schema import SCHEMA, VERSION_KEY
 from rloop.store.trajectories import TrajectoryStore
@@ -25,6 +25,11 @@ def store(tmp_path) -> TrajectoryStore:
 def add(store: TrajectoryStore, step: int, *, iteration: int = 1, **options) -> Path:
     place = place_at(step, iteration=iteration)
     return store.append(place, [group_at(place, **options)])
+
+
+def sql(query: str) -> list:
+    with duckdb.connect() as connection:
+        return connection.execute(query).fetchall()
 
 
 def test_a_step_lies_where_the_design_says(store, tmp_path):
@@ -74,7 +79,7 @@ def test_a_row_holds_everything_of_its_trajectory(store):
     }
 
 
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
 @settings(
@@ -252,7 +257,7 @@ def test_later_steps_are_set_aside_and_kept(store, tmp_path):
     assert store.count() == 4
     # Other readers' patterns do not find them either.
     pattern = tmp_path / "trajectories/**/*.parquet"
-    assert duckdb.sql(f"select count(*) from '{pattern}'").fetchall() == [(4,)]
+    assert sql(f"select count(*) from '{pattern}'") == [(4,)]
 
 
 def test_pandas_and_duckdb_open_the_files_without_rloop(store, tmp_path):
@@ -262,10 +267,8 @@ def test_pandas_and_duckdb_open_the_files_without_rloop(store, tmp_path):
     assert frame.groupby("iteration").size().to_dict() == {1: 4, 2: 2}
     assert list(pd.read_parquet(path).columns) == SCHEMA.names
     pattern = tmp_path / "trajectories/**/*.parquet"
-    found = duckdb.sql(
-        f"select iteration, phase, count(*) from '{pattern}' group by all order by 1"
-    )
-    assert found.fetchall() == [(1, "explore", 4), (2, "explore", 2)]
+    found = sql(f"select iteration, phase, count(*) from '{pattern}' group by all order by 1")
+    assert found == [(1, "explore", 4), (2, "explore", 2)]
 
 
 def test_trajectories_of_another_place_are_our_bug(store):

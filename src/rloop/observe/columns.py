@@ -1,0 +1,111 @@
+"""Step lines of the console: fixed columns, the same digits in every line, at most 80 wide."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rloop.types import Place
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One number of a step line; negative digits: in powers of ten with that many.
+
+    Example: Column(title="reward", key="reward_mean", width=6, digits=3) shows 0.4375 as ` 0.438`
+    """
+
+    title: str
+    key: str
+    width: int
+    digits: int
+
+
+EXPLORE = (
+    Column(title="reward", key="reward_mean", width=6, digits=3),
+    Column(title="solved", key="groups_all_correct_frac", width=6, digits=2),
+    Column(title="mixed", key="groups_mixed_frac", width=5, digits=2),
+    Column(title="wrong", key="groups_all_wrong_frac", width=5, digits=2),
+    Column(title="trunc", key="truncated_frac", width=5, digits=2),
+    Column(title="tokens", key="completion_tokens_mean", width=6, digits=0),
+    Column(title="entropy", key="entropy_mean", width=7, digits=3),
+    Column(title="grad", key="grad_norm", width=7, digits=3),
+    Column(title="gap", key="gap_mean", width=6, digits=4),
+    Column(title="tok/s", key="tokens_per_s", width=6, digits=0),
+    Column(title="s", key="step_s", width=5, digits=1),
+)
+"""solved, mixed, wrong: fractions of groups with all, some and no completion correct."""
+
+FINETUNE = (
+    Column(title="loss", key="loss_mean", width=7, digits=4),
+    Column(title="grad", key="grad_norm", width=7, digits=3),
+    Column(title="rate", key="learning_rate", width=7, digits=-2),
+)
+
+_STEP_WIDTH = {"explore": 4, "finetune": 11, "coldstart": 11}
+
+
+def columns_of(phase: str) -> tuple[Column, ...]:
+    """Return the columns of a learning phase's step lines; none for other phases."""
+    return EXPLORE if phase == "explore" else FINETUNE if phase in _STEP_WIDTH else ()
+
+
+def title_line(phase: str) -> str:
+    """Return the line that names the columns."""
+    titles = [f"{column.title:>{column.width}}" for column in columns_of(phase)]
+    return " ".join([f"{'step':>{_STEP_WIDTH[phase]}}", *titles])
+
+
+def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
+    """Return the numbers under `title_line`; `-` for one that is not there, `nan` as such."""
+    step = str(place.step)
+    if place.phase != "explore" and num_steps is not None:
+        step = f"{place.step}/{num_steps}"
+    cells = [_cell(column, metrics.get(column.key)) for column in columns_of(place.phase)]
+    return " ".join([f"{step:>{_STEP_WIDTH[place.phase]}}", *cells])
+
+
+def evaluation_lines(place: Place, metrics: Metrics) -> list[str]:
+    """Return a line naming the policy, then one a task: avg@n and the largest pass@k."""
+    step = f", step {place.step}" if place.step else ""
+    tasks = dict.fromkeys(key.rsplit("/", 1)[0] for key in metrics if "@" in key)
+    width = max(map(len, tasks), default=0)
+    lines = [f"  {place.policy}{step}"]
+    for task in tasks:
+        names = [key.rsplit("/", 1)[1] for key in metrics if key.rsplit("/", 1)[0] == task]
+        shown = headline(names)
+        cells = [f"{name} {interval(metrics, f'{task}/{name}')}" for name in shown]
+        lines.append(f"  {task:<{width}}  {'  '.join(cells)}")
+    return lines
+
+
+def headline(names: list[str]) -> list[str]:
+    """Return avg@n and pass@(largest k) of the metric names of a task."""
+    bare = [name for name in names if "@" in name and name.split("@")[1].isdigit()]
+    passes = sorted((n for n in bare if n.startswith("pass@")), key=lambda n: int(n.split("@")[1]))
+    return [*(name for name in bare if name.startswith("avg@")), *passes[-1:]]
+
+
+def interval(metrics: Metrics, key: str, sign: str = "") -> str:
+    """Return a value with its interval, `0.412 [0.351, 0.470]`; empty when it is not there."""
+    value, low, high = (metrics.get(key + end) for end in ("", "_low", "_high"))
+    if value is None:
+        return ""
+    if low is None or high is None:
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _cell(column: Column, value: float | None) -> str:
+    """Return a number in the column's width; in powers of ten where the digits cannot show it."""
+    if value is None or not math.isfinite(value):
+        text = "-" if value is None else f"{value}"
+    elif column.digits < 0:
+        text = f"{value:.{-column.digits}e}"
+    else:
+        text = f"{value:.{column.digits}f}"
+        is_lost = value != 0 and float(text) == 0 and column.digits > 0
+        if len(text) > column.width or is_lost:
+            text = f"{value:.0e}"
+    return f"{text:>{column.width}}"

@@ -1,0 +1,176 @@
+"""What a run shows: progress on standard error, the final table on standard output.
+
+A terminal gets bars and colour; anything else plain lines. With the command line's tables this is
+the only place that prints. Text of a model or a user is shown as text: no markup, no control
+characters.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console as Screen
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from rloop.observe.bar import Bar
+from rloop.observe.columns import columns_of, evaluation_lines, step_line, title_line
+from rloop.observe.final_table import HEADINGS, final_table, reference
+from rloop.types import PhaseName, Place
+
+LINES_PER_TITLE = 30
+"""Step lines after which the columns are named again."""
+PIPE_WIDTH = 10_000
+"""Columns where there is no terminal: nothing is wrapped."""
+
+
+class Console:
+    """Progress for people; say nothing here that a program should read."""
+
+    def __init__(self, file: TextIO | None = None, *, results: TextIO | None = None) -> None:
+        """Draw on `file` (standard error) and print results on `results` (standard output)."""
+        self._screen = _screen(file or sys.stderr)
+        self._results = _screen(results or sys.stdout)
+        self._progress: Progress | None = None
+        self._num_open = 0
+        self._num_steps: dict[str, int] = {}
+        self._titled: str | None = None
+        self._num_lines = 0
+
+    def header(self, facts: Mapping[str, str]) -> None:
+        """Show what the run is: one fact a line, names aligned."""
+        width = max(map(len, facts), default=0)
+        for name, value in facts.items():
+            text = Text(f"{name:<{width}}  ", style="dim", end="")
+            self._print(text.append(plain(value), style="not dim"))
+
+    @contextmanager
+    def phase(self, iteration: int, phase: PhaseName, total: int, unit: str) -> Iterator[Bar]:
+        """Show a phase of `total` units (`step`); the caller advances the bar it yields."""
+        self._num_steps[phase] = total
+        what = f"Iteration {iteration}, {phase}"
+        self._print(Text(f"{what}: {_count(total, unit)}", style="bold"))
+        with self._drawn(f"{iteration} {phase}", total, unit) as bar:
+            yield bar
+        done = "done" if bar.done == total else f"{bar.done:,} of {_count(total, unit)}"
+        tokens = f", {bar.tokens:,} tokens" if bar.tokens else ""
+        self._print(Text(f"{what}: {done} in {_clock(bar.seconds)}{tokens}"))
+
+    def step(self, place: Place, metrics: Mapping[str, float]) -> None:
+        """Show a step of a learning phase as a line, or an evaluation as a line for each task."""
+        if not columns_of(place.phase):
+            for line in evaluation_lines(place, metrics):
+                self._print(Text(plain(line)))
+            return
+        if self._titled != place.phase or self._num_lines >= LINES_PER_TITLE:
+            self._print(Text(title_line(place.phase), style="dim"))
+            self._titled, self._num_lines = place.phase, 0
+        self._num_lines += 1
+        num_steps = self._num_steps.get(place.phase)
+        self._write(Text(step_line(place, metrics, num_steps=num_steps)))
+
+    def say(self, text: str) -> None:
+        """Show a sentence."""
+        self._print(Text(plain(text)))
+
+    def warn(self, text: str) -> None:
+        """Show a sentence that must not be missed."""
+        self._print(Text("Warning: ", style="bold yellow").append(plain(text), style="not bold"))
+
+    def final_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print how each policy did, from evaluate lines of metrics.jsonl, to standard output."""
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for heading in HEADINGS:
+            table.add_column(heading, overflow="fold")
+        cells = final_table(rows)
+        for row in cells:
+            table.add_row(*(Text(plain(cell)) for cell in row))
+        with self._results.capture() as capture:
+            self._results.print(table)
+        lines = [line.rstrip() for line in capture.get().splitlines()]
+        if any(row[-1] for row in cells):
+            lines.append(f"Differences are paired, problem by problem, with {reference(rows)}.")
+        self._results.file.writelines(f"{line}\n" for line in lines)
+
+    @contextmanager
+    def _drawn(self, name: str, total: int, unit: str) -> Iterator[Bar]:
+        """Yield a bar, drawn where there is a terminal; bars of phases inside it come below."""
+        if not self._screen.is_terminal:
+            yield Bar(total, lambda _: None)
+            return
+        progress = self._open_progress()
+        task = progress.add_task(name, total=total, unit=unit, bar=None)
+        bar = Bar(total, lambda bar: progress.update(task, completed=bar.done, bar=bar))
+        try:
+            yield bar
+        finally:
+            progress.remove_task(task)
+            self._num_open -= 1
+            if not self._num_open:
+                progress.stop()
+                self._progress = None
+
+    def _open_progress(self) -> Progress:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                _Numbers(),
+                console=self._screen,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._progress.start()
+        self._num_open += 1
+        return self._progress
+
+    def _print(self, text: Text) -> None:
+        """Print something else than a step line; the next one names its columns again."""
+        self._titled = None
+        self._write(text)
+
+    def _write(self, text: Text) -> None:
+        self._screen.print(text)
+
+
+class _Numbers(ProgressColumn):
+    """`12/40 steps  1,234 tok/s  5:12 left`; redrawn with every refresh, so that time moves."""
+
+    def render(self, task: Task) -> Text:
+        """Return the numbers of a task."""
+        bar: Bar | None = task.fields["bar"]
+        parts = [f"{int(task.completed)}/{_count(int(task.total or 0), task.fields['unit'])}"]
+        if bar is not None and bar.tokens_per_s is not None:
+            parts.append(f"{bar.tokens_per_s:,.0f} tok/s")
+        if bar is not None and bar.seconds_left is not None:
+            parts.append(f"{_clock(bar.seconds_left)} left")
+        else:
+            parts.append(_clock(task.elapsed or 0.0))
+        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+
+
+def plain(text: str) -> str:
+    """Return text that cannot move the cursor, colour or reorder: only what is printable."""
+    return "".join(c for c in text.replace("\t", " ") if c.isprintable() or c == "\n")
+
+
+def _screen(file: TextIO) -> Screen:
+    screen = Screen(file=file, markup=False, highlight=False, emoji=False)
+    if not screen.is_terminal:
+        screen.width = PIPE_WIDTH
+    return screen
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

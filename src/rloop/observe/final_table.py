@@ -1,0 +1,56 @@
+"""The table at the end of a run: each policy on each held-out task, beside what it began with."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rloop.observe.columns import interval
+
+_METRIC = re.compile(r"evaluate/(.+)/((?:avg|pass)@\d+)")
+HEADINGS = ("task", "policy", "value [interval]", "difference [interval]")
+
+
+def final_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return cells under `HEADINGS`; `rows` are evaluate lines of metrics.jsonl.
+
+    A line for each task, under it avg@n, then pass@k by k (pass@1 left out: avg@n equals it), each
+    with the policies in the order of the run, so that what is to be compared stands one below the
+    other.
+    """
+    found = dict.fromkeys(
+        match.groups() for row in rows for key in row if (match := _METRIC.fullmatch(key))
+    )
+    cells: list[tuple[str, ...]] = []
+    for task in dict.fromkeys(task for task, _ in found):
+        cells.append((task, "", "", ""))
+        metrics = sorted((metric for name, metric in found if name == task), key=_order)
+        has_average = metrics[0].startswith("avg@")
+        for metric in metrics:
+            if not (has_average and metric == "pass@1"):
+                cells += _block(rows, task, metric)
+    return cells
+
+
+def _block(rows: Sequence[Mapping[str, Any]], task: str, metric: str) -> list[tuple[str, ...]]:
+    """Return a row for each policy that has the metric; only the first names it."""
+    key = f"evaluate/{task}/{metric}"
+    measured = [row for row in rows if row.get(key) is not None]
+    return [
+        (
+            "" if number else f"  {metric}",
+            str(row["policy"]),
+            interval(row, key),
+            interval(row, f"{key}_diff", sign="+"),
+        )
+        for number, row in enumerate(measured)
+    ]
+
+
+def reference(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what differences are taken from: the cold start where there is one, else the base."""
+    return "coldstart" if any(row["policy"] == "coldstart" for row in rows) else "base"
+
+
+def _order(metric: str) -> tuple[str, int]:
+    name, number = metric.split("@")
+    return name, int(number)

@@ -1,0 +1,156 @@
+"""The run's two logs, JSON lines: how it learns (metrics) and what it was doing (events).
+
+    metrics.jsonl  {"iteration":1,"phase":"explore","step":40,"policy":"explored-001",
+                    "explore/reward_mean":0.41,...}
+    events.jsonl   {"name":"fine_tune","iteration":1,"phase":"finetune","step":0,
+                    "start":1767225600.0,"seconds":12.5,...}
+
+Nothing here adds a time of day to metrics, so a resumed run can write the same bytes as one that
+was not interrupted. Each line reaches the file at once; a last line torn by a crash is cut when the
+log is opened again.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rloop.errors import StoreError
+from rloop.observe.global_step import GlobalStep
+from rloop.observe.sinks import open_sinks
+from rloop.types import Place
+
+
+class RunLog:
+    """Appends to a run directory's logs, and to other trackers on the way."""
+
+    def __init__(self, run_dir: Path, sinks: Sequence[str] = ()) -> None:
+        """Open the logs of a run; `sinks` are names as in the recipe."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._run_dir = run_dir
+        self._sinks = open_sinks(sinks, run_dir)
+        self._metrics = _LineFile(run_dir / "metrics.jsonl")
+        self._events = _LineFile(run_dir / "events.jsonl")
+        self._global_step = GlobalStep.after(read_metrics(run_dir))
+
+    def metrics(self, place: Place, values: Mapping[str, float]) -> None:
+        """Append a line; each key gets the phase in front: `reward_mean` -> `explore/reward_mean`.
+
+        A value that is not finite is written as null and counted in `nonfinite_count`.
+        """
+        line = _place(place) | {"policy": place.policy}
+        prefixed = {f"{place.phase}/{key}": value for key, value in values.items()}
+        finite = {key: value for key, value in prefixed.items() if math.isfinite(value)}
+        num_odd = len(prefixed) - len(finite)
+        if num_odd:
+            finite["nonfinite_count"] = num_odd
+        self._metrics.append(line | dict.fromkeys(prefixed) | finite)
+        step = self._global_step.at(place.iteration, place.phase, place.step)
+        for sink in self._sinks:
+            sink.write(step, finite)
+
+    def event(self, name: str, place: Place, start: float, seconds: float, **facts: Any) -> None:  # noqa: ANN401 (JSON values)
+        """Append what was done: `start` in seconds since 1970, and how long it took."""
+        times = {"start": round(start, 3), "seconds": round(seconds, 6)}
+        self._events.append({"name": name, **_place(place), **times, **facts})
+
+    @contextmanager
+    def span(self, name: str, place: Place, **facts: Any) -> Iterator[None]:  # noqa: ANN401 (JSON values)
+        """Log the block as an event; one that raises is logged with `error`, and raises on."""
+        start, began = time.time(), time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            facts["error"] = type(error).__name__
+            raise
+        finally:
+            self.event(name, place, start, time.perf_counter() - began, **facts)
+
+    def position(self) -> int:
+        """Return the length of metrics.jsonl (bytes), after making sure it is on the disk."""
+        return self._metrics.sync()
+
+    def truncate(self, position: int) -> None:
+        """Cut metrics.jsonl back to a saved position; what followed is written again."""
+        self._metrics.truncate(position)
+        self._global_step = GlobalStep.after(read_metrics(self._run_dir))
+
+    def close(self) -> None:
+        """Close the files and the trackers."""
+        self._metrics.close()
+        self._events.close()
+        for sink in self._sinks:
+            sink.close()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without a torn last one; any other raises StoreError."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise StoreError(
+                f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
+            ) from error
+    return found
+
+
+class _LineFile:
+    """A file of JSON lines without a buffer of its own: what was appended is in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        data = path.read_bytes()
+        self._file.truncate(data.rfind(b"\n") + 1)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, separators=(",", ":"), allow_nan=False, default=_plain)
+        data = memoryview(text.encode() + b"\n")
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            free = shutil.disk_usage(self._path.parent).free
+            raise StoreError(
+                f"The disk is full: {self._path} could not be written ({free:,} bytes free); free "
+                f"some space, then `rloop resume {self._path.parent}` continues."
+            ) from error
+
+    def sync(self) -> int:
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def truncate(self, position: int) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if position > size:
+            raise StoreError(
+                f"{self._path} has {size} bytes, fewer than the {position} at the saved point; "
+                "restore it from a backup."
+            )
+        self._file.truncate(position)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _place(place: Place) -> dict[str, Any]:
+    return {"iteration": place.iteration, "phase": place.phase, "step": place.step}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 (a number of another library)
+    """Return a NumPy scalar as Python's own number."""
+    return value.item()
