@@ -57,9 +57,12 @@ class Exploration:
             resume_from=context.run_dir / point["state"] if point["state"] else None,
         )
         try:
-            with context.console.phase(
-                self._place.iteration, "explore", recipe.explore.steps, "step"
-            ) as bar:
+            with (
+                context.log.span("explore", self._place),
+                context.console.phase(
+                    self._place.iteration, "explore", recipe.explore.steps, "step"
+                ) as bar,
+            ):
                 for result in steps:
                     self._record(result)
                     step = result.step
@@ -107,7 +110,10 @@ class Exploration:
         context = self._context
         place = replace(self._place, phase="evaluate", step=step)
         evaluator = context.evaluator()
-        with context.counting_bar(place, evaluator.num_problems, "problem") as advance:
+        with (
+            context.log.span("evaluate", place),
+            context.counting_bar(place, evaluator.num_problems, "problem") as advance,
+        ):
             found = evaluator.evaluate(
                 LIVE, place, base_counts=self._base_counts, on_group=lambda _: advance()
             )

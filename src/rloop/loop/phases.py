@@ -39,7 +39,10 @@ class Phases:
         if context.manifest.result(key) is None:
             context.begin(key)
             evaluator = context.evaluator()
-            with context.counting_bar(place, evaluator.num_problems, "problem") as advance:
+            with (
+                context.log.span("evaluate", place),
+                context.counting_bar(place, evaluator.num_problems, "problem") as advance,
+            ):
                 found = evaluator.evaluate(
                     policy, place, base_counts=self._base_counts, on_group=lambda _: advance()
                 )
@@ -90,7 +93,8 @@ class Phases:
             return int(found["kept_count"])
         context.begin(key)
         place = context.place(iteration, "select")
-        counts = select_and_write(context.store, context.run_dir, self.recipe, iteration)
+        with context.log.span("select", place):
+            counts = select_and_write(context.store, context.run_dir, self.recipe, iteration)
         context.log.metrics(place, counts)
         context.console.say(
             "select: {pool_count} trajectories -> {successes_count} successes -> {hard_count} "
@@ -128,6 +132,7 @@ class Phases:
         context.begin(key)
         bar = None
         with ExitStack() as stack:
+            stack.enter_context(context.log.span(place.phase, place))
             for update in context.engine.fine_tune(start, examples(), place):
                 if bar is None:
                     bar = stack.enter_context(

@@ -100,6 +100,7 @@ def open_run(
         base = prepare_base(recipe, run_dir, engine, manifest)
         problems = problems.fitting(lambda these: engine.fit_prompts(base, these))
         check_same_problems(manifest, problems)
+        console.header(facts(recipe, problems, engine))
         for note in problems.notes:
             console.say(note)
         yield Context(
@@ -114,6 +115,25 @@ def open_run(
             manifest=manifest,
             interrupt=interrupt,
         )
+
+
+def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, str]:
+    """Return what the console shows before a run: model, tasks, method, budget, machine."""
+    explore = recipe.explore
+    completions = explore.steps * explore.prompts_per_step * explore.group_size
+    tokens = recipe.iterations * completions * explore.sampling.max_completion_tokens
+    held_out = ", ".join(f"{name} ({len(those)})" for name, those in problems.evaluate.items())
+    method = "RLoop" if recipe.finetune else "plain RL"
+    return {
+        "run": f"{recipe.name}, seed {recipe.seed}",
+        "model": recipe.policy.path,
+        "train": f"{len(problems.train)} problems",
+        "held out": held_out,
+        "method": f"{method}, {recipe.iterations} x {explore.steps} RL steps, {explore.loss} loss",
+        "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
+        f"at most {tokens * (1 + explore.refill_rounds):,} tokens",
+        **engine.describe(),
+    }
 
 
 def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manifest) -> PolicyRef:

@@ -1,0 +1,177 @@
+"""What the loop may rely on, whatever engine is behind the seam."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from doubles_policies import InstantVerify, make_problem
+from doubles_runs import half_right, scripted, toy_recipe
+
+from rloop.config import Recipe
+from rloop.engines.base import LIVE, Engine, ExploreStep
+from rloop.engines.registry import build_engine
+from rloop.types import Example, Group, Place, PolicyRef, Trajectory
+
+PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]
+ENGINES = {"scripted": scripted(half_right), "native": build_engine}
+
+
+@pytest.fixture(params=list(ENGINES))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return toy_recipe(tmp_path)
+
+
+@pytest.fixture
+def engine(kind: str, recipe: Recipe) -> Iterator[Engine]:
+    engine = ENGINES[kind](recipe, InstantVerify())
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def base(engine: Engine, recipe: Recipe, tmp_path: Path) -> PolicyRef:
+    return engine.prepare(recipe.policy.path, tmp_path / "base", seed=recipe.seed)
+
+
+PLACE = Place(run="toy", seed=0, iteration=1, phase="explore", policy="explored-001")
+HELD_OUT = Place(run="toy", seed=0, iteration=1, phase="evaluate", policy="iter-001")
+
+
+def explore(engine: Engine, start: PolicyRef, steps: int = 4) -> list[ExploreStep]:
+    return list(engine.explore(start, PROBLEMS, PLACE, num_steps=steps))
+
+
+def written(groups: list[Group] | tuple[Group, ...]) -> dict[tuple[str, int], tuple[int, ...]]:
+    return {
+        (t.problem.problem_id, t.member): t.completion.completion_ids
+        for group in groups
+        for t in group.trajectories
+    }
+
+
+def every_trajectory(steps: list[ExploreStep]) -> list[Trajectory]:
+    return [t for step in steps for group in step.groups for t in group.trajectories]
+
+
+def digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def test_exploration_yields_every_step_whole(engine: Engine, base: PolicyRef):
+    steps = explore(engine, base)
+    assert [step.step for step in steps] == [1, 2, 3, 4]
+    for step in steps:
+        assert [len(group.trajectories) for group in step.groups] == [4, 4, 4]
+        assert len({group.problem.problem_id for group in step.groups}) == 3
+        tokens = sum(len(t.completion.completion_ids) for t in every_trajectory([step]))
+        assert step.metrics["sampled_tokens_count"] == tokens
+        rewards = [t.reward for t in every_trajectory([step])]
+        assert step.metrics["reward_mean"] == pytest.approx(sum(rewards) / len(rewards))
+
+
+def test_a_trajectory_says_where_it_comes_from(engine: Engine, base: PolicyRef):
+    for step in explore(engine, base, steps=2):
+        for group in step.groups:
+            assert [t.member for t in group.trajectories] == [0, 1, 2, 3]
+            for t in group.trajectories:
+                assert t.place == replace(PLACE, step=step.step)
+                assert t.group_id.endswith(t.problem.problem_id)
+                assert len(t.completion.behavior_logprobs) == len(t.completion.completion_ids)
+                assert max(t.completion.behavior_logprobs) <= 0
+                assert t.reward == float(t.verdict.is_correct)
+
+
+def test_exploration_leaves_the_start_policy_alone(engine: Engine, base: PolicyRef):
+    before = digest(base.path)
+    explore(engine, base)
+    assert digest(base.path) == before
+
+
+def test_the_same_seed_gives_the_same_trajectories(
+    kind: str, engine: Engine, recipe: Recipe, base: PolicyRef, tmp_path: Path
+):
+    other = ENGINES[kind](recipe, InstantVerify())
+    again = other.prepare(recipe.policy.path, tmp_path / "again", seed=recipe.seed)
+    first, second = explore(engine, base), explore(other, again)
+    other.close()
+    assert [written(step.groups) for step in first] == [written(step.groups) for step in second]
+
+
+def test_sampling_answers_every_problem_once_and_judged(engine: Engine, base: PolicyRef):
+    groups = list(engine.sample(base, PROBLEMS, 3, HELD_OUT))
+    assert sorted(group.problem.problem_id for group in groups) == [
+        problem.problem_id for problem in PROBLEMS
+    ]
+    for group in groups:
+        assert [t.member for t in group.trajectories] == [0, 1, 2]
+        assert all(t.verdict.verifier_version == "test/1" for t in group.trajectories)
+        assert all(t.place == HELD_OUT for t in group.trajectories)
+
+
+def test_a_problem_sampled_alone_gives_the_same_completions(engine: Engine, base: PolicyRef):
+    together = written(list(engine.sample(base, PROBLEMS, 3, HELD_OUT)))
+    alone = written(list(engine.sample(base, PROBLEMS[2:3], 3, HELD_OUT)))
+    assert alone.items() <= together.items()
+
+
+def test_the_policy_in_training_can_be_sampled_between_steps(engine: Engine, base: PolicyRef):
+    plain = [written(step.groups) for step in explore(engine, base)]
+    watched = []
+    for step in engine.explore(base, PROBLEMS, PLACE, num_steps=4):
+        watched.append(written(step.groups))
+        assert len(list(engine.sample(LIVE, PROBLEMS[:2], 2, HELD_OUT))) == 2
+    assert watched == plain
+
+
+def test_a_saved_exploration_continues_to_the_bit(
+    kind: str, engine: Engine, recipe: Recipe, base: PolicyRef, tmp_path: Path
+):
+    straight = explore(engine, base)
+    steps = engine.explore(base, PROBLEMS, PLACE, num_steps=4)
+    next(steps)
+    next(steps)
+    engine.save_state(tmp_path / "state")
+    other = ENGINES[kind](recipe, InstantVerify())
+    resumed = list(
+        other.explore(base, PROBLEMS, PLACE, num_steps=4, resume_from=tmp_path / "state")
+    )
+    other.close()
+    assert [step.step for step in resumed] == [3, 4]
+    expected = [written(step.groups) for step in straight[2:]]
+    assert [written(step.groups) for step in resumed] == expected
+
+
+def test_fine_tuning_makes_a_policy_that_can_be_started_from(
+    engine: Engine, base: PolicyRef, tmp_path: Path
+):
+    examples = [
+        Example(problem_id="toy/0", prompt_ids=(5, 6), completion_ids=(7, 2)) for _ in range(8)
+    ]
+    place = Place(run="toy", seed=0, iteration=1, phase="finetune", policy="iter-001")
+    updates = list(engine.fine_tune(base, examples, place))
+    assert [update.step for update in updates] == list(range(1, updates[0].num_steps + 1))
+    assert all("loss_mean" in update.metrics for update in updates)
+    policy = engine.save_policy(tmp_path / "iter-001", "iter-001")
+    assert policy == PolicyRef(path=tmp_path / "iter-001", name="iter-001")
+    assert len(explore(engine, policy, steps=1)) == 1
+    assert digest(policy.path) != digest(base.path)
+
+
+def test_prompts_that_are_too_long_are_named(engine: Engine, base: PolicyRef, recipe: Recipe):
+    long = replace(PROBLEMS[0], problem_id="toy/long", question="1+" * 2000 + "1=")
+    report = engine.fit_prompts(base, [*PROBLEMS, long])
+    assert list(report.kept) == PROBLEMS
+    assert [problem.problem_id for problem, _ in report.too_long] == ["toy/long"]
+    assert report.too_long[0][1] > recipe.prompt.max_tokens
+
+
+def test_an_engine_describes_itself(engine: Engine):
+    assert "device" in engine.describe()
