@@ -112,8 +112,11 @@ class _LineFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("ab", buffering=0)
-        data = path.read_bytes()
-        self._file.truncate(data.rfind(b"\n") + 1)
+        size = os.fstat(self._file.fileno()).st_size
+        with path.open("rb") as file:
+            end = file.read(size).rfind(b"\n") + 1
+        if end < size:
+            self._file.truncate(end)
 
     def append(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -1,0 +1,203 @@
+import io
+from dataclasses import replace
+
+import pytest
+from doubles_records import place_at
+
+from rloop.observe.bar import Bar
+from rloop.observe.console import Console, plain
+
+STEP = {
+    "reward_mean": 0.4375,
+    "groups_all_correct_frac": 0.125,
+    "groups_mixed_frac": 0.5,
+    "groups_all_wrong_frac": 0.375,
+    "truncated_frac": 0.03,
+    "completion_tokens_mean": 31.4,
+    "entropy_mean": 0.8123,
+    "grad_norm": 0.231,
+    "gap_mean": 0.0012,
+    "tokens_per_s": 812.3,
+    "step_s": 12.34,
+}
+SUMS = {
+    "sums/avg@8": 0.41,
+    "sums/avg@8_low": 0.36,
+    "sums/avg@8_high": 0.46,
+    "sums/pass@1": 0.41,
+    "sums/pass@8": 0.7,
+    "sums/pass@8_low": 0.65,
+    "sums/pass@8_high": 0.75,
+    "sums/pass@8_diff": 0.1,
+    "sums/pass@8_diff_low": -0.02,
+    "sums/pass@8_diff_high": 0.22,
+    "sums/problems_count": 64,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def pipe() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def console(pipe) -> Console:
+    return Console(pipe, results=pipe)
+
+
+def test_a_step_is_one_line_under_its_columns(console, pipe):
+    console.step(place_at(7), STEP)
+    assert pipe.getvalue().splitlines() == [
+        "step reward solved mixed wrong trunc tokens entropy    grad    gap  tok/s     s",
+        "   7  0.438   0.12  0.50  0.38  0.03     31   0.812   0.231 0.0012    812  12.3",
+    ]
+
+
+def test_columns_hold_still_whatever_the_numbers(console, pipe):
+    console.step(place_at(7), STEP)
+    odd = {"grad_norm": 123456.0, "entropy_mean": float("nan"), "gap_mean": 2e-7}
+    console.step(place_at(8), STEP | odd)
+    console.step(place_at(9), {})
+    title, first, second, third = pipe.getvalue().splitlines()
+    assert {len(title), len(first), len(second), len(third)} == {len(title)}
+    assert len(title) <= 80
+    assert "  1e+05  2e-07 " in second
+    assert "    nan " in second
+    assert third.split() == ["9", *"-" * 11]
+
+
+def test_columns_are_named_again_after_other_text_and_many_lines(console, pipe):
+    for step in range(1, 41):
+        console.step(place_at(step), STEP)
+        if step == 5:
+            console.say("Something else.")
+    lines = pipe.getvalue().splitlines()
+    # 1 .. 5, the sentence, then 6 .. 35 (30 lines), then 36 .. 40
+    titles = [number for number, line in enumerate(lines) if line.startswith("step ")]
+    assert titles == [0, 7, 38]
+
+
+def test_an_update_of_fine_tuning_says_of_how_many(console, pipe):
+    place = replace(place_at(12), phase="finetune")
+    metrics = {"loss_mean": 0.7123, "grad_norm": 1.5, "learning_rate": 1e-5}
+    with console.phase(1, "finetune", 40, "update") as bar:
+        bar.advance(40)
+        console.step(place, metrics)
+    assert pipe.getvalue().splitlines()[:3] == [
+        "Iteration 1, finetune: 40 updates",
+        "       step    loss    grad    rate",
+        "      12/40  0.7123   1.500 1.00e-05",
+    ]
+
+
+def test_an_evaluation_shows_the_average_and_the_largest_k(console, pipe):
+    console.step(place_at(12, phase="evaluate"), SUMS)
+    assert pipe.getvalue().splitlines() == [
+        "  explored-001, step 12",
+        "  sums  avg@8 0.410 [0.360, 0.460]  pass@8 0.700 [0.650, 0.750]",
+    ]
+
+
+def test_the_final_table_compares_policies_under_each_other():
+    rows = [
+        {"policy": name, **{f"evaluate/{key}": value for key, value in metrics.items()}}
+        for name, metrics in (
+            ("base", {key: value for key, value in SUMS.items() if "_diff" not in key}),
+            ("iter-001", SUMS),
+        )
+    ]
+    progress, results = io.StringIO(), io.StringIO()
+    Console(progress, results=results).final_table(rows)
+    lines = results.getvalue().splitlines()
+    assert progress.getvalue() == ""
+    assert lines[0] == "task       policy     value [interval]       difference [interval]"
+    assert lines[2:] == [
+        "sums",
+        "  avg@8    base       0.410 [0.360, 0.460]",
+        "           iter-001   0.410 [0.360, 0.460]",
+        "  pass@8   base       0.700 [0.650, 0.750]",
+        "           iter-001   0.700 [0.650, 0.750]   +0.100 [-0.020, +0.220]",
+        "Differences are paired, problem by problem, with base.",
+    ]
+
+
+def test_a_cold_start_is_what_iterations_are_compared_with(console, pipe):
+    row = {f"evaluate/{key}": value for key, value in SUMS.items()}
+    console.final_table([{"policy": "base", **row}, {"policy": "coldstart", **row}])
+    assert "with coldstart." in pipe.getvalue()
+
+
+def test_what_is_no_terminal_gets_plain_lines(console, pipe):
+    console.header({"model": "SmolLM2", "device": "cpu"})
+    with console.phase(1, "explore", 3, "step") as bar:
+        for step in (1, 2):
+            bar.advance(step, tokens=1000 * step)
+    console.warn("x" * 200)
+    assert pipe.getvalue().splitlines() == [
+        "model   SmolLM2",
+        "device  cpu",
+        "Iteration 1, explore: 3 steps",
+        "Iteration 1, explore: 2 of 3 steps in 0:00, 2,000 tokens",
+        "Warning: " + "x" * 200,
+    ]
+
+
+def test_text_of_others_cannot_steer_the_terminal(console, pipe):
+    console.say("[bold]a[/bold] \x1b[31mred\r\x07\u202eback :smile:\tb")
+    assert pipe.getvalue() == "[bold]a[/bold] [31mredback :smile: b\n"
+
+
+def test_plain_keeps_letters_of_any_script_and_line_breaks():
+    assert plain("\u03c0 \u2248 3\n\u4e2d\u6587") == "\u03c0 \u2248 3\n\u4e2d\u6587"
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    console = Console(terminal, results=io.StringIO())
+    with console.phase(1, "explore", 4, "step") as outer:
+        outer.advance(1, tokens=500)
+        with console.phase(1, "evaluate", 2, "problem") as inner:
+            inner.advance(2)
+        console.step(place_at(1), STEP)
+    shown = terminal.getvalue()
+    assert "1 explore" in shown
+    assert "1/4 steps" in shown
+    assert "\x1b[?25h" in shown  # the cursor is shown again
+    assert shown.rstrip().endswith("1 of 4 steps in 0:00, 500 tokens")
+
+
+def test_a_failing_phase_takes_its_bar_away(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    console = Console(terminal, results=io.StringIO())
+    with pytest.raises(ZeroDivisionError), console.phase(1, "explore", 4, "step") as bar:
+        bar.advance(1 // 0)
+    assert "\x1b[?25h" in terminal.getvalue()
+    with console.phase(1, "explore", 4, "step") as bar:
+        bar.advance(4)
+
+
+def test_a_bar_knows_its_rates():
+    times = iter([0.0, 10.0, 10.0])
+    bar = Bar(4, lambda _: None, clock=lambda: next(times))
+    bar.advance(1, tokens=500)
+    # 500 tokens in 10 s; one unit in 10 s, three to go
+    assert bar.tokens_per_s == 50.0
+    assert bar.seconds_left == 30.0
+
+
+def test_a_resumed_bar_counts_its_rates_from_where_it_began():
+    times = iter([0.0, 5.0, 5.0, 7.0, 7.0])
+    bar = Bar(100, lambda _: None, clock=lambda: next(times))
+    bar.advance(50, tokens=50_000)
+    assert (bar.tokens_per_s, bar.seconds_left) == (None, None)
+    bar.advance(51, tokens=51_000)
+    # 1000 tokens and one unit in the 2 s since the first news, 49 to go
+    assert (bar.tokens_per_s, bar.seconds_left) == (500.0, 98.0)
