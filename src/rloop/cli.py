@@ -64,7 +64,7 @@ def run(
     from rloop.loop.session import start
 
     run_dir = out or Path("runs") / recipe.name
-    raise typer.Exit(start(recipe_path, recipe, run_dir, build_engine))
+    _end(start(recipe_path, recipe, run_dir, build_engine), run_dir)
 
 
 @app.command()
@@ -76,7 +76,15 @@ def resume(run_dir: RunArgument) -> None:
     from rloop.engines.registry import build_engine
     from rloop.loop.session import resume as resume_run
 
-    raise typer.Exit(resume_run(run_dir, build_engine))
+    _end(resume_run(run_dir, build_engine), run_dir)
+
+
+def _end(code: int, run_dir: Path) -> None:
+    """Write the report of what there is, say where it lies, and exit."""
+    from rloop.report.page import write_report
+
+    sys.stderr.write(f"Report: {write_report(run_dir)}\n")
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -44,7 +44,8 @@ def test_a_run_goes_through_the_phases_in_the_papers_order(tmp_path: Path):
 def test_every_sampled_trajectory_is_stored(tmp_path: Path):
     _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
     rows = trajectories(
-        run_dir, "select phase, iteration, count(*) as n from trajectories group by all order by all"
+        run_dir,
+        "select phase, iteration, count(*) as n from trajectories group by all order by all",
     )
     # explore: 4 steps x 3 prompts x 4 members; evaluate: 4 problems x 4 samples, of the base in
     # iteration 0, of the explored and the next policy in 1 and 2.
@@ -190,7 +191,7 @@ def test_early_stop_ends_exploration_not_the_run(tmp_path: Path, capsys: Any):
 def test_a_folder_with_files_in_it_is_refused(tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "note.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="is not empty.*rloop resume"):
+    with pytest.raises(ConfigError, match=r"is not empty.*rloop resume"):
         begin(toy_recipe(tmp_path), tmp_path, scripted())
 
 

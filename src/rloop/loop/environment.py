@@ -1,10 +1,14 @@
 """What a run ran on: versions, hardware, and the commit of the recipe's repository."""
 
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+
+from rloop.loop.state import write_whole
 
 PACKAGES = (
     "rloop-rl",
@@ -31,6 +35,12 @@ def environment(recipe_path: Path) -> dict[str, object]:
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(recipe_path.resolve().parent),
     }
+
+
+def add_engine(path: Path, facts: Mapping[str, str]) -> None:
+    """Write the engine's own facts (device, precision) into a run's `environment.json`."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    write_whole(path, json.dumps(found | {"engine": dict(facts)}, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,7 @@ from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
 from rloop.errors import ConfigError, DegenerateRun, StoreError
 from rloop.loop.context import Context, policy_from, policy_result
-from rloop.loop.environment import environment
+from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.phases import Phases
 from rloop.loop.problems import RunProblems, load_problems
@@ -96,6 +96,7 @@ def open_run(
         stack.callback(run_log.close)
         engine = build_engine(recipe, pool)
         stack.callback(engine.close)
+        add_engine(run_dir / "environment.json", engine.describe())
         manifest = Manifest(run_dir)
         base = prepare_base(recipe, run_dir, engine, manifest)
         problems = problems.fitting(lambda these: engine.fit_prompts(base, these))
