@@ -6,16 +6,18 @@ Samples nothing and imports no torch.
 import os
 import shutil
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rloop.config import Recipe
+from rloop.errors import TaskError
 from rloop.estimate import Demand, batch_arithmetic, disk, memory
 from rloop.model_size import measure_model
 from rloop.tables import format_value
 from rloop.tasks.collection import load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
-from rloop.tasks.sources import load_task
+from rloop.tasks.sources import LoadedTask, load_task
 from rloop.types import Problem
 
 
@@ -32,41 +34,111 @@ class CheckReport:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Problems:
+    """What could be loaded, with the lines and warnings that say so."""
+
+    train: tuple[Problem, ...] | None
+    """None where a training task is out of reach."""
+    held_out: tuple[Problem, ...]
+    others: tuple[Problem, ...]
+    """Of a cold start, or of training where some of it is out of reach: judged, not counted."""
+    lines: list[str]
+    warnings: list[str]
+
+
 def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     """Load and judge all problems and multiply out the recipe; runs would be under `run_root`.
 
-    Raises ConfigError or TaskError where a run would stop at its start.
+    Raises ConfigError or TaskError where a run would stop at its start; a hub out of reach is a
+    warning, for the run may be meant for another machine.
     """
-    tasks = load_tasks(recipe.tasks)
-    lines = tasks.summary()
-    held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
-    judged = [*tasks.train, *held_out]
-    if recipe.coldstart is not None:
-        coldstart = load_task(recipe.coldstart.task, data_dir=recipe.tasks.data_dir)
-        lines.append(f"cold start: {coldstart.summary()}")
-        judged += coldstart.problems
-    kept = _judge(recipe, judged, lines)
-    num_evaluate = sum(problem.problem_id in kept for problem in held_out)
-    num_train = sum(problem.problem_id in kept for problem in tasks.train)
+    problems = _load(recipe)
+    kept = _judge(recipe, problems)
+    num_evaluate = sum(problem.problem_id in kept for problem in problems.held_out)
+    num_train = None
+    if problems.train is not None:
+        num_train = sum(problem.problem_id in kept for problem in problems.train)
     model = measure_model(recipe.policy.path)
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
-    warnings = [*_disk_warnings(written, run_root)]
+    warnings = [*problems.warnings, *_disk_warnings(written, run_root)]
     if model is None:
         warnings.append(_unknown_size(recipe.policy.path))
     else:
         held = memory(recipe, model, _compute_bytes(recipe))
         demands += held
         warnings += _memory_warnings(recipe, held)
-    return CheckReport(problems=tuple(lines), demands=tuple(demands), warnings=tuple(warnings))
+    return CheckReport(
+        problems=tuple(problems.lines), demands=tuple(demands), warnings=tuple(warnings)
+    )
 
 
-def _judge(recipe: Recipe, problems: list[Problem], lines: list[str]) -> set[str]:
+def _load(recipe: Recipe) -> _Problems:
+    try:
+        tasks = load_tasks(recipe.tasks)
+        coldstart = [_load_coldstart(recipe)] if recipe.coldstart else []
+    except TaskError as error:
+        if not _is_out_of_reach(error):
+            raise
+        return _load_within_reach(recipe)
+    return _Problems(
+        train=tasks.train,
+        held_out=tuple(chain.from_iterable(tasks.evaluate.values())),
+        others=tuple(problem for task in coldstart for problem in task.problems),
+        lines=[*tasks.summary(), *(f"cold start: {task.summary()}" for task in coldstart)],
+        warnings=[],
+    )
+
+
+def _load_coldstart(recipe: Recipe) -> LoadedTask:
+    assert recipe.coldstart is not None, "called only for a recipe with a cold start"
+    return load_task(recipe.coldstart.task, data_dir=recipe.tasks.data_dir)
+
+
+def _load_within_reach(recipe: Recipe) -> _Problems:
+    """Load each task by itself; those out of reach become warnings, overlap stays unknown."""
+    found: dict[str, list[Problem]] = {"evaluate": [], "other": []}
+    lines, warnings = [], []
+    configs = [(config, "evaluate") for config in recipe.tasks.evaluate]
+    configs += [(config, "other") for config in recipe.tasks.train]
+    configs += [(recipe.coldstart.task, "other")] if recipe.coldstart else []
+    for config, purpose in configs:
+        try:
+            task = load_task(config, data_dir=recipe.tasks.data_dir)
+        except TaskError as error:
+            if not _is_out_of_reach(error):
+                raise
+            warnings.append(f"{error}; not counted below.")
+            continue
+        lines.append(task.summary())
+        found[purpose] += task.problems
+    warnings.append("Problems in both training and evaluation tasks were not looked for.")
+    return _Problems(
+        train=None,
+        held_out=tuple(found["evaluate"]),
+        others=tuple(found["other"]),
+        lines=lines,
+        warnings=warnings,
+    )
+
+
+def _is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether a connection failed at the root of the error."""
+    while error is not None:
+        if isinstance(error, ConnectionError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _judge(recipe: Recipe, problems: _Problems) -> set[str]:
     """Judge every reference answer; return the ids of the problems that stay."""
     tasks = recipe.tasks
+    everything = [*(problems.train or ()), *problems.held_out, *problems.others]
     with VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool:
-        report = check_references(problems, pool, policy=tasks.bad_references)
-    lines.append(report.summary())
+        report = check_references(everything, pool, policy=tasks.bad_references)
+    problems.lines.append(report.summary())
     return {problem.problem_id for problem in report.kept}
 
 

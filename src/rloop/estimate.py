@@ -38,13 +38,15 @@ class Demand:
     formula: str
 
 
-def batch_arithmetic(recipe: Recipe, num_train: int, num_evaluate: int) -> list[Demand]:
-    """Return what the recipe's numbers multiply to, for so many problems (at least one each)."""
+def batch_arithmetic(recipe: Recipe, num_train: int | None, num_evaluate: int) -> list[Demand]:
+    """Return what the recipe's numbers multiply to, for so many problems.
+
+    `num_train` is None where the training problems are out of reach.
+    """
     explore = recipe.explore
     per_step = explore.prompts_per_step * explore.group_size
     length = explore.sampling.max_completion_tokens
     rounds = 1 + explore.refill_rounds
-    prompts = explore.steps * explore.prompts_per_step
     return [
         _count("completions per step", per_step, "explore.prompts_per_step x explore.group_size"),
         _tokens(
@@ -60,11 +62,7 @@ def batch_arithmetic(recipe: Recipe, num_train: int, num_evaluate: int) -> list[
         ),
         _count("completions per update", per_step / explore.updates_per_step, "of an RL step"),
         _count("RL updates per iteration", _rl_updates(recipe), "explore.steps x updates_per_step"),
-        _count(
-            "passes over the training problems",
-            prompts / num_train,
-            f"per iteration: {prompts} prompts / {num_train} problems",
-        ),
+        *_passes(recipe, num_train),
         *_rft(recipe, num_train),
         _count(
             "evaluations",
@@ -89,15 +87,24 @@ def _rl_updates(recipe: Recipe) -> int:
     return 0 if frozen else recipe.explore.steps * recipe.explore.updates_per_step
 
 
-def _rft(recipe: Recipe, num_train: int) -> list[Demand]:
+def _passes(recipe: Recipe, num_train: int | None) -> list[Demand]:
+    if num_train is None:
+        return []
+    prompts = recipe.explore.steps * recipe.explore.prompts_per_step
+    formula = f"per iteration: {prompts} prompts / {num_train} problems"
+    return [_count("passes over the training problems", prompts / num_train, formula)]
+
+
+def _rft(recipe: Recipe, num_train: int | None) -> list[Demand]:
     if recipe.expert is None or recipe.finetune is None:
         return []
     window = recipe.iterations if recipe.expert.window == "accumulated" else 1
     most = window * explored_completions(recipe)
-    formula = "every completion of an iteration a success"
-    if recipe.expert.per_problem_cap is not None:
-        most = min(most, recipe.expert.per_problem_cap * num_train)
-        formula = "or expert.per_problem_cap x training problems, if fewer"
+    formula = "all completions of the window"
+    cap = recipe.expert.per_problem_cap
+    if cap is not None and num_train is not None and cap * num_train < most:
+        most = cap * num_train
+        formula = "expert.per_problem_cap x training problems"
     updates = recipe.finetune.epochs * math.ceil(most / recipe.finetune.batch_size)
     return [
         _count("expert set, at most", most, formula),

@@ -68,6 +68,29 @@ def test_a_reference_that_is_not_judged_correct_stops_or_is_left_out(values, tmp
     assert named["passes over the training problems"] == 3.0  # 6 prompts / 2 problems
 
 
+def unreachable(name, config, split):
+    raise TaskError(f"hub:{name} cannot be read") from ConnectionError("no network")
+
+
+def test_a_hub_out_of_reach_is_a_warning_and_the_rest_is_multiplied_out(
+    values, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rloop.tasks.sources.read_hub_rows", unreachable)
+    values["tasks"]["train"].append({"source": "hub:some/set", "name": "far"})
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    named = {row.name: row.value for row in report.demands}
+    assert "hub:some/set cannot be read; not counted below." in report.warnings
+    assert "passes over the training problems" not in named
+    assert named["completions per evaluation"] == 8  # 2 held-out problems x 4 samples
+    assert "6 of 6 reference answers judged correct" in report.problems  # 4 in train, 2 held out
+
+
+def test_a_task_that_is_wrong_is_no_matter_of_reach(values, tmp_path):
+    values["tasks"]["train"].append({"source": "file:absent.jsonl", "name": "far"})
+    with pytest.raises(TaskError, match=r"absent\.jsonl"):
+        check_recipe(Recipe.model_validate(values), tmp_path)
+
+
 def test_a_model_that_is_not_here_is_said_so(values, tmp_path):
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     assert report.warnings == (
