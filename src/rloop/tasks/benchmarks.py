@@ -1,4 +1,4 @@
-"""Published problem sets by plain name: their file in a data folder, else their place on the hub."""
+"""Published problem sets by plain name: a file in a data folder, else a data set on the hub."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,19 +53,60 @@ def _svamp_row(row: Row) -> Row:
     return {**row, "problem": f"{row['Body'].rstrip('. ')}. {row['Question']}"}
 
 
-# fmt: off
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "aime24": Benchmark(files={"test": "aime24"}, hub="HuggingFaceH4/aime_2024", hub_splits={"test": "train"}),
+    "aime24": Benchmark(
+        files={"test": "aime24"}, hub="HuggingFaceH4/aime_2024", hub_splits={"test": "train"}
+    ),
     "aime25": Benchmark(files={"test": "aime25"}, hub="math-ai/aime25"),
-    "amc23": Benchmark(files={"test": "amc23"}, hub="math-ai/amc23", fields={"problem": "question"}),
-    "asdiv": Benchmark(files={"test": "asdiv"}, hub="EleutherAI/asdiv", verifier="numeric", hub_splits={"test": "validation"}, convert=_asdiv_row),
-    "dapo_math_17k": Benchmark(files={"train": "dapo_math_17k"}, hub="open-r1/DAPO-Math-17k-Processed", config="all", fields={"problem": "prompt", "answer": "solution"}),
-    "gsm8k": Benchmark(files={"train": "gsm8k_train", "test": "gsm8k_test"}, hub="openai/gsm8k", config="main", verifier="numeric", fields={"problem": "question"}, convert=_gsm8k_row),
-    "math": Benchmark(files={"train": "math_train7474", "test": "math_test5000"}, hub="DigitalLearningGmbH/MATH-lighteval", convert=_boxed_row),
-    "math500": Benchmark(files={"test": "math500"}, hub="HuggingFaceH4/MATH-500", fields={"id": "unique_id"}),
-    "mawps": Benchmark(files={"test": "mawps"}, hub="MU-NLPC/Calc-mawps", verifier="numeric", fields={"problem": "question", "answer": "result"}),
-    "minerva_math": Benchmark(files={"test": "minerva_math"}, hub="math-ai/minervamath", fields={"problem": "question"}),
+    "amc23": Benchmark(
+        files={"test": "amc23"}, hub="math-ai/amc23", fields={"problem": "question"}
+    ),
+    "asdiv": Benchmark(
+        files={"test": "asdiv"},
+        hub="EleutherAI/asdiv",
+        hub_splits={"test": "validation"},
+        convert=_asdiv_row,
+        verifier="numeric",
+    ),
+    "dapo_math_17k": Benchmark(
+        files={"train": "dapo_math_17k"},
+        hub="open-r1/DAPO-Math-17k-Processed",
+        config="all",
+        fields={"problem": "prompt", "answer": "solution"},
+    ),
+    "gsm8k": Benchmark(
+        files={"train": "gsm8k_train", "test": "gsm8k_test"},
+        hub="openai/gsm8k",
+        config="main",
+        fields={"problem": "question"},
+        convert=_gsm8k_row,
+        verifier="numeric",
+    ),
+    "math": Benchmark(
+        files={"train": "math_train7474", "test": "math_test5000"},
+        hub="DigitalLearningGmbH/MATH-lighteval",
+        convert=_boxed_row,
+    ),
+    "math500": Benchmark(
+        files={"test": "math500"}, hub="HuggingFaceH4/MATH-500", fields={"id": "unique_id"}
+    ),
+    "mawps": Benchmark(
+        files={"test": "mawps"},
+        hub="MU-NLPC/Calc-mawps",
+        fields={"problem": "question", "answer": "result"},
+        verifier="numeric",
+    ),
+    "minerva_math": Benchmark(
+        files={"test": "minerva_math"},
+        hub="math-ai/minervamath",
+        fields={"problem": "question"},
+    ),
     "omni_math": Benchmark(files={"test": "omni_math_rule"}, hub="KbsdJames/Omni-MATH"),
-    "svamp": Benchmark(files={"test": "svamp"}, hub="ChilleD/SVAMP", verifier="numeric", fields={"answer": "Answer", "id": "ID"}, convert=_svamp_row),
+    "svamp": Benchmark(
+        files={"test": "svamp"},
+        hub="ChilleD/SVAMP",
+        fields={"answer": "Answer", "id": "ID"},
+        convert=_svamp_row,
+        verifier="numeric",
+    ),
 }
-# fmt: on

@@ -3,7 +3,8 @@
 Two problems are the same when their texts are equal as lower-case letters and digits, with two
 exceptions that keep short expressions apart: runs of digits stay separate (12 + 3 is not 123), and
 mathematical symbols count (12 + 3 is not 12 - 3, nor 5! the same as 5). Hyphens inside words, other
-punctuation, dollar signs and LaTeX spacing do not count.
+punctuation, dollar signs and LaTeX spacing do not count. Problems that reasoning-gym generated may
+be pictures made of any sign, so they are the same only when every character is.
 """
 
 import re
@@ -37,7 +38,7 @@ def drop_duplicates(problems: Iterable[Problem], seen: set[str]) -> list[Problem
     """Return the problems whose key is not in `seen`, first ones first; `seen` learns theirs."""
     kept = []
     for problem in problems:
-        key = problem_key(problem.question)
+        key = _key(problem)
         if key not in seen:
             seen.add(key)
             kept.append(problem)
@@ -46,6 +47,11 @@ def drop_duplicates(problems: Iterable[Problem], seen: set[str]) -> list[Problem
 
 def overlap(train: Sequence[Problem], evaluate: Sequence[Problem]) -> list[tuple[Problem, Problem]]:
     """Return the pairs of a training and an evaluation problem that are the same."""
-    held_out = {problem_key(problem.question): problem for problem in evaluate}
-    keys = ((problem, problem_key(problem.question)) for problem in train)
+    held_out = {_key(problem): problem for problem in evaluate}
+    keys = ((problem, _key(problem)) for problem in train)
     return [(problem, held_out[key]) for problem, key in keys if key in held_out]
+
+
+def _key(problem: Problem) -> str:
+    is_generated = problem.verifier == "reasoning_gym"
+    return problem.question if is_generated else problem_key(problem.question)

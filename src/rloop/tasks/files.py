@@ -3,12 +3,10 @@
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rloop.errors import TaskError
 
@@ -17,7 +15,7 @@ SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet", ".csv")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a file, one mapping of column to value each; TaskError says what is wrong."""
+    """Return a file's rows, column to value each; a TaskError says what is wrong."""
     if not path.is_file():
         raise TaskError(
             f"no file {path}: give a path relative to the current directory or a full one"
@@ -26,9 +24,11 @@ def read_rows(path: Path) -> list[Row]:
         raise TaskError(f"{path} is of no known kind: use one of {', '.join(SUFFIXES)}")
     try:
         if path.suffix == ".parquet":
-            return list(pq.read_table(path).to_pylist())
+            return _parquet_rows(path)
         return list(_csv_rows(path) if path.suffix == ".csv" else _json_rows(path))
-    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException, csv.Error) as error:
+    except TaskError:
+        raise
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         raise TaskError(f"{path} cannot be read: {error}") from error
 
 
@@ -39,12 +39,8 @@ def file_stem(path: Path) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8")
-    )
-    with opened as lines:
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -55,6 +51,13 @@ def _json_rows(path: Path) -> Iterator[Row]:
             if not isinstance(row, dict):
                 raise TaskError(f"{path}, line {number}, is not a JSON object: {line.strip()[:60]}")
             yield row
+
+
+def _parquet_rows(path: Path) -> list[Row]:
+    import pyarrow.parquet
+
+    rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    return rows
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

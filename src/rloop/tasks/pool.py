@@ -1,8 +1,8 @@
 """Worker processes that judge completions and can be killed.
 
 One thread looks after each worker: it sends a batch of jobs, reads verdicts one by one, and kills
-the worker when one takes too long. The job in hand becomes an `error` verdict, the rest of the batch
-goes back to the queue, and a new worker takes the place.
+the worker when one takes too long. The job in hand becomes an `error` verdict, the rest of the
+batch goes back to the queue, and a new worker takes the place.
 """
 
 import json

@@ -11,14 +11,11 @@ from rloop.errors import TaskError
 from rloop.tasks.benchmarks import BENCHMARKS, Benchmark
 from rloop.tasks.duplicates import drop_duplicates
 from rloop.tasks.files import SUFFIXES, Row, file_stem, read_rows
-from rloop.tasks.gym import generate_rows
+from rloop.tasks.gym import MIN_DRAWS, generate_rows
 from rloop.tasks.hub import read_hub_rows
 from rloop.tasks.rows import filter_rows, find_columns, to_problem
 from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.types import Problem, stable_hash
-
-MIN_DRAWS = 1000
-"""A generator that gives nothing new this many times in a row (or `size`) is taken as exhausted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +64,8 @@ def load_task(config: TaskConfig, *, data_dir: str | None = None) -> LoadedTask:
     """Read or generate the problems of one task; a TaskError says in a sentence what is wrong.
 
     Relative paths are taken from the current directory; `data_dir`, else the variable RLOOP_DATA,
-    holds benchmark files. Filters come first, then duplicates go, then `size` problems are chosen by
-    `seed`: a smaller size takes a subset of what a larger one takes.
+    holds benchmark files. Filters come first, then duplicates go, then `size` problems are chosen
+    by `seed`: a smaller size takes a subset of what a larger one takes.
     """
     kind, _, place = config.source.partition(":")
     if config.verifier is not None:
@@ -95,7 +92,7 @@ def load_task(config: TaskConfig, *, data_dir: str | None = None) -> LoadedTask:
 
 
 def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
-    """Generate until there are `size` distinct problems, or many draws in a row give nothing new."""
+    """Generate until there are `size` distinct problems, or many draws give nothing new."""
     split = config.split or "train"
     source = _Source(name=dataset, split=split, rows=[], fields={}, verifier="reasoning_gym")
     size = config.size or 0

@@ -29,7 +29,7 @@ def read_arithmetic(text: str) -> tuple[Fraction, Counter[int]]:
     numbers = Counter(_integer(node) for node in ast.walk(tree) if isinstance(node, ast.Constant))
     if any(isinstance(node, ast.Pow | ast.Name) for node in ast.walk(tree)):
         raise ValueError("only integers and + - * / are allowed")
-    return _polynomial(tree).get((), Fraction(0)), numbers
+    return _read(tree).get((), Fraction(0)), numbers
 
 
 def read_polynomial(text: str) -> Polynomial:
@@ -37,7 +37,7 @@ def read_polynomial(text: str) -> Polynomial:
 
     Powers may be negative (1/x is x**-1); `^` is read as `**`.
     """
-    return _polynomial(_syntax_tree(text.replace("^", "**")))
+    return _read(_syntax_tree(text.replace("^", "**")))
 
 
 def derivative(polynomial: Polynomial, variable: str) -> Polynomial:
@@ -59,6 +59,13 @@ def _syntax_tree(text: str) -> ast.expr:
         return ast.parse(text.strip().translate(_SPELLINGS), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError("not an expression") from error
+
+
+def _read(tree: ast.expr) -> Polynomial:
+    try:
+        return _polynomial(tree)
+    except RecursionError as error:
+        raise ValueError("an expression nested too deeply") from error
 
 
 def _integer(node: ast.Constant) -> int:
@@ -131,7 +138,7 @@ def _inverse(polynomial: Polynomial) -> Polynomial:
 
 def _power(base: Polynomial, exponent: Polynomial) -> Polynomial:
     value = exponent.get((), Fraction(0))
-    if exponent and exponent.keys() != {()} or value.denominator != 1 or abs(value) > MAX_DEGREE:
+    if (exponent and exponent.keys() != {()}) or value.denominator != 1 or abs(value) > MAX_DEGREE:
         raise ValueError(f"a power that is not an integer up to {MAX_DEGREE}")
     if value < 0:
         base, value = _inverse(base), -value

@@ -3,17 +3,19 @@
 reasoning-gym 0.1.25 runs the answer as Python in countdown, puzzle24, simple_integration,
 intermediate_integration, polynomial_multiplication, binary_matrix, spiral_matrix, string_insertion
 and n_queens. It accepts any four numbers in puzzle24, lists off by one in number_sorting, any text
-in half of game_of_life_halting, and 12 for 1 in coin_flip. A checker raises ValueError for an answer
+in game_of_life_halting, and 12 for 1 in coin_flip. A checker raises ValueError for an answer that
 it cannot read.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 from rloop.tasks.verifiers.expressions import derivative, read_arithmetic, read_polynomial
+from rloop.tasks.verifiers.numbers import whole_number_text
 
 Checker = Callable[[str, str, Mapping[str, Any]], bool]
 """(answer, reference, the entry's metadata) -> whether the answer is right."""
@@ -21,7 +23,9 @@ Checker = Callable[[str, str, Mapping[str, Any]], bool]
 
 def _reaches(answer: str, target: int, numbers: list[int]) -> bool:
     """Whether a side of the equation uses each number once and has the target's value."""
-    return any(read_arithmetic(side) == (target, Counter(numbers)) for side in answer.split("="))
+    return any(
+        read_arithmetic(side) == (Fraction(target), Counter(numbers)) for side in answer.split("=")
+    )
 
 
 def check_countdown(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -67,7 +71,7 @@ def check_sorted(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
 
 def check_probability(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
     """The probability, as a decimal or a fraction, is within 1e-4."""
-    return abs(_short_fraction(answer) - _short_fraction(reference)) <= Fraction(1, 10_000)
+    return abs(_value(answer) - _value(reference)) <= Decimal("1e-4")
 
 
 def check_integer(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -82,13 +86,11 @@ def _numbers(text: str) -> list[float]:
     return [float(item) for item in items]
 
 
-def _short_fraction(text: str) -> Fraction:
-    if len(text) > 40 or "e" in text.casefold():
-        raise ValueError("not a short fraction")
-    try:
-        return Fraction(text.replace(",", "").replace(" ", ""))
-    except ZeroDivisionError as error:
-        raise ValueError("a division by zero") from error
+def _value(text: str) -> Decimal:
+    number = whole_number_text(text)
+    if number is None or number.value is None:
+        raise ValueError("not a number")
+    return number.value
 
 
 CHECKERS: dict[str, Checker] = {

@@ -3,7 +3,7 @@ r"""`math`: mathematical equality by math-verify, on the last \boxed{} or else t
 math-verify's own limits are turned off: one alarm after a second of processor time stands around
 parsing and comparing together, so this runs in the main thread of a worker process only. When it
 rings the verdict is an `error`. Known ways of math-verify 0.9: 50\% equals 50 and 0.5, units are
-dropped, `x = 5` equals 5.
+dropped, `x = 5` equals 5, and an expression not worked out (5 + 3) equals its value.
 """
 
 import logging
@@ -54,6 +54,8 @@ def _find(text: str) -> tuple[str | None, str]:
     if not is_closed:
         return None, "the last \\boxed{} is not closed"
     statement = final_statement(text)[-MAX_ANSWER_CHARS:]
+    if statement.endswith(("=", "?")):
+        return None, "the completion ends without a statement"
     return (statement, "") if statement else (None, "an empty completion")
 
 

@@ -1,6 +1,7 @@
 """Numbers as people write them: signs, thousands separators, currency, fractions, percent."""
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 
@@ -37,10 +38,8 @@ def last_number(text: str) -> Number | None:
     "10 - 5" -> 5; "50%" -> 50 with the percent sign kept.
     """
     text = _LATEX_FRACTION.sub(r"\1 \2/\3", with_ascii_numbers(text))
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return None if last is None else _number(last, text)
+    found = deque(_NUMBER.finditer(text), maxlen=1)
+    return _number(found[0], text) if found else None
 
 
 def whole_number_text(text: str) -> Number | None:

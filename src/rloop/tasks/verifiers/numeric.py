@@ -1,7 +1,7 @@
 r"""`numeric`: the last number of the completion against the reference.
 
-The last number is looked for in the last \boxed{}, else after the last "####", else in the whole
-text. Integers must be equal; other numbers may differ by 1e-6 of the reference, at least 1e-6.
+The last number is looked for in the last \boxed{}, else on the line after the last "####", else in
+the whole text. Integers must be equal; other numbers may differ by 1e-6 of the reference, at least 1e-6.
 A percent sign may be read either way: 50% equals 50 and 0.5.
 """
 
@@ -33,7 +33,8 @@ def final_number(text: str) -> Number | None:
     """Return the number a completion ends on: in its last box, after "####", or its last one."""
     box, _ = last_box(text)
     _, marker, tail = text.rpartition("####")
-    for part in (box or "", tail if marker else "", text):
+    line = tail.strip().partition("\n")[0] if marker else ""
+    for part in (box or "", line, text):
         number = last_number(part)
         if number is not None:
             return number

@@ -3,13 +3,14 @@ r"""`reasoning_gym`: the data set's own scorer, made binary, on an answer taken 
 The answer is taken from the last <answer></answer>; else the last \boxed{}; else, where the
 reference is a number, the last number after "answer is", "answer:" or "####", or of the whole text;
 else as many lines as the reference has: after such a phrase, of the last code block, or the last.
-Quotes, emphasis and closing punctuation may stand around it; it may follow an "=" or, being one word,
-end the line.
+Quotes, emphasis and closing punctuation may stand around it; it may follow an "=" or, being one
+word, end the line.
 A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text are replaced.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +33,9 @@ CORRECT_FROM = 1.0 - 1e-6
 # Their scorers compare boards of tuples, which JSON turns into lists.
 _TUPLE_DATASETS = ("arc_agi", "rearc")
 
+# The scorer has worked on the reference (the self-test), so what it raises is due to the answer.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 Score = Callable[[str, str, Mapping[str, Any]], float]
 """(answer, reference, the entry's metadata) -> score."""
 
@@ -43,7 +47,7 @@ def dataset_key(problem: Problem) -> str:
 
 
 def prepare(problem: Problem) -> None:
-    """Build the data set's scorer and warm it up on the reference, so that it imports all it needs."""
+    """Build the data set's scorer and try it on the reference, so that it imports all it needs."""
     score = _scorer(dataset_key(problem))
     score(problem.answer, problem.answer, _entry(problem))
 
@@ -57,9 +61,8 @@ def judge(problem: Problem, text: str) -> Verdict:
     reason = "wrong by the data set's scorer"
     for answer in answers:
         try:
-            with guarded():
-                value = score(answer, problem.answer, _entry(problem))
-        except ValueError as error:
+            value = score(answer, problem.answer, _entry(problem))
+        except _UNREADABLE as error:
             reason = f"the data set's scorer cannot read the answer: {error}"[:200]
             continue
         except ExecutionRefused as error:
@@ -75,13 +78,13 @@ def find_answers(text: str, reference: str) -> list[str]:
     marked = last_tag(text) or last_box(text)[0]
     if whole_number_text(reference) is not None:
         number = _number_text(marked or after_phrase(text) or "", reference)
-        return _unique([number or _number_text(text, reference) or "", marked or ""])
+        return _unique([number or _number_text(text, reference), marked])
     if marked is not None:
         return _unique([marked, bare(marked)])
     num_lines = len(reference.strip().splitlines())
     if num_lines > 1:
         answers = [last_lines(text, num_lines), after_phrase(text, num_lines), last_fence(text)]
-        return _unique([answer for answer in answers if answer])
+        return _unique(answers)
     line = last_lines(text)
     found = after_phrase(line) or line
     answers = [line, found, bare(found)]
@@ -104,8 +107,8 @@ def _number_text(text: str, reference: str) -> str | None:
     return digits
 
 
-def _unique(answers: list[str]) -> list[str]:
-    return list(dict.fromkeys(answer for answer in answers if answer.strip()))
+def _unique(answers: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(answer for answer in answers if answer and answer.strip()))
 
 
 @lru_cache(maxsize=64)
@@ -118,7 +121,8 @@ def _scorer(key: str) -> Score:
 
     def score(answer: str, reference: str, metadata: Mapping[str, Any]) -> float:
         entry = {"question": "", "answer": reference, "metadata": dict(metadata)}
-        return float(source.score_answer(answer, entry))
+        with guarded() if answer != reference else nullcontext():
+            return float(source.score_answer(answer, entry))
 
     return score
 

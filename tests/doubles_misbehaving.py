@@ -1,0 +1,57 @@
+"""Verifiers that misbehave in one way each; they run in worker processes."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from rloop.types import Problem, Verdict
+
+
+def says_yes(problem: Problem, text: str) -> bool:
+    return text == "yes"
+
+
+def gives_verdict(problem: Problem, text: str) -> Verdict:
+    return Verdict(kind="correct", answer=text, reason="as asked", verifier_version="mine/3")
+
+
+def sleeps_on_hang(problem: Problem, text: str) -> bool:
+    if text == "hang":
+        print("this line must not reach the parent's protocol")
+        time.sleep(600)
+    return True
+
+
+def raises(problem: Problem, text: str) -> bool:
+    raise KeyError(text)
+
+
+def dies_on_die(problem: Problem, text: str) -> bool:
+    if text == "die":
+        os._exit(7)
+    return True
+
+
+def returns_nonsense(problem: Problem, text: str) -> int:
+    return 1
+
+
+def returns_malformed_verdict(problem: Problem, text: str) -> Verdict:
+    return Verdict(kind="maybe")  # type: ignore[arg-type]  # what it must be refused for
+
+
+def tells_process(problem: Problem, text: str) -> Verdict:
+    if problem.answer != "-":
+        Path(problem.answer).write_text(str(os.getpid()))
+    if text == "hang":
+        time.sleep(600)
+    return Verdict(kind="correct", answer=str(os.getpid()))
+
+
+def knows_no_torch(problem: Problem, text: str) -> bool:
+    return not {"torch", "transformers"} & set(sys.modules)
+
+
+def eats_memory(problem: Problem, text: str) -> bool:
+    return len(bytearray(1 << 40)) == 0

@@ -1,0 +1,126 @@
+import pytest
+
+from rloop.config import TaskConfig
+from rloop.tasks.sources import load_task
+from rloop.tasks.verifiers import reasoning_gym as gym_verifier
+from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
+from rloop.types import Problem
+
+
+def problem(dataset, answer, entry=None, params=None):
+    return Problem(
+        problem_id="t/0",
+        task="t",
+        question="?",
+        answer=answer,
+        verifier="reasoning_gym",
+        metadata={"dataset": dataset, "params": params or {}, "entry": entry or {}},
+    )
+
+
+COUNTDOWN = {"numbers": [67, 50, 20, 82], "target": 119}
+CANARIES = [
+    # data set, reference, entry, completion, verdict, why
+    ("chain_sum", "8", {}, "5 + 3 = 8.", "correct", "a plain sum"),
+    ("chain_sum", "8", {}, "The sum of 5 and 3 is 8.", "correct", "a sentence"),
+    ("chain_sum", "8", {}, "<answer>8</answer>", "correct", "tags"),
+    ("chain_sum", "8", {}, r"\boxed{8} after 3 steps", "correct", "a box"),
+    ("chain_sum", "8", {}, "8.00", "correct", "equal in another form"),
+    ("chain_sum", "-128", {}, "That gives -128.", "correct", "a sign"),
+    ("chain_sum", "1250", {}, "1,250", "correct", "thousands"),
+    ("chain_sum", "8", {}, "18", "wrong", "the reference is part of it"),
+    ("chain_sum", "8", {}, "5 + 3 =", "wrong", "cut off"),
+    ("chain_sum", "8", {}, "", "wrong", "empty"),
+    ("chain_sum", "8", {}, "8 or 9", "wrong", "two answers: the last counts"),
+    ("chain_sum", "8", {}, "What is 5 + 3 = ?", "wrong", "an echo of the prompt"),
+    ("chain_sum", "8", {}, "(" * 100_000, "wrong", "100 kB of brackets"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "82 + 20 + 67 - 50", "correct", "the reference"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "67 - 50 + 82 + 20 = 119", "correct", "another way"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "82 + 20 + 67 + 50", "wrong", "another value"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "119", "wrong", "none of the numbers"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "__import__('os')._exit(3)", "wrong", "code"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "9**9**9**9", "wrong", "a power tower"),
+    ("puzzle24", "4*8-6-2", {"numbers": [4, 8, 6, 2]}, "4 * (8 - 2)", "wrong", "6 is missing"),
+    ("puzzle24", "4*8-6-2", {"numbers": [4, 8, 6, 2]}, "1*2*3*4", "wrong", "other numbers"),
+    ("puzzle24", "4*8-6-2", {"numbers": [4, 8, 6, 2]}, "8*4-2-6", "correct", "another order"),
+    (
+        "simple_integration",
+        "x**2 + C",
+        {"integrand": "2*x", "variable": "x"},
+        "x^2 + 5",
+        "correct",
+        "another constant",
+    ),
+    (
+        "simple_integration",
+        "x**2 + C",
+        {"integrand": "2*x", "variable": "x"},
+        "2*x**2 + C",
+        "wrong",
+        "another slope",
+    ),
+    ("polynomial_multiplication", "x**2 - 1", {}, "(x+1)*(x-1)", "correct", "not expanded"),
+    ("bitwise_arithmetic", "0x3d2d", {}, "The result is 0x3D2D.", "correct", "the last word"),
+    ("number_sorting", "['1', '2', '3']", {}, "['1', '2', '4']", "wrong", "theirs is off by one"),
+    ("number_sorting", "['1', '2', '3']", {}, "[1.0, 2, 3]", "correct", "numbers"),
+    ("number_sorting", "['1', '2', '3']", {}, "[" * 100_000, "wrong", "100 kB of brackets"),
+    ("game_of_life_halting", "False", {}, "It keeps going: True", "wrong", "theirs takes any text"),
+    ("game_of_life_halting", "False", {}, "So it is false.", "correct", "case"),
+    ("coin_flip", "1", {}, "12", "wrong", "theirs takes a longer number"),
+    ("coin_flip", "0.234375", {}, "15/64", "correct", "a fraction"),  # 15/64 = 0.234375
+    ("binary_matrix", "0 1\n1 0", {}, "Here it is:\n```\n0 1\n1 0\n```", "correct", "a block"),
+    ("binary_matrix", "0 1\n1 0", {}, "So:\n0 1\n1 0", "correct", "as many lines"),
+    ("binary_matrix", "0 1\n1 0", {}, "[[0, 1], [1, 0]]", "wrong", "code is not run"),
+    ("prime_factorization", "5 \u00d7 7 \u00d7 7", {}, "5 x seven", "wrong", "theirs raises"),
+    (
+        "prime_factorization",
+        "5 \u00d7 7 \u00d7 7",
+        {},
+        "7 \u00d7 5 \u00d7 7",
+        "correct",
+        "any order",
+    ),
+]
+
+
+@pytest.mark.parametrize(("dataset", "reference", "entry", "text", "kind", "why"), CANARIES)
+def test_gym_canary(dataset, reference, entry, text, kind, why):
+    verdict = gym_verifier.judge(problem(dataset, reference, entry), text)
+    assert verdict.kind == kind, (why, verdict)
+
+
+def test_a_near_miss_with_a_high_score_is_wrong():
+    """Seconds off by one score 1 - 1/86400 in time_intervals."""
+    entry = {"task_type": "time_seconds"}
+    asked = problem("time_intervals", "03:22:03", entry)
+    assert gym_verifier.judge(asked, "03:22:04").kind == "wrong"
+    assert gym_verifier.judge(asked, "It took 03:22:03.").kind == "correct"
+
+
+def test_boards_of_tuples_survive_json():
+    task = load_task(TaskConfig(source="reasoning_gym:rearc", size=2))
+    for asked in task.problems:
+        assert gym_verifier.judge(asked, asked.answer).kind == "correct"
+
+
+@pytest.mark.parametrize(
+    "code", ["eval('1+1')", "exec('x = 1')", "open('/dev/null')", "compile('1', '', 'eval')"]
+)
+def test_the_guard_refuses_to_run_text_even_behind_a_bare_except(code):
+    run = {"eval": eval, "exec": exec, "open": open, "compile": compile}[code.partition("(")[0]]
+    arguments = {"eval": ("1+1",), "exec": ("x = 1",), "open": ("/dev/null",)}
+    with pytest.raises(ExecutionRefused), guarded():
+        try:
+            run(*arguments.get(code.partition("(")[0], ("1", "", "eval")))
+        except BaseException:  # noqa: BLE001 -- what reasoning-gym's scorers do
+            pass
+    assert eval("1 + 1") == 2
+
+
+def test_an_unknown_scorer_that_runs_text_gives_an_error_verdict(monkeypatch):
+    monkeypatch.delitem(gym_verifier.CHECKERS, "string_insertion")
+    gym_verifier._scorer.cache_clear()
+    verdict = gym_verifier.judge(problem("string_insertion", "AB"), "print('hello')")
+    gym_verifier._scorer.cache_clear()
+    assert verdict.kind == "error"
+    assert "tried to run the answer" in verdict.reason

@@ -1,0 +1,76 @@
+import pytest
+
+from rloop.tasks.verifiers import math
+from rloop.types import Problem
+
+
+def judge(reference, text):
+    problem = Problem(problem_id="t/0", task="t", question="?", answer=reference, verifier="math")
+    return math.judge(problem, text)
+
+
+CANARIES = [
+    # reference, completion, verdict, why
+    ("8", r"so \boxed{8}", "correct", "a box"),
+    ("8", "The sum of 5 and 3 is 8.", "correct", "no box: the final statement"),
+    ("8", "5 + 3 = 8.", "correct", "no box: behind the equals sign"),
+    (
+        "8",
+        "The answer is $8$.\nI hope that helps.",
+        "correct",
+        "the phrase wins over the last line",
+    ),
+    (r"\frac{1}{2}", r"\boxed{0.5}", "correct", "equal in another form"),
+    (r"\frac{1}{2}", r"\boxed{\frac{2}{4}}", "correct", "not reduced"),
+    (r"\frac{\sqrt{2}}{2}", r"\boxed{\frac{1}{\sqrt{2}}}", "correct", "equal only by algebra"),
+    ("x+1", r"\boxed{1+x}", "correct", "another order"),
+    ("(3, -1)", r"\boxed{(3,-1)}", "correct", "a point"),
+    ("[0,3)", r"\boxed{[0,3)}", "correct", "an interval"),
+    ("[0,3)", r"\boxed{[0,3]}", "wrong", "its end is closed"),
+    ("[0,3)", r"\boxed{(0,3)}", "wrong", "its start is open"),
+    ("5", r"\boxed{x = 5}", "correct", "an assignment"),
+    ("5", r"\boxed{5 \text{ cm}}", "correct", "a unit is dropped"),
+    (r"336^\circ", r"\boxed{336}", "correct", "degrees are dropped"),
+    ("50", r"\boxed{50\%}", "correct", "percent, as math-verify has it"),
+    (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", "correct", "a name"),
+    (r"\text{Evelyn}", r"\boxed{\text{Carla}}", "wrong", "another name"),
+    ("8", r"\boxed{9}", "wrong", "another number"),
+    ("8", r"\boxed{8} or \boxed{9}", "wrong", "two boxes: the last counts"),
+    ("8", r"\boxed{9}, no: \boxed{8}", "correct", "two boxes: the last counts"),
+    ("8", r"so \boxed{8", "wrong", "the box is not closed"),
+    ("8", r"\boxed{8} and so \boxed{", "wrong", "the last box is not closed"),
+    ("8", "Let us see: 5 + 3 =", "wrong", "cut off"),
+    ("8", "What is 5 + 3?", "wrong", "an echo of the question"),
+    ("8", "", "wrong", "empty"),
+    ("8", r"Put the final answer in \boxed{}.", "wrong", "an echo of the prompt"),
+    ("8", r"\boxed{" + "(" * 100_000 + "}", "wrong", "100 kB of brackets"),
+    ("8", "(" * 100_000, "wrong", "100 kB of brackets without a box"),
+    ("8", r"\boxed{1/0}", "wrong", "a division by zero"),
+    ("8", r"\boxed{10^{10^{10}}}", "error", "a power tower reaches the limit"),
+    ("8", r"\boxed{9^{9^{9^{9}}}}", "error", "a higher one"),
+]
+
+
+@pytest.mark.parametrize(("reference", "text", "kind", "why"), CANARIES)
+def test_math_canary(reference, text, kind, why):
+    verdict = judge(reference, text)
+    assert verdict.kind == kind, (why, verdict)
+
+
+def test_a_sum_to_1e9_gives_a_verdict_and_is_not_summed():
+    # 1 + ... + 1e9 = 1e9 * (1e9 + 1) / 2 = 500000000500000000
+    assert judge("8", r"\boxed{\sum_{i=1}^{10^9} i}").kind == "wrong"
+
+
+def test_the_limit_is_said_and_the_answer_kept():
+    verdict = judge("8", r"\boxed{10^{10^{10}}}")
+    assert verdict.reason == "math-verify did not finish within its limit of 1 s of processor time"
+    assert verdict.answer == "10^{10^{10}}"
+
+
+def test_reasons_name_what_is_missing():
+    assert judge("8", r"\boxed{8").reason == r"the last \boxed{} is not closed"
+    assert judge("8", "").reason == "an empty completion"
+    assert (
+        judge("8", r"\boxed{" + "1" * 2000 + "}").reason == "an answer longer than 1000 characters"
+    )

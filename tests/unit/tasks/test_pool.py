@@ -1,0 +1,168 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rloop.tasks.pool import CLOSED, VerifierPool
+from rloop.tasks.worker_process import WorkerProcess
+from rloop.types import Problem
+
+
+def problem(verifier, answer="8", **metadata):
+    return Problem(
+        problem_id="t/0",
+        task="t",
+        question="?",
+        answer=answer,
+        verifier=verifier,
+        metadata=metadata,
+    )
+
+
+def double(name, answer="-"):
+    return problem(f"python:doubles_misbehaving:{name}", answer)
+
+
+@pytest.fixture
+def pool():
+    with VerifierPool(num_workers=1, timeout_s=1.0) as pool:
+        yield pool
+
+
+def is_running(process_id):
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{process_id}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_verdicts_come_in_the_order_of_the_pairs():
+    texts = [str(i % 10) for i in range(500)]
+    with VerifierPool(num_workers=2, timeout_s=5.0) as pool:
+        verdicts = pool.verify([(problem("numeric"), text) for text in texts])
+    assert [verdict.answer for verdict in verdicts] == texts
+    assert [verdict.is_correct for verdict in verdicts] == [text == "8" for text in texts]
+    assert {verdict.verifier_version for verdict in verdicts} == {"numeric/1"}
+
+
+def test_user_functions_return_booleans_or_verdicts(pool):
+    yes, no, own = pool.verify(
+        [(double("says_yes"), "yes"), (double("says_yes"), "no"), (double("gives_verdict"), "a")]
+    )
+    assert (yes.kind, no.kind) == ("correct", "wrong")
+    assert yes.verifier_version == "python:doubles_misbehaving:says_yes"
+    assert (own.kind, own.answer, own.verifier_version) == ("correct", "a", "mine/3")
+
+
+def test_a_hang_costs_one_verdict_and_the_next_worker_goes_on(pool):
+    asked = double("sleeps_on_hang")
+    verdicts = pool.verify([(asked, text) for text in ("a", "hang", "b", "hang", "c")])
+    assert [v.kind for v in verdicts] == ["correct", "error", "correct", "error", "correct"]
+    assert verdicts[1].reason == "no verdict within 1 s"
+
+
+def test_a_death_costs_one_verdict_and_says_the_exit_status(pool):
+    verdicts = pool.verify([(double("dies_on_die"), text) for text in ("a", "die", "b")])
+    assert [v.kind for v in verdicts] == ["correct", "error", "correct"]
+    assert verdicts[1].reason == "the verifier's process died with exit status 7"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("raises", "the verifier raised KeyError: 'text'"),
+        ("returns_nonsense", "returned 1; it must return a bool or a Verdict"),
+        ("returns_malformed_verdict", "returned a malformed verdict"),
+        ("not_there", "has no function 'not_there'"),
+        ("eats_memory", "more than 4 GiB of memory"),
+    ],
+)
+def test_misbehaviour_is_an_error_verdict_that_says_so(pool, name, reason):
+    (verdict,) = pool.verify([(double(name), "text")])
+    assert verdict.kind == "error"
+    assert reason in verdict.reason
+
+
+def test_a_missing_module_and_odd_metadata_are_error_verdicts(pool):
+    missing, odd = pool.verify(
+        [(problem("python:no_such_module:f"), "x"), (problem("numeric", odd={1, 2}), "8")]
+    )
+    assert "No module named 'no_such_module'" in missing.reason
+    assert "JSON" in odd.reason
+    assert (missing.kind, odd.kind) == ("error", "error")
+
+
+def test_lone_surrogates_and_null_characters_pass_through(pool):
+    (verdict,) = pool.verify([(problem("exact", "a"), "a\ud800\x00")])
+    assert verdict.kind == "wrong"
+
+
+def test_workers_know_no_torch_ignore_ctrl_c_and_stay_the_same_process(pool):
+    assert pool.verify([(double("knows_no_torch"), "")])[0].is_correct
+    (first,) = pool.verify([(double("tells_process"), "")])
+    os.kill(int(first.answer), signal.SIGINT)
+    (second,) = pool.verify([(double("tells_process"), "")])
+    assert first.answer == second.answer != str(os.getpid())
+
+
+def test_math_runs_in_the_workers_main_thread(pool):
+    tower, plain = pool.verify(
+        [(problem("math"), r"\boxed{9^{9^{9^9}}}"), (problem("math"), r"\boxed{8.0}")]
+    )
+    assert tower.kind == "error"
+    assert plain.kind == "correct"
+
+
+def test_close_kills_what_hangs_and_answers_what_waits(tmp_path):
+    pool = VerifierPool(num_workers=1, timeout_s=60.0)
+    note = tmp_path / "pid"
+    futures = [pool.submit(double("tells_process", str(note)), "hang") for _ in range(3)]
+    while not note.exists() or not note.read_text():
+        time.sleep(0.01)
+    pool.close()
+    assert [future.result(timeout=1).reason for future in futures] == [CLOSED] * 3
+    assert not is_running(int(note.read_text()))
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(problem("numeric"), "8")
+
+
+def test_nothing_is_left_when_the_parent_is_killed(tmp_path):
+    note = tmp_path / "pid"
+    script = (
+        "from rloop.tasks.pool import VerifierPool\n"
+        "from rloop.types import Problem\n"
+        "problem = Problem(problem_id='t/0', task='t', question='?', "
+        f"answer={str(note)!r}, verifier='python:doubles_misbehaving:tells_process')\n"
+        "VerifierPool(1, 60.0).verify([(problem, 'hang')])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as parent:
+        while not note.exists() or not note.read_text():
+            time.sleep(0.01)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while is_running(int(note.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(int(note.read_text()))
+
+
+def test_a_worker_that_died_while_idle_costs_no_verdict(pool):
+    (first,) = pool.verify([(double("tells_process"), "")])
+    os.kill(int(first.answer), signal.SIGKILL)
+    while is_running(int(first.answer)):
+        time.sleep(0.01)
+    (second,) = pool.verify([(double("tells_process"), "")])
+    assert second.is_correct
+    assert second.answer != first.answer
+
+
+def test_a_process_can_be_closed_twice():
+    process = WorkerProcess()
+    process.close()
+    process.close()
+    assert process.is_dead
