@@ -47,12 +47,12 @@ class Candidates:
     """[N] tokens of the completion."""
     behavior_logprob_sum: FloatArray
     """[N] log-probability of the whole completion when it was sampled (nats)."""
-    completion_ids: Callable[[IntArray], Sequence[Sequence[int]]]
-    """Reads the token ids of some rows; called only where `prefer: diverse` must choose."""
+    completion_ids: Callable[[IntArray], Sequence[npt.ArrayLike]]
+    """Reads the token ids of some rows; called only for those `prefer: diverse` chooses from."""
 
     @classmethod
     def from_table(
-        cls, table: pa.Table, completion_ids: Callable[[IntArray], Sequence[Sequence[int]]]
+        cls, table: pa.Table, completion_ids: Callable[[IntArray], Sequence[npt.ArrayLike]]
     ) -> "Candidates":
         """Return candidates from a table with the columns of the trajectory store."""
         encoded = table["problem_id"].combine_chunks().dictionary_encode()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from rloop.algo.candidates import IntArray
 
@@ -12,7 +13,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier of the n-gram hash (2^64 / golden ratio)."""
 
 
-def farthest_points(completions: Sequence[Sequence[int]], count: int) -> list[int]:
+def farthest_points(completions: Sequence[npt.ArrayLike], count: int) -> list[int]:
     """Return the indices of `count` completions, each chosen farthest from those chosen before.
 
     The first is index 0; each next one has the largest distance to its nearest chosen one (Gonzalez
@@ -40,10 +41,10 @@ def farthest_points(completions: Sequence[Sequence[int]], count: int) -> list[in
     return chosen
 
 
-def _gram_sets(completions: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+def _gram_sets(completions: Sequence[npt.ArrayLike]) -> tuple[IntArray, IntArray]:
     """Return (owner, gram) pairs without repeats, by owner; grams are numbered from 0."""
     windows, lengths = [], []
-    for ids in completions:
+    for ids in map(np.asarray, completions):
         padded = np.full(max(len(ids), NGRAM), -1, np.int64)
         padded[: len(ids)] = ids
         windows.append(np.lib.stride_tricks.sliding_window_view(padded, NGRAM))

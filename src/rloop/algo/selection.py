@@ -9,8 +9,10 @@ Knows no store and no model. The result does not depend on the order of the rows
 Shapes: N candidate trajectories, P problems, K kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,8 @@ from rloop.types import stable_hash
 
 Outcome = Literal["kept", "too_easy", "not_solved"]
 NUM_BINS = 10
+BATCH_TOKENS = 2**26
+"""Token ids held at once while `prefer: diverse` compares completions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,12 +172,30 @@ def _capped(
     """Keep at most `cap` of each problem's rows, by preference; order stays."""
     index = candidates.problem_index[rows]
     starts = np.flatnonzero(np.diff(index, prepend=-1))
-    parts = []
-    for block in np.split(rows, starts[1:]):
-        if len(block) > cap:
-            block = block[np.sort(_preferred(candidates, block, prefer, cap, seed=seed))]
-        parts.append(block)
-    return np.concatenate(parts) if parts else rows
+    blocks = np.split(rows, starts[1:])
+    large = [block for block in blocks if len(block) > cap]
+    wanted: Iterator[IntArray] = (
+        _most_different(candidates, large, cap)
+        if prefer == "diverse"
+        else (_preferred(candidates, block, prefer, cap, seed=seed) for block in large)
+    )
+    return np.concatenate(
+        [block[np.sort(next(wanted))] if len(block) > cap else block for block in blocks]
+    )
+
+
+def _most_different(
+    candidates: Candidates, blocks: Sequence[IntArray], cap: int
+) -> Iterator[IntArray]:
+    """Yield for each problem's block the positions of `cap` rows; token ids are read in batches."""
+    ends = np.cumsum([candidates.num_tokens[block].sum() for block in blocks])
+    for _, batch in groupby(zip(ends // BATCH_TOKENS, blocks, strict=True), itemgetter(0)):
+        members = [block for _, block in batch]
+        completions = candidates.completion_ids(np.concatenate(members))
+        start = 0
+        for block in members:
+            yield np.asarray(farthest_points(completions[start : start + len(block)], cap))
+            start += len(block)
 
 
 def _preferred(
@@ -184,8 +206,6 @@ def _preferred(
         return np.arange(len(block))[-cap:]
     if prefer == "shortest":
         return np.argsort(candidates.num_tokens[block], kind="stable")[:cap]
-    if prefer == "diverse":
-        return np.asarray(farthest_points(candidates.completion_ids(block), cap))
     names = zip(
         candidates.iteration[block], candidates.step[block], candidates.member[block], strict=True
     )

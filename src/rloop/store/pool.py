@@ -13,6 +13,7 @@ import pyarrow as pa
 from rloop.store.parquet import read_whole
 from rloop.store.schema import SCHEMA
 
+IntArray = npt.NDArray[np.int64]
 LIGHT = (
     "problem_id",
     "task",
@@ -40,7 +41,13 @@ class Pool:
         self.columns: pa.Table = pa.concat_tables([empty, *parts])
         self._starts = np.cumsum([0, *(part.num_rows for part in parts)])
 
-    def take(self, rows: npt.NDArray[np.int64], names: Sequence[str]) -> pa.Table:
+    def completion_ids(self, rows: IntArray) -> list[npt.NDArray[np.int32]]:
+        """Return the token ids of the rows' completions, as views of one buffer."""
+        lists = self.take(rows, ["completion_ids"])["completion_ids"].combine_chunks()
+        ends = np.cumsum(lists.value_lengths().to_numpy())
+        return np.split(lists.flatten().to_numpy(), ends[:-1]) if len(rows) else []
+
+    def take(self, rows: IntArray, names: Sequence[str]) -> pa.Table:
         """Return any columns of the rows, in the order in which the rows are given."""
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]

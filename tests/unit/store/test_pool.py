@@ -35,3 +35,11 @@ def test_rows_come_in_the_order_asked_for(store, rows):
     found = pool.take(np.asarray(rows, np.int64), ["completion_text", "member"])
     assert found["completion_text"].to_pylist() == [names[row] for row in rows]
     assert found["member"].to_pylist() == [row % 3 for row in rows]
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(st.integers(0, 8), max_size=12))
+def test_token_ids_come_row_by_row(store, rows):
+    found = store.pool([1, 2]).completion_ids(np.asarray(rows, np.int64))
+    names = [f"{i}.{s}.{m}" for i, s in ((1, 1), (1, 2), (2, 1)) for m in range(3)]
+    assert [ids.tolist() for ids in found] == [[*map(ord, names[row]), 0] for row in rows]
