@@ -18,7 +18,7 @@ def gives_verdict(problem: Problem, text: str) -> Verdict:
 
 def sleeps_on_hang(problem: Problem, text: str) -> bool:
     if text == "hang":
-        print("this line must not reach the parent's protocol")
+        sys.stdout.write("this line must not reach the parent's protocol\n")
         time.sleep(600)
     return True
 

@@ -1,8 +1,11 @@
+from contextlib import suppress
+
 import pytest
 
 from rloop.config import TaskConfig
 from rloop.tasks.sources import load_task
 from rloop.tasks.verifiers import reasoning_gym as gym_verifier
+from rloop.tasks.verifiers.gym_checkers import CHECKERS
 from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
 from rloop.types import Problem
 
@@ -103,22 +106,20 @@ def test_boards_of_tuples_survive_json():
         assert gym_verifier.judge(asked, asked.answer).kind == "correct"
 
 
-@pytest.mark.parametrize(
-    "code", ["eval('1+1')", "exec('x = 1')", "open('/dev/null')", "compile('1', '', 'eval')"]
-)
-def test_the_guard_refuses_to_run_text_even_behind_a_bare_except(code):
-    run = {"eval": eval, "exec": exec, "open": open, "compile": compile}[code.partition("(")[0]]
-    arguments = {"eval": ("1+1",), "exec": ("x = 1",), "open": ("/dev/null",)}
-    with pytest.raises(ExecutionRefused), guarded():
-        try:
-            run(*arguments.get(code.partition("(")[0], ("1", "", "eval")))
-        except BaseException:  # noqa: BLE001 -- what reasoning-gym's scorers do
-            pass
+@pytest.mark.parametrize(("run", "argument"), [(eval, "1+1"), (exec, "x = 1"), (open, "/dev/null")])
+def test_the_guard_refuses_to_run_text_even_behind_a_bare_except(run, argument):
+    @guarded()
+    def scorer():
+        with suppress(BaseException):  # what some scorers do
+            run(argument)
+
+    with pytest.raises(ExecutionRefused):
+        scorer()
     assert eval("1 + 1") == 2
 
 
 def test_an_unknown_scorer_that_runs_text_gives_an_error_verdict(monkeypatch):
-    monkeypatch.delitem(gym_verifier.CHECKERS, "string_insertion")
+    monkeypatch.delitem(CHECKERS, "string_insertion")
     gym_verifier._scorer.cache_clear()
     verdict = gym_verifier.judge(problem("string_insertion", "AB"), "print('hello')")
     gym_verifier._scorer.cache_clear()

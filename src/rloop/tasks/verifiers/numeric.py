@@ -1,8 +1,8 @@
 r"""`numeric`: the last number of the completion against the reference.
 
 The last number is looked for in the last \boxed{}, else on the line after the last "####", else in
-the whole text. Integers must be equal; other numbers may differ by 1e-6 of the reference, at least 1e-6.
-A percent sign may be read either way: 50% equals 50 and 0.5.
+the whole text. Integers must be equal; other numbers may differ by 1e-6 of the reference, at least
+1e-6. A percent sign may be read either way: 50% equals 50 and 0.5.
 """
 
 from decimal import Decimal

@@ -1,0 +1,63 @@
+import json
+import re
+
+import pytest
+
+from rloop.config import TasksConfig
+from rloop.errors import ConfigError, TaskError
+from rloop.tasks.collection import load_tasks
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_questions(name, *questions):
+        rows = [{"problem": question, "answer": "1"} for question in questions]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"source": f"file:{path}"}
+
+    return write_questions
+
+
+def load(train, evaluate):
+    return load_tasks(TasksConfig.model_validate({"train": train, "evaluate": evaluate}))
+
+
+def test_held_out_problems_and_repeats_are_left_out_of_training_and_counted(write):
+    tasks = load(
+        [write("a", "1 + 1", "1 + 2", "1 + 3"), write("b", "1+3", "1 + 4")],
+        [write("held", "1  +  2", "9 + 9")],
+    )
+    assert [p.problem_id for p in tasks.train] == ["a/train/0", "a/train/2", "b/train/1"]
+    assert [p.problem_id for p in tasks.evaluate["held"]] == ["held/train/0", "held/train/1"]
+    assert tasks.summary() == [
+        "a/train: 3 read, 3 taken",
+        "b/train: 2 read, 2 taken",
+        "held/train: 2 read, 2 taken",
+        "1 problems of training tasks stand in an earlier one: removed",
+        "1 problems stand in a and are held out in held: left out of training",
+        "in all 3 problems to train on, 2 held out",
+    ]
+
+
+def test_two_tasks_of_one_name_are_refused(write):
+    with pytest.raises(ConfigError, match=r"tasks\.evaluate: 2 tasks are called 'x'.*name: x-2"):
+        load([write("a", "1")], [write("x", "2"), {**write("y", "3"), "name": "x"}])
+
+
+def test_one_id_for_two_problems_is_refused(write):
+    train, held_out = write("a", "1"), {**write("b", "2"), "name": "a"}
+    with pytest.raises(ConfigError, match=re.escape("different problems under the id 'a/train/0'")):
+        load([train], [held_out])
+
+
+def test_training_and_evaluation_may_share_a_name_when_their_problems_differ_by_split():
+    chain = {"source": "reasoning_gym:chain_sum", "size": 5}
+    tasks = load([chain], [{**chain, "split": "test"}])
+    ids = [p.problem_id for p in (*tasks.train, *tasks.evaluate["chain_sum"])]
+    assert len(set(ids)) == 10
+
+
+def test_nothing_left_to_train_on_is_said(write):
+    with pytest.raises(TaskError, match="all 1 are held out"):
+        load([write("a", "1 + 1")], [write("b", "1 + 1")])
