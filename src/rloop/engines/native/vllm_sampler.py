@@ -1,0 +1,59 @@
+"""vLLM in the place of the native sampler: the same requests in, the same completions out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rloop.config import SamplingConfig
+from rloop.engines.native.policies import LoadedPolicy
+from rloop.engines.native.sampler import Request
+from rloop.engines.native.vllm_model import VllmModel
+from rloop.types import Completion
+
+SEED_BITS = 63
+"""vLLM takes seeds as signed 64-bit numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class VllmSampler:
+    """Samples from one policy in memory with a vLLM that outlives it.
+
+    A seed gives the same completion again from the same vLLM on the same kind of device, but not
+    the native sampler's: the two draw differently from the same distribution.
+    """
+
+    policy: LoadedPolicy
+    vllm: VllmModel
+
+    def sample(
+        self, requests: Sequence[Request], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index of the request, completion) in the order in which they finish.
+
+        The policy's weights of this moment are handed over first. Log-probabilities are those at
+        the temperature over the whole vocabulary, before top-p and top-k.
+        """
+        if not requests:
+            return
+        self.vllm.take_weights(self.policy.model)
+        written = self.vllm.write(
+            [request.prompt.ids for request in requests],
+            [request.seed % 2**SEED_BITS for request in requests],
+            settings,
+            stop_ids=self.policy.eos_ids,
+        )
+        for index, ids, logprobs in written:
+            yield index, self._complete(requests[index], ids, logprobs)
+
+    def _complete(
+        self, request: Request, ids: tuple[int, ...], logprobs: tuple[float, ...]
+    ) -> Completion:
+        text: Any = self.policy.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return Completion(
+            prompt_text=request.prompt.text,
+            prompt_ids=request.prompt.ids,
+            completion_text=text,
+            completion_ids=ids,
+            behavior_logprobs=logprobs,
+            finish_reason="stop" if ids[-1] in self.policy.eos_ids else "length",
+        )

