@@ -19,6 +19,8 @@ NUMERIC_CANARIES = [
     ("1250", "1,250.00 dollars", "correct", "decimals and a unit"),
     ("0.5", "50%", "correct", "percent as a part"),
     ("50", "50%", "correct", "percent as a number"),
+    ("50%", "0.5", "correct", "percent in the reference"),
+    ("0.5%", "50%", "wrong", "another percentage"),
     ("0.333333", "1/3", "correct", "within 1e-6"),
     ("0.33", "1/3", "wrong", "outside the tolerance"),
     ("1000001", "1000000", "wrong", "integers must be equal"),

@@ -63,9 +63,9 @@ def test_when_no_reference_is_good_even_drop_stops(pool):
         "arc_1d", "base_conversion", "binary_matrix", "bitwise_arithmetic", "chain_sum",
         "coin_flip", "complex_arithmetic", "countdown", "decimal_arithmetic",
         "fraction_simplification", "game_of_life", "gcd", "knights_knaves", "mini_sudoku",
-        "number_sorting", "polynomial_multiplication", "prime_factorization", "products",
-        "puzzle24", "rearc", "simple_equations", "simple_integration", "spiral_matrix", "time_intervals",
-        "tower_of_hanoi", "word_sorting",
+        "number_sorting", "polynomial_multiplication", "prime_factorization",
+        "products", "puzzle24", "rearc", "simple_equations", "simple_integration", "spiral_matrix",
+        "time_intervals", "tower_of_hanoi", "word_sorting",
     ],
 )  # fmt: skip
 def test_reasoning_gym_agrees_with_its_own_answers(pool, dataset):

@@ -24,7 +24,7 @@ def judge(problem: Problem, text: str) -> Verdict:
         return Verdict(kind="wrong", reason="no number in the completion")
     if found.value is None:
         return Verdict(kind="wrong", reason="a division by zero", answer=found.text[:200])
-    if any(_is_equal(a, b) for a in _readings(found) for b in _readings(reference)):
+    if any(_is_equal(a, b) for a, b in _readings(found, reference)):
         return Verdict(kind="correct", answer=found.text[:200])
     return Verdict(kind="wrong", reason="another number", answer=found.text[:200])
 
@@ -41,11 +41,19 @@ def final_number(text: str) -> Number | None:
     return None
 
 
-def _readings(number: Number) -> list[Decimal]:
-    value = number.value
-    if value is None:
+def _readings(found: Number, reference: Number) -> list[tuple[Decimal, Decimal]]:
+    """Return the pairs to compare: 50% is 50 or 0.5, but never both at once."""
+    if found.value is None or reference.value is None:
         return []
-    return [value, value / 100] if number.percent else [value]
+    pairs = [(found.value, reference.value)]
+    if found.percent != reference.percent:
+        part = Decimal(100)
+        pairs.append(
+            (found.value / part, reference.value)
+            if found.percent
+            else (found.value, reference.value / part)
+        )
+    return pairs
 
 
 def _is_equal(value: Decimal, reference: Decimal) -> bool:
