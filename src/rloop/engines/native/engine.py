@@ -28,6 +28,8 @@ from rloop.engines.native.reinforce import Reference, Reinforcer
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.sampler import Sampler
 from rloop.engines.native.tune import encode_solutions, tune
+from rloop.engines.native.vllm_model import VllmModel, require_vllm
+from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.errors import EngineError
 from rloop.types import Example, Group, Place, PolicyRef, Problem
 
@@ -49,6 +51,9 @@ class NativeEngine:
         self._is_changed = False
         self._learner: Learner | None = None
         self._reinforcer: Reinforcer | None = None
+        self._vllm: VllmModel | None = None
+        if recipe.explore.sampler == "vllm":
+            require_vllm(self._device)
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Turn the recipe's `policy.path` into a directory, and load it once as a check."""
@@ -178,7 +183,9 @@ class NativeEngine:
     def close(self) -> None:
         """Free the model and the device memory."""
         self._end_learning()
-        self._policy = self._source = None
+        if self._vllm is not None:
+            self._vllm.close()
+        self._policy = self._source = self._vllm = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -189,9 +196,7 @@ class NativeEngine:
         self._end_learning()
         self._policy = None
         loaded = self._read(policy)
-        explore, evaluate = self._recipe.explore.sampling, self._recipe.evaluate.sampling
-        longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
-        attention.refuse_windows(loaded.model.config, self._recipe.prompt.max_tokens + longest)
+        attention.refuse_windows(loaded.model.config, self._longest())
         self._policy, self._source, self._is_changed = loaded, policy, False
         return loaded
 
@@ -209,13 +214,33 @@ class NativeEngine:
             raise EngineError("No policy is in training: explore or fine_tune first.")
         return self._policy
 
+    def _longest(self) -> int:
+        """Return the most tokens that a prompt and its completion can have together."""
+        explore, evaluate = self._recipe.explore.sampling, self._recipe.evaluate.sampling
+        longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
+        return self._recipe.prompt.max_tokens + longest
+
     def _roller(self, policy: LoadedPolicy) -> Roller:
-        config = self._recipe.engine
-        sampler = Sampler(
-            policy, max_batch=config.max_batch, prefill_tokens=config.microbatch_tokens
-        )
         prompts = PromptBuilder(policy.tokenizer, self._recipe.prompt)
-        return Roller(sampler=sampler, prompts=prompts, verify=self._verify)
+        return Roller(sampler=self._sampler(policy), prompts=prompts, verify=self._verify)
+
+    def _sampler(self, policy: LoadedPolicy) -> Sampler | VllmSampler:
+        """Return what draws completions, in exploration and evaluation alike; vLLM stays alive."""
+        config = self._recipe.engine
+        if self._recipe.explore.sampler == "native":
+            return Sampler(
+                policy, max_batch=config.max_batch, prefill_tokens=config.microbatch_tokens
+            )
+        if self._vllm is None:
+            assert self._source is not None, "a policy in memory was loaded from somewhere"
+            self._vllm = VllmModel(
+                policy.model,
+                self._source.path,
+                max_length=self._longest(),
+                max_batch=config.max_batch,
+                pass_tokens=config.microbatch_tokens,
+            )
+        return VllmSampler(policy, self._vllm)
 
     def _begin_learning(
         self, policy: LoadedPolicy, optimizer: OptimizerConfig, num_updates: int

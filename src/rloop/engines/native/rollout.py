@@ -9,6 +9,7 @@ from rloop.config import SamplingConfig
 from rloop.engines.base import Verify
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.sampler import Request, Sampler
+from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
 
 Judged = tuple[Completion, "Future[Verdict]"]
@@ -18,7 +19,7 @@ Judged = tuple[Completion, "Future[Verdict]"]
 class Roller:
     """Rolls out one policy with one prompt template and one set of verifiers."""
 
-    sampler: Sampler
+    sampler: Sampler | VllmSampler
     prompts: PromptBuilder
     verify: Verify
 
