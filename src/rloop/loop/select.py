@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from rloop.algo.candidates import Candidates
 from rloop.algo.selection import select_expert_set
 from rloop.config import Recipe
@@ -29,12 +26,7 @@ def select_and_write(
         raise ConfigError("The recipe has no expert section, so there is nothing to select by.")
     first = 1 if recipe.expert.window == "accumulated" else iteration
     pool = store.pool(range(first, iteration + 1))
-
-    def completion_ids(rows: npt.NDArray[np.int64]) -> Sequence[Sequence[int]]:
-        ids: Sequence[Sequence[int]] = pool.take(rows, ["completion_ids"])[0].to_pylist()
-        return ids
-
-    candidates = Candidates.from_table(pool.columns, completion_ids)
+    candidates = Candidates.from_table(pool.columns, pool.completion_ids)
     chosen = select_expert_set(candidates, recipe.expert, seed=recipe.seed)
     write_expert_set(
         run_dir,

@@ -148,8 +148,7 @@ class Reinforcer:
 
 
 def mean_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the metrics of a step's updates as one: maxima of `_max`, sums of `_count`, else
-    means.
+    """Return a step's updates as one: maxima of `_max`, sums of `_count`, token means of the rest.
 
     The sampler-learner gap is the first update's, before the step's own learning moves the policy.
     """
@@ -160,6 +159,10 @@ def mean_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
             merged[key] = values[0]
         elif key.endswith("_max"):
             merged[key] = max(values)
+        elif key.endswith("_count"):
+            merged[key] = sum(values)
         else:
-            merged[key] = sum(values) / (1 if key.endswith("_count") else len(values))
+            tokens = [update["loss_tokens_count"] for update in updates if key in update]
+            pairs = zip(values, tokens, strict=True)
+            merged[key] = sum(value * count for value, count in pairs) / sum(tokens)
     return merged

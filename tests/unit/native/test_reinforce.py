@@ -1,0 +1,103 @@
+"""One RL step: what is sampled, what is trained on, and how several updates become one line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from doubles_policies import InstantVerify, make_problem, tiny_policy
+from doubles_runs import toy_recipe
+
+from rloop.config import EngineConfig, PromptConfig, Recipe
+from rloop.engines.native.learner import Learner
+from rloop.engines.native.microbatch import TrainingSequence
+from rloop.engines.native.order import ProblemOrder
+from rloop.engines.native.prompts import PromptBuilder
+from rloop.engines.native.reinforce import Reinforcer, mean_metrics
+from rloop.engines.native.rollout import Roller
+from rloop.engines.native.sampler import Sampler
+from rloop.types import Place, Problem
+
+PLACE = Place(run="test", seed=0, iteration=1, phase="explore", policy="explored-001")
+
+
+def as_given(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+    return list(sequences)
+
+
+def reinforcer(recipe: Recipe, problems: list[Problem]) -> Reinforcer:
+    policy = tiny_policy()
+    roller = Roller(
+        sampler=Sampler(policy, max_batch=8, prefill_tokens=64),
+        prompts=PromptBuilder(policy.tokenizer, PromptConfig(template="{problem}")),
+        verify=InstantVerify(),
+    )
+    learner = Learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
+    return Reinforcer(
+        recipe.explore, roller, learner, ProblemOrder(problems, PLACE), PLACE, as_given
+    )
+
+
+def easy_hard(number: int) -> list[Problem]:
+    """Problems always solved (an empty answer stands in every completion) and never solved."""
+    easy = [make_problem(i, answer="") for i in range(number)]
+    return easy + [make_problem(100 + i, answer="never") for i in range(number)]
+
+
+def test_groups_without_a_signal_are_stored_and_not_trained_on(tmp_path: Any):
+    step = next(reinforcer(toy_recipe(tmp_path), easy_hard(6)).run(1))
+    assert len(step.groups) == 3
+    assert step.metrics["groups_mixed_frac"] == 0
+    assert step.metrics["groups_signal_frac"] == 0
+    solved = step.metrics["groups_all_correct_frac"] + step.metrics["groups_all_wrong_frac"]
+    assert solved == pytest.approx(1.0)
+    assert "loss_mean" not in step.metrics
+
+
+def test_dynamic_sampling_replaces_groups_without_a_signal(tmp_path: Any):
+    recipe = toy_recipe(tmp_path, explore__refill_rounds=2)
+    step = next(reinforcer(recipe, easy_hard(6)).run(1))
+    # No group ever has a signal: 3 prompts, and 3 more in each of 2 rounds; all are stored.
+    assert len(step.groups) == 9
+    assert len({group.problem.problem_id for group in step.groups}) == 9
+    assert step.metrics["trajectories_count"] == 36
+
+
+def test_refill_stops_when_the_problems_are_used_up(tmp_path: Any):
+    recipe = toy_recipe(tmp_path, explore__refill_rounds=9)
+    step = next(reinforcer(recipe, easy_hard(2)).run(1))
+    assert len(step.groups) == 4
+
+
+def test_a_step_with_a_signal_moves_the_policy(tmp_path: Any):
+    recipe = toy_recipe(tmp_path)
+    # One character of 64 somewhere in 16 tokens: some completions have it, some do not.
+    problems = [make_problem(number, answer="-") for number in range(6)]
+    steps = list(reinforcer(recipe, problems).run(3))
+    assert any(step.metrics["groups_mixed_frac"] > 0 for step in steps)
+    trained = [step for step in steps if step.metrics["groups_signal_frac"] > 0]
+    assert all(step.metrics["grad_norm"] > 0 for step in trained)
+    # Sampler and learner run the same float32 weights: they agree but for the order of sums.
+    assert all(step.metrics["gap_max"] < 1e-4 for step in trained)
+    versions = [group.trajectories[0].policy_version for step in steps for group in step.groups]
+    assert versions == sorted(versions)
+    assert versions[-1] > 0
+
+
+def test_the_overlong_penalty_gives_a_signal_to_groups_of_equal_rewards(tmp_path: Any):
+    recipe = toy_recipe(tmp_path, explore__overlong_buffer_tokens=16)
+    problems = [make_problem(i, answer="") for i in range(3)]
+    step = next(reinforcer(recipe, problems).run(1))
+    assert step.metrics["reward_mean"] == 1.0
+    assert step.metrics["groups_signal_frac"] > 0
+
+
+def test_several_updates_become_one_line():
+    first = {"loss_mean": 1.0, "gap_mean": 0.1, "gap_max": 0.2, "loss_tokens_count": 10.0}
+    second = {"loss_mean": 4.0, "gap_mean": 0.9, "gap_max": 0.9, "loss_tokens_count": 20.0}
+    # loss: (10 * 1 + 20 * 4) / 30 = 3; the gap is the first update's
+    assert mean_metrics([first, second]) == {
+        "loss_mean": 3.0,
+        "gap_mean": 0.1,
+        "gap_max": 0.2,
+        "loss_tokens_count": 30.0,
+    }
