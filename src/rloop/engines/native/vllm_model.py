@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,7 +82,7 @@ class VllmModel:
         try:
             self._engine: Any = LLMEngine.from_engine_args(arguments)
         except STARTUP_ERRORS as error:
-            reason = " ".join(str(error).split())[:400]
+            reason = shorten(str(error), 300, placeholder=" ...")
             raise EngineError(
                 f"vLLM cannot sample from {directory}: {reason} Set explore.sampler=native, or "
                 "lower engine.max_batch or the token limits."
