@@ -4,8 +4,10 @@ Shape letters: B rows, H query heads, G key-value heads, T query positions, S ca
 head width.
 
 Without a mask, attention is causal; sequences are padded on the right, so no real token can see a
-pad. With a mask (decoding, T = 1), the query heads that share a key-value head stand in the
-query-position axis, so that grouped-query attention reads the cache once and never repeats it.
+pad. With a mask and one position (decoding), the query heads that share a key-value head stand in
+the query-position axis, so that grouped-query attention reads the cache once and never repeats it.
+With a mask and many positions (rows that share a prompt), keys and values are repeated on CUDA
+only, where no kernel takes both a mask and grouped heads.
 transformers builds no mask for an attention function it does not know, hence windows and chunks
 must be refused at load.
 """
@@ -29,27 +31,30 @@ def grouped_attention(
     scaling: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend; query [B, H, T, K], key and value [B, G, S, K], mask [B, 1, 1, S] or None -> [B, T,
-    H, K].
+    """Attend; query [B, H, T, K], key and value [B, G, S, K] -> [B, T, H, K].
+
+    The mask, [B, 1, T, S] or None, holds True where seen, or what is added to the scores.
     """
     num_rows, num_heads, num_positions, head_width = query.shape
-    num_kv_heads = key.shape[1]
-    if attention_mask is None:
+    num_sharing = num_heads // key.shape[1]
+    if attention_mask is not None and num_positions == 1:
+        grouped = query.reshape(num_rows, key.shape[1], num_sharing, head_width)
         mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            is_causal=num_positions > 1,
-            scale=scaling,
-            enable_gqa=num_kv_heads != num_heads,
+            grouped, key, value, attn_mask=attention_mask, scale=scaling
         )
-        return mixed.transpose(1, 2), None
-    assert num_positions == 1, f"a masked call decodes one position, got {num_positions}"
-    grouped = query.reshape(num_rows, num_kv_heads, num_heads // num_kv_heads, head_width)
+        return mixed.reshape(num_rows, 1, num_heads, value.shape[-1]), None
+    if attention_mask is not None and query.is_cuda:
+        key, value = (states.repeat_interleave(num_sharing, dim=1) for states in (key, value))
     mixed = F.scaled_dot_product_attention(
-        grouped, key, value, attn_mask=attention_mask, scale=scaling
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        is_causal=attention_mask is None and num_positions > 1,
+        scale=scaling,
+        enable_gqa=key.shape[1] != num_heads,
     )
-    return mixed.reshape(num_rows, 1, num_heads, value.shape[-1]), None
+    return mixed.transpose(1, 2), None
 
 
 def register() -> str:

@@ -117,7 +117,7 @@ class Learner:
         """Run every micro-batch forward and backward; gradients end up in the masters."""
         budget = self._engine_config.microbatch_tokens
         with _checkpointing(self._model, is_on=self._engine_config.gradient_checkpointing):
-            for batch in form_microbatches(sequences, budget, self._model.device):
+            for batch in form_microbatches(sequences, budget, self._model):
                 result = completion_logprobs(self._model, batch, objective.temperature)
                 tokens = _token_batch(batch, result.logprobs_N, objective)
                 output = compute_loss(objective, tokens, counts)

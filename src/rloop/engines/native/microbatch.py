@@ -1,25 +1,33 @@
 """Training sequences, cut into micro-batches, and their forward pass.
 
-Shape letters: B sequences of a micro-batch, T tokens, N completion tokens of all B, V vocabulary,
-D model width.
+Shape letters: B sequences of a micro-batch, R its rows, T tokens of a row, N completion tokens of
+all B, V vocabulary, D model width.
 
-Rows are padded on the right and no mask is passed: attention is causal, so no real token sees a
-pad, and nothing is computed for pads beyond the transformer's own layers.
+Rows are padded on the right and attention is causal, so no real token sees a pad, and nothing is
+computed for pads beyond the transformer's own layers. Rows of one sequence need no mask; rows in
+which sequences share their prompt (`rows.py`) have one and go through the model together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
+from rloop.engines.native.rows import Row, plan_rows
 from rloop.errors import EngineError
 
 PAD_ID = 0
 """Any valid token id: pads are never attended to."""
+PARITY_WIDTHS = 2.5
+"""Length, in model widths, of a row whose masked attention costs as much as all other layers.
+Counting operations gives 6: 24 D * D a token in the layers, 4 D a pair in attention, whose kernels
+run at less than half the speed. Measured on CPU (D = 576): rows of 1024, 2048 and 4096 tokens cost
+1.62, 2.33 and 4.16 times as much a token as short ones, which gives 2.3 to 2.9.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +50,6 @@ class TrainingSequence:
     weight: float = 1.0
     """Weight of its tokens; used by `sft` only."""
 
-    @property
-    def num_tokens(self) -> int:
-        """Length of prompt and completion."""
-        return len(self.prompt_ids) + len(self.completion_ids)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
@@ -55,9 +58,15 @@ class MicroBatch:
     indices_B: tuple[int, ...]
     """Where each stands in the list that was cut."""
     sequences_B: tuple[TrainingSequence, ...]
-    input_ids_BT: torch.Tensor
+    input_ids_RT: torch.Tensor
+    position_ids_RT: torch.Tensor
+    """[1, T] where every row holds one sequence; else they restart after the prompt."""
+    mask_R1TT: torch.Tensor | None
+    """Added to attention's scores: 0 where a token (third axis) sees another (last axis), else
+    -inf; None is plainly causal."""
     predicting_N: torch.Tensor
-    """Positions in the flattened [B * T] whose output predicts a completion token."""
+    """Positions in the flattened [R * T] whose output predicts a completion token; a shared
+    prompt's last predicts the first token of several."""
     targets_N: torch.Tensor
     """Those completion tokens."""
 
@@ -77,10 +86,10 @@ class MicroBatch:
 
 
 def plan_microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Part sequences of these lengths into lists of indices of at most `max_tokens`, padded.
+    """Part rows of these lengths into lists of indices of at most `max_tokens`, padded.
 
     Longest first, so that memory peaks at once, and neighbours in length together, so that little
-    is padded; equal lengths stay in order. A sequence longer than `max_tokens` goes alone.
+    is padded; equal lengths stay in order. A row longer than `max_tokens` goes alone.
     """
     plan: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -92,45 +101,102 @@ def plan_microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]
 
 
 def form_microbatches(
-    sequences: Sequence[TrainingSequence], max_tokens: int, device: torch.device
+    sequences: Sequence[TrainingSequence], max_tokens: int, model: PreTrainedModel
 ) -> Iterator[MicroBatch]:
-    """Cut the sequences into micro-batches of at most `max_tokens`, padding included."""
-    for indices in plan_microbatches([s.num_tokens for s in sequences], max_tokens):
-        yield _collate(tuple(indices), tuple(sequences[index] for index in indices), device)
+    """Cut the sequences into micro-batches of at most `max_tokens`, padding included, for the
+    model.
+    """
+    rows = plan_rows(
+        [sequence.prompt_ids for sequence in sequences],
+        [len(sequence.completion_ids) for sequence in sequences],
+        max_tokens=max_tokens,
+        parity_tokens=PARITY_WIDTHS * output_embedding(model).in_features,
+    )
+    for is_shared in (True, False):
+        alike = [row for row in rows if row.is_shared == is_shared]
+        for part in plan_microbatches([row.num_tokens for row in alike], max_tokens):
+            yield _collate([alike[index] for index in part], sequences, model)
 
 
 def _collate(
-    indices_B: tuple[int, ...], sequences_B: tuple[TrainingSequence, ...], device: torch.device
+    rows: Sequence[Row], sequences: Sequence[TrainingSequence], model: PreTrainedModel
 ) -> MicroBatch:
-    """Pad to the longest, which stands first."""
-    width = sequences_B[0].num_tokens
-    rows: list[list[int]] = []
+    """Pad the rows, all shared or none, to the longest, which stands first."""
+    width = rows[0].num_tokens
+    input_ids, position_ids, owners = [], [], []
     predicting: list[int] = []
-    targets: list[int] = []
-    for row, sequence in enumerate(sequences_B):
-        ids = [*sequence.prompt_ids, *sequence.completion_ids]
-        rows.append(ids + [PAD_ID] * (width - len(ids)))
-        # the token before a completion token predicts it: the prompt's last, and all but the last
-        first = row * width + len(sequence.prompt_ids) - 1
-        predicting.extend(range(first, first + len(sequence.completion_ids)))
-        targets.extend(sequence.completion_ids)
+    for number, row in enumerate(rows):
+        laid = _lay_out([sequences[index] for index in row.indices])
+        pads = [PAD_ID] * (width - row.num_tokens)
+        input_ids.append(laid.input_ids + pads)
+        position_ids.append(laid.position_ids + pads)
+        owners.append(laid.owners + pads)
+        predicting.extend(number * width + position for position in laid.predicting)
+    indices_B = tuple(chain.from_iterable(row.indices for row in rows))
+    sequences_B = tuple(sequences[index] for index in indices_B)
+    targets = list(chain.from_iterable(sequence.completion_ids for sequence in sequences_B))
+    is_shared, device = rows[0].is_shared, model.device
     return MicroBatch(
         indices_B=indices_B,
         sequences_B=sequences_B,
-        input_ids_BT=torch.tensor(rows, device=device),
+        input_ids_RT=torch.tensor(input_ids, device=device),
+        position_ids_RT=torch.tensor(position_ids if is_shared else [range(width)], device=device),
+        mask_R1TT=_sharing_mask(torch.tensor(owners), model) if is_shared else None,
         predicting_N=torch.tensor(predicting, device=device),
         targets_N=torch.tensor(targets, device=device),
     )
+
+
+class _LaidOut(NamedTuple):
+    """One row without pads."""
+
+    input_ids: list[int]
+    position_ids: list[int]
+    """They restart after the prompt for each completion."""
+    owners: list[int]
+    """0 in the prompt, i in the i-th completion."""
+    predicting: list[int]
+    """Positions whose output predicts a completion token, completion after completion."""
+
+
+def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
+    """Lay sequences of one prompt out as [prompt | completion 1 | completion 2 | ...]."""
+    start = len(members[0].prompt_ids)
+    row = _LaidOut(list(members[0].prompt_ids), list(range(start)), [0] * start, [])
+    for owner, member in enumerate(members, start=1):
+        # the token before predicts: the prompt's last the first one, and the last one nothing
+        fed = member.completion_ids[:-1]
+        begin = len(row.input_ids)
+        row.predicting.extend((start - 1, *range(begin, begin + len(fed))))
+        row.input_ids.extend(fed)
+        row.position_ids.extend(range(start, start + len(fed)))
+        row.owners.extend([owner] * len(fed))
+    return row
+
+
+def _sharing_mask(owners_RT: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
+    """Return [R, 1, T, T]: a token sees the past that is the prompt's or its own completion's.
+
+    Additive and in the model's precision, so that all layers save the same one for their backward
+    pass; a mask of truth values would be converted in each.
+    """
+    owners_RT = owners_RT.to(model.device)
+    steps_T = torch.arange(owners_RT.shape[1], device=model.device)
+    is_past_TT = steps_T[:, None] >= steps_T
+    is_prompt_R1T = owners_RT[:, None, :] == 0
+    is_own_RTT = owners_RT[:, None, :] == owners_RT[:, :, None]
+    is_seen_RTT = is_past_TT & (is_prompt_R1T | is_own_RTT)
+    mask_RTT = torch.zeros(is_seen_RTT.shape, dtype=model.dtype, device=model.device)
+    return mask_RTT.masked_fill_(~is_seen_RTT, float("-inf")).unsqueeze(1)
 
 
 def completion_logprobs(
     model: PreTrainedModel, batch: MicroBatch, temperature: float
 ) -> TokenLogprobs:
     """Return log-probability and entropy of each completion token, [N], from one forward pass."""
-    hidden_BTD = _hidden_states(model, batch.input_ids_BT)
     head = output_embedding(model)
     return linear_logprobs(
-        hidden_BTD.flatten(0, 1)[batch.predicting_N],
+        _predicting_states(model, batch),
         head.weight,
         head.bias,
         batch.targets_N,
@@ -150,12 +216,16 @@ def output_embedding(model: PreTrainedModel) -> torch.nn.Linear:
     return head
 
 
-def _hidden_states(model: PreTrainedModel, input_ids_BT: torch.Tensor) -> torch.Tensor:
-    """Return the states that the output embedding reads, [B, T, D]."""
-    position_ids = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device).unsqueeze(0)
-    output = model.base_model(input_ids=input_ids_BT, position_ids=position_ids, use_cache=False)
-    hidden_BTD: torch.Tensor = output.last_hidden_state
-    return hidden_BTD
+def _predicting_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
+    """Return the states from which the output embedding predicts each completion token, [N, D]."""
+    output = model.base_model(
+        input_ids=batch.input_ids_RT,
+        position_ids=batch.position_ids_RT,
+        attention_mask=batch.mask_R1TT,
+        use_cache=False,
+    )
+    hidden_RTD: torch.Tensor = output.last_hidden_state
+    return hidden_RTD.flatten(0, 1)[batch.predicting_N]
 
 
 @torch.no_grad()
@@ -172,7 +242,7 @@ def sequence_logprobs(
     """
     check_sequences(sequences)
     results: list[tuple[float, ...]] = [()] * len(sequences)
-    for batch in form_microbatches(sequences, microbatch_tokens, model.device):
+    for batch in form_microbatches(sequences, microbatch_tokens, model):
         numbers = completion_logprobs(model, batch, temperature).logprobs_N.tolist()
         ends = [0]
         for length in batch.lengths_B:
@@ -202,25 +272,41 @@ def check_sequences(sequences: Sequence[TrainingSequence]) -> None:
 
 @torch.no_grad()
 def check_architecture(model: PreTrainedModel) -> None:
-    """Raise unless the model's logits are its output embedding applied to its last hidden states.
+    """Raise unless the model's logits are its output embedding applied to its last hidden states,
+    and sequences that share a prompt in one row get the states that they have alone.
 
     A probe, once: the output embedding's result is multiplied by 100 on its way out, so that a soft
     cap or a scale after it shows whatever the size of the weights.
     """
     head = output_embedding(model)
     kind = model.config.model_type
-    vocabulary = head.weight.shape[0]
-    input_ids_BT = (torch.arange(8, device=model.device) * 7919 % vocabulary).unsqueeze(0)
+    ids = [place * 7919 % head.weight.shape[0] for place in range(16)]
+    pair = [TrainingSequence(prompt_ids=ids[:8], completion_ids=ids[i : i + 4]) for i in (8, 12)]
+    alone = _collate([Row((0,), 11), Row((1,), 11)], pair, model)
+    states_ND = _predicting_states(model, alone)
     handle = head.register_forward_hook(lambda _module, _inputs, output: output * 100.0)
     try:
-        found: torch.Tensor = model(input_ids=input_ids_BT, use_cache=False).logits.float()
-        expected = head(_hidden_states(model, input_ids_BT)).float()
+        logits = model(input_ids=alone.input_ids_RT, use_cache=False).logits
+        difference = _distance(logits.flatten(0, 1)[alone.predicting_N], head(states_ND))
     finally:
         handle.remove()
-    difference = ((found - expected).norm() / expected.norm()).item()
     if not difference < 1e-2:
         raise EngineError(
             f"This {kind} model changes its logits after the output embedding (by {difference:.0%} "
             "on a probe, as soft caps and logit scales do), which the native learner does not. "
             "Choose a Llama-, Qwen- or Mistral-like model."
         )
+    together = _collate([Row((0, 1), 14)], pair, model)
+    difference = _distance(_predicting_states(model, together), states_ND)
+    if not difference < 1e-1:
+        raise EngineError(
+            f"This {kind} model does not follow the attention mask and positions that it is given "
+            f"(its states differ by {difference:.0%} on a probe), which the native learner needs. "
+            "Choose a Llama-, Qwen- or Mistral-like model."
+        )
+
+
+def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return |found - expected| / |expected|."""
+    error = (found.float() - expected.float()).norm() / expected.float().norm()
+    return float(error)
