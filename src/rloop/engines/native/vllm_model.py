@@ -19,7 +19,7 @@ from rloop.config import SamplingConfig
 from rloop.errors import EngineError, EngineUnavailable
 
 if TYPE_CHECKING:
-    from vllm import CompletionOutput, SamplingParams
+    from vllm import CompletionOutput, LLMEngine, SamplingParams
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -55,38 +55,20 @@ class VllmModel:
         `pass_tokens` bounds the tokens of one forward pass. Device and precision are the model's.
         """
         require_vllm(model.device)
-        from vllm import EngineArgs, LLMEngine
-
         is_cpu = model.device.type == "cpu"
-        arguments = EngineArgs(
-            model=str(directory),
+        self._engine = _start(
+            directory,
             dtype=str(model.dtype).removeprefix("torch."),
-            load_format="dummy",
-            skip_tokenizer_init=True,
-            generation_config="vllm",
             max_model_len=max_length,
             max_num_seqs=max_batch,
             max_num_batched_tokens=max(pass_tokens, max_length, max_batch),
+            kv_cache_memory_bytes=cache_bytes(model, max_length, max_batch),
+            block_size=CPU_BLOCK if is_cpu else None,
             # On a CPU, a prompt cut in two asks its seeded generator for what only CUDA's have.
             enable_chunked_prefill=not is_cpu,
-            kv_cache_memory_bytes=cache_bytes(model, max_length, max_batch),
-            # Only checked against the free memory; the cache's size is given above.
-            gpu_memory_utilization=0.01,
-            block_size=CPU_BLOCK if is_cpu else None,
-            enable_prefix_caching=True,
             # On a CPU, compiled code would hold on to the packed weights of the first hand-over.
             enforce_eager=is_cpu,
-            logprobs_mode="raw_logprobs",
-            disable_log_stats=True,
         )
-        try:
-            self._engine: Any = LLMEngine.from_engine_args(arguments)
-        except STARTUP_ERRORS as error:
-            reason = shorten(str(error), 300, placeholder=" ...")
-            raise EngineError(
-                f"vLLM cannot sample from {directory}: {reason} Set explore.sampler=native, or "
-                "lower engine.max_batch or the token limits."
-            ) from error
         self._temperature = 1.0
         self._num_requests = 0
         self._engine.apply_model(self._scale_logits)
@@ -169,7 +151,7 @@ class VllmModel:
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self._engine.engine_core.shutdown()
-        self._engine = None
+        del self._engine
         cleanup_dist_env_and_memory()
 
 
@@ -198,6 +180,33 @@ def require_vllm(device: torch.device) -> None:
             f"vLLM in this process takes the first visible device, and engine.device is {device}. "
             f"Set CUDA_VISIBLE_DEVICES={device.index} and engine.device=cuda."
         )
+
+
+def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine":
+    """Return an engine for the model described in `directory`, its weights still to come."""
+    from vllm import EngineArgs, LLMEngine
+
+    try:
+        return LLMEngine.from_engine_args(
+            EngineArgs(
+                model=str(directory),
+                load_format="dummy",
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                enable_prefix_caching=True,
+                logprobs_mode="raw_logprobs",
+                # Only checked against the free memory; the cache's size is among the arguments.
+                gpu_memory_utilization=0.01,
+                disable_log_stats=True,
+                **arguments,
+            )
+        )
+    except STARTUP_ERRORS as error:
+        reason = shorten(str(error), 300, placeholder=" ...")
+        raise EngineError(
+            f"vLLM cannot sample from {directory}: {reason} Set explore.sampler=native, or "
+            "lower engine.max_batch or the token limits."
+        ) from error
 
 
 def cache_bytes(model: PreTrainedModel, max_length: int, max_batch: int) -> int:
