@@ -1,11 +1,14 @@
 """One update, seen from all sides, on tiny random models."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from doubles_models import FAMILIES, VOCABULARY, tiny_model
 
-from doubles_models import VOCABULARY, tiny_model
 from rloop.algo.losses import Objective
 from rloop.config import EngineConfig, OptimizerConfig
+from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import (
     TrainingSequence,
@@ -18,14 +21,21 @@ DAPO = Objective(loss="dapo", clip_low=0.2, clip_high=0.28)
 LENGTHS = [(3, 5), (7, 2), (1, 9), (4, 4), (2, 1)]
 
 
-def make_sequences(model=None, *, temperature=1.0, shift=0.1, lengths=LENGTHS):
-    """Random ids; with a model, behavior log-probabilities near its own and mixed advantages."""
+def make_sequences(model=None, *, temperature=1.0, shift=0.1, lengths=LENGTHS, num_prompts=None):
+    """Random ids; with a model, behavior log-probabilities near its own and mixed advantages.
+
+    With fewer prompts than sequences these take turns, and share theirs.
+    """
     generator = torch.Generator().manual_seed(1)
 
     def ids(count):
         return tuple(torch.randint(1, VOCABULARY, (count,), generator=generator).tolist())
 
     plain = [TrainingSequence(prompt_ids=ids(p), completion_ids=ids(c)) for p, c in lengths]
+    plain = [
+        replace(sequence, prompt_ids=plain[index % (num_prompts or len(plain))].prompt_ids)
+        for index, sequence in enumerate(plain)
+    ]
     if model is None:
         return plain
     known = sequence_logprobs(model, plain, temperature=temperature, microbatch_tokens=64)
@@ -80,6 +90,32 @@ def test_the_gradient_does_not_depend_on_the_microbatch_split(name):
         split = accumulated_gradient(model, sequences, objective, microbatch_tokens=tokens)
         assert (split[1] - whole[1]).abs().max() / whole[1].abs().max() < 1e-5
         assert split[0] == pytest.approx(whole[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
+def test_a_shared_prompt_gives_the_loss_and_gradient_of_separate_rows(name, family):
+    model = tiny_model(family)
+    model.set_attn_implementation(attention.register())
+    objective = Objective(loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, temperature=0.8)
+    sequences = make_sequences(model, temperature=0.8, num_prompts=2)
+    separate = accumulated_gradient(model, sequences, objective, microbatch_tokens=1)
+    computed = []
+    embedding = model.model.embed_tokens
+    embedding.register_forward_hook(lambda *call: computed.append(call[1][0].shape))
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    floor = 1e-3 * separate[1].norm()  # a key bias has no gradient but rounding
+    for tokens, is_on in ((1000, False), (1000, True), (14, False)):
+        shared = accumulated_gradient(
+            model, sequences, objective, microbatch_tokens=tokens, gradient_checkpointing=is_on
+        )
+        assert shared[0] == pytest.approx(separate[0], rel=1e-5)
+        for one, other in zip(shared[1].split(sizes), separate[1].split(sizes), strict=True):
+            assert (one - other).norm() <= 1e-5 * max(other.norm(), floor)
+    # prompt 0 has completions of 5, 9 and 1 tokens: 3 + 4 + 8 + 0 = 15; prompt 1 of 2 and 4: 11
+    assert computed.count((2, 15)) == 2
+    # at most 14: 3 + 8 + 0 and, alone, 3 + 4
+    assert computed[-3:] == [(1, 11), (1, 11), (1, 7)]
 
 
 def test_gradient_checkpointing_changes_memory_only():

@@ -2,17 +2,20 @@
 
 import pytest
 import torch
+from doubles_models import FAMILIES, VOCABULARY, tiny_model
 from transformers import (
+    AttentionInterface,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
 )
 
-from doubles_models import FAMILIES, VOCABULARY, tiny_model
+from rloop.engines.native import attention
 from rloop.engines.native.microbatch import (
     TrainingSequence,
     check_architecture,
+    form_microbatches,
     plan_microbatches,
     sequence_logprobs,
 )
@@ -51,6 +54,76 @@ def test_padded_together_equals_each_alone_and_the_plain_logits(family):
         expected_TV = (logits_TV / 0.7).log_softmax(-1)
         targets_T1 = torch.tensor(sequence.completion_ids).unsqueeze(-1)
         assert one == pytest.approx(expected_TV.gather(-1, targets_T1).flatten().tolist(), abs=5e-6)
+
+
+def test_a_shared_row_by_hand():
+    model = tiny_model()
+    first = TrainingSequence(prompt_ids=(9, 8), completion_ids=(1, 2, 3))
+    other = TrainingSequence(prompt_ids=[9, 8], completion_ids=(4, 5))
+    alone = TrainingSequence(prompt_ids=(9,), completion_ids=(6, 7))
+    shared, single = form_microbatches([other, alone, first], 100, model)
+    # the last tokens, 3 and 5, predict nothing and are left out
+    assert shared.input_ids_RT.tolist() == [[9, 8, 1, 2, 4]]
+    assert shared.position_ids_RT.tolist() == [[0, 1, 2, 3, 2]]
+    assert shared.indices_B == (2, 0)
+    assert shared.predicting_N.tolist() == [1, 2, 3, 1, 4]
+    assert shared.targets_N.tolist() == [1, 2, 3, 4, 5]
+    seen = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert shared.mask_R1TT is not None
+    assert shared.mask_R1TT.exp().tolist() == [[seen]]  # exp(0) = 1, exp(-inf) = 0
+    assert single.mask_R1TT is None
+    assert single.input_ids_RT.tolist() == [[9, 6]]
+
+
+def make_groups():
+    """Three prompts with 3, 2 and 1 completions, mixed up."""
+    one, two, three, *rest = make_sequences()
+    prompts = [one.prompt_ids, two.prompt_ids, one.prompt_ids, three.prompt_ids, two.prompt_ids]
+    completions = [s.completion_ids for s in (two, three, one, *rest)]
+    return [one] + [
+        TrainingSequence(prompt_ids=prompt, completion_ids=completion)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("implementation", ["rloop", "sdpa", "eager"])
+def test_a_shared_prompt_gives_what_separate_rows_give(family, implementation):
+    attention.register()
+    model = tiny_model(family)
+    model.set_attn_implementation(implementation)
+    sequences = make_groups()
+    assert [batch.mask_R1TT is None for batch in form_microbatches(sequences, 1000, model)] == [
+        False,
+        True,
+    ]
+    together = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1000)
+    separate = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1)
+    for one, other in zip(together, separate, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(1000, 4 + 3 * 1), (1, 3 * (4 + 1))])
+def test_the_model_computes_a_shared_prompt_once(budget, expected):
+    model = tiny_model()
+    group = [TrainingSequence(prompt_ids=(1, 2, 3, 4), completion_ids=(i, 7)) for i in range(3)]
+    computed = []
+    model.model.embed_tokens.register_forward_hook(
+        lambda *call: computed.append(call[1][0].numel())
+    )
+    sequence_logprobs(model, group, temperature=1.0, microbatch_tokens=budget)
+    assert sum(computed) == expected
+
+
+def test_models_that_ignore_the_mask_are_refused():
+    def causal_only(module, query, key, value, attention_mask, **settings):
+        return attention.grouped_attention(module, query, key, value, None, **settings)
+
+    AttentionInterface.register("causal_only", causal_only)
+    model = tiny_model()
+    model.set_attn_implementation("causal_only")
+    with pytest.raises(EngineError, match="does not follow the attention mask and positions"):
+        check_architecture(model)
 
 
 def test_models_that_change_their_logits_are_refused():
