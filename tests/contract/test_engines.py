@@ -149,6 +149,18 @@ def test_a_saved_exploration_continues_to_the_bit(
     assert [written(step.groups) for step in resumed] == expected
 
 
+def test_the_restored_policy_can_be_sampled_before_its_next_step(
+    engine: Engine, base: PolicyRef, tmp_path: Path
+):
+    steps = engine.explore(base, PROBLEMS, PLACE, num_steps=4)
+    next(steps)
+    next(steps)
+    expected = written(list(engine.sample(LIVE, PROBLEMS, 2, HELD_OUT)))
+    engine.save_state(tmp_path / "state")
+    engine.explore(base, PROBLEMS, PLACE, num_steps=4, resume_from=tmp_path / "state")
+    assert written(list(engine.sample(LIVE, PROBLEMS, 2, HELD_OUT))) == expected
+
+
 def test_fine_tuning_makes_a_policy_that_can_be_started_from(
     engine: Engine, base: PolicyRef, tmp_path: Path
 ):

@@ -1,6 +1,8 @@
 """The loop over a scripted engine: order, counts, switches, stops and resumption."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from rloop.loop.session import resume, start
 from rloop.loop.state import Manifest, RunLock
 from rloop.observe.run_log import read_metrics
 from rloop.store.expert import read_examples
-from rloop.types import Problem
+from rloop.types import Group, Problem
 
 
 def updates(run_dir: Path, policy: str) -> int:
@@ -231,6 +233,31 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     sql += "problem_id, member"
     assert trajectories(torn / "run", sql) == trajectories(expected, sql)
     assert Manifest(torn / "run").completed() == Manifest(expected).completed()
+
+
+def test_an_interrupt_in_the_middle_of_an_evaluation_loses_nothing(tmp_path: Path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    recipe = toy_recipe(tmp_path, evaluate__every=2, iterations=1)
+    _, expected = begin(recipe, whole, scripted())
+
+    class Interrupting(ScriptedEngine):
+        """The user presses Ctrl-C while the second step's evaluation samples."""
+
+        def sample(self, *args: Any) -> Iterator[Group]:
+            for group in super().sample(*args):
+                if (args[3].phase, args[3].step) == ("evaluate", 2):
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield group
+
+    def interrupting(recipe: Recipe, verify: Verify) -> Engine:
+        return Interrupting(recipe, verify, half_right)
+
+    code, run_dir = begin(recipe, torn, interrupting)
+    assert code == 130
+    assert resume(run_dir, scripted()) == 0
+    assert (run_dir / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
 
 
 def test_a_finished_run_is_resumed_in_no_time_and_changes_nothing(tmp_path: Path):

@@ -87,7 +87,9 @@ class Engine(Protocol):
         problem_weights: Mapping[str, float] | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
-        """Do RL from `start` with a fresh optimizer, yielding each step.
+        """Begin RL from `start` with a fresh optimizer; return its steps, done as they are pulled.
+
+        When this returns, `LIVE` is the start policy, or the one of the saved state.
 
         `problem_weights` (from `explore.focus: hard`) draws problems in proportion; None shuffles
         them all in epochs. `resume_from` continues after the step whose state was saved there.

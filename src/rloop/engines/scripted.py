@@ -58,12 +58,17 @@ class ScriptedEngine:
         problem_weights: Mapping[str, float] | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
-        """Take the problems in turn; each step is one update."""
+        """Begin to take the problems in turn; each step is one update."""
         del problem_weights
         self._updates, self._step = self._read(start), 0
         if resume_from is not None:
             state = json.loads((resume_from / POLICY_FILE).read_text())
             self._updates, self._step = state["updates"], state["step"]
+        return self._steps(problems, place, num_steps)
+
+    def _steps(
+        self, problems: Sequence[Problem], place: Place, num_steps: int
+    ) -> Iterator[ExploreStep]:
         config = self._recipe.explore
         while self._step < num_steps:
             begin = self._step * config.prompts_per_step

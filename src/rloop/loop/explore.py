@@ -1,6 +1,4 @@
-"""The exploration phase: pull RL steps from the engine, keep every trajectory, watch, evaluate,
-save points.
-"""
+"""The exploration phase: pull RL steps, keep every trajectory, watch, evaluate, save points."""
 
 import shutil
 from collections.abc import Mapping
@@ -16,9 +14,7 @@ from rloop.types import PolicyRef
 
 
 class Exploration:
-    """RL from one start policy; its product is the trajectories of every step, not its last
-    weights.
-    """
+    """RL from one start policy; its product is the trajectories, not the last weights."""
 
     def __init__(
         self,
@@ -37,57 +33,54 @@ class Exploration:
         self._place = context.place(iteration, "explore", policy=self._name)
         self._base_counts = base_counts
         self._keep_policy = keep_policy
+        self._watch = Watch(context.recipe)
+        self._step = 0
+        self._evaluated_step = 0
         self._sampled_tokens = 0
         self._last_pass_at_k: float | None = None
-        self._evaluated_step = 0
 
     def run(self, weights: Mapping[str, float] | None) -> PolicyRef:
         """Explore to the end, or to an early stop; resume from a saved point where there is one."""
-        context, recipe = self._context, self._context.recipe
+        context, num_steps = self._context, self._context.recipe.explore.steps
         point = context.begin(self._key)
         self._restore(point)
-        watch = Watch(recipe, point["streaks"])
-        step, reason = int(point["step"]), None
         steps = context.engine.explore(
             self._start,
             context.problems.train,
             self._place,
-            num_steps=recipe.explore.steps,
+            num_steps=num_steps,
             problem_weights=weights,
             resume_from=context.run_dir / point["state"] if point["state"] else None,
         )
         try:
             with (
                 context.log.span("explore", self._place),
-                context.console.phase(
-                    self._place.iteration, "explore", recipe.explore.steps, "step"
-                ) as bar,
+                context.console.phase(self._place.iteration, "explore", num_steps, "step") as bar,
             ):
-                for result in steps:
+                # An interrupt may have come in the middle of the saved step's evaluation.
+                reason = self._evaluate_if_due()
+                for result in steps if reason is None else ():
                     self._record(result)
-                    step = result.step
-                    bar.advance(step, tokens=self._sampled_tokens)
-                    watch.check(result.groups, result.metrics)
-                    reason = watch.early_stop(result.metrics) or self._evaluate_if_due(step, watch)
+                    bar.advance(self._step, tokens=self._sampled_tokens)
+                    reason = self._judge(result)
                     if reason is not None:
                         break
-                    if step % recipe.explore.checkpoint_every == 0 and step < recipe.explore.steps:
-                        self._save_point(step, watch)
-                    context.interrupt.check()
             if reason is not None:
-                context.console.say(f"Exploration ends early at step {step}: {reason}.")
-            if self._evaluated_step != step:
-                self._evaluate(step)
+                context.console.say(f"Exploration ends early at step {self._step}: {reason}.")
+            if self._evaluated_step != self._step:
+                self._evaluate()
         except Interrupted:
-            self._save_point(step, watch)
+            self._save_point()
             raise
-        return self._finish(step, reason)
+        return self._finish(reason)
 
     def _restore(self, point: Mapping[str, Any]) -> None:
-        self._context.store.drop_after(self._place.iteration, "explore", int(point["step"]))
+        self._step = int(point["step"])
+        self._watch.streaks = dict(point["streaks"])
+        self._evaluated_step = int(point.get("evaluated_step", 0))
         self._sampled_tokens = int(point.get("sampled_tokens", 0))
         self._last_pass_at_k = point.get("last_pass_at_k")
-        self._evaluated_step = int(point.get("evaluated_step", 0))
+        self._context.store.drop_after(self._place.iteration, "explore", self._step)
 
     def _record(self, result: ExploreStep) -> None:
         """Store first, before anything can filter or fail, then log."""
@@ -95,20 +88,31 @@ class Exploration:
         self._context.store.append(place, result.groups)
         self._context.log.metrics(place, result.metrics)
         self._context.console.step(place, result.metrics)
+        self._step = result.step
         self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
 
-    def _evaluate_if_due(self, step: int, watch: Watch) -> str | None:
+    def _judge(self, result: ExploreStep) -> str | None:
+        """Return why exploration should end after this step; save a point where one is due."""
+        every = self._context.recipe.explore.checkpoint_every
+        self._watch.check(result.groups, result.metrics)
+        reason = self._watch.early_stop(result.metrics) or self._evaluate_if_due()
+        if reason is None and self._step % every == 0:
+            self._save_point()
+        self._context.interrupt.check()
+        return reason
+
+    def _evaluate_if_due(self) -> str | None:
         every = self._context.recipe.evaluate.every
-        if not every or step % every:
+        if not every or self._step % every or self._evaluated_step == self._step:
             return None
         previous = self._last_pass_at_k
-        current = self._evaluate(step)
-        return watch.early_stop_on_evaluation(previous, current)
+        current = self._evaluate()
+        return self._watch.early_stop_on_evaluation(previous, current)
 
-    def _evaluate(self, step: int) -> float:
+    def _evaluate(self) -> float:
         """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
-        place = replace(self._place, phase="evaluate", step=step)
+        place = replace(self._place, phase="evaluate", step=self._step)
         evaluator = context.evaluator()
         with (
             context.log.span("evaluate", place),
@@ -122,23 +126,23 @@ class Exploration:
         largest_k = max(context.recipe.evaluate.k)
         values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
         self._last_pass_at_k = sum(values) / len(values)
-        self._evaluated_step = step
+        self._evaluated_step = self._step
         return self._last_pass_at_k
 
-    def _save_point(self, step: int, watch: Watch) -> None:
+    def _save_point(self) -> None:
         """Save a state, point the manifest at it, then let go of the one before."""
         context = self._context
         before = context.manifest.in_progress
-        state = f"state/{self._name}-step-{step:06d}"
-        if step:
+        state = f"state/{self._name}-step-{self._step:06d}"
+        if self._step:
             context.engine.save_state(context.run_dir / state)
         context.manifest.save_point(
             {
                 "key": self._key,
-                "step": step,
-                "state": state if step else None,
+                "step": self._step,
+                "state": state if self._step else None,
                 "metrics_position": context.log.position(),
-                "streaks": watch.streaks,
+                "streaks": self._watch.streaks,
                 "sampled_tokens": self._sampled_tokens,
                 "last_pass_at_k": self._last_pass_at_k,
                 "evaluated_step": self._evaluated_step,
@@ -147,13 +151,13 @@ class Exploration:
         if before and before["state"] and before["state"] != state:
             shutil.rmtree(context.run_dir / before["state"], ignore_errors=True)
 
-    def _finish(self, step: int, reason: str | None) -> PolicyRef:
+    def _finish(self, reason: str | None) -> PolicyRef:
         context = self._context
         directory = context.policy_dir(self._name)
         policy = PolicyRef(path=directory, name=self._name)
         if self._keep_policy:
             policy = context.engine.save_policy(directory, self._name)
-        facts = {"steps": step, "early_stop": reason, "sampled_tokens": self._sampled_tokens}
+        facts = {"steps": self._step, "early_stop": reason, "sampled_tokens": self._sampled_tokens}
         context.manifest.complete(self._key, policy_result(policy, **facts))
         shutil.rmtree(context.run_dir / "state", ignore_errors=True)
         return policy

@@ -12,11 +12,11 @@ from rloop.types import Group
 class Watch:
     """Counts steps in a row in which a rule holds; one watch per exploration."""
 
-    def __init__(self, recipe: Recipe, streaks: Mapping[str, int] | None = None) -> None:
-        """Start, or continue with the streaks of a saved point."""
+    def __init__(self, recipe: Recipe) -> None:
+        """Start with no streaks; those of a saved point may be set."""
         self._explore = recipe.explore
         self._max_error_frac = recipe.tasks.max_error_frac
-        self.streaks: dict[str, int] = dict(streaks or {})
+        self.streaks: dict[str, int] = {}
 
     def check(self, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         """Raise DegenerateRun when verdicts fail or nothing has had a signal for too long."""

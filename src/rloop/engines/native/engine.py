@@ -89,7 +89,7 @@ class NativeEngine:
         problem_weights: Mapping[str, float] | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
-        """Do RL from `start` with a fresh optimizer, yielding each step."""
+        """Begin RL from `start` with a fresh optimizer; return its steps."""
         config = self._recipe.explore
         policy = self._load(start)
         num_updates = num_steps * config.updates_per_step
@@ -107,7 +107,7 @@ class NativeEngine:
             learner.load(resume_from)
             reinforcer.restore(json.loads((resume_from / STATE_FILE).read_text()))
         self._is_changed = True
-        yield from reinforcer.run(num_steps)
+        return reinforcer.run(num_steps)
 
     def fine_tune(
         self, start: PolicyRef, examples: Sequence[Example], place: Place
