@@ -120,7 +120,8 @@ def _task_names(tasks: list[Row]) -> str:
 
 def _device(record: RunRecord) -> str:
     machine, cores = record.environment.get("machine"), record.environment.get("cores")
-    device = record.config.get("engine", {}).get("device", "")
+    asked = record.config.get("engine", {}).get("device", "")
+    device = flatten(record.environment).get("engine.device", asked)
     return f"{device} ({machine}, {cores} cores)" if machine and cores else device
 
 
