@@ -63,7 +63,8 @@ def load_tasks(config: TasksConfig) -> Tasks:
     kept = tuple(problem for problem in distinct if problem.problem_id not in left_out)
     if not kept:
         raise TaskError(
-            f"tasks.train has no problems left: all {len(distinct)} are held out in tasks.evaluate"
+            f"tasks.train has no problems left: all {len(distinct)} are held out in "
+            "tasks.evaluate. Choose other problems for one of them (source, split, seed)."
         )
     return Tasks(
         train=kept,
@@ -76,7 +77,15 @@ def load_tasks(config: TasksConfig) -> Tasks:
 
 def _load(configs: Sequence[TaskConfig], config: TasksConfig, key: str) -> list[LoadedTask]:
     """Load the tasks of one list, whose names must differ (metrics go by them)."""
-    loaded = [load_task(task, data_dir=config.data_dir) for task in configs]
+    loaded = [
+        load_task(
+            task,
+            data_dir=config.data_dir,
+            key=f"tasks.{key}.{index}",
+            held_out=key == "evaluate",
+        )
+        for index, task in enumerate(configs)
+    ]
     for name, count in Counter(task.name for task in loaded).items():
         if count > 1:
             raise ConfigError(

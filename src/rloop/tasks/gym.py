@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rloop.config import TaskConfig
-from rloop.errors import TaskError
+from rloop.errors import ConfigError
 from rloop.types import stable_hash
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def generate_rows(dataset: str, config: TaskConfig, split: str) -> Iterator[Row]
     try:
         source = reasoning_gym.create_dataset(dataset, **params)
     except (AssertionError, TypeError, ValueError) as error:
-        raise TaskError(
+        raise ConfigError(
             f"reasoning_gym:{dataset} does not accept params {config.params}: {error}. "
             f"It knows {', '.join(_parameters(dataset))}."
         ) from error
@@ -66,19 +66,25 @@ def _check(dataset: str, config: TaskConfig) -> None:
     from reasoning_gym.factory import DATASETS
 
     if dataset in UNSAFE:
-        raise TaskError(
+        raise ConfigError(
             f"reasoning_gym:{dataset} is refused: its scorer runs the completion as Python code"
         )
     if dataset in WITHOUT_REFERENCE or dataset == "composite":
         what = "mixes others: name them as tasks" if dataset == "composite" else "has no answers"
-        raise TaskError(f"reasoning_gym:{dataset} is refused: it {what}")
+        raise ConfigError(f"reasoning_gym:{dataset} is refused: it {what}")
     if dataset not in DATASETS:
         near = difflib.get_close_matches(dataset, DATASETS, n=3) or sorted(DATASETS)[:5]
-        raise TaskError(
+        raise ConfigError(
             f"reasoning_gym has no data set {dataset!r}: did you mean {', '.join(near)}?"
         )
     if config.size is None:
-        raise TaskError(f"reasoning_gym:{dataset} needs a size, such as size: 500")
+        raise ConfigError(f"reasoning_gym:{dataset} needs a size, such as size: 500")
+    ours = sorted({"seed", "size"} & set(config.params))
+    if ours:
+        raise ConfigError(
+            f"params of reasoning_gym:{dataset} may not name {ours[0]}: set the task's own "
+            f"{ours[0]} instead"
+        )
 
 
 def _parameters(dataset: str) -> list[str]:

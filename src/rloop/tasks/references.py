@@ -33,6 +33,8 @@ def check_references(
     verdicts = pool.verify([(problem, reference_text(problem)) for problem in problems])
     pairs = list(zip(problems, verdicts, strict=True))
     bad = tuple((problem, verdict) for problem, verdict in pairs if not verdict.is_correct)
+    if bad:
+        _check_verifiers_work(pairs)
     if bad and policy == "stop":
         shown = "\n".join(
             f"  {problem.problem_id}: reference {problem.answer!r:.80}, {problem.verifier} says "
@@ -51,3 +53,27 @@ def check_references(
             f"{bad[0][0].problem_id}: {bad[0][1].kind} ({bad[0][1].reason})"
         )
     return ReferenceReport(kept=kept, bad=bad)
+
+
+def _check_verifiers_work(pairs: Sequence[tuple[Problem, Verdict]]) -> None:
+    """Raise TaskError, in one sentence, for a verifier that gave nothing but errors."""
+    for name in dict.fromkeys(problem.verifier for problem, _ in pairs):
+        judged = [(problem, verdict) for problem, verdict in pairs if problem.verifier == name]
+        if all(verdict.kind == "error" for _, verdict in judged):
+            problem, verdict = judged[0]
+            raise TaskError(
+                f"The verifier {name} gave an error for all {len(judged)} reference answers it was "
+                f"asked about; for {problem.problem_id}: {verdict.reason}. Mend it, or choose "
+                "another verifier."
+            )
+
+
+def check_solutions(problems: Sequence[Problem], solution_template: str) -> None:
+    """Raise TaskError unless each problem of a cold start has the solution its template wants."""
+    lacking = [problem for problem in problems if problem.solution is None]
+    if lacking and "{solution}" in solution_template:
+        raise TaskError(
+            f"coldstart.task: {len(lacking)} of {len(problems)} problems have no solution, such as "
+            f"{lacking[0].problem_id}. Map a column with fields.solution, or use "
+            "coldstart.solution_template: '{answer}'."
+        )

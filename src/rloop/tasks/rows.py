@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rloop.errors import TaskError
+from rloop.errors import ConfigError, TaskError
 from rloop.types import Problem
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def find_columns(row: Row, fields: Mapping[str, str], source: str) -> dict[str, 
     unknown = set(fields) - set(_USUAL_COLUMNS)
     if unknown:
         names = ", ".join(_USUAL_COLUMNS)
-        raise TaskError(f"{source}: fields may name {names}, got {sorted(unknown)[0]!r}")
+        raise ConfigError(f"fields may name {names}, got {sorted(unknown)[0]!r}.")
     columns = {}
     for name, usual in _USUAL_COLUMNS.items():
         column = fields.get(name) or next((c for c in usual if c in row), None)

@@ -1,5 +1,6 @@
 """One task of the recipe, loaded: where its problems come from, and how many were left out."""
 
+import difflib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rloop.config import TaskConfig
-from rloop.errors import TaskError
+from rloop.errors import ConfigError, TaskError
 from rloop.tasks.benchmarks import BENCHMARKS, Benchmark
 from rloop.tasks.duplicates import drop_duplicates
 from rloop.tasks.files import SUFFIXES, Row, file_stem, read_rows
@@ -60,23 +61,47 @@ class _Source:
     verifier: str = "math"
 
 
-def load_task(config: TaskConfig, *, data_dir: str | None = None) -> LoadedTask:
-    """Read or generate the problems of one task; a TaskError says in a sentence what is wrong.
+def load_task(
+    config: TaskConfig, *, data_dir: str | None = None, key: str = "", held_out: bool = False
+) -> LoadedTask:
+    """Read or generate the problems of one task; an error says in a sentence what is wrong.
 
-    Relative paths are taken from the current directory; `data_dir`, else the variable RLOOP_DATA,
-    holds benchmark files. Filters come first, then duplicates go, then `size` problems are chosen
-    by `seed`: a smaller size takes a subset of what a larger one takes.
+    It is a ConfigError where the recipe can never be right, a TaskError where files or the hub do
+    not give what it asks for; `key` (`tasks.train.0`) stands in front. `held_out` makes `test` the
+    default split of benchmarks that have one. Relative paths are taken from the current directory;
+    `data_dir`, else the variable RLOOP_DATA, holds benchmark files. Filters come first, then
+    duplicates go, then `size` problems are chosen by `seed`: a smaller size takes a subset of what
+    a larger one takes.
     """
+    try:
+        return _load_task(config, data_dir, held_out=held_out)
+    except (ConfigError, TaskError) as error:
+        if not key:
+            raise
+        raise type(error)(f"{key}: {error}") from error
+
+
+def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> LoadedTask:
     kind, _, place = config.source.partition(":")
     if config.verifier is not None:
         check_verifier_name(config.verifier)
+    if data_dir is not None:
+        _check_folder(data_dir, "tasks.data_dir")
     if kind == "reasoning_gym":
         return _generate(place, config)
-    source = _read(kind, place, config, data_dir)
+    if config.verifier == "reasoning_gym":
+        raise ConfigError(
+            f"verifier reasoning_gym judges problems of reasoning_gym:DATASET only, not those of "
+            f"{config.source}"
+        )
+    source = _read(kind, place, config, data_dir, held_out=held_out)
     rows = filter_rows(source.rows, config.filters, config.source)
+    if not source.rows:
+        raise TaskError(f"{config.source} has no problems: there are no rows in it")
     if not rows:
         raise TaskError(
-            f"{config.source} has no problems: {len(source.rows)} read, filters {config.filters}"
+            f"{config.source} has no problems left: none of its {len(source.rows)} rows fits "
+            f"filters {config.filters}"
         )
     problems = _problems(rows, source, config)
     distinct = drop_duplicates(problems, set())
@@ -122,7 +147,9 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
     )
 
 
-def _read(kind: str, place: str, config: TaskConfig, data_dir: str | None) -> _Source:
+def _read(
+    kind: str, place: str, config: TaskConfig, data_dir: str | None, *, held_out: bool
+) -> _Source:
     if kind == "file":
         path = Path(place).expanduser()
         return _Source(
@@ -136,18 +163,21 @@ def _read(kind: str, place: str, config: TaskConfig, data_dir: str | None) -> _S
         rows = read_hub_rows(place, config.params.get("name"), split)
         return _Source(name=place.rpartition("/")[2], split=split, rows=rows, fields=config.fields)
     if place or kind not in BENCHMARKS:
-        raise TaskError(
-            f"source {config.source!r} is unknown: write reasoning_gym:DATASET, file:PATH, "
-            f"hub:OWNER/NAME or one of {', '.join(BENCHMARKS)}"
+        near = difflib.get_close_matches(config.source, BENCHMARKS, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"source {config.source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
+            f"hub:OWNER/NAME or one of {', '.join(BENCHMARKS)}."
         )
-    return _read_benchmark(kind, BENCHMARKS[kind], config, data_dir)
+    benchmark = BENCHMARKS[kind]
+    usual = "test" if held_out and "test" in benchmark.files else next(iter(benchmark.files))
+    return _read_benchmark(kind, config.split or usual, benchmark, config, data_dir)
 
 
 def _read_benchmark(
-    name: str, benchmark: Benchmark, config: TaskConfig, data_dir: str | None
+    name: str, split: str, benchmark: Benchmark, config: TaskConfig, data_dir: str | None
 ) -> _Source:
     """Read the benchmark's file if the data folder has it, else its data set on the hub."""
-    split = config.split or next(iter(benchmark.files))
     folder = data_dir or os.environ.get("RLOOP_DATA")
     path = _benchmark_file(folder, benchmark.files.get(split))
     if path is not None:
@@ -169,10 +199,16 @@ def _read_benchmark(
 def _benchmark_file(folder: str | None, stem: str | None) -> Path | None:
     if folder is None:
         return None
-    if not Path(folder).expanduser().is_dir():
-        raise TaskError(f"tasks.data_dir (or RLOOP_DATA) is {folder}, which is not a folder")
+    _check_folder(folder, "the variable RLOOP_DATA")
     paths = [Path(folder).expanduser() / f"{stem}{suffix}" for suffix in SUFFIXES] if stem else []
     return next((path for path in paths if path.is_file()), None)
+
+
+def _check_folder(folder: str, setting: str) -> None:
+    if not Path(folder).expanduser().is_dir():
+        raise TaskError(
+            f"{setting} is {folder!r}, which is not a folder: name the one with the benchmark files"
+        )
 
 
 def _without_prefix(row: Row, stem: str) -> Row:

@@ -3,7 +3,7 @@ import pytest
 from rloop.config import TaskConfig
 from rloop.errors import TaskError
 from rloop.tasks.pool import VerifierPool
-from rloop.tasks.references import check_references
+from rloop.tasks.references import check_references, check_solutions
 from rloop.tasks.sources import load_task
 from rloop.types import Problem
 
@@ -53,8 +53,35 @@ def test_bad_references_are_left_out_and_counted_when_told_so(pool):
 
 
 def test_when_no_reference_is_good_even_drop_stops(pool):
+    bad = problem(0, "5", "python:doubles_misbehaving:says_yes")
     with pytest.raises(TaskError, match="none of 1 reference answers is judged correct"):
-        check_references([problem(0, "an apple", "numeric")], pool, policy="drop")
+        check_references([bad], pool, policy="drop")
+
+
+@pytest.mark.parametrize(
+    ("verifier", "reason"),
+    [
+        ("python:no_such_module:judge", "No module named 'no_such_module'"),
+        ("python:json:judge", "module json has no function 'judge'"),
+        ("python:doubles_misbehaving:raises", "the verifier raised KeyError: '5'"),
+        ("python:doubles_misbehaving:returns_nonsense", "must return a bool or a Verdict"),
+    ],
+)
+def test_a_verifier_that_only_fails_is_one_sentence_and_cannot_be_left_out(pool, verifier, reason):
+    for policy in ("stop", "drop"):
+        with pytest.raises(TaskError) as raised:
+            check_references([problem(i, "5", verifier) for i in range(3)], pool, policy=policy)
+        message = str(raised.value)
+        assert message.startswith(f"The verifier {verifier} gave an error for all 3 reference")
+        assert reason in message
+        assert "\n" not in message
+
+
+def test_a_cold_start_without_solutions_says_how_many_and_what_to_do():
+    bare = [problem(i, "5", "numeric") for i in range(3)]
+    with pytest.raises(TaskError, match="3 of 3 problems have no solution, such as t/train/0"):
+        check_solutions(bare, "{solution}")
+    check_solutions(bare, "{answer}")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@ import gzip
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
 
 from rloop.config import TaskConfig
-from rloop.errors import TaskError
+from rloop.errors import ConfigError, TaskError
 from rloop.tasks import hub
 from rloop.tasks.benchmarks import BENCHMARKS
 from rloop.tasks.sources import load_task
@@ -81,25 +83,38 @@ def test_duplicates_are_removed_and_counted_and_a_short_task_says_so(tmp_path):
     ("settings", "message"),
     [
         ({"fields": {"answer": "reply"}}, "has no column 'reply' (fields: answer); it has problem"),
-        ({"fields": {"reply": "answer"}}, "fields may name problem, answer, solution, id"),
         ({"filters": {"rank": 1}}, "has no column 'rank' (filters: rank); it has problem, answer"),
-        ({"filters": {"level": 99}}, "has no problems: 20 read, filters {'level': 99}"),
+        ({"filters": {"level": 99}}, "none of its 20 rows fits filters {'level': 99}"),
         ({"fields": {"id": "level"}}, "4 problems have the id 'sums/train/0'"),
         ({"fields": {"problem": "note"}}, "sums/train/0 has no problem: column 'note' holds None"),
-        ({"verifier": "maths"}, "verifier 'maths' is unknown: choose exact, math, numeric"),
-        ({"verifier": "python:f"}, "python:package.module:function"),
-        ({"source": "gsm9k"}, "source 'gsm9k' is unknown: write reasoning_gym:DATASET"),
         ({"source": "file:nowhere.csv"}, "no file nowhere.csv"),
     ],
 )
-def test_a_bad_task_is_one_clear_sentence(sums, settings, message):
-    with pytest.raises(TaskError, match=re.escape(message)):
-        load_task(TaskConfig(**{"source": sums, **settings}))
+def test_a_bad_task_is_one_clear_sentence_after_its_key(sums, settings, message):
+    with pytest.raises(TaskError, match=re.escape(message)) as raised:
+        load_task(TaskConfig(**{"source": sums, **settings}), key="tasks.train.0")
+    assert str(raised.value).startswith("tasks.train.0: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fields": {"reply": "answer"}}, "fields may name problem, answer, solution, id"),
+        ({"verifier": "maths"}, "verifier 'maths' is unknown. Did you mean math? Choose exact, "),
+        ({"verifier": "python:f"}, "python:package.module:function"),
+        ({"verifier": "reasoning_gym"}, "judges problems of reasoning_gym:DATASET only"),
+        ({"source": "gsm9k"}, "source 'gsm9k' is unknown. Did you mean gsm8k? Write reasoning_gym"),
+    ],
+)
+def test_a_task_that_can_never_be_is_a_wrong_recipe(sums, settings, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as raised:
+        load_task(TaskConfig(**{"source": sums, **settings}), key="tasks.train.0")
+    assert str(raised.value).startswith("tasks.train.0: ")
 
 
 def test_an_empty_file_is_said(tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(TaskError, match="has no problems: 0 read"):
+    with pytest.raises(TaskError, match="has no problems: there are no rows in it"):
         load_task(TaskConfig(source=f"file:{tmp_path / 'empty.jsonl'}"))
 
 
@@ -141,6 +156,7 @@ def test_gym_draws_until_the_size_is_distinct_or_there_is_no_more():
     [
         ("chain_sums", {"size": 1}, "no data set 'chain_sums': did you mean chain_sum"),
         ("chain_sum", {}, "needs a size"),
+        ("chain_sum", {"size": 1, "params": {"seed": 3}}, "set the task's own seed instead"),
         ("chain_sum", {"size": 1, "params": {"terms": 2}}, "It knows min_terms, max_terms"),
         ("chain_sum", {"size": 1, "params": {"min_terms": 9}}, "does not accept params"),
         ("intermediate_integration", {"size": 1}, "runs the completion as Python code"),
@@ -149,7 +165,7 @@ def test_gym_draws_until_the_size_is_distinct_or_there_is_no_more():
     ],
 )
 def test_a_gym_task_that_cannot_be_is_one_clear_sentence(source, settings, message):
-    with pytest.raises(TaskError, match=re.escape(message)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         load_task(TaskConfig(source=f"reasoning_gym:{source}", **settings))
 
 
@@ -167,9 +183,27 @@ def test_benchmarks_come_from_the_data_folder_or_the_variable(tmp_path, monkeypa
     assert problem.solution == "3+2=5"
 
 
-def test_a_data_folder_that_is_none_is_said(tmp_path):
-    with pytest.raises(TaskError, match="which is not a folder"):
-        load_task(TaskConfig(source="gsm8k"), data_dir=str(tmp_path / "nowhere"))
+def test_a_data_folder_that_is_none_is_said_by_the_name_of_the_setting(sums, tmp_path, monkeypatch):
+    nowhere = str(tmp_path / "nowhere")
+    for source in ("gsm8k", sums):
+        with pytest.raises(TaskError, match=r"^tasks.data_dir is '.*nowhere', which is not a"):
+            load_task(TaskConfig(source=source), data_dir=nowhere)
+    monkeypatch.setenv("RLOOP_DATA", nowhere)
+    with pytest.raises(TaskError, match=r"^the variable RLOOP_DATA is '.*nowhere', which is not a"):
+        load_task(TaskConfig(source="gsm8k"))
+    load_task(TaskConfig(source=sums))
+
+
+def test_a_held_out_benchmark_is_its_test_split_unless_told_otherwise(tmp_path):
+    for split in ("train", "test"):
+        row = {**GSM8K, "id": f"gsm8k_{split}/17"}
+        (tmp_path / f"gsm8k_{split}.jsonl").write_text(json.dumps(row) + "\n")
+    folder = str(tmp_path)
+    config = TaskConfig(source="gsm8k")
+    assert load_task(config, data_dir=folder, held_out=True).split == "test"
+    assert load_task(config, data_dir=folder).split == "train"
+    asked = TaskConfig(source="gsm8k", split="train")
+    assert load_task(asked, data_dir=folder, held_out=True).split == "train"
 
 
 HUB_ROWS = {
@@ -188,6 +222,11 @@ HUB_ROWS = {
 }
 
 
+@pytest.fixture
+def hub_answers(monkeypatch):
+    monkeypatch.setattr(hub, "why_out_of_reach", lambda name: "")
+
+
 class FakeDatasets:
     """Stands for the package `datasets`; remembers what was asked for."""
 
@@ -202,6 +241,7 @@ class FakeDatasets:
 
 
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
+@pytest.mark.usefixtures("hub_answers")
 def test_every_benchmark_reads_its_hub_columns(name, monkeypatch):
     datasets = FakeDatasets([HUB_ROWS[name]])
     monkeypatch.setitem(sys.modules, "datasets", datasets)
@@ -213,6 +253,7 @@ def test_every_benchmark_reads_its_hub_columns(name, monkeypatch):
     assert datasets.calls[0][0] == BENCHMARKS[name].hub
 
 
+@pytest.mark.usefixtures("hub_answers")
 def test_a_benchmark_without_file_or_hub_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", FakeDatasets(None))
     with pytest.raises(TaskError) as raised:
@@ -223,12 +264,25 @@ def test_a_benchmark_without_file_or_hub_is_one_sentence(tmp_path, monkeypatch):
     assert "\n" not in message
 
 
+def test_a_hub_that_does_not_answer_is_asked_once_and_its_cache_after(monkeypatch):
+    datasets = FakeDatasets([{"question": "1+1?", "answer": "2"}])
+    datasets.config = SimpleNamespace(HF_HUB_OFFLINE=False)
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    monkeypatch.setattr(hub, "why_out_of_reach", lambda name: "no route to host")
+    assert len(hub.read_hub_rows("me/sums", None, "train")) == 1  # as the cache had it
+    datasets.rows = None
+    with pytest.raises(TaskError, match=r"\(the hub does not answer: no route to host\)"):
+        hub.read_hub_rows("me/sums", None, "train")
+    assert (datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE) == (False, False)
+
+
 def test_hub_tasks_need_the_extra_and_say_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(TaskError, match=re.escape("pip install 'rloop-rl[hub]'")):
         hub.read_hub_rows("openai/gsm8k", "main", "train")
 
 
+@pytest.mark.usefixtures("hub_answers")
 def test_a_hub_task_takes_its_configuration_from_params(monkeypatch):
     datasets = FakeDatasets([{"question": "1+1?", "answer": "2"}])
     monkeypatch.setitem(sys.modules, "datasets", datasets)

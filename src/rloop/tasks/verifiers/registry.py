@@ -1,10 +1,11 @@
 """Which verifiers there are, by name; each is imported only when it is asked for."""
 
+import difflib
 import importlib
 import re
 from types import ModuleType
 
-from rloop.errors import TaskError
+from rloop.errors import ConfigError
 from rloop.tasks.verifiers.python import PREFIX
 from rloop.types import Problem, Verdict
 
@@ -18,11 +19,14 @@ _PYTHON_SPEC = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def check_verifier_name(name: str) -> None:
-    """Raise a TaskError that names the choices unless there is such a verifier."""
+    """Raise a ConfigError that names the choices unless there is such a verifier."""
     if name not in VERSIONS and not _PYTHON_SPEC.fullmatch(name):
+        near = difflib.get_close_matches(name, VERSIONS, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
         choices = ", ".join(sorted(VERSIONS))
-        raise TaskError(
-            f"verifier {name!r} is unknown: choose {choices} or python:package.module:function"
+        raise ConfigError(
+            f"verifier {name!r} is unknown.{guess} Choose {choices} or "
+            "python:package.module:function."
         )
 
 
