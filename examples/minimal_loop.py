@@ -27,9 +27,8 @@ from rloop.engines.base import Engine
 from rloop.engines.native.engine import NativeEngine
 from rloop.evaluation.phase import task_metrics
 from rloop.recipe import load_recipe
-from rloop.tasks.collection import load_tasks
+from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
-from rloop.tasks.sources import load_task
 from rloop.types import Example, PhaseName, Place, PolicyRef, Problem, Trajectory
 
 
@@ -95,9 +94,9 @@ class MinimalLoop:
         config = self.recipe.coldstart
         if config is None:
             return policy
-        held_out = {p.problem_id for these in self.held_out.values() for p in these}
-        loaded = load_task(config.task, data_dir=self.recipe.tasks.data_dir).problems
-        problems = self.fitting([p for p in loaded if p.problem_id not in held_out])
+        held_out = [problem for these in self.held_out.values() for problem in these]
+        loaded = load_coldstart(config, held_out, data_dir=self.recipe.tasks.data_dir)
+        problems = self.fitting(loaded.problems)
         examples = self.engine.examples_from_solutions(policy, problems, config.solution_template)
         return self.fine_tune(policy, examples, 0, "coldstart", "coldstart")
 

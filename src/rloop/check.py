@@ -14,10 +14,10 @@ from rloop.errors import TaskError
 from rloop.estimate import Demand, batch_arithmetic, disk, memory
 from rloop.model_size import measure_model
 from rloop.tables import format_value
-from rloop.tasks.collection import load_tasks
+from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
-from rloop.tasks.sources import LoadedTask, load_task
+from rloop.tasks.sources import load_task
 from rloop.types import Problem
 
 
@@ -62,7 +62,7 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     model = measure_model(recipe.policy.path)
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
-    warnings = [*problems.warnings, *_disk_warnings(written, run_root)]
+    warnings = [*recipe.warnings, *problems.warnings, *_disk_warnings(written, run_root)]
     if model is None:
         warnings.append(_unknown_size(recipe.policy.path))
     else:
@@ -77,35 +77,39 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
 def _load(recipe: Recipe) -> _Problems:
     try:
         tasks = load_tasks(recipe.tasks)
-        coldstart = [_load_coldstart(recipe)] if recipe.coldstart else []
+        held_out = tuple(chain.from_iterable(tasks.evaluate.values()))
+        coldstart = (
+            [load_coldstart(recipe.coldstart, held_out, data_dir=recipe.tasks.data_dir)]
+            if recipe.coldstart
+            else []
+        )
     except TaskError as error:
         if not _is_out_of_reach(error):
             raise
         return _load_within_reach(recipe)
     return _Problems(
         train=tasks.train,
-        held_out=tuple(chain.from_iterable(tasks.evaluate.values())),
+        held_out=held_out,
         others=tuple(problem for task in coldstart for problem in task.problems),
-        lines=[*tasks.summary(), *(f"cold start: {task.summary()}" for task in coldstart)],
+        lines=[*tasks.summary(), *(task.summary() for task in coldstart)],
         warnings=[],
     )
-
-
-def _load_coldstart(recipe: Recipe) -> LoadedTask:
-    assert recipe.coldstart is not None, "called only for a recipe with a cold start"
-    return load_task(recipe.coldstart.task, data_dir=recipe.tasks.data_dir)
 
 
 def _load_within_reach(recipe: Recipe) -> _Problems:
     """Load each task by itself; those out of reach become warnings, overlap stays unknown."""
     found: dict[str, list[Problem]] = {"evaluate": [], "other": []}
     lines, warnings = [], []
-    configs = [(config, "evaluate") for config in recipe.tasks.evaluate]
-    configs += [(config, "other") for config in recipe.tasks.train]
-    configs += [(recipe.coldstart.task, "other")] if recipe.coldstart else []
-    for config, purpose in configs:
+    tasks = recipe.tasks
+    configs = [(f"tasks.evaluate.{i}", config) for i, config in enumerate(tasks.evaluate)]
+    configs += [(f"tasks.train.{i}", config) for i, config in enumerate(tasks.train)]
+    configs += [("coldstart.task", recipe.coldstart.task)] if recipe.coldstart else []
+    for key, config in configs:
+        purpose = "evaluate" if key.startswith("tasks.evaluate") else "other"
         try:
-            task = load_task(config, data_dir=recipe.tasks.data_dir)
+            task = load_task(
+                config, data_dir=tasks.data_dir, key=key, held_out=purpose == "evaluate"
+            )
         except TaskError as error:
             if not _is_out_of_reach(error):
                 raise
@@ -175,6 +179,11 @@ def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:
 def _unknown_size(source: str) -> str:
     if source.startswith("random:"):
         return f"{source} is tiny and made at the start; its memory is not estimated."
+    if Path(source).expanduser().exists():
+        return (
+            f"The size of {source} cannot be told from its files: config.json and safetensors "
+            "weights, or a GGUF file, are missing or damaged; no memory estimate."
+        )
     return (
         f"The size of {source} cannot be told from files on this machine; no memory estimate. "
         "Name a local directory: --set policy.path=DIR."

@@ -43,7 +43,8 @@ class TaskConfig(Strict):
     name: str | None = None
     """Name in metrics and the store; the source's own name when absent."""
     split: str | None = None
-    """Split of the source, `train` or `test`; the source's own default when absent."""
+    """Split of the source, `train` or `test`; when absent `test` for a benchmark that is held out
+    and has one, else the source's first."""
     size: Count | None = None
     """Problems to take, chosen by `seed`; all when absent (reasoning-gym needs a size)."""
     seed: int = 0
@@ -217,8 +218,7 @@ class ColdstartConfig(Strict):
     """Supervised fine-tuning on a task's own solutions before iteration 0."""
 
     task: TaskConfig
-    """Problems with solutions; they are left out of the evaluation tasks' comparison only by
-    you."""
+    """Problems with solutions; those that also stand in an evaluation task are left out."""
     epochs: Count
     """Passes over the solutions."""
     batch_size: Count
@@ -315,4 +315,29 @@ class Recipe(Strict):
                 "expert and finetune go together: give both for RLoop, or set both to null for "
                 "plain RL."
             )
+        template = self.prompt.template
+        if template is not None and "{problem}" not in template:
+            raise ValueError(f"prompt.template must contain {{problem}}, got {template!r:.60}.")
+        if self.explore.early_stop.pass_at_k_falls and not self.evaluate.every:
+            raise ValueError(
+                "explore.early_stop.pass_at_k_falls needs evaluations inside exploration, got "
+                "evaluate.every=0. Set --set evaluate.every=10."
+            )
         return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about values that are allowed and probably not meant."""
+        found = []
+        sampling = self.explore.sampling
+        is_cut = sampling.top_p < 1 or sampling.top_k > 0
+        if is_cut and self.explore.optimizer.learning_rate > 0:
+            found.append(
+                f"explore.sampling cuts the distribution (top_p={sampling.top_p:g}, top_k="
+                f"{sampling.top_k}) while log-probabilities are over the whole vocabulary, so the "
+                "ratios of the policy loss are biased. Explore with top_p=1 and top_k=0."
+            )
+        template = self.prompt.template
+        if self.prompt.system and template is not None and "{system}" not in template:
+            found.append("prompt.system is not used: prompt.template has no {system} in it.")
+        return tuple(found)

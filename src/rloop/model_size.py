@@ -32,15 +32,15 @@ class ModelSize:
 def measure_model(source: str) -> ModelSize | None:
     """Return the size of the recipe's `policy.path`, None where it cannot be told from here.
 
-    That is: its files are not on this machine, its config.json names its sizes in another way, or
-    it is a `random:` model, which is tiny and made at the start of a run.
+    That is: its files are not on this machine or damaged, its config.json names its sizes in
+    another way, or it is a `random:` model, which is tiny and made at the start of a run.
     """
     path = _find(source)
     try:
         if path is None:
             return None
         return _measure_gguf(path) if path.suffix == ".gguf" else _measure_directory(path)
-    except KeyError:
+    except (KeyError, ValueError, TypeError, OSError):
         return None
 
 

@@ -98,6 +98,8 @@ _Loader.add_implicit_resolver(
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a recipe.{_near(path / 'any.yaml')}")
     try:
         text = path.read_text()
     except FileNotFoundError as error:
@@ -134,7 +136,7 @@ def _kind(value: object) -> str:
 
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"--set takes KEY=VALUE, such as explore.steps=20, got {override!r}.")
     *parents, last = key.split(".")
     value = _override_value(override, text, wants_text=is_text([*parents, last]))

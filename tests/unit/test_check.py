@@ -79,7 +79,7 @@ def test_a_hub_out_of_reach_is_a_warning_and_the_rest_is_multiplied_out(
     values["tasks"]["train"].append({"source": "hub:some/set", "name": "far"})
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     named = {row.name: row.value for row in report.demands}
-    assert "hub:some/set cannot be read; not counted below." in report.warnings
+    assert "tasks.train.1: hub:some/set cannot be read; not counted below." in report.warnings
     assert "passes over the training problems" not in named
     assert named["completions per evaluation"] == 8  # 2 held-out problems x 4 samples
     assert "6 of 6 reference answers judged correct" in report.problems  # 4 in train, 2 held out
@@ -101,6 +101,37 @@ def test_a_model_that_is_not_here_is_said_so(values, tmp_path):
     assert (
         "nobody/no-such-model-here cannot be told from files on this machine" in report.warnings[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("m.gguf", b"nope"), ("m/config.json", b"{"), ("m/model.safetensors", b"")],
+)
+def test_a_model_whose_files_are_damaged_is_a_warning(values, tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "config.json").write_text("{}")
+    path.write_bytes(content)
+    values["policy"]["path"] = str(path if path.suffix == ".gguf" else path.parent)
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert "cannot be told from its files" in report.warnings[0]
+
+
+def test_what_the_recipe_itself_warns_of_comes_first(values, tmp_path):
+    values["explore"]["sampling"]["top_p"] = 0.9
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert "top_p=0.9" in report.warnings[0]
+
+
+def test_a_cold_start_leaves_held_out_problems_out_and_needs_solutions(values, tmp_path):
+    rate = {"learning_rate": 1e-3}
+    task = {"source": values["tasks"]["train"][0]["source"], "name": "c", "verifier": "numeric"}
+    values["coldstart"] = {"task": task, "epochs": 1, "batch_size": 2, "optimizer": rate}
+    with pytest.raises(TaskError, match=r"coldstart\.task: 4 of 4 problems have no solution"):
+        check_recipe(Recipe.model_validate(values), tmp_path)
+    values["coldstart"]["solution_template"] = "{answer}"
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert "4 taken, 1 of them held out: left out" in "\n".join(report.problems)  # 5+5
 
 
 def test_too_little_disk_is_a_warning_with_both_numbers(values, tmp_path, monkeypatch):

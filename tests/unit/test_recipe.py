@@ -89,7 +89,7 @@ def test_overrides_reach_lists_make_mappings_and_take_null(path):
 
 @pytest.mark.parametrize("text", ["{problem}", "Q: {problem} A:", "[1]", "12"])
 def test_an_override_of_text_is_taken_as_written(path, text):
-    assert load_recipe(path, [f"prompt.template={text}"]).prompt.template == text
+    assert load_recipe(path, [f"prompt.system={text}"]).prompt.system == text
 
 
 def test_an_override_of_text_may_be_quoted_or_null(path):
@@ -196,6 +196,38 @@ def test_k_beyond_the_samples_is_refused_with_the_remedy(path):
     assert "Value error" not in message
 
 
+@pytest.mark.parametrize("override", ["explore.steps", "=3", "explore..steps=3", ".steps=3", "x.="])
+def test_an_override_without_key_and_value_is_refused(path, override):
+    assert refusal(path, override).startswith(
+        "--set takes KEY=VALUE, such as explore.steps=20, got"
+    )
+
+
+def test_a_template_needs_the_problem_and_falling_pass_at_k_its_evaluations(path):
+    assert refusal(path, "prompt.template=hello").endswith(
+        "prompt.template must contain {problem}, got 'hello'."
+    )
+    assert "evaluate.every=0. Set --set evaluate.every=10." in refusal(
+        path, "explore.early_stop={pass_at_k_falls: 2}"
+    )
+
+
+def test_exploring_with_a_cut_distribution_is_a_warning_where_ratios_are_taken(path):
+    assert load_recipe(path).warnings == ()
+    for cut in ("top_p=0.9", "top_k=50"):
+        (warning,) = load_recipe(path, [f"explore.sampling.{cut}"]).warnings
+        assert cut in warning
+        assert "ratios of the policy loss are biased" in warning
+        frozen = [f"explore.sampling.{cut}", "explore.optimizer.learning_rate=0"]
+        assert load_recipe(path, frozen).warnings == ()
+
+
+def test_a_system_text_that_the_template_leaves_out_is_a_warning(path):
+    overrides = ["prompt.system=Be brief.", "prompt.template={problem}"]
+    assert "prompt.system is not used" in load_recipe(path, overrides).warnings[0]
+    assert load_recipe(path, [overrides[0], "prompt.template={system} {problem}"]).warnings == ()
+
+
 def test_a_group_of_one_is_refused_with_the_remedy(path):
     assert "explore.group_size must be >= 2" in refusal(path, "explore.group_size=1")
 
@@ -226,7 +258,7 @@ def test_a_missing_file_names_the_recipes_beside_it(path):
 
 
 def test_a_folder_or_a_binary_file_is_refused_in_a_sentence(path):
-    assert "cannot be read as a recipe" in refusal(path.parent)
+    assert refusal(path.parent) == f"{path.parent} is a folder, not a recipe. Here are: {path}."
     path.write_bytes(b"\xff\xfe\x00")
     assert "cannot be read as a recipe" in refusal(path)
 

@@ -7,10 +7,9 @@ from itertools import chain
 from rloop.config import Recipe
 from rloop.engines.base import PromptReport
 from rloop.errors import TaskError
-from rloop.tasks.collection import load_tasks
+from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
-from rloop.tasks.sources import load_task
 from rloop.types import Problem, stable_hash
 
 
@@ -41,19 +40,25 @@ class RunProblems:
             if report.too_long:
                 problem, length = report.too_long[0]
                 notes.append(
-                    f"{len(report.too_long)} problems of {name} left out: longer than "
-                    f"prompt.max_tokens, such as {problem.problem_id} with {length} tokens"
+                    f"{len(report.too_long)} of {len(problems)} problems of {name} left out: their "
+                    f"prompts are longer than prompt.max_tokens, such as {problem.problem_id} with "
+                    f"{length} tokens"
                 )
             if problems and not report.kept:
+                shortest = min(length for _, length in report.too_long)
                 raise TaskError(
                     f"No problem of {name} is left: all {len(problems)} prompts are longer than "
-                    "prompt.max_tokens. Raise it."
+                    f"prompt.max_tokens, the shortest has {shortest} tokens. Raise it: --set "
+                    f"prompt.max_tokens={shortest}."
                 )
             return report.kept
 
         return RunProblems(
             train=part("tasks.train", self.train),
-            evaluate={name: part(name, problems) for name, problems in self.evaluate.items()},
+            evaluate={
+                name: part(f"tasks.evaluate ({name})", problems)
+                for name, problems in self.evaluate.items()
+            },
             coldstart=part("coldstart.task", self.coldstart),
             notes=tuple(notes),
         )
@@ -64,21 +69,21 @@ def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
     tasks = load_tasks(recipe.tasks)
     notes = tasks.summary()
     held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
-    report = check_references([*tasks.train, *held_out], pool, policy=recipe.tasks.bad_references)
-    notes.append(report.summary())
-    kept = {problem.problem_id for problem in report.kept}
     coldstart: tuple[Problem, ...] = ()
     if recipe.coldstart is not None:
-        loaded = load_task(recipe.coldstart.task, data_dir=recipe.tasks.data_dir)
-        shared = {p.problem_id for p in held_out}
-        coldstart = tuple(p for p in loaded.problems if p.problem_id not in shared)
-        notes.append(f"cold start: {len(coldstart)} problems of {loaded.name}")
+        loaded = load_coldstart(recipe.coldstart, held_out, data_dir=recipe.tasks.data_dir)
+        coldstart = loaded.problems
+        notes.append(loaded.summary())
+    everything = [*tasks.train, *held_out, *coldstart]
+    report = check_references(everything, pool, policy=recipe.tasks.bad_references)
+    notes.append(report.summary())
+    kept = {problem.problem_id for problem in report.kept}
     return RunProblems(
         train=tuple(p for p in tasks.train if p.problem_id in kept),
         evaluate={
             name: tuple(p for p in problems if p.problem_id in kept)
             for name, problems in tasks.evaluate.items()
         },
-        coldstart=coldstart,
+        coldstart=tuple(p for p in coldstart if p.problem_id in kept),
         notes=tuple(notes),
     )

@@ -75,8 +75,9 @@ def new_folder(root: Path, name: str) -> Path:
 def _load(recipe: Recipe, pool: VerifierPool) -> RunProblems:
     """Return the held-out problems whose own references are judged correct."""
     found, notes = {}, []
-    for config in recipe.tasks.evaluate:
-        task = load_task(config, data_dir=recipe.tasks.data_dir)
+    for index, config in enumerate(recipe.tasks.evaluate):
+        key = f"tasks.evaluate.{index}"
+        task = load_task(config, data_dir=recipe.tasks.data_dir, key=key, held_out=True)
         report = check_references(task.problems, pool, policy=recipe.tasks.bad_references)
         found[task.name] = report.kept
         notes += [task.summary(), report.summary()]

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rloop.config import TaskConfig, TasksConfig
+from rloop.config import ColdstartConfig, TaskConfig, TasksConfig
 from rloop.errors import ConfigError, TaskError
 from rloop.tasks.duplicates import drop_duplicates, overlap
+from rloop.tasks.references import check_solutions
 from rloop.tasks.sources import LoadedTask, load_task
 from rloop.types import Problem
 
@@ -73,6 +74,42 @@ def load_tasks(config: TasksConfig) -> Tasks:
         held_out_pairs=tuple(pairs),
         num_train_duplicates=len(everything) - len(distinct),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coldstart:
+    """The problems of a cold start: those of its task that are not held out.
+
+    Example: Coldstart(task=LoadedTask(name="gsm8k", ...), problems=(...))
+    """
+
+    task: LoadedTask
+    problems: tuple[Problem, ...]
+
+    def summary(self) -> str:
+        """Return one line of counts."""
+        num_held_out = len(self.task.problems) - len(self.problems)
+        also = f", {num_held_out} of them held out: left out" if num_held_out else ""
+        return f"cold start: {self.task.summary()}{also}"
+
+
+def load_coldstart(
+    config: ColdstartConfig, held_out: Sequence[Problem], *, data_dir: str | None = None
+) -> Coldstart:
+    """Load the problems of a cold start and leave the held-out ones out; all must have solutions.
+
+    An error says in a sentence what is wrong.
+    """
+    task = load_task(config.task, data_dir=data_dir, key="coldstart.task")
+    check_solutions(task.problems, config.solution_template)
+    left_out = {problem.problem_id for problem, _ in overlap(task.problems, held_out)}
+    kept = tuple(p for p in task.problems if p.problem_id not in left_out)
+    if not kept:
+        raise TaskError(
+            f"coldstart.task has no problems left: all {len(task.problems)} are held out in "
+            "tasks.evaluate. Choose other problems for it (source, split, seed)."
+        )
+    return Coldstart(task=task, problems=kept)
 
 
 def _load(configs: Sequence[TaskConfig], config: TasksConfig, key: str) -> list[LoadedTask]:

@@ -8,10 +8,10 @@ import warnings
 from collections import defaultdict
 from types import SimpleNamespace
 
+import peer_numbers as peer
 import pytest
 import torch
 
-import peer_numbers as peer
 from rloop.algo.advantages import STD_EPSILON, grpo_advantages
 from rloop.algo.losses import Objective, TokenBatch, UpdateCounts, compute_loss
 

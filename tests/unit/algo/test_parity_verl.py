@@ -9,10 +9,10 @@ import json
 import subprocess
 import sys
 
+import peer_numbers as peer
 import pytest
 import torch
 
-import peer_numbers as peer
 from rloop.algo.advantages import group_advantages
 from rloop.algo.losses import Objective, TokenBatch, UpdateCounts, compute_loss, k3_divergence
 

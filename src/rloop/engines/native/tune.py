@@ -10,7 +10,7 @@ from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import PromptBuilder
-from rloop.errors import TaskError
+from rloop.tasks.references import check_solutions
 from rloop.types import Example, Place, Problem, stable_hash
 
 
@@ -47,13 +47,9 @@ def encode_solutions(
     solution_template: str,
 ) -> list[Example]:
     """Return each problem's prompt and solution as token ids that end in EOS."""
+    check_solutions(problems, solution_template)
     examples = []
     for problem in problems:
-        if problem.solution is None and "{solution}" in solution_template:
-            raise TaskError(
-                f"coldstart.task: problem {problem.problem_id} has no solution. Map a column with "
-                "fields.solution, or use coldstart.solution_template: '{answer}'."
-            )
         # Not str.format: solutions are full of braces.
         text = solution_template.replace("{solution}", problem.solution or "")
         text = text.replace("{answer}", problem.answer)
