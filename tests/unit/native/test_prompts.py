@@ -1,0 +1,61 @@
+"""Prompts by the model's chat template and by the recipe's own."""
+
+from dataclasses import replace
+
+import pytest
+from doubles_policies import make_problem
+
+from rloop.config import PromptConfig
+from rloop.engines.native.prompts import PromptBuilder
+from rloop.engines.native.random_model import character_tokenizer
+from rloop.errors import EngineError
+
+PROBLEM = make_problem(3)
+
+
+def text(**config: str) -> str:
+    return PromptBuilder(character_tokenizer(), PromptConfig(**config)).build(PROBLEM).text
+
+
+def test_the_chat_template_frames_system_text_problem_and_suffix():
+    assert text() == "<bos>Q:3+1=\nA:"
+    assert text(system="Be brief.", suffix=" Box it.") == "<bos>Be brief.\nQ:3+1= Box it.\nA:"
+
+
+def test_a_template_of_the_recipe_takes_its_place():
+    found = text(template="{system}|{problem}|", system="S")
+    assert found == "S|3+1=|"
+
+
+def test_braces_of_a_problem_stay_as_they_are():
+    builder = PromptBuilder(character_tokenizer(), PromptConfig(template="{problem}"))
+    assert builder.build(replace(PROBLEM, question=r"\frac{1}{2} {system}")).text == (
+        r"\frac{1}{2} {system}"
+    )
+
+
+def test_ids_are_the_tokens_of_the_text_with_one_bos():
+    tokenizer = character_tokenizer()
+    prompt = PromptBuilder(tokenizer, PromptConfig()).build(PROBLEM)
+    assert prompt.ids.count(tokenizer.bos_token_id) == 1
+    assert len(prompt.ids) == 1 + len("Q:3+1=\nA:")
+
+
+def test_the_version_changes_with_what_shapes_a_prompt():
+    tokenizer = character_tokenizer()
+    configs = [{}, {"system": "S"}, {"suffix": "!"}, {"template": "{problem}"}]
+    versions = [PromptBuilder(tokenizer, PromptConfig(**c)).version for c in configs]
+    assert len(set(versions)) == 4
+    assert PromptBuilder(tokenizer, PromptConfig()).version == versions[0]
+
+
+def test_a_template_without_the_problem_is_refused():
+    with pytest.raises(EngineError, match=r"must contain \{problem\}, got 'hello'"):
+        PromptBuilder(character_tokenizer(), PromptConfig(template="hello"))
+
+
+def test_a_model_without_a_chat_template_needs_one():
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(EngineError, match=r"no chat template.*prompt\.template"):
+        PromptBuilder(tokenizer, PromptConfig())
