@@ -33,7 +33,7 @@ def finished_policies(run_dir: Path) -> dict[str, Path]:
     """Return the policies that lie in the run's directory, by name, in the order they were made."""
     manifest = Manifest(run_dir)
     results = [manifest.result(key) or {} for key in manifest.completed()]
-    named = {str(r["policy"]): Path(str(r["path"])) for r in results if "policy" in r}
+    named = {str(r["policy"]): run_dir / str(r["path"]) for r in results if "policy" in r}
     return {name: path for name, path in named.items() if path.is_dir()}
 
 

@@ -92,7 +92,7 @@ def task_metrics(
             config.samples, values, base_values, config.k, rng=rng, confidence=config.confidence
         )
         found |= {f"{name}_diff": estimate for name, estimate in differences.items()}
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, estimate in found.items():
         metrics |= {
             name: estimate.value,

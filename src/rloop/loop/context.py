@@ -8,6 +8,7 @@ from typing import Any
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine
+from rloop.errors import StoreError
 from rloop.evaluation.phase import Evaluator
 from rloop.loop.interrupt import Interrupt
 from rloop.loop.problems import RunProblems
@@ -85,16 +86,40 @@ class Context:
 
             yield advance
 
+    def check_stored(self, iteration: int, sampled_tokens: int) -> None:
+        """Raise StoreError unless the store holds every token that an exploration sampled."""
+        table = self.store.query(
+            "select coalesce(sum(completion_tokens), 0)::bigint as tokens from trajectories "
+            f"where phase = 'explore' and iteration = {iteration}"
+        )
+        (stored,) = table["tokens"].to_pylist()
+        if stored != sampled_tokens:
+            raise StoreError(
+                f"{self.run_dir / 'trajectories'} holds {stored:,} tokens of iteration "
+                f"{iteration}'s exploration, but {sampled_tokens:,} were sampled: files are "
+                "missing or changed. Restore them from a backup, or begin a new run."
+            )
+
     def policy_dir(self, name: str) -> Path:
         """Return where the run keeps the policy of that name."""
         return self.run_dir / "policies" / name
 
 
-def policy_result(policy: PolicyRef, **facts: object) -> dict[str, Any]:
-    """Return a policy as the manifest records it."""
-    return {"policy": policy.name, "path": str(policy.path), **facts}
+def policy_result(policy: PolicyRef, run_dir: Path, **facts: object) -> dict[str, Any]:
+    """Return a policy as the manifest records it.
+
+    Its path is relative to the run directory where it lies inside, so that a run may be moved and
+    resumed from anywhere.
+    """
+    path, home = policy.path.resolve(), run_dir.resolve()
+    inside = path.is_relative_to(home)
+    return {
+        "policy": policy.name,
+        "path": str(path.relative_to(home) if inside else path),
+        **facts,
+    }
 
 
-def policy_from(result: Mapping[str, Any]) -> PolicyRef:
+def policy_from(result: Mapping[str, Any], run_dir: Path) -> PolicyRef:
     """Return the policy that a manifest's result names."""
-    return PolicyRef(name=result["policy"], path=Path(result["path"]))
+    return PolicyRef(name=result["policy"], path=run_dir / result["path"])

@@ -9,7 +9,7 @@ from rloop.engines.base import LIVE, ExploreStep
 from rloop.evaluation.phase import Counts
 from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.watch import Watch
+from rloop.loop.watch import Watch, check_verdicts
 from rloop.types import PolicyRef
 
 
@@ -81,6 +81,7 @@ class Exploration:
         self._sampled_tokens = int(point.get("sampled_tokens", 0))
         self._last_pass_at_k = point.get("last_pass_at_k")
         self._context.store.drop_after(self._place.iteration, "explore", self._step)
+        self._context.check_stored(self._place.iteration, self._sampled_tokens)
 
     def _record(self, result: ExploreStep) -> None:
         """Store first, before anything can filter or fail, then log."""
@@ -123,6 +124,7 @@ class Exploration:
             )
         context.log.metrics(place, found.metrics)
         context.console.step(place, found.metrics)
+        check_verdicts(found.metrics, context.recipe.tasks.max_error_frac, context.run_dir)
         largest_k = max(context.recipe.evaluate.k)
         values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
         self._last_pass_at_k = sum(values) / len(values)
@@ -158,6 +160,7 @@ class Exploration:
         if self._keep_policy:
             policy = context.engine.save_policy(directory, self._name)
         facts = {"steps": self._step, "early_stop": reason, "sampled_tokens": self._sampled_tokens}
-        context.manifest.complete(self._key, policy_result(policy, **facts))
+        result = policy_result(policy, context.run_dir, **facts)
+        context.manifest.complete(self._key, result)
         shutil.rmtree(context.run_dir / "state", ignore_errors=True)
         return policy

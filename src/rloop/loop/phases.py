@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from rloop.config import ExpertConfig
-from rloop.errors import DegenerateRun
+from rloop.errors import DegenerateRun, StoreError
 from rloop.evaluation.phase import Counts, counts_of
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
 from rloop.loop.select import focus_weights, select_and_write
+from rloop.loop.watch import check_verdicts
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place, PolicyRef
 
@@ -48,9 +49,23 @@ class Phases:
                 )
             context.log.metrics(place, found.metrics)
             context.console.step(place, found.metrics)
+            check_verdicts(found.metrics, self.recipe.tasks.max_error_frac, context.run_dir)
             context.manifest.complete(key, {"metrics": dict(found.metrics)})
         if iteration == 0:
-            self._base_counts = counts_of(context.store, place)
+            self._base_counts = self._stored_counts(place)
+
+    def _stored_counts(self, place: Place) -> Mapping[str, Counts]:
+        """Return an evaluation's counts from the store, which must have every problem."""
+        counts, tasks = counts_of(self._context.store, place), self._context.problems.evaluate
+        for task, problems in tasks.items():
+            num_stored = sum(problem.problem_id in counts.get(task, {}) for problem in problems)
+            if num_stored < len(problems):
+                raise StoreError(
+                    f"{self._context.run_dir / 'trajectories'} holds {num_stored} of the "
+                    f"{len(problems)} problems of {task} as {place.policy} was measured on them: "
+                    "files are missing. Restore them from a backup, or begin a new run."
+                )
+        return counts
 
     def coldstart(self, policy: PolicyRef) -> PolicyRef:
         """Fine-tune the base on its task's own solutions."""
@@ -74,7 +89,7 @@ class Phases:
         context = self._context
         found = context.manifest.result(f"{iteration}/explore")
         if found is not None:
-            return policy_from(found)
+            return policy_from(found, context.run_dir)
         finetune = self.recipe.finetune
         keep = finetune is None or finetune.init == "explored" or self.recipe.keep_explored
         weights = None
@@ -92,6 +107,9 @@ class Phases:
         if found is not None:
             return int(found["kept_count"])
         context.begin(key)
+        explored = context.manifest.result(f"{iteration}/explore")
+        assert explored is not None, "selection follows exploration"
+        context.check_stored(iteration, int(explored["sampled_tokens"]))
         place = context.place(iteration, "select")
         with context.log.span("select", place):
             counts = select_and_write(context.store, context.run_dir, self.recipe, iteration)
@@ -128,7 +146,7 @@ class Phases:
         context, key = self._context, f"{place.iteration}/{place.phase}"
         found = context.manifest.result(key)
         if found is not None:
-            return policy_from(found)
+            return policy_from(found, context.run_dir)
         context.begin(key)
         bar = None
         with ExitStack() as stack:
@@ -147,7 +165,7 @@ class Phases:
                     context.console.step(here, update.metrics)
                 context.interrupt.check()
         policy = context.engine.save_policy(context.policy_dir(place.policy), place.policy)
-        context.manifest.complete(key, policy_result(policy))
+        context.manifest.complete(key, policy_result(policy, context.run_dir))
         return policy
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
-from rloop.errors import ConfigError, DegenerateRun, StoreError
+from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
@@ -32,16 +34,37 @@ EngineBuilder = Callable[[Recipe, Verify], Engine]
 
 def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: EngineBuilder) -> int:
     """Begin a run in a new or empty directory; return its exit code."""
-    if run_dir.exists() and any(run_dir.iterdir()):
+    console = Console()
+    make_directory(run_dir)
+    if any(run_dir.iterdir()):
+        begin_again(run_dir)
+        console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
+    shutil.copyfile(recipe_path, run_dir / "recipe.yaml")
+    write_whole(run_dir / "config.json", resolved_json(recipe))
+    write_whole(run_dir / "environment.json", json.dumps(environment(recipe_path), indent=2) + "\n")
+    return work(recipe, run_dir, build_engine, console)
+
+
+def make_directory(run_dir: Path) -> None:
+    """Make the run directory; ConfigError says why it cannot be."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The run directory {run_dir} cannot be made ({error.strerror}). Choose another --out."
+        ) from error
+
+
+def begin_again(run_dir: Path) -> None:
+    """Forget a start that failed before it computed anything; refuse any other directory."""
+    is_ours = (run_dir / "config.json").exists()
+    if not is_ours or (run_dir / "trajectories").exists() or Manifest(run_dir).has_begun:
         raise ConfigError(
             f"{run_dir} is not empty. Continue it with `rloop resume {run_dir}`, or choose another "
             "--out."
         )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(recipe_path, run_dir / "recipe.yaml")
-    write_whole(run_dir / "config.json", resolved_json(recipe))
-    write_whole(run_dir / "environment.json", json.dumps(environment(recipe_path), indent=2) + "\n")
-    return work(recipe, run_dir, build_engine, Console())
+    RunLock(run_dir).release()
+    (run_dir / "manifest.json").unlink(missing_ok=True)
 
 
 def resume(run_dir: Path, build_engine: EngineBuilder) -> int:
@@ -49,14 +72,34 @@ def resume(run_dir: Path, build_engine: EngineBuilder) -> int:
     config = run_dir / "config.json"
     if not config.exists():
         raise StoreError(f"{run_dir} holds no run (no config.json). Begin one with `rloop run`.")
-    recipe = Recipe.model_validate_json(config.read_text())
+    recipe = read_resolved(config)
     console = Console()
     manifest = Manifest(run_dir)
+    if (run_dir / "trajectories").exists() and not manifest.has_begun:
+        raise StoreError(
+            f"{run_dir} has trajectories but no manifest.json that says what is complete. Restore "
+            "it from a backup, or begin a new run."
+        )
     console.say(f"Skipping what is complete: {', '.join(manifest.completed()) or 'nothing'}.")
     if manifest.in_progress is not None:
         point = manifest.in_progress
         console.say(f"Continuing {point['key']} after step {point['step']}.")
     return work(recipe, run_dir, build_engine, console)
+
+
+def read_resolved(config: Path) -> Recipe:
+    """Return the recipe of a run's `config.json`; StoreError says what is wrong with it."""
+    try:
+        return Recipe.model_validate_json(config.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+    except ValueError as error:
+        reason = str(error)
+    raise StoreError(
+        f"{config} is not a recipe that this rloop reads ({reason}); restore it from a backup."
+    )
 
 
 def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
@@ -69,8 +112,13 @@ def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Co
         console.say(f"Interrupted; what was done is saved. Continue: rloop resume {run_dir}")
         return 130
     except DegenerateRun as error:
-        console.warn(f"{error} Everything so far is kept in {run_dir}.")
+        console.stop(f"{error} Everything so far is kept in {run_dir}.")
         return 1
+    except (ConfigError, TaskError, EngineError) as error:
+        if "rloop resume" in str(error) or not Manifest(run_dir).has_begun:
+            raise
+        kept = f"What was done is kept; go on with `rloop resume {run_dir}`."
+        raise type(error)(f"{error} {kept}") from error
     finally:
         interrupt.restore()
     console.final_table(final_rows(run_dir))
@@ -104,6 +152,8 @@ def open_run(
         console.header(facts(recipe, problems, engine))
         for note in problems.notes:
             console.say(note)
+        for warning in recipe.warnings:
+            console.warn(warning)
         yield Context(
             recipe=recipe,
             run_dir=run_dir,
@@ -141,10 +191,10 @@ def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manife
     """Return the recipe's base policy as a Hugging Face directory, prepared once."""
     found = manifest.result("0/prepare")
     if found is not None:
-        return policy_from(found)
+        return policy_from(found, run_dir)
     directory = run_dir / "policies" / "base"
     policy = engine.prepare(recipe.policy.path, directory, seed=recipe.seed)
-    manifest.complete("0/prepare", policy_result(policy))
+    manifest.complete("0/prepare", policy_result(policy, run_dir))
     return policy
 
 

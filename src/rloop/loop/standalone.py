@@ -16,6 +16,7 @@ from rloop.engines.base import Engine, Verify
 from rloop.evaluation.phase import Evaluator
 from rloop.loop.problems import RunProblems
 from rloop.loop.state import write_whole
+from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
 from rloop.recipe import resolved_json
 from rloop.store.trajectories import TrajectoryStore
@@ -61,6 +62,7 @@ def evaluate_policy(
     scores = list(scores_of(metrics))
     write_whole(folder / "metrics.json", json.dumps([asdict(s) for s in scores], indent=2) + "\n")
     sys.stderr.write(f"Every completion is in {folder}.\n")
+    check_verdicts(metrics, tasks.max_error_frac, folder)
     return scores
 
 

@@ -15,6 +15,8 @@ from typing import IO, Any
 from rloop.errors import StoreError
 
 VERSION = 1
+PREPARATION = ("0/prepare", "0/problems")
+"""What a run does before it computes anything."""
 
 
 class Manifest:
@@ -25,7 +27,7 @@ class Manifest:
         self._path = run_dir / "manifest.json"
         self._data: dict[str, Any] = {"version": VERSION, "phases": {}, "in_progress": None}
         if self._path.exists():
-            self._data = _read(self._path)
+            self._data = _read_manifest(self._path)
 
     def result(self, key: str) -> Mapping[str, Any] | None:
         """Return what the phase produced, None when it is not complete."""
@@ -47,6 +49,11 @@ class Manifest:
         """The saved point inside a phase: `key`, `step`, `state`, `metrics_position`."""
         point: Mapping[str, Any] | None = self._data["in_progress"]
         return point
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run got beyond its preparation, so that there is something to keep."""
+        return self.in_progress is not None or any(k not in PREPARATION for k in self.completed())
 
     def save_point(self, point: Mapping[str, Any]) -> None:
         """Record a point inside a phase that a resumed run continues from."""
@@ -76,18 +83,28 @@ def write_whole(path: Path, text: str) -> None:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a run wrote; StoreError says that it is damaged."""
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data = json.loads(path.read_text())
     except ValueError as error:
         raise StoreError(
             f"{path} is not valid JSON ({error}); restore it from a backup."
         ) from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{path} does not hold a JSON object; restore it from a backup.")
+    return data
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    data = read_object(path)
     if data.get("version") != VERSION:
         raise StoreError(
             f"{path} has version {data.get('version')}, this rloop reads version {VERSION}. "
             "Resume with the rloop that began the run."
         )
+    if not isinstance(data.get("phases"), dict) or "in_progress" not in data:
+        raise StoreError(f"{path} lacks its phases; restore it from a backup.")
     return data
 
 

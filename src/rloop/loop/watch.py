@@ -3,6 +3,7 @@ early.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rloop.config import Recipe
 from rloop.errors import DegenerateRun
@@ -74,6 +75,21 @@ class Watch:
     def _count(self, name: str, holds: bool) -> int:  # noqa: FBT001 (a streak is of a truth value)
         self.streaks[name] = self.streaks.get(name, 0) + 1 if holds else 0
         return self.streaks[name]
+
+
+def check_verdicts(metrics: Mapping[str, float], max_error_frac: float, run_dir: Path) -> None:
+    """Raise DegenerateRun when too many verdicts of an evaluation were errors.
+
+    `metrics` are the evaluation's (`TASK/verdict_error_frac`), `run_dir` is where to look.
+    """
+    for key, value in metrics.items():
+        task, _, name = key.rpartition("/")
+        if name == "verdict_error_frac" and value > max_error_frac:
+            raise DegenerateRun(
+                f"{value:.0%} of the verdicts on {task} were errors, more than "
+                f"tasks.max_error_frac={max_error_frac} allows. See `rloop store show {run_dir} "
+                "--phase evaluate --verdict error`, then mend the verifier or raise the limit."
+            )
 
 
 def _below(low: float | None, high: float | None) -> bool:

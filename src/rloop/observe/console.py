@@ -80,6 +80,10 @@ class Console:
         """Show a sentence that must not be missed."""
         self._print(Text("Warning: ", style="bold yellow").append(plain(text), style="not bold"))
 
+    def stop(self, text: str) -> None:
+        """Show why the run ends here."""
+        self._print(Text("Stopped: ", style="bold red").append(plain(text), style="not bold"))
+
     def final_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Print how each policy did, from evaluate lines of metrics.jsonl, to standard output."""
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
