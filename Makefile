@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check lock docs
+.PHONY: setup demo test check bench lock docs
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q --durations=10
+
+# On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
+bench: setup
+	@$(BIN)/python benchmarks/run.py $(BENCH) --json runs/bench.json
 
 # Pins everything in the dev extra. torch's CUDA packages differ by machine and come with torch.
 lock: setup

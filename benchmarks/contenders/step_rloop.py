@@ -1,0 +1,74 @@
+"""S2 with rloop: the steps of an exploration, at the recipe's defaults."""
+
+import time
+from collections import Counter
+from concurrent.futures import Future
+
+from contenders.measure import read_work, report, reward
+from contenders.native import engine_config, load_endless, make_sampler
+
+from rloop.config import ExploreConfig, OptimizerConfig, PromptConfig, SamplingConfig
+from rloop.engines.native.learner import Learner
+from rloop.engines.native.order import ProblemOrder
+from rloop.engines.native.prompts import PromptBuilder
+from rloop.engines.native.reinforce import Reinforcer
+from rloop.engines.native.rollout import Roller
+from rloop.types import Place, Problem, Verdict
+
+
+class MemberVerify:
+    """Judges a group's completions right and wrong in turn, whatever they say."""
+
+    def __init__(self) -> None:
+        """No completion has been seen."""
+        self._seen: Counter[str] = Counter()
+
+    def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
+        """Return a future that is done."""
+        is_correct = reward(int(problem.problem_id), self._seen[problem.problem_id])
+        self._seen[problem.problem_id] += 1
+        future: Future[Verdict] = Future()
+        future.set_result(Verdict(kind="correct" if is_correct else "wrong"))
+        return future
+
+
+def main() -> None:
+    """Learn and report."""
+    work = read_work()
+    shape = work["S2"]
+    num_steps = shape["warmup_steps"] + shape["steps"]
+    config = ExploreConfig(
+        steps=num_steps,
+        prompts_per_step=shape["problems"],
+        group_size=shape["group_size"],
+        sampling=SamplingConfig(max_completion_tokens=shape["tokens"]),
+        optimizer=OptimizerConfig(learning_rate=1e-6),
+    )
+    policy, engine = load_endless(work), engine_config(work)
+    prompts = PromptBuilder(policy.tokenizer, PromptConfig(template="{problem}"))
+    problems = [
+        Problem(problem_id=str(n), task="bench", question=p["text"], answer="", verifier="exact")
+        for n, p in enumerate(work["prompts"][: shape["problems"]])
+    ]
+    place = Place(run="bench", seed=0, iteration=1, phase="explore")
+    reinforcer = Reinforcer(
+        config,
+        Roller(sampler=make_sampler(policy, engine), prompts=prompts, verify=MemberVerify()),
+        Learner(policy.model, config.optimizer, engine, num_updates=num_steps),
+        ProblemOrder(problems, place),
+        place,
+        list,
+    )
+    times, count, mixed = [time.perf_counter()], 0, 0
+    for step in reinforcer.run(num_steps):
+        times.append(time.perf_counter())
+        count += int(step.metrics["sampled_tokens_count"])
+        mixed += sum(group.is_mixed for group in step.groups)
+    assert mixed == num_steps * -(-shape["problems"] // 2), f"{mixed} groups were mixed"
+    seconds = (times[-1] - times[shape["warmup_steps"]]) / shape["steps"]
+    count //= num_steps
+    report({"step": seconds}, count=count, check=count, package="rloop-rl")
+
+
+if __name__ == "__main__":
+    main()
