@@ -8,6 +8,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rloop.engines.native import policies
+from rloop.engines.native.directory import written_whole
 from rloop.engines.native.gguf import find_packaged_gguf
 from rloop.engines.native.policies import load_policy, prepare_policy, save_policy
 from rloop.engines.native.random_model import character_tokenizer, write_random_model
@@ -351,7 +352,7 @@ def test_full_disk_is_told_before_writing_and_leaves_the_old_policy(tmp_path, ba
     before = (tmp_path / "m" / "model.safetensors").read_bytes()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(EngineError, match=r"Disk full.*needs 0.1 MB and 0.0 MB are free"):
+    with pytest.raises(EngineError, match=r"disk is full: .*\(0.1 MB needed, 0.0 MB free\)"):
         save_policy(policy.model, tmp_path / "m", source_dir=base)
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "m"]
@@ -362,9 +363,28 @@ def test_disk_that_fills_while_writing_leaves_nothing(tmp_path, base, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", copyfile)
-    with pytest.raises(EngineError, match="Disk full"):
+    with pytest.raises(EngineError, match="disk is full"):
         save_policy(load(base).model, tmp_path / "m", source_dir=base)
     assert [p.name for p in tmp_path.iterdir()] == ["base"]
+
+
+def test_full_disk_in_the_words_of_a_foreign_library_is_one_too(tmp_path):
+    with (
+        pytest.raises(EngineError, match="disk is full"),
+        written_whole(tmp_path / "new", needed_bytes=0),
+    ):
+        raise Exception("No space left on device (os error 28)")  # as tokenizers raises it
+    with pytest.raises(LookupError), written_whole(tmp_path / "new", needed_bytes=0):
+        raise LookupError("another error keeps its type")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("length", [0, 100])
+def test_damaged_weights_are_said_to_be_damaged(base, length):
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(EngineError, match=r"weights of policy .* are damaged .* download"):
+        load(base)
 
 
 def test_folder_that_cannot_be_written_names_the_policy(tmp_path, base):

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from rloop.errors import EngineError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 COMPANION_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
@@ -170,7 +171,7 @@ def load_complete(path: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN40
 
 def first_line(error: BaseException) -> str:
     """Return the first line of a foreign error's message, without a full stop at its end."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".:")
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")
 
 
 def companion_files(path: Path) -> list[Path]:
@@ -194,19 +195,22 @@ def written_whole(target: Path, *, needed_bytes: int) -> Iterator[Path]:
             raise _disk_full(target, needed_bytes, free_bytes)
         yield partial
         _put_in_place(partial, target)
-    except (OSError, SafetensorError) as error:
-        # safetensors tells of a full disk in words only.
-        if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+    except Exception as error:  # tokenizers raises nothing narrower
+        # safetensors and tokenizers tell of a full disk in words only.
+        if getattr(error, "errno", None) in FULL or "os error 28" in str(error):
             raise _disk_full(target, needed_bytes, 0) from error
+        if not isinstance(error, OSError | SafetensorError):
+            raise
         raise EngineError(f"Cannot write {target}: {first_line(error)}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _disk_full(target: Path, needed_bytes: int, free_bytes: int) -> EngineError:
+    sizes = f" ({needed_bytes / 1e6:.1f} MB needed, {free_bytes / 1e6:.1f} MB free)"
     return EngineError(
-        f"Disk full: {target} needs {needed_bytes / 1e6:.1f} MB and "
-        f"{free_bytes / 1e6:.1f} MB are free. Nothing was left behind; free some space, try again."
+        f"The disk is full: {target} could not be written{sizes if needed_bytes else ''}; nothing "
+        "of it was left behind. Free some space and try again."
     )
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from rloop.config import OptimizerConfig, Recipe
 from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
 from rloop.engines.native import attention
 from rloop.engines.native.device import resolve_device, resolve_dtype
-from rloop.engines.native.directory import written_whole
+from rloop.engines.native.directory import first_line, written_whole
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
 from rloop.engines.native.order import ProblemOrder
@@ -104,8 +105,7 @@ class NativeEngine:
         )
         self._reinforcer = reinforcer
         if resume_from is not None:
-            learner.load(resume_from)
-            reinforcer.restore(json.loads((resume_from / STATE_FILE).read_text()))
+            _restore(resume_from, learner, reinforcer)
         self._is_changed = True
         return reinforcer.run(num_steps)
 
@@ -273,6 +273,18 @@ class NativeEngine:
             return [replace(s, reference_logprobs=logprobs) for s, logprobs in pairs]
 
         return fill
+
+
+def _restore(directory: Path, learner: Learner, reinforcer: Reinforcer) -> None:
+    """Load a saved state; EngineError says that it is missing or damaged."""
+    try:
+        learner.load(directory)
+        reinforcer.restore(json.loads((directory / STATE_FILE).read_text()))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise EngineError(
+            f"The saved state {directory} is missing or damaged ({first_line(error)}). Restore it "
+            "from a backup, then `rloop resume` again, or begin a new run."
+        ) from error
 
 
 def _device_name(device: torch.device) -> str:

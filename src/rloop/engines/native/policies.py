@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -155,6 +155,11 @@ def load_policy(
                 local_files_only=True,
             )
         model.to(device)  # type: ignore[arg-type]
+    except SafetensorError as error:
+        raise EngineError(
+            f"The weights of policy {path} are damaged ({first_line(error)}). Copy or download the "
+            "model again."
+        ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise EngineError(f"Cannot load the policy {path}: {first_line(error)}.") from error
     return _with_token_ids(path, model, tokenizer)
