@@ -21,6 +21,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_sampling_is_measured_against_generate_on_the_same_work(tmp_path):
     file = tmp_path / "new" / "bench.json"
     arguments = ["S1", "--tiny", "--rounds", "1", "--peers", "generate", "--json", str(file)]
