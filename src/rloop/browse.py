@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rloop.store.trajectories import TrajectoryStore
+from rloop.store.trajectories import open_store
 
 COLUMNS = (
     "iteration, phase, step, policy, problem_id, member, verdict, reason, answer, reference, "
@@ -22,7 +22,7 @@ def find_trajectories(
         f"select {COLUMNS} from trajectories{where} "
         f"order by iteration, phase, step, problem_id, member limit {limit}"
     )
-    rows: list[dict[str, Any]] = TrajectoryStore(run_dir).query(query).to_pylist()
+    rows: list[dict[str, Any]] = open_store(run_dir).query(query).to_pylist()
     return rows
 
 

@@ -7,13 +7,14 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from rloop.errors import ConfigError, RLoopError
 from rloop.tables import as_mappings, format_value, print_json, print_table
 from rloop.threads import set_threads
+from rloop.types import VerdictKind
 
 app = typer.Typer(
     name="rloop",
@@ -32,6 +33,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be given again."),
 ]
+StoredPhase = Literal["explore", "evaluate"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -43,6 +45,11 @@ def main() -> None:
     except RLoopError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:
+        # What no room expects of a disk or a folder; the reason is the system's own.
+        place = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"{place}{error.strerror or error}.\n")
+        sys.exit(1)
 
 
 @app.command()
@@ -143,10 +150,10 @@ def evaluate(
     given = {
         "policy.path": json.dumps(policy),
         "evaluate.samples": samples,
-        "evaluate.k": k and f"[{k}]",
-        "tasks.evaluate": sources and json.dumps(sources),
+        "evaluate.k": None if k is None else f"[{k}]",
+        "tasks.evaluate": json.dumps(sources) if sources else None,
     }
-    values = [f"{key}={value}" for key, value in given.items() if value]
+    values = [f"{key}={value}" for key, value in given.items() if value is not None]
     recipe = evaluation_recipe(recipe_path, [*values, *(overrides or ())])
     from rloop.engines.registry import build_engine
     from rloop.loop.standalone import evaluate_policy
@@ -214,19 +221,19 @@ def store_sql(
 
     Example: rloop store sql runs/demo "select step, avg(reward) from trajectories group by step"
     """
-    from rloop.store.trajectories import TrajectoryStore
+    from rloop.store.trajectories import open_store
 
-    _show(TrajectoryStore(run_dir).query(query).to_pylist(), as_json=as_json)
+    _show(open_store(run_dir).query(query).to_pylist(), as_json=as_json)
 
 
 @store_app.command("show")
 def store_show(
     run_dir: RunArgument,
     iteration: Annotated[int | None, typer.Option(help="Iteration, from 0.")] = None,
-    phase: Annotated[str | None, typer.Option(help="explore or evaluate.")] = None,
+    phase: Annotated[StoredPhase | None, typer.Option(help="Phase that sampled it.")] = None,
     step: Annotated[int | None, typer.Option(help="Step inside the phase.")] = None,
     problem: Annotated[str | None, typer.Option(help="Problem id.")] = None,
-    verdict: Annotated[str | None, typer.Option(help="correct, wrong or error.")] = None,
+    verdict: Annotated[VerdictKind | None, typer.Option(help="How it was judged.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 10,
 ) -> None:
     """Print prompts and completions, filtered by where they are and how they were judged.
@@ -237,7 +244,10 @@ def store_show(
 
     places = {"iteration": iteration, "phase": phase, "step": step}
     filters = {**places, "problem_id": problem, "verdict": verdict}
-    for row in find_trajectories(run_dir, filters, limit):
+    rows = find_trajectories(run_dir, filters, limit)
+    if not rows:
+        sys.stderr.write(f"No trajectory of {run_dir} is like that.\n")
+    for row in rows:
         sys.stdout.writelines(f"{line}\n" for line in lines_of(row))
 
 

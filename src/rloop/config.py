@@ -234,7 +234,7 @@ class EvaluateConfig(Strict):
 
     samples: Count
     """Completions per problem, n."""
-    k: tuple[Count, ...]
+    k: tuple[Count, ...] = Field(min_length=1)
     """Values of k for pass@k, each at most `samples`."""
     sampling: SamplingConfig
     """How completions are drawn."""

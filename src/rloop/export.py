@@ -7,7 +7,7 @@ import duckdb
 
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.state import Manifest
-from rloop.store.trajectories import TrajectoryStore
+from rloop.store.trajectories import open_store
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 
@@ -22,10 +22,19 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
         raise StoreError(f"{run_dir} has no finished policy to export.")
     if name is not None and name not in policies:
         raise ConfigError(f"{run_dir} has no policy {name!r}; it has {', '.join(policies)}.")
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file. Choose another directory.")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} is not empty. Choose another directory.")
     source = policies[name or list(policies)[-1]]
-    shutil.copytree(source, directory, dirs_exist_ok=True)
+    try:
+        shutil.copytree(source, directory, dirs_exist_ok=True)
+    except OSError as error:
+        # copytree gathers what failed as (source, target, reason).
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
+        raise StoreError(
+            f"{source} could not be copied to {directory} ({reason}). Choose another directory."
+        ) from error
     return source
 
 
@@ -43,9 +52,12 @@ def export_trajectories(run_dir: Path, file: Path) -> int:
         raise ConfigError(f"{file} must end in one of {', '.join(FORMATS)}.")
     if file.exists():
         raise ConfigError(f"{file} exists. Choose another name.")
-    rows = TrajectoryStore(run_dir).query("select * from trajectories")
+    rows = open_store(run_dir).query("select * from trajectories")
     target = str(file).replace("'", "''")
     with duckdb.connect() as connection:
         connection.register("rows", rows)
-        connection.execute(f"copy rows to '{target}' (format {FORMATS[file.suffix]})")
+        try:
+            connection.execute(f"copy rows to '{target}' (format {FORMATS[file.suffix]})")
+        except duckdb.IOException as error:
+            raise StoreError(f"{file} could not be written: {error}") from error
     return int(rows.num_rows)

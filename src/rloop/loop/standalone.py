@@ -58,7 +58,11 @@ def evaluate_policy(
         policy = engine.prepare(recipe.policy.path, folder / "policy", seed=recipe.seed)
         problems = problems.fitting(lambda these: engine.fit_prompts(policy, these))
         sys.stderr.writelines(f"{note}\n" for note in problems.notes)
-        metrics = _measure(recipe, engine, policy, problems, folder)
+        try:
+            metrics = _measure(recipe, engine, policy, problems, folder)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"Interrupted; the tasks that were measured are in {folder}.\n")
+            raise
     scores = list(scores_of(metrics))
     write_whole(folder / "metrics.json", json.dumps([asdict(s) for s in scores], indent=2) + "\n")
     sys.stderr.write(f"Every completion is in {folder}.\n")

@@ -32,6 +32,16 @@ _CHECKED = ds.ParquetFileFormat(
 )
 
 
+def open_store(run_dir: Path) -> "TrajectoryStore":
+    """Open the store of a run to read it; StoreError for a folder that is no run directory."""
+    if not any((run_dir / name).exists() for name in ("trajectories", "config.json")):
+        raise StoreError(
+            f"{run_dir} is not a run directory: it has neither trajectories nor a config.json. "
+            "Name a folder that `rloop run` or `rloop eval` wrote."
+        )
+    return TrajectoryStore(run_dir)
+
+
 class TrajectoryStore:
     """Every trajectory of a run; one writer, any number of readers."""
 
