@@ -2,14 +2,14 @@
 
     python examples/minimal_loop.py recipes/tiny.yaml
 
-Everything is in memory and nothing can be resumed; the numbers are those of `rloop run` with the same
-recipe and seed. Read it to learn the method, copy it to change it.
+Everything is in memory and nothing can be resumed; the numbers are those of `rloop run` with the
+same recipe and seed. Read it to learn the method, copy it to change it.
 
     policy_0 = base
     for each iteration i:
-        explore   RL from policy_i; what counts are the trajectories of EVERY step, not the last weights
+        explore   RL from policy_i; what counts are the trajectories of EVERY step, not the weights
         select    the successes on hard problems are the expert set
-        finetune  SFT of policy_i, the one the iteration started from, on the expert set -> policy_i+1
+        finetune  SFT of policy_i, which the iteration started from, on the expert set: policy_i+1
         evaluate  avg@n and pass@k on held-out problems
 """
 
@@ -165,6 +165,8 @@ def candidates(pool: Sequence[Trajectory]) -> Candidates:
 
 def main() -> None:
     """Run the recipe named on the command line."""
+    if len(sys.argv) < 2:
+        raise SystemExit("Name a recipe: python examples/minimal_loop.py recipes/tiny.yaml")
     recipe = load_recipe(Path(sys.argv[1]), sys.argv[2:])
     workers, timeout_s = recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s
     with VerifierPool(workers, timeout_s) as pool, tempfile.TemporaryDirectory() as folder:

@@ -139,22 +139,22 @@ def evaluate(
 ) -> None:
     """Evaluate a policy on held-out tasks: avg@n and pass@k with intervals.
 
-    Every completion is kept, in runs/eval-POLICY. All else is a recipe key, such as
+    A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
+    them). Every completion is kept, in runs/eval-POLICY. All else is a recipe key, such as
     --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
 
     Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
     """
-    from rloop.recipe import evaluation_recipe
+    from rloop.recipe import evaluation_recipe, recipe_of_policy
 
-    sources = [{"source": task} for task in tasks or ()]
     given = {
         "policy.path": json.dumps(policy),
         "evaluate.samples": samples,
         "evaluate.k": None if k is None else f"[{k}]",
-        "tasks.evaluate": json.dumps(sources) if sources else None,
     }
     values = [f"{key}={value}" for key, value in given.items() if value is not None]
-    recipe = evaluation_recipe(recipe_path, [*values, *(overrides or ())])
+    base = recipe_path or recipe_of_policy(policy)
+    recipe = evaluation_recipe(base, [*values, *(overrides or ())], tasks or ())
     from rloop.engines.registry import build_engine
     from rloop.loop.standalone import evaluate_policy
 

@@ -7,7 +7,7 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return _check(data, str(path))
 
 
-def evaluation_recipe(base: Path | None, overrides: Sequence[str]) -> Recipe:
+def recipe_of_policy(policy: str) -> Path | None:
+    """Return the resolved recipe of the run that a policy directory lies in, None outside a run."""
+    config = Path(policy).resolve().parent.parent / "config.json"
+    return config if Path(policy).is_dir() and config.is_file() else None
+
+
+def evaluation_recipe(
+    base: Path | None, overrides: Sequence[str], names: Sequence[str] = ()
+) -> Recipe:
     """Return a recipe for evaluation alone: `base`, or one that trains nothing, with overrides.
 
-    Without a base, `policy.path` and `tasks.evaluate` must be among the overrides.
+    `names` take the place of the recipe's held-out tasks: names of some of them, or sources.
+    Without a base, `policy.path` and tasks must be given.
     """
     data = _read_mapping(base) if base else copy.deepcopy(_EVALUATION)
+    if names and isinstance(data.get("tasks"), dict):
+        known = {task.get("name") or task.get("source"): task for task in _held_out(data)}
+        data["tasks"]["evaluate"] = [known.get(name, {"source": name}) for name in names]
     for override in overrides:
         _apply(data, override)
     tasks = data.get("tasks")
@@ -45,6 +57,11 @@ def evaluation_recipe(base: Path | None, overrides: Sequence[str]) -> Recipe:
             raise ConfigError("Name what to evaluate on: --task gsm8k, or --recipe with its tasks.")
         tasks["train"] = tasks["evaluate"]
     return _check(data, str(base) if base else "rloop eval")
+
+
+def _held_out(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = data["tasks"].get("evaluate")
+    return [task for task in found if isinstance(task, dict)] if isinstance(found, list) else []
 
 
 _EVALUATION: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Recipes: what is read, what is refused, and with which words."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -310,3 +311,19 @@ def test_a_key_is_described_in_words():
     assert describe_key(("tasks", "train", 0, "fields")) == "a mapping"
     assert describe_key(("evaluate", "confidence")) == "a number > 0 and < 1"
     assert describe_key(("expert",)) == "a mapping or null"
+
+
+def test_a_policy_of_a_run_is_evaluated_with_that_runs_recipe(tmp_path: Path):
+    from rloop.recipe import evaluation_recipe, recipe_of_policy
+
+    policy = tmp_path / "run" / "policies" / "iter-001"
+    policy.mkdir(parents=True)
+    assert recipe_of_policy(str(policy)) is None
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "tiny.yaml")
+    (tmp_path / "run" / "config.json").write_text(resolved_json(recipe))
+    base = recipe_of_policy(str(policy))
+    assert base is not None
+    found = evaluation_recipe(base, ["evaluate.samples=16"], ["sums-heldout"])
+    assert found.prompt == recipe.prompt
+    assert found.tasks.evaluate == recipe.tasks.evaluate
+    assert evaluation_recipe(base, [], ["gsm8k"]).tasks.evaluate[0].source == "gsm8k"

@@ -6,8 +6,8 @@ Writes a small run directory: `config.json`, `trajectories/`, `metrics.json`.
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -48,14 +48,14 @@ def evaluate_policy(
     Everything is kept in a directory that did not exist, `RUN_ROOT/eval-POLICY` or with a number.
     """
     tasks = recipe.tasks
-    with (
-        VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool,
-        closing(build_engine(recipe, pool)) as engine,
-    ):
-        problems = _load(recipe, pool)
+    with ExitStack() as stack:
+        pool = VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s)
+        problems = _load(recipe, stack.enter_context(pool))
+        engine = stack.enter_context(closing(build_engine(recipe, pool)))
         folder = new_folder(run_root, f"eval-{Path(recipe.policy.path).name.replace(':', '-')}")
         write_whole(folder / "config.json", resolved_json(recipe))
-        policy = engine.prepare(recipe.policy.path, folder / "policy", seed=recipe.seed)
+        found = engine.prepare(recipe.policy.path, folder / "policy", seed=recipe.seed)
+        policy = replace(found, name=Path(recipe.policy.path).name)
         problems = problems.fitting(lambda these: engine.fit_prompts(policy, these))
         sys.stderr.writelines(f"{note}\n" for note in problems.notes)
         try:
