@@ -145,8 +145,10 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool) -> PreTrainedTokenize
             path, local_files_only=True, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
+        is_there = (path / "tokenizer.json").exists()
+        reason = first_line(error) if is_there else "there is no tokenizer.json"
         raise EngineError(
-            f"Policy {path} has no tokenizer that loads ({first_line(error)}). Put the base "
+            f"Policy {path} has no tokenizer that loads ({reason}). Put the base "
             "model's tokenizer.json and tokenizer_config.json into the directory."
         ) from error
     return tokenizer
