@@ -55,3 +55,19 @@ def knows_no_torch(problem: Problem, text: str) -> bool:
 
 def eats_memory(problem: Problem, text: str) -> bool:
     return len(bytearray(1 << 40)) == 0
+
+
+def raises_on_others(problem: Problem, text: str) -> bool:
+    if text.strip() != problem.answer:
+        raise ValueError("cannot read that")
+    return True
+
+
+def hangs_on_others(problem: Problem, text: str) -> bool:
+    if text.strip() != problem.answer:
+        time.sleep(600)
+    return True
+
+
+def nonsense_on_others(problem: Problem, text: str) -> bool | str:
+    return True if text.strip() == problem.answer else "nope"

@@ -3,7 +3,6 @@ code.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,8 +38,8 @@ def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: Engine
     if any(run_dir.iterdir()):
         begin_again(run_dir)
         console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
-    shutil.copyfile(recipe_path, run_dir / "recipe.yaml")
     write_whole(run_dir / "config.json", resolved_json(recipe))
+    write_whole(run_dir / "recipe.yaml", recipe_path.read_text())
     write_whole(run_dir / "environment.json", json.dumps(environment(recipe_path), indent=2) + "\n")
     return work(recipe, run_dir, build_engine, console)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
 from rloop.evaluation.phase import Evaluator
+from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.problems import RunProblems
 from rloop.loop.state import write_whole
 from rloop.loop.watch import check_verdicts
@@ -23,7 +24,7 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
 from rloop.tasks.sources import load_task
-from rloop.types import Place, PolicyRef
+from rloop.types import Group, Place, PolicyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,9 @@ def evaluate_policy(
         sys.stderr.writelines(f"{note}\n" for note in problems.notes)
         try:
             metrics = _measure(recipe, engine, policy, problems, folder)
-        except KeyboardInterrupt:
+        except (Interrupted, KeyboardInterrupt) as stop:
             sys.stderr.write(f"Interrupted; the tasks that were measured are in {folder}.\n")
-            raise
+            raise KeyboardInterrupt from stop
     scores = list(scores_of(metrics))
     write_whole(folder / "metrics.json", json.dumps([asdict(s) for s in scores], indent=2) + "\n")
     sys.stderr.write(f"Every completion is in {folder}.\n")
@@ -100,9 +101,20 @@ def _measure(
     evaluator = Evaluator(
         engine=engine, tasks=problems.evaluate, config=recipe.evaluate, store=store
     )
-    finished = count(1)
-    with Console().phase(0, "evaluate", evaluator.num_problems, "problem") as bar:
-        found = evaluator.evaluate(policy, place, on_group=lambda _: bar.advance(next(finished)))
+    console, finished = Console(), count(1)
+    interrupt = Interrupt(console.say)
+    with ExitStack() as stack:
+        stack.callback(interrupt.restore)
+        bar = stack.enter_context(
+            console.phase(0, "evaluate", evaluator.num_problems, "problem"),
+        )
+
+        def advance(group: Group) -> None:
+            del group
+            bar.advance(next(finished))
+            interrupt.check()
+
+        found = evaluator.evaluate(policy, place, on_group=advance)
     return found.metrics
 
 

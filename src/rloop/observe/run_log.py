@@ -34,10 +34,10 @@ class RunLog:
         """Open the logs of a run; `sinks` are names as in the recipe."""
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir
+        self._global_step = GlobalStep.after(read_metrics(run_dir))
         self._sinks = open_sinks(sinks, run_dir)
         self._metrics = _LineFile(run_dir / "metrics.jsonl")
         self._events = _LineFile(run_dir / "events.jsonl")
-        self._global_step = GlobalStep.after(read_metrics(run_dir))
 
     def metrics(self, place: Place, values: Mapping[str, float]) -> None:
         """Append a line; each key gets the phase in front: `reward_mean` -> `explore/reward_mean`.
@@ -103,6 +103,8 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
             raise StoreError(
                 f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
             ) from error
+        if not isinstance(found[-1], dict):
+            raise StoreError(f"{path}, line {number}, is no JSON object; remove it to go on.")
     return found
 
 

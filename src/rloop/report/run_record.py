@@ -84,8 +84,11 @@ def _read_lines(path: Path) -> Iterator[Row]:
         return
     for number, line in enumerate(path.read_text(errors="replace").split("\n")[:-1], start=1):
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except ValueError as error:
             raise StoreError(
                 f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
             ) from error
+        if not isinstance(row, dict):
+            raise StoreError(f"{path}, line {number}, is no JSON object; remove it to go on.")
+        yield row

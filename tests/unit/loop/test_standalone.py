@@ -1,6 +1,8 @@
 """Evaluation outside a run, on the scripted engine."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -40,6 +42,29 @@ def test_a_policy_right_once_in_four_has_avg_a_quarter_and_pass_one(recipe, tmp_
     assert scores["pass@4"].value == 1.0
     assert TrajectoryStore(folder).count() == 16
     assert json.loads((folder / "metrics.json").read_text())[0]["task"] == "sums"
+
+
+def test_an_interrupted_evaluation_keeps_the_tasks_it_measured(recipe, tmp_path, capsys):
+    (task,) = recipe.tasks.evaluate
+    two = (task, task.model_copy(update={"name": "again"}))
+    tasks = recipe.tasks.model_copy(update={"evaluate": two})
+
+    class Interrupting(ScriptedEngine):
+        """The user presses Ctrl-C while the second task samples."""
+
+        def sample(self, policy, problems, num_samples, place):
+            for group in super().sample(policy, problems, num_samples, place):
+                if group.problem.task == "again":
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield group
+
+    def build(recipe, verify):
+        return Interrupting(recipe, verify, lambda problem, member, _: problem.answer)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_policy(recipe.model_copy(update={"tasks": tasks}), tmp_path / "runs", build)
+    assert TrajectoryStore(tmp_path / "runs" / "eval-policy").count() == 16
+    assert "the tasks that were measured are in" in capsys.readouterr().err
 
 
 def test_an_evaluation_never_writes_where_something_is(tmp_path):
