@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from rloop.engines.native import attention
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.random_model import character_tokenizer
-from rloop.types import Problem, Verdict
+from rloop.types import Problem, Verdict, VerdictKind
 
 EOS = 2
 
@@ -26,8 +26,7 @@ class InstantVerify:
     def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
         """Return a future that is done."""
         future: Future[Verdict] = Future()
-        is_correct = problem.answer in completion_text
-        kind = "correct" if is_correct else "wrong"
+        kind: VerdictKind = "correct" if problem.answer in completion_text else "wrong"
         future.set_result(Verdict(kind=kind, answer=completion_text, verifier_version="test/1"))
         return future
 

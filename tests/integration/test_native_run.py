@@ -71,7 +71,7 @@ def test_a_run_leaves_what_the_design_says(finished: Path):
 
 def test_its_policies_load_in_transformers_and_write(finished: Path):
     path = finished / "policies" / "iter-001"
-    model = AutoModelForCausalLM.from_pretrained(path)
+    model: Any = AutoModelForCausalLM.from_pretrained(path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     inputs = tokenizer("Calculate 3 + 4.", return_tensors="pt")
     with torch.inference_mode():
@@ -89,7 +89,8 @@ def test_its_files_open_with_pandas_and_duckdb(finished: Path):
     assert expert["correct"].all()
     assert (expert["finish_reason"] == "stop").all()
     pattern = str(finished / "trajectories" / "**" / "*.parquet")
-    found = duckdb.sql(f"select count(*) from '{pattern}' where phase = 'explore'").fetchall()
+    sql = f"select count(*) from '{pattern}' where phase = 'explore'"
+    found = duckdb.execute(sql).fetchall()
     # 2 iterations x 3 steps x 8 prompts x 8 members
     assert found == [(384,)]
     metrics = pd.read_json(finished / "metrics.jsonl", lines=True)

@@ -14,7 +14,8 @@ PROBLEM = make_problem(3)
 
 
 def text(**config: str) -> str:
-    return PromptBuilder(character_tokenizer(), PromptConfig(**config)).build(PROBLEM).text
+    settings = PromptConfig.model_validate(config)
+    return PromptBuilder(character_tokenizer(), settings).build(PROBLEM).text
 
 
 def test_the_chat_template_frames_system_text_problem_and_suffix():
@@ -44,7 +45,8 @@ def test_ids_are_the_tokens_of_the_text_with_one_bos():
 def test_the_version_changes_with_what_shapes_a_prompt():
     tokenizer = character_tokenizer()
     configs = [{}, {"system": "S"}, {"suffix": "!"}, {"template": "{problem}"}]
-    versions = [PromptBuilder(tokenizer, PromptConfig(**c)).version for c in configs]
+    settings = [PromptConfig.model_validate(config) for config in configs]
+    versions = [PromptBuilder(tokenizer, each).version for each in settings]
     assert len(set(versions)) == 4
     assert PromptBuilder(tokenizer, PromptConfig()).version == versions[0]
 

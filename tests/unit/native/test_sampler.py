@@ -104,8 +104,8 @@ def test_one_token_completions_and_no_requests_work():
 
 def test_a_prompt_is_prefilled_once_for_all_its_completions():
     policy = tiny_policy()
-    seen: list[int] = []
-    decoder = policy.model.get_decoder()
+    seen: list[tuple[int, int]] = []
+    decoder = policy.decoder
     handle = decoder.register_forward_pre_hook(
         lambda _, __, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )

@@ -232,6 +232,7 @@ class FakeDatasets:
 
     def __init__(self, rows):
         self.rows, self.calls = rows, []
+        self.config = SimpleNamespace(HF_HUB_OFFLINE=False)
 
     def load_dataset(self, name, config, split):
         self.calls.append((name, config, split))
@@ -266,7 +267,6 @@ def test_a_benchmark_without_file_or_hub_is_one_sentence(tmp_path, monkeypatch):
 
 def test_a_hub_that_does_not_answer_is_asked_once_and_its_cache_after(monkeypatch):
     datasets = FakeDatasets([{"question": "1+1?", "answer": "2"}])
-    datasets.config = SimpleNamespace(HF_HUB_OFFLINE=False)
     monkeypatch.setitem(sys.modules, "datasets", datasets)
     monkeypatch.setattr(hub, "why_out_of_reach", lambda name: "no route to host")
     assert len(hub.read_hub_rows("me/sums", None, "train")) == 1  # as the cache had it
