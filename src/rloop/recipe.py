@@ -43,7 +43,8 @@ def evaluation_recipe(
     """Return a recipe for evaluation alone: `base`, or one that trains nothing, with overrides.
 
     `names` take the place of the recipe's held-out tasks: names of some of them, or sources.
-    Without a base, `policy.path` and tasks must be given.
+    Without a base, `policy.path` and tasks must be given. Values of k above the samples are left
+    out, unless k itself is among the overrides.
     """
     data = _read_mapping(base) if base else copy.deepcopy(_EVALUATION)
     if names and isinstance(data.get("tasks"), dict):
@@ -56,7 +57,18 @@ def evaluation_recipe(
         if not tasks.get("evaluate"):
             raise ConfigError("Name what to evaluate on: --task gsm8k, or --recipe with its tasks.")
         tasks["train"] = tasks["evaluate"]
+    if not any(override.startswith("evaluate.k=") for override in overrides):
+        _drop_large_k(data.get("evaluate"))
     return _check(data, str(base) if base else "rloop eval")
+
+
+def _drop_large_k(evaluate: object) -> None:
+    """Leave out the values of k above the number of samples; wrong types are for the models."""
+    if not isinstance(evaluate, dict):
+        return
+    samples, ks = evaluate.get("samples"), evaluate.get("k")
+    if isinstance(samples, int) and isinstance(ks, list) and all(isinstance(k, int) for k in ks):
+        evaluate["k"] = [k for k in ks if k <= samples] or ks
 
 
 def _held_out(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -327,3 +327,12 @@ def test_a_policy_of_a_run_is_evaluated_with_that_runs_recipe(tmp_path: Path):
     assert found.prompt == recipe.prompt
     assert found.tasks.evaluate == recipe.tasks.evaluate
     assert evaluation_recipe(base, [], ["gsm8k"]).tasks.evaluate[0].source == "gsm8k"
+
+
+def test_fewer_samples_of_an_evaluation_drop_the_values_of_k_they_cannot_give():
+    from rloop.recipe import evaluation_recipe
+
+    given = ["policy.path=random:llama", "evaluate.samples=16"]
+    assert evaluation_recipe(None, given, ["gsm8k"]).evaluate.k == (1, 8)
+    with pytest.raises(ConfigError, match="pass@32 needs at least 32 samples"):
+        evaluation_recipe(None, [*given, "evaluate.k=[32]"], ["gsm8k"])
