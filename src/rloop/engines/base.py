@@ -6,7 +6,7 @@ the policy in training, save its state, or stop pulling. One suite in `tests/con
 every engine.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,6 @@ class PromptReport:
 
     kept: tuple[Problem, ...]
     too_long: tuple[tuple[Problem, int], ...]
-
-
-Progress = Callable[[int, int, int], None]
-"""Called while sampling with (completions finished, completions wanted, tokens sampled)."""
 
 
 class Engine(Protocol):

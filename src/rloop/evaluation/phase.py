@@ -3,7 +3,7 @@ intervals.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -113,11 +113,6 @@ def counts_of(store: TrajectoryStore, place: Place) -> dict[str, Counts]:
     for row in table.to_pylist():
         counts.setdefault(row["task"], {})[row["problem_id"]] = row["num_correct"]
     return dict(counts)
-
-
-def evaluation_place(place: Place, *, policy: str, step: int = 0) -> Place:
-    """Return the place of an evaluation in the same run and iteration."""
-    return replace(place, phase="evaluate", policy=policy, step=step)
 
 
 def _health(groups: Sequence[Group]) -> dict[str, float]:

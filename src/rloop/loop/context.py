@@ -1,22 +1,23 @@
 """What every phase of a run works with."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.errors import StoreError
-from rloop.evaluation.phase import Evaluator
+from rloop.evaluation.phase import Counts, Evaluator, Measurement
 from rloop.loop.interrupt import Interrupt
 from rloop.loop.problems import RunProblems
 from rloop.loop.state import Manifest
+from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import PhaseName, Place, PolicyRef
+from rloop.types import Group, PhaseName, Place, PolicyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,28 +64,39 @@ class Context:
         self.manifest.save_point(point)
         return point
 
-    def evaluator(self) -> Evaluator:
-        """Return what measures this run's policies."""
-        return Evaluator(
+    def measure(
+        self,
+        policy: PolicyRef | Literal["live"],
+        place: Place,
+        base_counts: Mapping[str, Counts],
+    ) -> Measurement:
+        """Evaluate a policy, with a bar, an event and a line of metrics; Ctrl-C is honoured.
+
+        DegenerateRun says that too many verdicts were errors.
+        """
+        evaluator = Evaluator(
             engine=self.engine,
             tasks=self.problems.evaluate,
             config=self.recipe.evaluate,
             store=self.store,
         )
+        finished = count(1)
+        with (
+            self.log.span("evaluate", place),
+            self.console.phase(
+                place.iteration, "evaluate", evaluator.num_problems, "problem"
+            ) as bar,
+        ):
 
-    @contextmanager
-    def counting_bar(self, place: Place, total: int, unit: str) -> Iterator[Callable[[], None]]:
-        """Show a bar; yields a function that advances it by one and honours Ctrl-C."""
-        with self.console.phase(place.iteration, place.phase, total, unit) as bar:
-            done = 0
-
-            def advance() -> None:
-                nonlocal done
-                done += 1
-                bar.advance(done)
+            def on_group(_: Group) -> None:
+                bar.advance(next(finished))
                 self.interrupt.check()
 
-            yield advance
+            found = evaluator.evaluate(policy, place, base_counts=base_counts, on_group=on_group)
+        self.log.metrics(place, found.metrics)
+        self.console.step(place, found.metrics)
+        check_verdicts(found.metrics, self.recipe.tasks.max_error_frac, self.run_dir)
+        return found
 
     def check_stored(self, iteration: int, sampled_tokens: int) -> None:
         """Raise StoreError unless the store holds every token that an exploration sampled."""

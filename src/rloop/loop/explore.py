@@ -9,7 +9,7 @@ from rloop.engines.base import LIVE, ExploreStep
 from rloop.evaluation.phase import Counts
 from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.watch import Watch, check_verdicts
+from rloop.loop.watch import Watch
 from rloop.types import PolicyRef
 
 
@@ -114,17 +114,7 @@ class Exploration:
         """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
         place = replace(self._place, phase="evaluate", step=self._step)
-        evaluator = context.evaluator()
-        with (
-            context.log.span("evaluate", place),
-            context.counting_bar(place, evaluator.num_problems, "problem") as advance,
-        ):
-            found = evaluator.evaluate(
-                LIVE, place, base_counts=self._base_counts, on_group=lambda _: advance()
-            )
-        context.log.metrics(place, found.metrics)
-        context.console.step(place, found.metrics)
-        check_verdicts(found.metrics, context.recipe.tasks.max_error_frac, context.run_dir)
+        found = context.measure(LIVE, place, self._base_counts)
         largest_k = max(context.recipe.evaluate.k)
         values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
         self._last_pass_at_k = sum(values) / len(values)

@@ -12,7 +12,6 @@ from rloop.evaluation.phase import Counts, counts_of
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
 from rloop.loop.select import focus_weights, select_and_write
-from rloop.loop.watch import check_verdicts
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place, PolicyRef
 
@@ -39,17 +38,7 @@ class Phases:
         place = context.place(iteration, "evaluate", policy=policy.name)
         if context.manifest.result(key) is None:
             context.begin(key)
-            evaluator = context.evaluator()
-            with (
-                context.log.span("evaluate", place),
-                context.counting_bar(place, evaluator.num_problems, "problem") as advance,
-            ):
-                found = evaluator.evaluate(
-                    policy, place, base_counts=self._base_counts, on_group=lambda _: advance()
-                )
-            context.log.metrics(place, found.metrics)
-            context.console.step(place, found.metrics)
-            check_verdicts(found.metrics, self.recipe.tasks.max_error_frac, context.run_dir)
+            found = context.measure(policy, place, self._base_counts)
             context.manifest.complete(key, {"metrics": dict(found.metrics)})
         if iteration == 0:
             self._base_counts = self._stored_counts(place)

@@ -1,6 +1,6 @@
 """The table at the end of a run: every policy that was measured, task by task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rloop.observe.run_log import read_metrics
@@ -19,9 +19,3 @@ def final_rows(run_dir: Path) -> list[Row]:
         if line["phase"] == "evaluate":
             latest[str(line["policy"])] = line
     return list(latest.values())
-
-
-def held_out_tasks(row: Row) -> Sequence[str]:
-    """Return the tasks that a row of evaluation metrics speaks of."""
-    names = (key.split("/")[1] for key in row if key.endswith("/problems_count"))
-    return list(dict.fromkeys(names))
