@@ -2,6 +2,34 @@
 from those that work, and made these tests three times slower on a busy machine.
 """
 
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
 from rloop.threads import set_threads
 
 set_threads()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium driven by Playwright; tests are skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
+    with playwright.sync_playwright() as driver:
+        try:
+            found = driver.chromium.launch(
+                executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
+            )
+        except playwright.Error as error:
+            pytest.skip(f"needs a Chromium on the PATH or in RLOOP_CHROMIUM: {error.message:.80}")
+        yield found
+        found.close()
+
+
+def find_chromium() -> str | None:
+    """Return the machine's Chromium; None leaves it to Playwright to find its own."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return os.environ.get("RLOOP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)

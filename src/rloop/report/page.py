@@ -1,20 +1,13 @@
 """A run directory turned into `report.html`: one file, no network, safe with a model's text."""
 
-import base64
-import hashlib
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-import vl_convert
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from rloop.report import charts, words
+from rloop.report import charts
 from rloop.report.budget import phase_budgets
 from rloop.report.charts import Figure
+from rloop.report.html import render_page
 from rloop.report.method import describe_method, describe_state, early_stops, facts, flatten
-from rloop.report.results import TaskTable, headline, reference_policy, task_tables, verdict
+from rloop.report.results import TaskTable, headline, reference_policy, task_tables
 from rloop.report.run_record import RunRecord, read_run
 from rloop.report.selection import funnel_rows, problem_sentences
 from rloop.report.timeline import Timeline
@@ -46,13 +39,11 @@ def render(record: RunRecord) -> str:
     figures = run_figures(record, tables)
     shown, num_trajectories = sample_trajectories(record.directory)
     confidence = record.config.get("evaluate", {}).get("confidence", 0.95)
-    library, script = _library(), _resource("page.js")
-    return _template().render(
+    return render_page(
+        "page.html.j2",
+        specs={figure.figure_id: figure.spec for figure in figures},
+        title=f"{record.name}: rloop report",
         record=record,
-        policy=content_policy(library, script),
-        library=library,
-        script=script,
-        style=_resource("page.css"),
         method=describe_method(record.config),
         state=describe_state(record),
         early_stops=early_stops(record),
@@ -62,7 +53,6 @@ def render(record: RunRecord) -> str:
         confidence=confidence,
         reference=reference_policy(record),
         figures=figures,
-        specs={figure.figure_id: figure.spec for figure in figures},
         problem_sentences=problem_sentences(record),
         budgets=phase_budgets(record),
         trajectories=shown,
@@ -81,46 +71,3 @@ def run_figures(record: RunRecord, tables: list[TaskTable]) -> list[Figure]:
     found += [curves[0], charts.health_figure(timeline), *curves[1:]]
     found += [charts.tuning_figure(record), charts.funnel_figure(funnel_rows(record))]
     return [figure for figure in found if figure is not None]
-
-
-def content_policy(*scripts: str) -> str:
-    """Return the Content-Security-Policy: nothing is loaded, only these very scripts run."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-@cache
-def _library() -> Markup:
-    """Return Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
-    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-
-
-def _resource(name: str) -> Markup:
-    return Markup((files("rloop.report") / name).read_text(encoding="utf-8"))
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("rloop.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": words.percent,
-        "percent_interval": words.percent_interval,
-        "points": words.points,
-        "points_interval": words.points_interval,
-        "count": words.count,
-        "duration": words.duration,
-        "visible": words.visible,
-        "verdict": verdict,
-    }
-    return environment.get_template("page.html.j2")

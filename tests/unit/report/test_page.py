@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rloop.errors import StoreError
-from rloop.report.page import content_policy, write_report
+from rloop.report.html import content_policy
+from rloop.report.page import write_report
 
 MEGABYTE = 1_000_000
 

@@ -1,0 +1,1 @@
+"""The methods that the switches of a recipe give, by name (RLoop, plain RL, RAFT, ...)."""

@@ -1,0 +1,79 @@
+"""Self-contained pages: one file with its style, its charts and what draws them; no network.
+
+Templates extend `layout.html.j2`. Text is escaped; a content policy lets only these very scripts
+run, so nothing that a model wrote can.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rloop.report import words
+from rloop.report.results import verdict
+
+
+def render_page(template: str, *, specs: Mapping[str, Any], title: str, **values: Any) -> str:  # noqa: ANN401 (a template's own)
+    """Return a page of `rloop/report` as HTML; `specs` are Vega-Lite charts by element id."""
+    library, script = vega_library(), resource("page.js")
+    page = template_environment().get_template(template)
+    return page.render(
+        title=title,
+        specs=specs,
+        content_policy=content_policy(library, script),
+        library=library,
+        script=script,
+        style=resource("page.css"),
+        **values,
+    )
+
+
+def content_policy(*scripts: str) -> str:
+    """Return the Content-Security-Policy: nothing is loaded, only these very scripts run."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def vega_library() -> Markup:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def resource(name: str) -> Markup:
+    """Return a file of this package as it is."""
+    return Markup((files("rloop.report") / name).read_text(encoding="utf-8"))
+
+
+def template_environment() -> Environment:
+    """Return the environment of the package's templates: escaping on, missing names are errors."""
+    environment = Environment(
+        loader=PackageLoader("rloop.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "percent_interval": words.percent_interval,
+        "points": words.points,
+        "points_interval": words.points_interval,
+        "count": words.count,
+        "duration": words.duration,
+        "visible": words.visible,
+        "verdict": verdict,
+    }
+    return environment
