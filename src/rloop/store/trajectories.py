@@ -56,13 +56,17 @@ class TrajectoryStore:
 
         Writing the same place and part again replaces the file. Raises StoreError on a full disk.
         """
+        return self.append_table(place, trajectory_table(place, groups), part=part)
+
+    def append_table(self, place: Place, table: pa.Table, *, part: str = "") -> Path:
+        """Write a step that is a table of `SCHEMA` already, as `append` does."""
         suffix = f"-{quote(part, safe='')}" if part else ""
         folder = self._folder(place.iteration, place.phase)
         path = folder / f"step-{place.step:06d}{suffix}.parquet"
         plain = [name for name in SCHEMA.names if name not in _DISTINCT]
         write_whole(
             path,
-            trajectory_table(place, groups),
+            table,
             self._run_dir,
             use_dictionary=plain,
             column_encoding=_FLOATS,
