@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rloop.methods import method_title
 from rloop.report.run_record import Row, RunRecord
 from rloop.report.words import count
 
@@ -14,7 +15,7 @@ def describe_method(config: Row) -> str:
         return ""
     iterations = config.get("iterations", 1)
     turns = f"{iterations} iteration{'s' if iterations != 1 else ''}"
-    text = f"{_name(config)}: {turns} of {_exploration(explore)}"
+    text = f"{method_title(config)}: {turns} of {_exploration(explore)}"
     if finetune is None:
         return f"{text}. No selection and no fine-tuning: RL's own weights are the result."
     start = {
@@ -80,20 +81,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif value is not None:
             flat[f"{prefix}{name}"] = str(value)
     return flat
-
-
-def _name(config: Row) -> str:
-    finetune, explore = config.get("finetune"), config["explore"]
-    frozen = explore.get("optimizer", {}).get("learning_rate") == 0
-    if finetune is None:
-        return "Sampling from a frozen policy" if frozen else "Plain RL"
-    if frozen:
-        return "ReST-EM" if finetune["init"] == "base" else "RAFT"
-    return {
-        "iteration_start": "RLoop",
-        "base": "RLoop from the base",
-        "explored": "RLoop that keeps RL's weights",
-    }[finetune["init"]]
 
 
 def _exploration(explore: Row) -> str:
