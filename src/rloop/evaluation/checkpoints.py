@@ -1,0 +1,220 @@
+"""Checkpoints: what each evaluated policy of a run got right, problem by problem, from the store.
+
+Every curve, matrix and verdict over training starts from these counts; n samples per problem, c of
+them correct. Knows nothing of files or models.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rloop.errors import StoreError
+from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.forgetting import (
+    Forgetting,
+    Solved,
+    ever_solved_loss,
+    forgetting_matrix,
+    newly_solved_matrix,
+    solved_problems,
+)
+from rloop.evaluation.metrics import evaluate_counts
+from rloop.store.trajectories import TrajectoryStore
+from rloop.types import stable_hash
+
+MAX_CHECKPOINTS = 16
+"""Rows of a matrix over checkpoints that can still be read."""
+
+_COUNTS = """
+    select task, policy, iteration, step, problem_id,
+           count(*) as num_samples, count(*) filter (where correct) as num_correct
+    from trajectories where phase = 'evaluate' group by all order by all
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One evaluation of one policy on one task.
+
+    Example: Checkpoint(task="gsm8k", policy="explored-001", iteration=1, step=40, num_samples=8,
+    counts={"gsm8k/test/0": 3, "gsm8k/test/1": 0})
+    """
+
+    task: str
+    policy: str
+    iteration: int
+    """0 for the base and the cold start."""
+    step: int
+    """The RL step that it follows; 0 for a policy that is kept."""
+    num_samples: int
+    """n, of every problem."""
+    counts: Mapping[str, int]
+    """c by problem_id."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is a policy of the loop, not RL's weights inside an iteration."""
+        return not self.policy.startswith("explored-")
+
+    @property
+    def label(self) -> str:
+        """Return `iter-001` for a policy that is kept, `explored-002@40` for one inside RL."""
+        return self.policy if self.is_kept else f"{self.policy}@{self.step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPath:
+    """Checkpoints of one task that follow one another, each trained from the one before.
+
+    Example: TrainingPath(name="RL of iteration 2", checkpoints=(iter_001, explored_002_at_20, ...))
+    """
+
+    name: str
+    checkpoints: tuple[Checkpoint, ...]
+    """The start policy first."""
+
+
+def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
+    """Return the evaluations of a run in the order of training: tasks by name within a policy.
+
+    That is base, coldstart, then per iteration the explored policies by rising step and the policy
+    kept. An evaluation that was interrupted is there with the problems that were written, each with
+    all its samples; problems with fewer samples than their neighbours raise StoreError.
+    """
+    rows = store.query(_COUNTS).to_pylist()
+    evaluations = groupby(rows, lambda r: (r["task"], r["policy"], r["iteration"], r["step"]))
+    return sorted((_checkpoint(list(members)) for _, members in evaluations), key=_training_order)
+
+
+def training_paths(checkpoints: Sequence[Checkpoint]) -> list[TrainingPath]:
+    """Return the paths through one task's checkpoints: RL of each iteration, then the kept ones.
+
+    RL of an iteration begins at the last policy measured before it: the cold start where there is
+    one, the policy kept by the iteration before, or for RL that goes on, its last weights.
+    """
+    paths = []
+    for iteration in sorted({c.iteration for c in checkpoints if not c.is_kept}):
+        start = [c for c in checkpoints if c.iteration < iteration][-1:]
+        inside = [c for c in checkpoints if c.iteration == iteration and not c.is_kept]
+        paths.append(
+            TrainingPath(name=f"RL of iteration {iteration}", checkpoints=(*start, *inside))
+        )
+    kept = [c for c in checkpoints if c.is_kept]
+    first = max((i for i, c in enumerate(kept) if c.iteration == 0), default=0)
+    if len(kept) - first > 1:
+        paths.append(TrainingPath(name="policies kept", checkpoints=tuple(kept[first:])))
+    return paths
+
+
+def default_ks(num_samples: int) -> list[int]:
+    """Return 1, 2, 4, ... up to n, and n itself: the k of a pass@k curve."""
+    return sorted({*(2**i for i in range(num_samples.bit_length())), num_samples})
+
+
+def pass_curve(
+    checkpoint: Checkpoint, ks: Sequence[int], *, seed: int, confidence: float
+) -> dict[int, Estimate]:
+    """Return unbiased pass@k with its bootstrap interval over problems, for each k <= n.
+
+    Problems are drawn from the run's seed as in the evaluation phase, so the numbers are those of
+    metrics.jsonl wherever k is in the recipe. ValueError for k > n.
+    """
+    counts = [checkpoint.counts[name] for name in sorted(checkpoint.counts)]
+    rng = np.random.default_rng(stable_hash(seed, "bootstrap"))
+    found = evaluate_counts(checkpoint.num_samples, counts, ks, rng=rng, confidence=confidence)
+    return {k: found[f"pass@{k}"] for k in ks}
+
+
+def count_matrix(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the problems that all checkpoints have, sorted, and their counts c [C, P].
+
+    ValueError unless the checkpoints are of one task and one number of samples.
+    """
+    kinds = {(checkpoint.task, checkpoint.num_samples) for checkpoint in checkpoints}
+    if len(kinds) != 1:
+        raise ValueError(
+            "checkpoints can be compared on one task and one number of samples, got "
+            f"{', '.join(f'{task} with {n}' for task, n in sorted(kinds)) or 'none'}"
+        )
+    common = sorted(set.intersection(*(set(c.counts) for c in checkpoints)))
+    rows = [[checkpoint.counts[name] for name in common] for checkpoint in checkpoints]
+    return common, np.array(rows, dtype=np.int64).reshape(len(checkpoints), len(common))
+
+
+def solved_matrix(checkpoints: Sequence[Checkpoint]) -> Solved:
+    """Return which problems each checkpoint solved [C, P]: at least one of n samples correct.
+
+    P counts the problems that all checkpoints have; see `count_matrix` for their names and errors.
+    """
+    _, counts = count_matrix(checkpoints)
+    return solved_problems(checkpoints[0].num_samples, counts)
+
+
+def forgetting_of(checkpoints: Sequence[Checkpoint], *, limit: int = MAX_CHECKPOINTS) -> Forgetting:
+    """Return what checkpoints of one task forgot and learned, at most `limit` of them in matrices.
+
+    The ever-solved loss is over all of them, from their union to the last one.
+    """
+    solved = solved_matrix(checkpoints)
+    shown = spread_checkpoints(checkpoints, limit)
+    return Forgetting(
+        labels=tuple(checkpoints[index].label for index in shown),
+        forgetting=forgetting_matrix(solved[shown]),
+        newly_solved=newly_solved_matrix(solved[shown]),
+        ever_solved_loss=ever_solved_loss(solved),
+        num_problems=solved.shape[1],
+    )
+
+
+def spread_checkpoints(checkpoints: Sequence[Checkpoint], limit: int) -> list[int]:
+    """Return the indices of at most `limit` checkpoints: all kept ones, the last, then explored.
+
+    Explored ones are evenly spaced over training; so are the kept ones where they alone are more.
+    """
+    last = len(checkpoints) - 1
+    must = [i for i, c in enumerate(checkpoints) if c.is_kept or i == last]
+    others = [i for i in range(len(checkpoints)) if i not in set(must)]
+    if len(must) >= limit:
+        return evenly_spaced(must, limit)
+    return sorted([*must, *evenly_spaced(others, limit - len(must))])
+
+
+def evenly_spaced(items: Sequence[int], limit: int) -> list[int]:
+    """Return at most `limit` items, evenly spaced, the first and the last among them."""
+    if len(items) <= limit:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+
+
+def _checkpoint(rows: Sequence[Mapping[str, int | str]]) -> Checkpoint:
+    """Return one evaluation from its rows, a problem each."""
+    first = rows[0]
+    usual = Counter(int(row["num_samples"]) for row in rows).most_common(1)[0][0]
+    odd = [row for row in rows if row["num_samples"] != usual]
+    if odd:
+        named = ", ".join(f"{row['problem_id']} has {row['num_samples']}" for row in odd[:3])
+        raise StoreError(
+            f"The evaluation of {first['policy']} (iteration {first['iteration']}, step "
+            f"{first['step']}) on {first['task']} has unequal numbers of samples: {named} "
+            f"({len(odd)} such), most problems have {usual}. Its files are damaged or were mixed; "
+            "restore them from a backup, or move them elsewhere to go on without them."
+        )
+    return Checkpoint(
+        task=str(first["task"]),
+        policy=str(first["policy"]),
+        iteration=int(first["iteration"]),
+        step=int(first["step"]),
+        num_samples=usual,
+        counts={str(row["problem_id"]): int(row["num_correct"]) for row in rows},
+    )
+
+
+def _training_order(checkpoint: Checkpoint) -> tuple[int, bool, int, bool, str, str]:
+    """Return the sort key of training: within an iteration, explored policies before the kept."""
+    is_kept, is_base = checkpoint.is_kept, checkpoint.policy == "base"
+    place = (checkpoint.iteration, is_kept, checkpoint.step, not is_base)
+    return *place, checkpoint.policy, checkpoint.task
