@@ -1,0 +1,136 @@
+"""Means over seeds and paired differences between methods, with intervals that cover both what
+another seed and what other problems would have given.
+
+Values are [S, P]: one row a seed (a whole training run), one column a problem, the same problems
+in all rows: c/n for avg@n, or 1 - C(n-c,k)/C(n,k). Seed and problem are crossed random effects, as
+in Clark 1973 (subjects and words): value = mean + seed + problem + noise, so the variance of the
+grand mean has a part by problems, a part by seeds, and noise that both contain.
+
+    half width^2 = (t_{P-1} s_problems)^2 + (t_{S-1} s_seeds)^2
+
+with s_problems^2 = var(problem means) / P, which holds the noise, and s_seeds^2 = var(seed means) /
+S less the noise, not below 0. Each part has its own Student quantile, because 3 seeds tell little
+of their variance: simulated 95 % intervals of 2 to 5 seeds cover 94 to 97 %, those of a percentile
+bootstrap over seeds and problems 78 to 96 %. One seed says nothing of seeds: then
+the interval is a bootstrap over problems, and covers problems only.
+
+A difference is paired on the problems. Seeds of two methods count as independent: runs of one seed
+share little after the first steps; where they share a cold start the interval is too wide rather
+than too narrow.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from math import sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rloop.evaluation.bootstrap import Estimate, bootstrap_means
+from rloop.evaluation.metrics import pass_at_k
+
+Values = NDArray[np.float64]
+"""[S, P] of one metric."""
+
+_ANGLES = np.linspace(-np.pi / 2, np.pi / 2, 20_001)
+
+
+def metric_values(num_samples: int, num_correct: ArrayLike, k: int | None = None) -> Values:
+    """Return avg@n, or pass@k where `k` is given, of counts of correct samples of any shape."""
+    possible = range(num_samples + 1)
+    table = [c / num_samples if k is None else pass_at_k(num_samples, c, k) for c in possible]
+    found: Values = np.array(table)[np.asarray(num_correct, dtype=np.int64)]
+    return found
+
+
+def seed_mean(values: ArrayLike, *, rng: np.random.Generator, confidence: float) -> Estimate:
+    """Return the mean of values [S, P] that lie in 0 .. 1, with its interval.
+
+    `rng` is for the bootstrap over problems where S = 1.
+    """
+    rows = _checked(values)
+    if len(rows) == 1:
+        return bootstrap_means(rows, rng, confidence)[0]
+    half = sqrt(_problem_part(rows.mean(axis=0), confidence) + _seed_part(rows, confidence))
+    return _estimate(float(rows.mean()), half, lowest=0.0)
+
+
+def seed_difference(
+    values: ArrayLike, reference: ArrayLike, *, rng: np.random.Generator, confidence: float
+) -> Estimate:
+    """Return the mean of `values` [S, P] minus that of `reference` [R, P], with its interval.
+
+    Columns are the same problems in one order, seeds are independent. With one seed on either side
+    the interval covers problems only.
+    """
+    rows, others = _checked(values), _checked(reference)
+    if rows.shape[1] != others.shape[1]:
+        raise ValueError(
+            "a paired difference needs the same problems for both methods, got "
+            f"{rows.shape[1]} and {others.shape[1]}"
+        )
+    paired = rows.mean(axis=0) - others.mean(axis=0)
+    if min(len(rows), len(others)) == 1:
+        return bootstrap_means(paired[None], rng, confidence)[0]
+    seeds = _seed_part(rows, confidence) + _seed_part(others, confidence)
+    return _estimate(float(paired.mean()), sqrt(_problem_part(paired, confidence) + seeds))
+
+
+def seed_change(
+    after: ArrayLike, before: ArrayLike, *, rng: np.random.Generator, confidence: float
+) -> Estimate:
+    """Return the mean of `after` - `before` [S, P], paired by problem and by seed.
+
+    Each row of `before` is what the run of that row started from.
+    """
+    rows = _checked(after) - _checked(before)
+    if len(rows) == 1:
+        return bootstrap_means(rows, rng, confidence)[0]
+    half = sqrt(_problem_part(rows.mean(axis=0), confidence) + _seed_part(rows, confidence))
+    return _estimate(float(rows.mean()), half)
+
+
+@cache
+def student_quantile(df: int, probability: float) -> float:
+    """Return the quantile of Student's t with `df` >= 1 degrees of freedom.
+
+    t = sqrt(df) tan(angle), and the angle's density goes as cos(angle)^(df - 1): integrated on a
+    grid, 5 digits are right up to df = 10,000.
+    """
+    density = np.cos(_ANGLES) ** (df - 1)
+    mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    angle = np.interp(probability, mass / mass[-1], _ANGLES)
+    return float(sqrt(df) * np.tan(angle))
+
+
+def _problem_part(means: NDArray[np.float64], confidence: float) -> float:
+    """Return (t s_problems)^2 of problem means [P]; 0 for one problem, which has no spread."""
+    num_problems = len(means)
+    if num_problems == 1:
+        return 0.0
+    quantile = student_quantile(num_problems - 1, (1 + confidence) / 2)
+    return float(quantile**2 * means.var(ddof=1) / num_problems)
+
+
+def _seed_part(rows: Values, confidence: float) -> float:
+    """Return (t s_seeds)^2 of values [S, P]: what seeds vary beyond the noise of their problems."""
+    num_seeds, num_problems = rows.shape
+    seed_means = rows.mean(axis=1)
+    spread = seed_means.var(ddof=1) / num_seeds
+    if num_problems > 1:
+        rest = rows - seed_means[:, None] - rows.mean(axis=0) + rows.mean()
+        noise = float((rest**2).sum()) / ((num_seeds - 1) * (num_problems - 1))
+        spread = max(0.0, spread - noise / rows.size)
+    return float(student_quantile(num_seeds - 1, (1 + confidence) / 2) ** 2 * spread)
+
+
+def _estimate(value: float, half: float, *, lowest: float = -1.0) -> Estimate:
+    """Return value -+ half, cut to what a fraction (or a difference of fractions) can be."""
+    return Estimate(value, max(lowest, value - half), min(1.0, value + half))
+
+
+def _checked(values: ArrayLike | Sequence[Sequence[float]]) -> Values:
+    rows: Values = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"values must be [seeds, problems] and not empty, got shape {rows.shape}")
+    return rows

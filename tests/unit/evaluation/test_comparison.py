@@ -1,0 +1,170 @@
+"""Intervals over seeds and problems: worked by hand, and simulated."""
+
+from math import isclose, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rloop.evaluation.bootstrap import bootstrap_means
+from rloop.evaluation.comparison import (
+    metric_values,
+    seed_change,
+    seed_difference,
+    seed_mean,
+    student_quantile,
+)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_values_are_c_over_n_or_pass_at_k_of_each_count():
+    assert metric_values(4, [[0, 1], [2, 4]]).tolist() == [[0.0, 0.25], [0.5, 1.0]]
+    # pass@2 of c=1, n=4: 1 - C(3,2)/C(4,2) = 1 - 3/6; of c=2: 1 - C(2,2)/C(4,2) = 1 - 1/6
+    found = metric_values(4, [0, 1, 2, 4], k=2)
+    assert found == pytest.approx([0.0, 0.5, 5 / 6, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("df", "quantile"),
+    # two-sided 95 % points of a printed table of Student's t
+    [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (30, 2.0423), (1000, 1.9623)],
+)
+def test_student_quantiles_are_those_of_the_tables(df, quantile):
+    assert isclose(student_quantile(df, 0.975), quantile, abs_tol=6e-5)
+
+
+@pytest.mark.parametrize("df", [1, 3, 17, 400])
+def test_student_quantiles_are_those_of_mpmath(df):
+    mpmath = pytest.importorskip("mpmath")
+    t = student_quantile(df, 0.95)
+    tail = mpmath.betainc(df / 2, 0.5, 0, df / (df + t * t), regularized=True) / 2
+    assert isclose(float(tail), 0.05, rel_tol=1e-5)
+
+
+def test_the_interval_of_a_mean_is_the_two_parts_in_quadrature():
+    values = [[0.0, 0.5], [0.5, 1.0]]
+    # problem means .25, .75: var .125 / 2 problems = .0625; t(1) = 12.7062
+    # seed means .25, .75: the same .0625; no noise: every value is the sum of its row's and
+    # column's part; so half = 12.7062 * sqrt(.0625 + .0625) = 4.49, cut to 0 .. 1
+    found = seed_mean(values, rng=rng(), confidence=0.95)
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+    # at 50 % t(1) = tan(pi/4) = 1: half = sqrt(.125) = .353553
+    found = seed_mean(values, rng=rng(), confidence=0.5)
+    assert found.low == pytest.approx(0.5 - sqrt(0.125), abs=1e-6)
+    assert found.high == pytest.approx(0.5 + sqrt(0.125), abs=1e-6)
+
+
+def test_noise_is_not_counted_twice():
+    values = [[0.0, 1.0], [1.0, 0.0]]
+    # seed means .5, .5 and problem means .5, .5: nothing varies beyond the noise, which is not
+    # negative either: var(seed means) / 2 = 0, less noise 1 / 4 -> 0
+    found = seed_mean(values, rng=rng(), confidence=0.95)
+    assert (found.low, found.high) == (0.5, 0.5)
+
+
+def test_a_difference_is_paired_on_problems_and_adds_both_sides_seeds():
+    ours, theirs = [[0.2, 0.9], [0.4, 1.1 - 0.2]], [[0.1, 0.6], [0.1, 0.6]]
+    found = seed_difference(ours, theirs, rng=rng(), confidence=0.5)
+    # paired problem means: .3 - .1 = .2 and .9 - .6 = .3; var = .005 / 2 = .0025; t(1) = 1 at 50 %
+    # our seed means .55, .65: var .005 / 2 = .0025; noise: residuals -.05, .05, .05, -.05 ->
+    # .01 / 1 / 4 = .0025, so seeds add nothing; theirs do not vary; half = sqrt(.0025) = .05
+    assert found.value == pytest.approx(0.25)
+    assert (found.low, found.high) == pytest.approx((0.2, 0.3), abs=1e-6)
+
+
+def test_a_change_is_paired_by_seed_so_a_shared_start_cancels():
+    before = np.array([[0.1, 0.3], [0.5, 0.7]])
+    found = seed_change(before + 0.2, before, rng=rng(), confidence=0.95)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2, 0.2))
+    unpaired = seed_difference(before + 0.2, before, rng=rng(), confidence=0.95)
+    assert unpaired.low < -0.5
+
+
+def test_one_seed_gives_the_bootstrap_over_problems():
+    values = rng().random((1, 30))
+    (expected,) = bootstrap_means(values, rng(), 0.95)
+    assert seed_mean(values, rng=rng(), confidence=0.95) == expected
+    several = np.vstack([values * 0.5, values * 0.7])
+    found = seed_difference(values, several, rng=rng(), confidence=0.95)
+    (expected,) = bootstrap_means(values - several.mean(axis=0), rng(), 0.95)
+    assert found == expected
+
+
+def test_one_problem_has_the_spread_of_its_seeds_alone():
+    found = seed_mean([[0.4], [0.5], [0.6]], rng=rng(), confidence=0.95)
+    # sd of seed means .1 / sqrt(3) * t(2) = .0577350 * 4.302653 = .248414
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.248414, 0.5 + 0.248414), abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [[0.1, 0.2], [[]], 0.5])
+def test_other_shapes_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"\[seeds, problems\]"):
+        seed_mean(wrong, rng=rng(), confidence=0.95)
+
+
+def test_other_problems_are_refused():
+    with pytest.raises(ValueError, match="got 2 and 3"):
+        seed_difference([[0.1, 0.2]], [[0.1, 0.2, 0.3]], rng=rng(), confidence=0.95)
+
+
+@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_order_of_seeds_and_problems_and_the_sign_do_not_matter(num_seeds, num_problems, seed):
+    draw = np.random.default_rng(seed)
+    ours, theirs = draw.random((2, num_seeds, num_problems))
+    there = seed_difference(ours, theirs, rng=rng(), confidence=0.9)
+    back = seed_difference(theirs, ours, rng=rng(), confidence=0.9)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    order = draw.permutation(num_problems)
+    again = seed_difference(ours[::-1, order], theirs[:, order], rng=rng(), confidence=0.9)
+    assert (there.low, there.high) == pytest.approx((again.low, again.high))
+
+
+def simulate(draw, num_seeds, num_problems, *, seed_sd, shared):
+    """Return counts [S, P] of 8 samples: a logit is problem + seed + their interaction."""
+    logits = shared + draw.normal(0, seed_sd, (num_seeds, 1))
+    logits = logits + draw.normal(0, 0.5, (num_seeds, num_problems))
+    return draw.binomial(8, 1 / (1 + np.exp(-logits)))
+
+
+CASES = [(3, 16, 0.0), (3, 40, 0.3), (3, 100, 1.0), (5, 40, 0.3), (5, 200, 0.1), (2, 40, 0.3)]
+
+
+@pytest.mark.parametrize(("num_seeds", "num_problems", "seed_sd"), CASES)
+def test_a_95_percent_interval_covers_the_mean_over_new_seeds_and_problems(
+    num_seeds, num_problems, seed_sd
+):
+    """1,500 repetitions: a coverage of 0.95 falls below 0.925 once in 200,000, seeds are fixed."""
+    draw = np.random.default_rng([7, num_seeds, num_problems])
+    spread = sqrt(seed_sd**2 + 1.5**2 + 0.5**2)
+    truth = (1 / (1 + np.exp(-draw.normal(0, spread, 1_000_000)))).mean()
+    covered = 0
+    for _ in range(1500):
+        shared = draw.normal(0, 1.5, num_problems)
+        counts = simulate(draw, num_seeds, num_problems, seed_sd=seed_sd, shared=shared)
+        found = seed_mean(metric_values(8, counts), rng=draw, confidence=0.95)
+        covered += found.low <= truth <= found.high
+    assert 0.925 <= covered / 1500 <= 0.985
+
+
+@pytest.mark.parametrize(("num_seeds", "num_problems", "seed_sd"), CASES)
+def test_two_equal_methods_differ_in_one_of_twenty_intervals_at_most(
+    num_seeds, num_problems, seed_sd
+):
+    """As above: false alarms above 0.075 in 1,500 come once in 200,000; too few is too wide."""
+    draw = np.random.default_rng([8, num_seeds, num_problems])
+    false_alarms = 0
+    for _ in range(1500):
+        shared = draw.normal(0, 1.5, num_problems)
+        ours, theirs = (
+            metric_values(
+                8, simulate(draw, num_seeds, num_problems, seed_sd=seed_sd, shared=shared)
+            )
+            for _ in range(2)
+        )
+        found = seed_difference(ours, theirs, rng=draw, confidence=0.95)
+        false_alarms += found.is_clear_of_zero
+    assert false_alarms / 1500 <= 0.075
