@@ -4,30 +4,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from rloop.store.trajectories import open_store
 
+PLACE = ("iteration", "phase", "step")
+ORDER = (*PLACE, "policy", "problem_id", "member")
 COLUMNS = (
-    "iteration, phase, step, policy, problem_id, member, verdict, reason, answer, reference, "
-    "reward, finish_reason, completion_tokens, prompt_text, completion_text"
+    *ORDER,
+    *("verdict", "reason", "answer", "reference", "reward", "finish_reason"),
+    *("completion_tokens", "prompt_text", "completion_text"),
 )
 
 
 def find_trajectories(
-    run_dir: Path, filters: Mapping[str, int | str | None], limit: int
+    run_dir: Path, filters: Mapping[str, Any], limit: int
 ) -> list[dict[str, Any]]:
-    """Return at most `limit` trajectories whose columns equal the filters; None filters nothing."""
-    wanted = [f"{name} = {_literal(value)}" for name, value in filters.items() if value is not None]
-    where = f" where {' and '.join(wanted)}" if wanted else ""
-    query = (
-        f"select {COLUMNS} from trajectories{where} "
-        f"order by iteration, phase, step, problem_id, member limit {limit}"
-    )
-    rows: list[dict[str, Any]] = open_store(run_dir).query(query).to_pylist()
-    return rows
+    """Return at most `limit` trajectories whose columns equal the filters; None filters nothing.
 
-
-def _literal(value: int | str) -> str:
-    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+    Texts are read of those only.
+    """
+    place = {name: filters.get(name) for name in PLACE}
+    wanted = {name: value for name, value in filters.items() if value is not None}
+    pool = open_store(run_dir).light(tuple({*ORDER, *wanted}), **place)
+    table = pool.columns.append_column("row", pa.array(np.arange(pool.columns.num_rows)))
+    for name, value in wanted.items():
+        table = table.filter(pc.equal(table[name], value))
+    rows = pc.select_k_unstable(table, limit, [(name, "ascending") for name in ORDER])
+    found = pool.take(table["row"].take(rows).to_numpy(), COLUMNS)
+    return list(found.to_pylist())
 
 
 def lines_of(row: Mapping[str, Any]) -> Iterator[str]:

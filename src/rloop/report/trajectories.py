@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
 from rloop.report.words import visible
 from rloop.store.trajectories import TrajectoryStore
 
@@ -11,22 +15,20 @@ MAX_SAMPLED = 72
 MAX_CHARACTERS = 6000
 """Of a prompt and of a completion; the rest is left out and said to be."""
 
-_SAMPLE = f"""
-    with ranked as (
-        select policy, group_id, member, hash(group_id, member) as draw, row_number() over (
-            partition by iteration, phase, policy, verdict order by hash(group_id, member)
-        ) as turn
-        from trajectories
-    ),
-    chosen as (
-        select policy, group_id, member from ranked order by turn, draw, policy limit {MAX_SAMPLED}
-    )
-    select iteration, phase, policy, step, problem_id, verdict, reason, answer, reference,
-        finish_reason, prompt_text, completion_text, completion_tokens
-    from trajectories semi join chosen using (policy, group_id, member)
-    order by iteration desc, phase, policy desc, step desc, problem_id, member
-"""
-"""Each part's trajectories in hash order, one of every part in turn until there are enough."""
+_STRATUM = ("iteration", "phase", "policy", "verdict")
+_SHOWN = (
+    *("iteration", "phase", "policy", "step", "problem_id", "member", "verdict", "reason"),
+    *("answer", "reference", "finish_reason", "prompt_text", "completion_text"),
+    "completion_tokens",
+)
+_ORDER = [
+    ("iteration", "descending"),
+    ("phase", "ascending"),
+    ("policy", "descending"),
+    ("step", "descending"),
+    ("problem_id", "ascending"),
+    ("member", "ascending"),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +57,32 @@ class Shown:
 def sample_trajectories(run_dir: Path) -> tuple[list[Shown], int]:
     """Return a sample spread over iterations, phases, policies and verdicts, and the number of all.
 
-    The choice depends on the trajectories alone, so the same run gives the same sample.
+    The choice depends on the trajectories alone, so the same run gives the same sample. Texts are
+    read of the chosen ones only.
     """
-    store = TrajectoryStore(run_dir)
-    return [_shown(row) for row in store.query(_SAMPLE).to_pylist()], store.count()
+    pool = TrajectoryStore(run_dir).light((*_STRATUM, "seed"))
+    rows = pool.take(_in_turn(pool.columns), _SHOWN).sort_by(_ORDER).to_pylist()
+    return [_shown(row) for row in rows], pool.columns.num_rows
+
+
+def _in_turn(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return rows, one of every stratum in turn until there are enough.
+
+    Within a stratum by the seed of the trajectory's random stream: as good as a draw, and the same
+    draw every time.
+    """
+    stratum = np.zeros(table.num_rows, np.int64)
+    for name in _STRATUM:
+        codes = table[name].combine_chunks().dictionary_encode()
+        stratum = stratum * len(codes.dictionary) + codes.indices.to_numpy()
+    seed = table["seed"].to_numpy()
+    order = np.lexsort([seed, stratum])
+    starts = np.flatnonzero(np.diff(stratum[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    turn = np.arange(len(order)) - np.repeat(starts, sizes)
+    first = np.flatnonzero(turn < MAX_SAMPLED)
+    chosen: npt.NDArray[np.int64] = order[first][np.lexsort([seed[order[first]], turn[first]])]
+    return chosen[:MAX_SAMPLED]
 
 
 def _shown(row: dict[str, Any]) -> Shown:

@@ -9,11 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rloop.errors import StoreError
 
+IntArray = npt.NDArray[np.int64]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -79,6 +82,21 @@ def read_whole(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(path, page_checksum_verification=True).read(columns)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
+
+
+def read_rows(path: Path, rows: IntArray, columns: list[str]) -> pa.Table:
+    """Read some rows of a file, in the order given; only the row groups that hold them are read."""
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.searchsorted(ends, rows, side="right")
+        wanted, position = np.unique(groups, return_inverse=True)
+        read = file.read_row_groups(wanted.tolist(), columns)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+    skipped = (ends[wanted] - np.cumsum(np.asarray(sizes)[wanted]))[position]
+    return read.select(columns).take(rows - skipped)
 
 
 def damaged(path: Path, error: Exception) -> StoreError:

@@ -1,4 +1,4 @@
-"""What the explorations sampled, as light columns, and more of the few rows that are wanted.
+"""Some columns of many trajectories, and all the others of the few rows that are wanted.
 
 Knows nothing of which rows those are.
 """
@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rloop.store.parquet import read_whole
+from rloop.store.parquet import IntArray, read_rows, read_whole
 from rloop.store.schema import SCHEMA
 
-IntArray = npt.NDArray[np.int64]
 LIGHT = (
     "problem_id",
     "task",
@@ -26,18 +25,19 @@ LIGHT = (
     "completion_tokens",
     "behavior_logprob_sum",
 )
-"""Columns that need no tokens and no text."""
+"""What selection needs: no tokens and no text."""
 
 
 class Pool:
     """The trajectories of some files; a row's index is its place in `columns`."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Read the light columns."""
+    def __init__(self, files: Sequence[Path], columns: Sequence[str] = LIGHT) -> None:
+        """Read the columns."""
         self._files = tuple(files)
-        light = [SCHEMA.field(name) for name in LIGHT]
-        parts = [read_whole(path, list(LIGHT)).select(list(LIGHT)) for path in self._files]
-        empty = pa.schema(light, metadata=SCHEMA.metadata).empty_table()
+        names = list(columns)
+        parts = [read_whole(path, names).select(names) for path in self._files]
+        fields = [SCHEMA.field(name) for name in names]
+        empty = pa.schema(fields, metadata=SCHEMA.metadata).empty_table()
         self.columns: pa.Table = pa.concat_tables([empty, *parts])
         self._starts = np.cumsum([0, *(part.num_rows for part in parts)])
 
@@ -55,7 +55,7 @@ class Pool:
         tables = [pa.schema([SCHEMA.field(name) for name in names]).empty_table()]
         for number in np.flatnonzero(np.diff(cuts)):
             local = wanted[cuts[number] : cuts[number + 1]] - self._starts[number]
-            tables.append(read_whole(self._files[number], list(names)).select(names).take(local))
+            tables.append(read_rows(self._files[number], local, list(names)))
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_tables(tables).take(back)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs
 
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_whole, write_whole
@@ -27,9 +28,19 @@ from rloop.types import Group, PhaseName, Place
 _DISTINCT = ("behavior_logprobs", "completion_text", "seed", "completion_hash")
 """Columns whose values seldom repeat: not worth a dictionary."""
 _FLOATS = {"behavior_logprobs.list.element": "BYTE_STREAM_SPLIT"}
+_ROW_GROUP_BYTES = 2**27
+"""Of a file, before compression: what is read at once when rows are taken or streamed."""
 _CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
+_ASKED_WRONG = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
+)
+"""Errors of the SQL, not of the files."""
 
 
 def open_store(run_dir: Path) -> "TrajectoryStore":
@@ -68,6 +79,7 @@ class TrajectoryStore:
             path,
             table,
             self._run_dir,
+            row_group_size=max(1, table.num_rows * _ROW_GROUP_BYTES // max(1, table.nbytes)),
             use_dictionary=plain,
             column_encoding=_FLOATS,
         )
@@ -76,11 +88,13 @@ class TrajectoryStore:
     def query(self, sql: str) -> pa.Table:
         """Return the rows of a SELECT over the view `trajectories`; it can read nothing else.
 
-        The connection reaches no file and no network, so it cannot write either. Raises StoreError
-        for SQL that DuckDB refuses and for damaged files.
+        The connection reaches no file and no network, so it cannot write either. Conditions on
+        iteration, phase and step leave files unread. Raises StoreError for SQL that DuckDB refuses
+        and for damaged files: pages are checked against their checksums, which DuckDB's own
+        reader of parquet does not do (it is faster, and gives wrong values for a flipped bit).
         """
         files = self._checked()
-        view = ds.dataset(files, schema=SCHEMA, format=_CHECKED) if files else SCHEMA.empty_table()
+        view = _dataset(files) if files else SCHEMA.empty_table()
         with duckdb.connect(config={"enable_external_access": "false"}) as connection:
             connection.register("trajectories", view)
             connection.execute("set lock_configuration = true")
@@ -88,7 +102,8 @@ class TrajectoryStore:
                 relation = connection.sql(sql)
                 found = relation.to_arrow_table() if relation is not None else pa.table({})
             except duckdb.Error as error:
-                self._find_damage(files)
+                if not isinstance(error, _ASKED_WRONG):
+                    self._find_damage(files)
                 raise StoreError(f"The query failed: {error}") from error
         return found
 
@@ -110,8 +125,18 @@ class TrajectoryStore:
 
     def pool(self, iterations: Iterable[int]) -> Pool:
         """Return what the explorations of the iterations sampled, for selection."""
-        files = [path for i in iterations for path in self._checked(i, "explore")]
-        return Pool(files)
+        return Pool([path for i in iterations for path in self._checked(i, "explore")])
+
+    def light(
+        self,
+        columns: Sequence[str],
+        *,
+        iteration: int | None = None,
+        phase: PhaseName | None = None,
+        step: int | None = None,
+    ) -> Pool:
+        """Return some columns of all trajectories, or of a place's, and access to the others."""
+        return Pool(self._checked(iteration, phase, step), columns)
 
     def drop_after(self, iteration: int, phase: PhaseName, step: int) -> list[Path]:
         """Set aside the files of later steps of a phase, which a resumed run writes again.
@@ -156,6 +181,26 @@ class TrajectoryStore:
         """Raise StoreError for the first file whose pages do not match their checksums."""
         for path in files:
             read_whole(path)
+
+
+def _dataset(files: Sequence[Path]) -> ds.FileSystemDataset:
+    """Return the files as one table that knows by their names which rows they cannot hold."""
+    local = pyarrow.fs.LocalFileSystem()
+    fragments = [
+        _CHECKED.make_fragment(str(path), local, partition_expression=_place(path))
+        for path in files
+    ]
+    return ds.FileSystemDataset(fragments, SCHEMA, _CHECKED, local)
+
+
+def _place(path: Path) -> ds.Expression:
+    """Return what holds for every row of a file, from where it lies."""
+    iteration, phase = (folder.name.partition("=")[2] for folder in list(path.parents)[1::-1])
+    return (
+        (ds.field("iteration") == int(iteration))
+        & (ds.field("phase") == phase)
+        & (ds.field("step") == _step(path))
+    )
 
 
 def _step(path: Path) -> int:
