@@ -1,0 +1,208 @@
+"""A sweep: methods x seeds of one recipe under one budget, a run directory each, one after another.
+
+    DIR/rloop-seed-0  DIR/rloop-seed-1  DIR/rl-seed-0 ...   DIR/sweep.json: how each ended
+
+The same arguments again skip what is complete, resume what has begun and start the rest. Runs share
+nothing: the base is measured, and a cold start done, in each, so that each stands by itself.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rloop.config import Recipe
+from rloop.errors import ConfigError, RLoopError
+from rloop.estimate import disk, explored_completions, run_tokens
+from rloop.loop.session import EngineBuilder, read_resolved, resume, start
+from rloop.loop.state import Manifest, write_whole
+from rloop.methods import budget_warnings, find_methods
+from rloop.model_size import measure_model
+from rloop.observe.console import Console
+from rloop.tables import format_value
+from rloop.tasks.collection import load_coldstart, load_tasks
+
+State = Literal["new", "begun", "complete"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Example: PlannedRun(method="raft", seed=1, directory=Path("runs/tiny-sweep/raft-seed-1"),
+    recipe=Recipe(...))
+    """
+
+    method: str
+    seed: int
+    directory: Path
+    recipe: Recipe
+
+    def state(self) -> State:
+        """Return how far the run is."""
+        manifest = Manifest(self.directory)
+        last = self.recipe.iterations
+        key = f"{last}/evaluate/iter-{last:03d}" if self.recipe.finetune else f"{last}/explore"
+        if manifest.result(key) is not None:
+            return "complete"
+        return "begun" if manifest.has_begun else "new"
+
+    def refuse_others(self) -> None:
+        """Raise ConfigError where the directory holds anything but this very run."""
+        remedy = "Give the arguments that it was begun with, or choose another --out."
+        config = self.directory / "config.json"
+        if config.exists():
+            difference = _difference(read_resolved(config), self.recipe)
+            if difference:
+                raise ConfigError(f"{self.directory} holds another recipe: {difference}. {remedy}")
+        elif self.directory.exists() and any(self.directory.iterdir()):
+            raise ConfigError(f"{self.directory} is not empty and holds no run. {remedy}")
+
+
+def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> list[PlannedRun]:
+    """Return the runs, seed by seed so that methods can be compared early; nothing is written.
+
+    `methods` and `seeds` are as the command line has them. ConfigError for names that are no
+    methods, two methods that are the same recipe, and directories that hold something else.
+    """
+    chosen = find_methods(methods)
+    runs = []
+    for seed in _seeds(seeds, first=recipe.seed):
+        recipes: dict[str, str] = {}
+        for method in chosen:
+            data = method.of(recipe).model_dump(mode="json") | {"seed": seed}
+            same = recipes.setdefault(json.dumps(data), method.name)
+            if same != method.name:
+                raise ConfigError(f"{same} and {method.name} are the same recipe here; drop one.")
+            name = f"{method.name}-seed-{seed}"
+            run = PlannedRun(
+                method=method.name,
+                seed=seed,
+                directory=directory / name,
+                recipe=Recipe.model_validate(data | {"name": f"{recipe.name}-{name}"}),
+            )
+            run.refuse_others()
+            runs.append(run)
+    return runs
+
+
+def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str], list[str]]:
+    """Return what the sweep will cost and what to be warned of, as sentences.
+
+    Loads the tasks; TaskError where one cannot be.
+    """
+    tasks = load_tasks(recipe.tasks)
+    held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
+    if recipe.coldstart is not None:
+        load_coldstart(recipe.coldstart, held_out, data_dir=recipe.tasks.data_dir)
+    left = [run for run in runs if run.state() != "complete"]
+    model = measure_model(recipe.policy.path)
+    tokens = sum(run_tokens(run.recipe, len(held_out)) for run in left)
+    most = sum(disk(run.recipe, len(held_out), model)[-1].value for run in left)
+    completions = recipe.iterations * explored_completions(recipe)
+    methods = ", ".join(dict.fromkeys(run.method for run in runs))
+    lines = [
+        f"{len(runs)} runs, {len(runs) - len(left)} of them complete: {methods}; seeds "
+        f"{', '.join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))}.",
+        f"Each samples {completions:,} completions in RL"
+        f"{' at most' if recipe.explore.refill_rounds else ''}; those that are left may sample "
+        f"{tokens:,} tokens, evaluations included, and write {format_value(most, 'bytes')}"
+        f"{'' if model else ' besides the policies'}.",
+    ]
+    warnings = budget_warnings(recipe, find_methods(methods))
+    folder = runs[0].directory.parent
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if most > free:
+        warnings.append(f"{existing} has only {format_value(free, 'bytes')} free.")
+    return lines, warnings
+
+
+def run_sweep(
+    runs: Sequence[PlannedRun],
+    recipe_path: Path,
+    build_engine: EngineBuilder,
+    *,
+    finish: Callable[[Path], object],
+    again: str,
+) -> int:
+    """Run what is not complete; return 0, 1 when any run failed, or 130 (interrupted).
+
+    `finish` is called with the directory of each run that had begun and ended; `again` is the
+    command that goes on. What a run prints as its result goes to standard error.
+    """
+    console = Console()
+    ended: dict[str, str] = {}
+    for number, run in enumerate(runs, start=1):
+        state = run.state()
+        title = f"Run {number} of {len(runs)}: {run.method}, seed {run.seed}"
+        words = {"new": "", "begun": ", goes on", "complete": " is complete already"}[state]
+        console.say(f"{title}{words} ({run.directory})")
+        if state == "complete":
+            ended[run.directory.name] = "complete"
+            continue
+        try:
+            with redirect_stdout(sys.stderr):
+                code, reason = _run(run, recipe_path, build_engine, state)
+        except KeyboardInterrupt:
+            code, reason = 130, ""
+        if code == 130:
+            console.say(f"The sweep stopped at run {number} of {len(runs)}. Go on with: {again}")
+            return 130
+        ended[run.directory.name] = reason or "complete"
+        write_whole(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
+        if run.state() != "new":
+            finish(run.directory)
+    failed = {name: reason for name, reason in ended.items() if reason != "complete"}
+    for name, reason in failed.items():
+        console.warn(f"{name} failed: {reason}")
+    if failed:
+        console.say(f"{len(failed)} of {len(runs)} runs failed. To try them again: {again}")
+    return 1 if failed else 0
+
+
+def _run(
+    run: PlannedRun, recipe_path: Path, build_engine: EngineBuilder, state: State
+) -> tuple[int, str]:
+    """Start or resume a run; return its exit code, and why it failed where it did."""
+    try:
+        if state == "begun":
+            code = resume(run.directory, build_engine)
+        else:
+            code = start(recipe_path, run.recipe, run.directory, build_engine)
+    except RLoopError as error:
+        return 1, str(error)
+    return code, "stopped, there was nothing left to learn from" if code == 1 else ""
+
+
+def _seeds(text: str, *, first: int) -> list[int]:
+    """Return the seeds of `3` (three, from the first on) or `0,3,7` (these)."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts) or parts == ["0"]:
+        raise ConfigError(
+            f"--seeds takes a count such as 3, or a list such as 0,3,7; got {text!r}."
+        )
+    if "," not in text:
+        return list(range(first, first + int(parts[0])))
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _difference(there: Recipe, here: Recipe) -> str:
+    """Return the first keys whose values differ between two recipes; empty where none do."""
+    flat = [dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (there, here)]
+    keys = [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
+    told = [f"{key} is {flat[0].get(key)} there, {flat[1].get(key)} here" for key in keys[:3]]
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return "; ".join(told) + more
+
+
+def _flatten(tree: object, prefix: str = "") -> list[tuple[str, object]]:
+    """Return the leaves of nested mappings under dotted keys; an empty mapping is a leaf."""
+    if not isinstance(tree, dict) or not tree:
+        return [(prefix, tree)]
+    inner = [(f"{prefix}.{name}" if prefix else name, value) for name, value in tree.items()]
+    return [leaf for name, value in inner for leaf in _flatten(value, name)]

@@ -1,0 +1,183 @@
+"""A sweep plans before it starts, skips, resumes and starts, and lets one failure be one."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles_runs import half_right, scripted, toy_recipe, trajectories
+
+from rloop.config import Recipe
+from rloop.engines.base import Verify
+from rloop.engines.scripted import ScriptedEngine
+from rloop.errors import ConfigError, EngineError
+from rloop.loop.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
+from rloop.types import Group
+
+METHODS = "rloop,rl,raft"
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: toy\n")
+    return path
+
+
+def plan(tmp_path, methods=METHODS, seeds="2", **changes) -> list[PlannedRun]:
+    return plan_sweep(toy_recipe(tmp_path, **changes), methods, seeds, tmp_path / "sweep")
+
+
+def sweep(runs, source, build=None) -> tuple[int, list[str]]:
+    """Run a sweep; return its exit code and the names of the runs that ended in it."""
+    finished: list[Path] = []
+    code = run_sweep(
+        runs,
+        source,
+        build or scripted(half_right),
+        finish=finished.append,
+        again="rloop sweep again",
+    )
+    return code, [path.name for path in finished]
+
+
+def test_runs_are_planned_seed_by_seed_with_a_name_and_a_directory_each(tmp_path):
+    runs = plan(tmp_path, seeds="2", seed=5)
+    assert [run.directory.name for run in runs] == [
+        *("rloop-seed-5", "rl-seed-5", "raft-seed-5"),
+        *("rloop-seed-6", "rl-seed-6", "raft-seed-6"),
+    ]
+    assert [run.recipe.seed for run in runs] == [5, 5, 5, 6, 6, 6]
+    assert runs[1].recipe.name == "toy-rl-seed-5"
+    assert runs[1].recipe.explore.steps == 8
+    assert {run.state() for run in runs} == {"new"}
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("1", [0]), ("3", [0, 1, 2]), ("0,3, 7", [0, 3, 7]), ("4,", [4])]
+)
+def test_seeds_are_a_count_or_a_list(tmp_path, text, seeds):
+    assert [run.seed for run in plan(tmp_path, "rl", text)] == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5"])
+def test_other_seeds_are_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"a count such as 3.*got '"):
+        plan(tmp_path, "rl", text)
+
+
+def test_two_methods_that_are_the_same_recipe_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="rloop and no_hardness are the same recipe"):
+        plan(tmp_path, "rloop,no_hardness", expert={"max_success_rate": 1.0})
+
+
+def test_what_a_sweep_costs_is_told_before_it_starts(tmp_path):
+    recipe = toy_recipe(tmp_path, explore__refill_rounds=1)
+    runs = plan_sweep(recipe, METHODS, "2", tmp_path / "sweep")
+    lines, warnings = describe_sweep(recipe, runs)
+    assert lines[0] == "6 runs, 0 of them complete: rloop, rl, raft; seeds 0, 1."
+    # 2 iterations x 4 steps x 3 prompts x 4 completions = 96, and as many again in refills
+    assert "Each samples 192 completions in RL at most" in lines[1]
+    assert "explore.refill_rounds=1" in warnings[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A folder with a finished sweep of three methods, and the runs it ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "recipe.yaml").write_text("name: toy\n")
+    code, names = sweep(plan(folder, seeds="1"), folder / "recipe.yaml")
+    assert code == 0
+    return folder, names
+
+
+def test_a_sweep_runs_every_method_under_one_budget(finished):
+    folder, names = finished
+    runs = plan(folder, seeds="1")
+    assert names == [run.directory.name for run in runs]
+    assert {run.state() for run in runs} == {"complete"}
+    for run in runs:
+        (row,) = trajectories(
+            run.directory, "select count(*) as n from trajectories where phase = 'explore'"
+        )
+        assert row["n"] == 2 * 4 * 3 * 4
+    ended = json.loads((folder / "sweep/sweep.json").read_text())
+    assert ended == {run.directory.name: "complete" for run in runs}
+
+
+def test_the_same_sweep_again_does_nothing_and_says_so(finished, capsys):
+    folder, _ = finished
+    code, names = sweep(plan(folder, seeds="1"), folder / "recipe.yaml")
+    assert (code, names) == (0, [])
+    told = capsys.readouterr()
+    assert "Run 3 of 3: raft, seed 0 is complete already" in told.err
+    assert told.out == ""
+
+
+def test_a_directory_with_another_recipe_is_refused_with_the_difference(finished):
+    folder, _ = finished
+    with pytest.raises(ConfigError, match=r"rl-seed-0 holds another recipe: explore.steps is 8 th"):
+        plan(folder, "rl", "1", explore__steps=5)
+
+
+class Interrupting(ScriptedEngine):
+    """The user presses Ctrl-C in the second evaluation of the second run."""
+
+    evaluations = 0
+
+    def sample(self, *args: Any) -> Iterator[Group]:
+        Interrupting.evaluations += 1
+        if Interrupting.evaluations == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield from super().sample(*args)
+
+
+def test_an_interrupted_sweep_says_how_to_go_on_and_ends_as_if_it_had_not_been(
+    tmp_path, source, capsys
+):
+    Interrupting.evaluations = 0
+
+    def build(recipe: Recipe, verify: Verify) -> Interrupting:
+        return Interrupting(recipe, verify, half_right)
+
+    runs = plan(tmp_path, "rloop,rl", "1")
+    code, finished = sweep(runs, source, build)
+    assert (code, finished) == (130, ["rloop-seed-0"])
+    assert [run.state() for run in runs] == ["complete", "begun"]
+    assert "stopped at run 2 of 2. Go on with: rloop sweep again" in capsys.readouterr().err
+    code, finished = sweep(plan(tmp_path, "rloop,rl", "1"), source)
+    assert (code, finished) == (0, ["rl-seed-0"])
+    assert "rl, seed 0, goes on" in capsys.readouterr().err
+    whole = plan_sweep(toy_recipe(tmp_path), "rl", "1", tmp_path / "whole")
+    sweep(whole, source)
+    there, here = (r.directory / "metrics.jsonl" for r in (runs[1], whole[0]))
+    assert there.read_bytes() == here.read_bytes()
+
+
+def test_a_failing_run_is_recorded_and_does_not_stop_the_others(tmp_path, source, capsys):
+    def build(recipe: Recipe, verify: Verify) -> ScriptedEngine:
+        if recipe.name == "toy-rl-seed-0":
+            raise EngineError("The engine is out of order.")
+        return ScriptedEngine(
+            recipe, verify, lambda p, m, u: "no" if "raft" in recipe.name else half_right(p, m, u)
+        )
+
+    runs = plan(tmp_path, "rl,raft,rloop", "1")
+    code, finished = sweep(runs, source, build)
+    assert (code, finished) == (1, ["raft-seed-0", "rloop-seed-0"])
+    assert [run.state() for run in runs] == ["new", "begun", "complete"]
+    ended = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert ended["rl-seed-0"] == "The engine is out of order."
+    assert "nothing left to learn from" in ended["raft-seed-0"]
+    assert "2 of 3 runs failed. To try them again: rloop sweep again" in capsys.readouterr().err
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "sweep/rl-seed-0").mkdir(parents=True)
+    (tmp_path / "sweep/rl-seed-0/notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"not empty and holds no run.*--out"):
+        plan(tmp_path, "rl", "1")
