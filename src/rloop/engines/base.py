@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from rloop.types import Example, Group, Place, PolicyRef, Problem, Verdict
 
 LIVE: Literal["live"] = "live"
-"""Stands for the policy in training, where a `PolicyRef` is expected by `sample`."""
+"""Stands for the policy in training, where `sample` and `logprobs` expect a `PolicyRef`."""
 
 
 class Verify(Protocol):
@@ -109,6 +109,20 @@ class Engine(Protocol):
         place: Place,
     ) -> Iterator[Group]:
         """Sample and judge groups with the recipe's `evaluate.sampling`, yielded as they finish."""
+        ...
+
+    def logprobs(
+        self,
+        policy: PolicyRef | Literal["live"],
+        examples: Sequence[Example],
+        *,
+        temperature: float,
+    ) -> list[tuple[float, ...]]:
+        """Return what the policy thinks of each completion: [T] log-probabilities of its tokens.
+
+        Over the whole vocabulary at the temperature, where 0 counts as 1: as in
+        `Completion.behavior_logprobs`. The policy stays as it is.
+        """
         ...
 
     def examples_from_solutions(

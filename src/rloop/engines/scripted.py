@@ -1,7 +1,8 @@
 """An engine without a model: a function writes the completions. For tests of the loop and of tools.
 
 Its policies are directories that hold a counter of updates, so that start, explored and next
-policy can be told apart; its tokens are bytes.
+policy can be told apart; its tokens are bytes. A policy thinks the same of every token, and with
+each update it is surer: log-probability -1, -1/2, -1/3, ...
 """
 
 import json
@@ -106,6 +107,19 @@ class ScriptedEngine:
         for problem in problems:
             yield self._group(problem, num_samples, self._recipe.evaluate.sampling, place)
 
+    def logprobs(
+        self,
+        policy: PolicyRef | Literal["live"],
+        examples: Sequence[Example],
+        *,
+        temperature: float,
+    ) -> list[tuple[float, ...]]:
+        """Return the policy's one log-probability for every token, at any temperature."""
+        del temperature
+        if policy != LIVE:
+            self._updates = self._read(policy)
+        return [self._logprobs(example.completion_ids) for example in examples]
+
     def examples_from_solutions(
         self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
     ) -> list[Example]:
@@ -145,6 +159,9 @@ class ScriptedEngine:
     def _read(self, policy: PolicyRef) -> int:
         return int(json.loads((policy.path / POLICY_FILE).read_text())["updates"])
 
+    def _logprobs(self, completion_ids: Sequence[int]) -> tuple[float, ...]:
+        return (-1.0 / (1 + self._updates),) * len(completion_ids)
+
     def _group(
         self, problem: Problem, num_samples: int, settings: SamplingConfig, place: Place
     ) -> Group:
@@ -158,7 +175,7 @@ class ScriptedEngine:
                 prompt_ids=tuple(problem.question.encode()),
                 completion_text=text,
                 completion_ids=ids,
-                behavior_logprobs=(-1.0,) * len(ids),
+                behavior_logprobs=self._logprobs(ids),
                 finish_reason="stop" if ids[-1] == EOS else "length",
             )
             trajectories.append(

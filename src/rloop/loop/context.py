@@ -1,7 +1,7 @@
 """What every phase of a run works with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.errors import StoreError
+from rloop.evaluation.divergence import Divergence
 from rloop.evaluation.phase import Counts, Evaluator, Measurement
 from rloop.loop.interrupt import Interrupt
 from rloop.loop.problems import RunProblems
@@ -30,6 +31,7 @@ class Context:
     base: PolicyRef
     problems: RunProblems
     store: TrajectoryStore
+    divergence: Divergence
     log: RunLog
     console: Console
     manifest: Manifest
@@ -70,8 +72,9 @@ class Context:
         place: Place,
         base_counts: Mapping[str, Counts],
     ) -> Measurement:
-        """Evaluate a policy, with a bar, an event and a line of metrics; Ctrl-C is honoured.
+        """Evaluate a policy, with a bar, events and a line of metrics; Ctrl-C is honoured.
 
+        From iteration 1 on the line says how far the policy is from the base that entered the loop.
         DegenerateRun says that too many verdicts were errors.
         """
         evaluator = Evaluator(
@@ -93,6 +96,10 @@ class Context:
                 self.interrupt.check()
 
             found = evaluator.evaluate(policy, place, base_counts=base_counts, on_group=on_group)
+        if place.iteration:
+            with self.log.span("divergence", place):
+                moved = self.divergence.measure(policy, seed=place.seed)
+            found = replace(found, metrics={**found.metrics, **moved})
         self.log.metrics(place, found.metrics)
         self.console.step(place, found.metrics)
         check_verdicts(found.metrics, self.recipe.tasks.max_error_frac, self.run_dir)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
+from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
@@ -153,13 +154,15 @@ def open_run(
             console.say(note)
         for warning in recipe.warnings:
             console.warn(warning)
+        store = TrajectoryStore(run_dir)
         yield Context(
             recipe=recipe,
             run_dir=run_dir,
             engine=engine,
             base=base,
             problems=problems,
-            store=TrajectoryStore(run_dir),
+            store=store,
+            divergence=Divergence(engine, store, confidence=recipe.evaluate.confidence),
             log=run_log,
             console=console,
             manifest=manifest,

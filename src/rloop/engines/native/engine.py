@@ -16,7 +16,11 @@ from rloop.engines.native import attention
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.directory import first_line, written_whole
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
+from rloop.engines.native.microbatch import (
+    TrainingSequence,
+    check_architecture,
+    sequence_logprobs,
+)
 from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.policies import (
     LoadedPolicy,
@@ -132,7 +136,7 @@ class NativeEngine:
         place: Place,
     ) -> Iterator[Group]:
         """Sample and judge groups with `evaluate.sampling`, yielded as they finish."""
-        loaded = self._live() if policy == LIVE else self._load(policy)
+        loaded = self._find(policy)
         version = self._learner.policy_version if policy == LIVE and self._learner else 0
         yield from self._roller(loaded).roll_out(
             problems,
@@ -140,6 +144,27 @@ class NativeEngine:
             self._recipe.evaluate.sampling,
             place,
             policy_version=version,
+        )
+
+    def logprobs(
+        self,
+        policy: PolicyRef | Literal["live"],
+        examples: Sequence[Example],
+        *,
+        temperature: float,
+    ) -> list[tuple[float, ...]]:
+        """Return [T] log-probabilities of each completion's tokens, as the learner sees them."""
+        model = self._find(policy).model
+        check_architecture(model)
+        sequences = [
+            TrainingSequence(prompt_ids=e.prompt_ids, completion_ids=e.completion_ids)
+            for e in examples
+        ]
+        return sequence_logprobs(
+            model,
+            sequences,
+            temperature=temperature,
+            microbatch_tokens=self._recipe.engine.microbatch_tokens,
         )
 
     def examples_from_solutions(
@@ -208,6 +233,9 @@ class NativeEngine:
             trust_remote_code=self._recipe.policy.trust_remote_code,
             attn_implementation=self._attention,
         )
+
+    def _find(self, policy: PolicyRef | Literal["live"]) -> LoadedPolicy:
+        return self._live() if policy == LIVE else self._load(policy)
 
     def _live(self) -> LoadedPolicy:
         if self._policy is None:

@@ -6,7 +6,7 @@ from rloop.types import Group
 
 
 def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str, float]:
-    """Return reward, group health, lengths and verdict errors of a step's groups."""
+    """Return reward, group health, different answers, lengths and verdict errors of a step."""
     trajectories = [t for group in groups for t in group.trajectories]
     num_groups, total = len(groups), len(trajectories)
     num_tokens = sum(len(t.completion.completion_ids) for t in trajectories)
@@ -19,12 +19,18 @@ def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str,
         "groups_all_wrong_frac": all_wrong / num_groups,
         "groups_mixed_frac": (num_groups - all_correct - all_wrong) / num_groups,
         "groups_signal_frac": num_with_signal / num_groups,
+        "distinct_answers_mean": sum(map(_num_answers, groups)) / num_groups,
         "truncated_frac": sum(t.completion.is_truncated for t in trajectories) / total,
         "verdict_error_frac": sum(t.verdict.kind == "error" for t in trajectories) / total,
         "completion_tokens_mean": num_tokens / total,
         "sampled_tokens_count": num_tokens,
         "trajectories_count": total,
     }
+
+
+def _num_answers(group: Group) -> int:
+    """Return how many different answers a group gave; a completion without one adds none."""
+    return len({t.verdict.answer for t in group.trajectories} - {None})
 
 
 def timing_metrics(num_tokens: float, sample_s: float, learn_s: float) -> Mapping[str, float]:
