@@ -23,6 +23,12 @@ def sleeps_on_hang(problem: Problem, text: str) -> bool:
     return True
 
 
+def spins_on_hang(problem: Problem, text: str) -> bool:
+    while text == "hang":
+        pass
+    return True
+
+
 def raises(problem: Problem, text: str) -> bool:
     raise KeyError(text)
 

@@ -1,13 +1,18 @@
 """Worker processes that judge completions and can be killed.
 
-One thread looks after each worker: it sends a batch of jobs, reads verdicts one by one, and kills
-the worker when one takes too long. The job in hand becomes an `error` verdict, the rest of the
-batch goes back to the queue, and a new worker takes the place.
+One thread looks after each lane: it sends a worker a batch of jobs and reads verdicts one by one. A
+verdict that is slow does not hold up the others: its worker is left alone with it until the limit,
+the rest of the batch goes back to the queue, and the lane goes on with a fresh worker. A job that
+reaches the limit becomes an `error` verdict and its worker is killed.
+
+What has been asked before (same problem, reference, verifier and text) is answered from memory.
 """
 
+import hashlib
 import json
+import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,27 +20,33 @@ from types import TracebackType
 from typing import Self
 
 from rloop.tasks import worker
+from rloop.tasks.nursery import Nursery
 from rloop.tasks.verifiers.registry import version_of
-from rloop.tasks.worker_process import WorkerProcess
+from rloop.tasks.worker_process import WorkerDied, WorkerProcess
 from rloop.types import Problem, Verdict
 
 MAX_BATCH = 32
+MAX_REMEMBERED = 100_000
+"""Verdicts, of about 1 kB each."""
+PATIENCE_S = 0.02
+"""How long a lane waits for one verdict: math-verify takes 0.0002 s, hangs and integrals long."""
+MAX_ALONE = 32
+"""Workers that may be busy with slow verdicts beside the lanes."""
 CLOSED = "the verifier pool was closed first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """A problem and a completion as JSON, and where the verdict goes."""
+    """A problem and a completion, as JSON too, and where the verdict goes."""
 
     line: str
-    verifier: str
+    problem: Problem
     future: "Future[Verdict]"
 
     def fail(self, reason: str) -> None:
         """Answer with an error verdict."""
-        version = version_of(self.verifier)
-        verdict = Verdict(kind="error", reason=reason, verifier_version=version)
-        self.future.set_result(verdict)
+        version = version_of(self.problem.verifier)
+        self.future.set_result(Verdict(kind="error", reason=reason, verifier_version=version))
 
 
 class VerifierPool:
@@ -46,34 +57,50 @@ class VerifierPool:
             verdicts = pool.verify([(problem, "The answer is 4."), (problem, "5")])
     """
 
-    def __init__(self, num_workers: int = 1, timeout_s: float = 5.0) -> None:
-        """Start the workers; they import what a verifier needs when it is first used."""
+    def __init__(
+        self, num_workers: int = 1, timeout_s: float = 5.0, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        """Start the lanes; what a verifier needs is imported when it is first used."""
         self._timeout_s = timeout_s
+        self._patience_s = min(patience_s, timeout_s)
         self._jobs: deque[_Job] = deque()
+        self._asked: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
         self._has_changed = threading.Condition()
         self._is_closed = False
-        self._workers: dict[int, WorkerProcess] = {}
-        self._threads = [
-            threading.Thread(target=self._look_after, args=(i,), name=f"verifier-{i}", daemon=True)
+        self._nursery = Nursery()
+        self._workers: set[WorkerProcess] = set()
+        self._alone: set[threading.Thread] = set()
+        self._lanes = [
+            threading.Thread(target=self._look_after, name=f"verifier-{i}", daemon=True)
             for i in range(num_workers)
         ]
-        for thread in self._threads:
-            thread.start()
+        for lane in self._lanes:
+            lane.start()
 
     def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
-        """Start judging; the future's result is a verdict whatever the completion says."""
+        """Start judging; the future's result is a verdict whatever the completion says.
+
+        The same question again gives the same future.
+        """
         future: Future[Verdict] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can cancel it
         try:
             line = json.dumps([worker.problem_fields(problem), completion_text])
         except (TypeError, ValueError) as error:
-            job = _Job(line="", verifier=problem.verifier, future=future)
+            job = _Job(line="", problem=problem, future=future)
             job.fail(f"problem {problem.problem_id} has metadata that JSON cannot hold: {error}")
             return future
+        key = hashlib.blake2b(line.encode(), digest_size=16).digest()
         with self._has_changed:
             if self._is_closed:
                 raise RuntimeError("the verifier pool is closed")
-            self._jobs.append(_Job(line=line, verifier=problem.verifier, future=future))
+            if key in self._asked:
+                self._asked.move_to_end(key)
+                return self._asked[key]
+            self._asked[key] = future
+            if len(self._asked) > MAX_REMEMBERED:
+                self._asked.popitem(last=False)
+            self._jobs.append(_Job(line=line, problem=problem, future=future))
             self._has_changed.notify()
         return future
 
@@ -87,9 +114,11 @@ class VerifierPool:
         with self._has_changed:
             self._is_closed = True
             self._has_changed.notify_all()
-            for process in self._workers.values():
+            for process in self._workers:
                 process.kill()
-        for thread in self._threads:
+            alone = list(self._alone)
+        self._nursery.close()
+        for thread in (*self._lanes, *alone):
             thread.join()
         for job in self._jobs:
             job.fail(CLOSED)
@@ -108,27 +137,21 @@ class VerifierPool:
         """Close the pool."""
         self.close()
 
-    def _look_after(self, index: int) -> None:
-        """Run one worker for the life of the pool, replacing it when it dies."""
-        process = self._start(index)
-        while process is not None and (batch := self._take()):
-            if process.is_dead:
-                process.close()
-                process = self._start(index)
-            left = batch if process is None else self._run(process, batch)
-            with self._has_changed:
-                self._jobs.extendleft(reversed(left))
-                self._has_changed.notify_all()
+    def _look_after(self) -> None:
+        """Run one lane for the life of the pool."""
+        process: WorkerProcess | None = None
+        while batch := self._take():
+            batch = [job for job in batch if self._is_loaded(job)]
+            found = self._ready(process)
+            if isinstance(found, str):
+                for job in batch:
+                    self._fail(job, found)
+                process = None
+                continue
+            process, left = self._run(found, batch)
+            self._give_back(left)
         if process is not None:
-            process.close()
-
-    def _start(self, index: int) -> WorkerProcess | None:
-        """Start a worker unless the pool is closed, so that `close` knows every worker."""
-        with self._has_changed:
-            if self._is_closed:
-                return None
-            self._workers[index] = process = WorkerProcess()
-            return process
+            self._end(process)
 
     def _take(self) -> list[_Job]:
         """Wait for jobs and return a fair share of them; none once the pool is closed."""
@@ -136,17 +159,85 @@ class VerifierPool:
             self._has_changed.wait_for(lambda: self._jobs or self._is_closed)
             if self._is_closed:
                 return []
-            share = min(MAX_BATCH, -(-len(self._jobs) // len(self._threads)))
+            share = min(MAX_BATCH, -(-len(self._jobs) // len(self._lanes)))
             return [self._jobs.popleft() for _ in range(share)]
 
-    def _run(self, process: WorkerProcess, batch: list[_Job]) -> list[_Job]:
-        """Judge a batch; return the jobs left over when the worker had to be killed."""
+    def _give_back(self, jobs: list[_Job]) -> None:
+        with self._has_changed:
+            self._jobs.extendleft(reversed(jobs))
+            self._has_changed.notify_all()
+
+    def _is_loaded(self, job: _Job) -> bool:
+        """Whether workers can judge the job; it is answered when they cannot."""
+        trouble = self._nursery.load(job.problem)
+        if trouble:
+            self._fail(job, trouble)
+        return not trouble
+
+    def _ready(self, process: WorkerProcess | None) -> WorkerProcess | str:
+        """Return a worker that lives and has loaded all there is, or why there is none."""
+        if process is not None:
+            if not process.is_dead and process.generation == self._nursery.generation:
+                return process
+            self._end(process)
+        found = self._nursery.fork()
+        if isinstance(found, WorkerProcess):
+            with self._has_changed:
+                self._workers.add(found)
+                if self._is_closed:
+                    found.kill()
+        return found
+
+    def _run(
+        self, process: WorkerProcess, batch: list[_Job]
+    ) -> tuple[WorkerProcess | None, list[_Job]]:
+        """Judge a batch; return the worker, None when it is spent, and the jobs left over."""
         process.send([job.line for job in batch])
         for position, job in enumerate(batch):
-            fields, trouble = process.next_verdict(self._timeout_s)
-            if trouble:
-                process.kill()
-                job.fail(CLOSED if self._is_closed else trouble)
-                return batch[position + 1 :]
+            try:
+                fields = process.next_verdict(self._patience_s)
+            except WorkerDied:
+                self._fail(job, self._end(process))
+                return None, batch[position + 1 :]
+            if fields is None:
+                self._leave_alone(process, job)
+                return None, batch[position + 1 :]
             job.future.set_result(worker.decode(fields))
-        return []
+        return process, []
+
+    def _leave_alone(self, process: WorkerProcess, job: _Job) -> None:
+        """Let the worker finish a slow verdict beside the lane, or in it when there are many."""
+        with self._has_changed:
+            self._alone = {thread for thread in self._alone if thread.is_alive()}
+            num_alone = len(self._alone)
+            if num_alone < MAX_ALONE and not self._is_closed:
+                thread = threading.Thread(target=self._wait, args=(process, job), daemon=True)
+                self._alone.add(thread)
+                thread.start()
+        if num_alone >= (os.cpu_count() or 1):
+            # A storm of hangs must not starve the lanes.
+            process.make_way()
+        if num_alone >= MAX_ALONE or self._is_closed:
+            self._wait(process, job)
+
+    def _wait(self, process: WorkerProcess, job: _Job) -> None:
+        """Read one slow verdict, at the limit an error, and end the worker."""
+        try:
+            fields = process.next_verdict(self._timeout_s - self._patience_s)
+        except WorkerDied:
+            self._fail(job, self._end(process))
+            return
+        self._end(process)
+        if fields is None:
+            self._fail(job, f"no verdict within {self._timeout_s:g} s")
+        else:
+            job.future.set_result(worker.decode(fields))
+
+    def _end(self, process: WorkerProcess) -> str:
+        """Kill a worker unless it is dead; return how it died."""
+        with self._has_changed:
+            self._workers.discard(process)
+        return self._nursery.end(process)
+
+    def _fail(self, job: _Job, reason: str) -> None:
+        job.fail(CLOSED if self._is_closed else reason)

@@ -1,59 +1,84 @@
-"""A worker process: reads problems and completions, writes verdicts, may be killed at any time.
+"""Inside the verifiers' interpreter: a mother that imports verifiers once and forks workers.
 
 It is a plain interpreter started for this alone: no torch, no fork of the parent, no `__main__` of
-the user's script. Lines of JSON go in and out; whatever a verifier prints goes to standard error.
+the user's script. The mother loads what verifiers need (seconds) and forks a worker (milliseconds)
+when it is asked; a worker reads problems and completions, writes verdicts, and may be killed at any
+time. Messages are lines of JSON on sockets; whatever a verifier prints goes to standard error.
 """
 
+import array
 import ctypes
+import gc
 import json
 import os
 import resource
 import signal
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from rloop.tasks.verifiers import registry
 from rloop.types import Problem, Verdict
 
 OUT_OF_MEMORY = 70
-"""Exit status of a worker that reached its memory limit: it makes room by ending."""
-LOADING = "loading"
-LOADED = "loaded"
+"""Exit status of a process that reached its memory limit: it makes room by ending."""
+_DEATH_LIMIT_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent_id: int, memory_bytes: int) -> None:
-    """Judge batches from standard input until it closes or the parent is gone."""
+def main(control_fd: int, parent_id: int, memory_bytes: int) -> None:
+    """Be the mother: answer each request of the parent until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent_id)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     warnings.simplefilter("ignore")
-    inbox, outbox = _private_pipes()
-    serve(inbox, outbox)
+    _turn_over_standard_streams()
+    control = socket.socket(fileno=control_fd)
+    _send(control, None)
+    while request := _receive(control):
+        (kind, value), fds = request
+        if kind == "fork":
+            _send(control, _fork(control, fds[0]))
+        elif kind == "load":
+            _send(control, _load(value))
+        else:
+            _send(control, _end(value))
 
 
-def serve(inbox: IO[bytes], outbox: IO[bytes]) -> None:
-    """Answer each line of jobs with one line per verdict, in order.
+def _fork(control: socket.socket, inbox_fd: int) -> int:
+    """Return the process number of a new worker that talks through the descriptor."""
+    gc.freeze()
+    mother = os.getpid()
+    child = os.fork()
+    if child:
+        os.close(inbox_fd)
+        return child
+    # A group, so that what it starts can be killed with it; not a session, which Linux would give
+    # a share of the processor of its own whatever its priority.
+    os.setpgid(0, 0)
+    _end_with_parent(mother)
+    control.close()
+    status = 1
+    try:
+        with socket.socket(fileno=inbox_fd) as ours:
+            serve(ours)
+        status = 0
+    finally:
+        os._exit(status)
 
-    A line that says "loading" goes before anything that may take long once, "loaded" after it, so
-    that the parent's limit per verdict does not count imports.
-    """
-    _send(outbox, LOADED)
-    loaded: dict[str, Verdict | None] = {}
-    for line in inbox:
-        for fields, text in json.loads(line):
-            problem = Problem(**fields)
-            key = registry.load_key(problem)
-            if key not in loaded:
-                _send(outbox, LOADING)
-                loaded[key] = _load(problem)
-                _send(outbox, LOADED)
-            verdict = loaded[key] or judge(problem, text)
-            _send(outbox, encode(verdict, problem.verifier))
+
+def serve(ours: socket.socket) -> None:
+    """Answer each line of jobs with one line per verdict, in order, until the parent hangs up."""
+    with ours.makefile("rb") as inbox:
+        for line in inbox:
+            for fields, text in json.loads(line):
+                problem = Problem(**fields)
+                _send(ours, encode(judge(problem, text), problem.verifier))
 
 
 def judge(problem: Problem, text: str) -> Verdict:
@@ -91,34 +116,60 @@ def decode(fields: Sequence[Any]) -> Verdict:
     return Verdict(kind=kind, reason=reason, answer=answer, verifier_version=version)
 
 
-def _load(problem: Problem) -> Verdict | None:
-    """Load what judging needs; return the error verdict of every such problem if that fails."""
+def _load(fields: dict[str, Any]) -> str:
+    """Load what judging such a problem needs; return why that failed, or nothing."""
     try:
-        registry.load(problem)
+        registry.load(Problem(**fields))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 -- foreign code: the user's, sympy, reasoning-gym
-        reason = f"verifier {problem.verifier} cannot be loaded: {_sentence(error)}"
-        return Verdict(kind="error", reason=reason)
-    return None
+        return f"verifier {fields['verifier']} cannot be loaded: {_sentence(error)}"
+    return ""
+
+
+def _end(process_id: int) -> int:
+    """Return the exit status of a worker that is dead or is to be."""
+    deadline = time.monotonic() + _DEATH_LIMIT_S
+    while True:
+        try:
+            found, status = os.waitpid(process_id, os.WNOHANG)
+        except ChildProcessError:
+            return -signal.SIGKILL  # a worker of the mother before this one, gone with it
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.killpg(process_id, signal.SIGKILL)
+        time.sleep(0.001)
 
 
 def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300]
 
 
-def _send(outbox: IO[bytes], message: object) -> None:
-    outbox.write(json.dumps(message).encode() + b"\n")
+def _send(pipe: socket.socket, message: object) -> None:
+    pipe.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """Return our two pipes and turn the standard ones over to whatever verifiers do."""
-    inbox = os.fdopen(os.dup(0), "rb")
-    outbox = os.fdopen(os.dup(1), "wb", buffering=0)
+def _receive(control: socket.socket) -> tuple[Any, list[int]] | None:
+    """Return the next request with the descriptors that came along; None when the parent is gone.
+
+    One request is on its way at a time, so a line end is the end of what has been sent.
+    """
+    text, fds = b"", array.array("i")
+    while not text.endswith(b"\n"):
+        data, found, _, _ = socket.recv_fds(control, 1 << 16, 1)
+        if not data:
+            return None
+        text += data
+        fds.extend(found)
+    return json.loads(text), list(fds)
+
+
+def _turn_over_standard_streams() -> None:
+    """Give verifiers nothing to read, and let what they print go to standard error."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    return inbox, outbox
 
 
 def _end_with_parent(parent_id: int) -> None:
@@ -126,4 +177,4 @@ def _end_with_parent(parent_id: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_id:
-        sys.exit(0)
+        os._exit(0)

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from rloop.tasks.pool import CLOSED, VerifierPool
-from rloop.tasks.worker_process import WorkerProcess
 from rloop.types import Problem
 
 
@@ -102,11 +101,16 @@ def test_lone_surrogates_and_null_characters_pass_through(pool):
     assert verdict.kind == "wrong"
 
 
-def test_workers_know_no_torch_ignore_ctrl_c_and_stay_the_same_process(pool):
+def test_workers_know_no_torch_ignore_ctrl_c_and_stay_the_same_process():
+    with VerifierPool(num_workers=1, timeout_s=5.0, patience_s=5.0) as pool:
+        stays_the_same(pool)
+
+
+def stays_the_same(pool):
     assert pool.verify([(double("knows_no_torch"), "")])[0].is_correct
     (first,) = pool.verify([(double("tells_process"), "")])
     os.kill(int(first.answer), signal.SIGINT)
-    (second,) = pool.verify([(double("tells_process"), "")])
+    (second,) = pool.verify([(double("tells_process"), "another text")])
     assert first.answer == second.answer != str(os.getpid())
 
 
@@ -156,13 +160,46 @@ def test_a_worker_that_died_while_idle_costs_no_verdict(pool):
     os.kill(int(first.answer), signal.SIGKILL)
     while is_running(int(first.answer)):
         time.sleep(0.01)
-    (second,) = pool.verify([(double("tells_process"), "")])
+    (second,) = pool.verify([(double("tells_process"), "another text")])
     assert second.is_correct
     assert second.answer != first.answer
 
 
-def test_a_process_can_be_closed_twice():
-    process = WorkerProcess()
-    process.close()
-    process.close()
-    assert process.is_dead
+def test_the_same_question_is_judged_once_and_another_reference_is_another_question(pool):
+    asked = double("tells_process")
+    first, again = pool.submit(asked, "a"), pool.submit(asked, "a")
+    assert first is again
+    assert pool.submit(double("tells_process", "8"), "a") is not first
+    assert first.result(timeout=10).is_correct
+
+
+def test_a_slow_verdict_does_not_hold_up_the_others(pool):
+    hangs = [pool.submit(double("sleeps_on_hang", str(i)), "hang") for i in range(8)]
+    others = [pool.submit(double("says_yes"), f"{i}") for i in range(100)]
+    assert {future.result(timeout=10).kind for future in others} == {"wrong"}
+    assert not any(future.done() for future in hangs)
+    # 8 limits of 1 s pass side by side, not one after another
+    begin = time.monotonic()
+    assert {future.result(timeout=10).reason for future in hangs} == {"no verdict within 1 s"}
+    assert time.monotonic() - begin < 5
+
+
+def seconds_for(hangs):
+    """Return the time of 10,000 checks by one worker, one in a hundred of which may hang."""
+    pairs = [(problem("math"), rf"\boxed{{{i}}}") for i in range(10_000)]
+    if hangs:
+        for turn, position in enumerate(range(50, 10_000, 100)):
+            name = "sleeps_on_hang" if turn % 2 else "spins_on_hang"
+            pairs[position] = (double(name, str(turn)), "hang")
+    with VerifierPool(num_workers=1, timeout_s=1.0) as pool:
+        pool.verify([(double("sleeps_on_hang"), ""), (problem("math"), r"\boxed{x}")])
+        begin = time.monotonic()
+        verdicts = pool.verify(pairs)
+        seconds = time.monotonic() - begin
+    assert sum(verdict.kind == "error" for verdict in verdicts) == (100 if hangs else 0)
+    return seconds
+
+
+@pytest.mark.slow
+def test_ten_thousand_checks_with_one_percent_hangs_take_at_most_three_times_as_long():
+    assert seconds_for(hangs=True) <= 3 * seconds_for(hangs=False)
