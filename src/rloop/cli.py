@@ -76,13 +76,16 @@ def run(
 
 @app.command()
 def resume(run_dir: RunArgument) -> None:
-    """Continue an interrupted run at its last saved point.
+    """Continue an interrupted run at its last saved point, or an interrupted evaluation.
 
     Example: rloop resume runs/demo
     """
     from rloop.engines.registry import build_engine
     from rloop.loop.session import resume as resume_run
+    from rloop.loop.standalone import is_evaluation, resume_evaluation
 
+    if is_evaluation(run_dir):
+        return _show(resume_evaluation(run_dir, build_engine), as_json=False)
     _end(resume_run(run_dir, build_engine), run_dir)
 
 
@@ -119,7 +122,7 @@ def check(
 
 
 @app.command("eval")
-def evaluate(
+def evaluate(  # noqa: PLR0913 (one for each option)
     policy: Annotated[str, typer.Argument(help="Directory, hub name or .gguf file of a policy.")],
     tasks: Annotated[
         list[str] | None, typer.Option("--task", help="Held-out task; may be given again.")
@@ -133,6 +136,7 @@ def evaluate(
     recipe_path: Annotated[
         Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="New directory; runs/eval-POLICY.")] = None,
     overrides: SetOption = None,
     *,
     as_json: JsonOption = False,
@@ -140,8 +144,8 @@ def evaluate(
     """Evaluate a policy on held-out tasks: avg@n and pass@k with intervals.
 
     A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
-    them). Every completion is kept, in runs/eval-POLICY. All else is a recipe key, such as
-    --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+    them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
+    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
 
     Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
     """
@@ -156,9 +160,10 @@ def evaluate(
     base = recipe_path or recipe_of_policy(policy)
     recipe = evaluation_recipe(base, [*values, *(overrides or ())], tasks or ())
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy
+    from rloop.loop.standalone import evaluate_policy, free_folder
 
-    _show(evaluate_policy(recipe, Path("runs"), build_engine), as_json=as_json)
+    folder = out or free_folder(Path("runs"), recipe)
+    _show(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
 
 
 @app.command()
@@ -170,6 +175,24 @@ def report(run_dir: RunArgument) -> None:
     from rloop.report.page import write_report
 
     sys.stdout.write(f"{write_report(run_dir)}\n")
+
+
+@app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(help="Run directory, or a folder of runs.")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")
+    ] = 8787,
+) -> None:
+    """Show runs in a browser while they go: progress, curves, every trajectory.
+
+    Prints the address; only this machine can reach it. It reads and never writes.
+
+    Example: rloop view runs --port 8800
+    """
+    from rloop.view.server import serve
+
+    serve(folder, port)
 
 
 @app.command()

@@ -1,18 +1,29 @@
 """The evaluation phase: sample held-out problems, keep every trajectory, state the metrics with
 intervals.
+
+Problems are sampled in chunks, each stored whole as soon as it is through, so that an evaluation
+that is interrupted goes on where it was. Chunks follow from the recipe alone and each is one call
+of the sampler: a problem is sampled in the same company whatever was stored before, and a resumed
+evaluation gives the metrics of an uninterrupted one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from rloop.config import EvaluateConfig
-from rloop.engines.base import Engine
+from rloop.config import EngineConfig, EvaluateConfig
+from rloop.engines.base import LIVE, Engine
+from rloop.errors import StoreError
 from rloop.evaluation.metrics import evaluate_counts, paired_difference
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, PolicyRef, Problem, stable_hash
+
+BATCHES_PER_CHUNK = 16
+"""Full batches of completions in a chunk. At its end the batch runs empty, which costs about one
+batch in 16; a crash loses one chunk at most."""
 
 Counts = Mapping[str, int]
 """Correct samples by problem_id."""
@@ -32,6 +43,20 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """All that the metrics need of one problem's samples.
+
+    Example: Tally(samples=8, correct=3, tokens=912, truncated=1, errors=0)
+    """
+
+    samples: int
+    correct: int
+    tokens: int
+    truncated: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluator:
     """Measures policies on the same held-out tasks in the same way."""
 
@@ -39,6 +64,8 @@ class Evaluator:
     tasks: Mapping[str, Sequence[Problem]]
     config: EvaluateConfig
     store: TrajectoryStore
+    max_batch: int = EngineConfig.model_fields["max_batch"].default
+    """Completions that the engine decodes at the same time; decides how large a chunk is."""
 
     @property
     def num_problems(self) -> int:
@@ -52,26 +79,90 @@ class Evaluator:
         *,
         base_counts: Mapping[str, Counts] | None = None,
         on_group: Callable[[Group], None] = lambda _: None,
+        on_stored: Callable[[int], None] = lambda _: None,
     ) -> Measurement:
         """Measure a policy on every task; `place.policy` names it.
 
-        Each task's trajectories are one file of the store, written when the task is through. With
-        `base_counts` (the base policy's) differences are paired on the same problems.
+        Problems that the store has of this place already are not sampled again: `on_stored` hears
+        how many, then `on_group` each new one. The policy in training is always sampled anew: what
+        the store has of this step or a later one was written before the run was resumed, by weights
+        that nothing can identify, and is set aside. With `base_counts` (the base policy's)
+        differences are paired on the same problems. StoreError says that the store has another
+        number of samples.
         """
-        counts: dict[str, Counts] = {}
+        if policy == LIVE:
+            self.store.drop_after(place.iteration, place.phase, place.step - 1)
+        stored = self._stored(place)
+        on_stored(sum(map(len, stored.values())))
+        counts: dict[str, dict[str, int]] = {}
         metrics: dict[str, float] = {}
-        for task, problems in self.tasks.items():
-            groups = []
-            for group in self.engine.sample(policy, problems, self.config.samples, place):
-                groups.append(group)
-                on_group(group)
-            groups.sort(key=lambda group: group.problem.problem_id)
-            self.store.append(place, groups, part=f"{place.policy}-{task}")
-            counts[task] = {group.problem.problem_id: group.num_correct for group in groups}
+        for task, found in stored.items():
+            self._sample_missing(task, found, policy, place, on_group)
+            counts[task] = {problem_id: tally.correct for problem_id, tally in found.items()}
             base = (base_counts or {}).get(task)
             stats = task_metrics(counts[task], self.config, seed=place.seed, base=base)
-            metrics |= {f"{task}/{key}": value for key, value in (stats | _health(groups)).items()}
+            stats |= _health(list(found.values()))
+            metrics |= {f"{task}/{key}": value for key, value in stats.items()}
         return Measurement(counts=counts, metrics=metrics)
+
+    def _stored(self, place: Place) -> dict[str, dict[str, Tally]]:
+        """Return what the store has of the problems of each task; StoreError for another n."""
+        rows = stored_tallies(self.store, place)
+        found = {
+            task: {p.problem_id: rows[key] for p in those if (key := (task, p.problem_id)) in rows}
+            for task, those in self.tasks.items()
+        }
+        others = {tally.samples for tally in rows.values()} - {self.config.samples}
+        if others:
+            raise StoreError(
+                f"Stored problems of {place.policy} have {min(others)} completions each, this "
+                f"evaluation draws {self.config.samples}; the two cannot be mixed. Put "
+                f"evaluate.samples back to {min(others)}, or evaluate into a new directory."
+            )
+        return found
+
+    def _sample_missing(
+        self,
+        task: str,
+        found: dict[str, Tally],
+        policy: PolicyRef | Literal["live"],
+        place: Place,
+        on_group: Callable[[Group], None],
+    ) -> None:
+        """Sample and store the problems of a task that `found` lacks, chunk by chunk; add them.
+
+        Unless it holds the whole task, a file is named after the place of its first problem in
+        it: whatever an earlier process with other chunks wrote, no file is ever replaced by one
+        with other problems.
+        """
+        problems, samples = self.tasks[task], self.config.samples
+        numbers = {problem.problem_id: number for number, problem in enumerate(problems)}
+        for chunk in chunks(problems, samples, self.max_batch):
+            missing = [problem for problem in chunk if problem.problem_id not in found]
+            if not missing:
+                continue
+            groups = []
+            for group in self.engine.sample(policy, missing, samples, place):
+                groups.append(group)
+                on_group(group)
+            groups.sort(key=lambda group: numbers[group.problem.problem_id])
+            first = f"-{numbers[missing[0].problem_id]:06d}" if len(missing) < len(problems) else ""
+            self.store.append(place, groups, part=f"{place.policy}-{task}{first}")
+            found |= {group.problem.problem_id: _tally(group) for group in groups}
+
+
+def chunks(
+    problems: Sequence[Problem], num_samples: int, max_batch: int
+) -> Iterator[Sequence[Problem]]:
+    """Yield the problems in order in parts of nearly equal size.
+
+    A part has about `BATCHES_PER_CHUNK` x `max_batch` completions, whole problems always.
+    """
+    num_chunks = round(len(problems) * num_samples / (BATCHES_PER_CHUNK * max_batch))
+    num_chunks = max(1, min(num_chunks, len(problems)))
+    ends = (len(problems) * number // num_chunks for number in range(num_chunks + 1))
+    for start, end in pairwise(ends):
+        yield problems[start:end]
 
 
 def task_metrics(
@@ -102,29 +193,50 @@ def task_metrics(
     return metrics
 
 
+def stored_tallies(store: TrajectoryStore, place: Place) -> dict[tuple[str, str], Tally]:
+    """Return what is stored of an evaluation, by task and problem_id."""
+    if not store.count(iteration=place.iteration, phase=place.phase, step=place.step):
+        return {}
+    policy = place.policy.replace("'", "''")
+    table = store.query(
+        "select task, problem_id, count(*) as samples, "
+        "count(*) filter (where correct) as correct, sum(completion_tokens)::bigint as tokens, "
+        "count(*) filter (where finish_reason = 'length') as truncated, "
+        "count(*) filter (where verdict = 'error') as errors from trajectories "
+        f"where phase = '{place.phase}' and iteration = {place.iteration} "
+        f"and step = {place.step} and policy = '{policy}' group by all order by all"
+    )
+    return {(row.pop("task"), row.pop("problem_id")): Tally(**row) for row in table.to_pylist()}
+
+
 def counts_of(store: TrajectoryStore, place: Place) -> dict[str, Counts]:
     """Return the counts of an evaluation that is already stored, by task."""
-    table = store.query(
-        "select task, problem_id, count(*) filter (where correct) as num_correct from trajectories "
-        f"where phase = 'evaluate' and iteration = {place.iteration} and step = {place.step} "
-        f"and policy = '{place.policy}' group by all"
-    )
     counts: dict[str, dict[str, int]] = {}
-    for row in table.to_pylist():
-        counts.setdefault(row["task"], {})[row["problem_id"]] = row["num_correct"]
+    for (task, problem_id), tally in stored_tallies(store, place).items():
+        counts.setdefault(task, {})[problem_id] = tally.correct
     return dict(counts)
 
 
-def _health(groups: Sequence[Group]) -> dict[str, float]:
-    completions = [t.completion for group in groups for t in group.trajectories]
-    verdicts = [t.verdict for group in groups for t in group.trajectories]
-    total = max(1, len(completions))
-    num_tokens = sum(len(completion.completion_ids) for completion in completions)
+def _tally(group: Group) -> Tally:
+    completions = [trajectory.completion for trajectory in group.trajectories]
+    return Tally(
+        samples=len(completions),
+        correct=group.num_correct,
+        tokens=sum(len(completion.completion_ids) for completion in completions),
+        truncated=sum(completion.is_truncated for completion in completions),
+        errors=sum(trajectory.verdict.kind == "error" for trajectory in group.trajectories),
+    )
+
+
+def _health(tallies: Sequence[Tally]) -> dict[str, float]:
+    num_samples = sum(tally.samples for tally in tallies)
+    total = max(1, num_samples)
+    num_tokens = sum(tally.tokens for tally in tallies)
     return {
-        "problems_count": len(groups),
-        "samples_count": len(completions),
+        "problems_count": len(tallies),
+        "samples_count": num_samples,
         "sampled_tokens_count": num_tokens,
         "completion_tokens_mean": num_tokens / total,
-        "truncated_frac": sum(completion.is_truncated for completion in completions) / total,
-        "verdict_error_frac": sum(verdict.kind == "error" for verdict in verdicts) / total,
+        "truncated_frac": sum(tally.truncated for tally in tallies) / total,
+        "verdict_error_frac": sum(tally.errors for tally in tallies) / total,
     }

@@ -10,6 +10,7 @@ from rloop.errors import TaskError
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
+from rloop.tasks.sources import load_task
 from rloop.types import Problem, stable_hash
 
 
@@ -87,3 +88,15 @@ def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
         coldstart=tuple(p for p in coldstart if p.problem_id in kept),
         notes=tuple(notes),
     )
+
+
+def load_held_out(recipe: Recipe, pool: VerifierPool) -> RunProblems:
+    """Load the held-out tasks alone, those problems whose own references are judged correct."""
+    found, notes = {}, []
+    for index, config in enumerate(recipe.tasks.evaluate):
+        key = f"tasks.evaluate.{index}"
+        task = load_task(config, data_dir=recipe.tasks.data_dir, key=key, held_out=True)
+        report = check_references(task.problems, pool, policy=recipe.tasks.bad_references)
+        found[task.name] = report.kept
+        notes += [task.summary(), report.summary()]
+    return RunProblems(train=(), evaluate=found, coldstart=(), notes=tuple(notes))

@@ -1,30 +1,47 @@
 """Evaluation outside a run: the sampler, template and verifier of runs, on any policy.
 
-Writes a small run directory: `config.json`, `trajectories/`, `metrics.json`.
+It has a directory of its own, of the form of a run's, so that what reads runs reads it too:
+
+    runs/eval-iter-002/
+      config.json  environment.json  manifest.json  events.jsonl  trajectories/
+      metrics.jsonl    one evaluate line, of iteration 0
+      metrics.json     its numbers again, `TASK/METRIC`
+
+`rloop resume` goes on with one that was interrupted and samples no stored problem again.
 """
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
 from rloop.config import Recipe
-from rloop.engines.base import Engine, Verify
-from rloop.evaluation.phase import Evaluator
+from rloop.engines.base import Engine
+from rloop.errors import ConfigError, EngineError
+from rloop.evaluation.phase import Evaluator, stored_tallies
+from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
-from rloop.loop.problems import RunProblems
-from rloop.loop.state import write_whole
+from rloop.loop.problems import RunProblems, load_held_out
+from rloop.loop.session import (
+    EngineBuilder,
+    check_same_problems,
+    make_directory,
+    prepare_base,
+    read_resolved,
+)
+from rloop.loop.state import Manifest, RunLock, write_whole
 from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
+from rloop.observe.run_log import RunLog
 from rloop.recipe import resolved_json
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
-from rloop.tasks.references import check_references
-from rloop.tasks.sources import load_task
 from rloop.types import Group, Place, PolicyRef
+
+BEGUN = "0/evaluation"
+"""Key of the manifest that tells an evaluation's directory from a run's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,81 +58,53 @@ class Score:
     high: float
 
 
-def evaluate_policy(
-    recipe: Recipe, run_root: Path, build_engine: Callable[[Recipe, Verify], Engine]
-) -> list[Score]:
-    """Measure `policy.path` on `tasks.evaluate` and return avg@n and pass@k of each task.
+def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -> list[Score]:
+    """Measure `policy.path` on `tasks.evaluate`; return avg@n and pass@k of each task.
 
-    Everything is kept in a directory that did not exist, `RUN_ROOT/eval-POLICY` or with a number.
+    Everything is kept in `folder`, which is new or empty, or holds a start that sampled nothing;
+    else ConfigError. KeyboardInterrupt follows on Ctrl-C, after saying how to go on.
     """
-    tasks = recipe.tasks
+    _refuse_used(folder)
+    console = Console()
     with ExitStack() as stack:
-        pool = VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s)
-        problems = _load(recipe, stack.enter_context(pool))
+        pool = _pool(recipe, stack)
+        problems = load_held_out(recipe, pool)
         engine = stack.enter_context(closing(build_engine(recipe, pool)))
-        folder = new_folder(run_root, f"eval-{Path(recipe.policy.path).name.replace(':', '-')}")
+        make_directory(folder)
+        stack.callback(RunLock(folder).release)
+        _refuse_used(folder)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        Manifest(folder).complete(BEGUN, {"policy": recipe.policy.path})
         write_whole(folder / "config.json", resolved_json(recipe))
-        found = engine.prepare(recipe.policy.path, folder / "policy", seed=recipe.seed)
-        policy = replace(found, name=Path(recipe.policy.path).name)
-        problems = problems.fitting(lambda these: engine.fit_prompts(policy, these))
-        sys.stderr.writelines(f"{note}\n" for note in problems.notes)
-        try:
-            metrics = _measure(recipe, engine, policy, problems, folder)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            sys.stderr.write(f"Interrupted; the tasks that were measured are in {folder}.\n")
-            raise KeyboardInterrupt from stop
-    scores = list(scores_of(metrics))
-    write_whole(folder / "metrics.json", json.dumps([asdict(s) for s in scores], indent=2) + "\n")
-    sys.stderr.write(f"Every completion is in {folder}.\n")
-    check_verdicts(metrics, tasks.max_error_frac, folder)
-    return scores
+        write_whole(folder / "environment.json", json.dumps(environment(folder), indent=2) + "\n")
+        return _work(recipe, folder, engine, problems, console)
 
 
-def new_folder(root: Path, name: str) -> Path:
-    """Make and return `root/name`, or `root/name-2`, `-3`, ... whichever is free."""
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    folder = next(root / free for free in names if not (root / free).exists())
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _load(recipe: Recipe, pool: VerifierPool) -> RunProblems:
-    """Return the held-out problems whose own references are judged correct."""
-    found, notes = {}, []
-    for index, config in enumerate(recipe.tasks.evaluate):
-        key = f"tasks.evaluate.{index}"
-        task = load_task(config, data_dir=recipe.tasks.data_dir, key=key, held_out=True)
-        report = check_references(task.problems, pool, policy=recipe.tasks.bad_references)
-        found[task.name] = report.kept
-        notes += [task.summary(), report.summary()]
-    return RunProblems(train=(), evaluate=found, coldstart=(), notes=tuple(notes))
-
-
-def _measure(
-    recipe: Recipe, engine: Engine, policy: PolicyRef, problems: RunProblems, folder: Path
-) -> Mapping[str, float]:
-    place = Place(
-        run=recipe.name, seed=recipe.seed, iteration=0, phase="evaluate", policy=policy.name
-    )
-    store = TrajectoryStore(folder)
-    evaluator = Evaluator(
-        engine=engine, tasks=problems.evaluate, config=recipe.evaluate, store=store
-    )
-    console, finished = Console(), count(1)
-    interrupt = Interrupt(console.say)
+def resume_evaluation(folder: Path, build_engine: EngineBuilder) -> list[Score]:
+    """Go on with an evaluation that was interrupted; one that is complete is only read."""
+    recipe, console = read_resolved(folder / "config.json"), Console()
     with ExitStack() as stack:
-        stack.callback(interrupt.restore)
-        bar = stack.enter_context(
-            console.phase(0, "evaluate", evaluator.num_problems, "problem"),
-        )
+        stack.callback(RunLock(folder).release)
+        found = Manifest(folder).result(_key(recipe))
+        if found is not None:
+            console.say(f"{folder} is complete.")
+            return list(scores_of(found["metrics"]))
+        pool = _pool(recipe, stack)
+        problems = load_held_out(recipe, pool)
+        engine = stack.enter_context(closing(build_engine(recipe, pool)))
+        return _work(recipe, folder, engine, problems, console)
 
-        def advance(group: Group) -> None:
-            del group
-            bar.advance(next(finished))
-            interrupt.check()
 
-        found = evaluator.evaluate(policy, place, on_group=advance)
-    return found.metrics
+def is_evaluation(folder: Path) -> bool:
+    """Whether `rloop eval` wrote the directory, not `rloop run`."""
+    return Manifest(folder).result(BEGUN) is not None
+
+
+def free_folder(root: Path, recipe: Recipe) -> Path:
+    """Return `root/eval-POLICY`, or with `-2`, `-3`, ... whichever does not exist."""
+    name = f"eval-{_policy_name(recipe).replace(':', '-')}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(root / free for free in names if not (root / free).exists())
 
 
 def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
@@ -125,3 +114,110 @@ def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
         if "@" in metric and f"{key}_low" in metrics:
             low, high = metrics[f"{key}_low"], metrics[f"{key}_high"]
             yield Score(task=task, metric=metric, value=value, low=low, high=high)
+
+
+def _refuse_used(folder: Path) -> None:
+    """Raise ConfigError unless the directory is free, or holds a start that sampled nothing."""
+    if not folder.exists() or set(folder.iterdir()) <= {folder / ".lock"}:
+        return
+    if not is_evaluation(folder) or (folder / "trajectories").exists():
+        raise ConfigError(
+            f"{folder} is not empty. Continue it with `rloop resume {folder}`, or choose another "
+            "--out."
+        )
+
+
+def _pool(recipe: Recipe, stack: ExitStack) -> VerifierPool:
+    tasks = recipe.tasks
+    return stack.enter_context(VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s))
+
+
+def _work(
+    recipe: Recipe, folder: Path, engine: Engine, problems: RunProblems, console: Console
+) -> list[Score]:
+    """Sample what is not stored yet; write and return what was found."""
+    manifest = Manifest(folder)
+    base = prepare_base(recipe, folder, engine, manifest)
+    policy = replace(base, name=_policy_name(recipe))
+    problems = problems.fitting(lambda these: engine.fit_prompts(policy, these))
+    check_same_problems(manifest, problems)
+    add_engine(folder / "environment.json", engine.describe())
+    console.header(_facts(recipe, engine))
+    for note in problems.notes:
+        console.say(note)
+    try:
+        metrics = _measure(recipe, engine, policy, problems, folder, console)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        num_stored = len(stored_tallies(TrajectoryStore(folder), _place(recipe)))
+        console.say(
+            f"Interrupted; {num_stored} problems are stored. Continue: rloop resume {folder}"
+        )
+        raise KeyboardInterrupt from stop
+    except EngineError as error:
+        kept = f"What is stored is kept; go on with `rloop resume {folder}`."
+        raise type(error)(f"{error} {kept}") from error
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    check_verdicts(metrics, recipe.tasks.max_error_frac, folder)
+    manifest.complete(_key(recipe), {"metrics": metrics})
+    console.say(f"Every completion is in {folder}.")
+    return list(scores_of(metrics))
+
+
+def _measure(
+    recipe: Recipe,
+    engine: Engine,
+    policy: PolicyRef,
+    problems: RunProblems,
+    folder: Path,
+    console: Console,
+) -> dict[str, float]:
+    place = _place(recipe)
+    evaluator = Evaluator(
+        engine=engine,
+        tasks=problems.evaluate,
+        config=recipe.evaluate,
+        store=TrajectoryStore(folder),
+        max_batch=recipe.engine.max_batch,
+    )
+    interrupt = Interrupt(console.say)
+    with ExitStack() as stack:
+        stack.callback(interrupt.restore)
+        log = stack.enter_context(closing(RunLog(folder)))
+        log.truncate(0)
+        stack.enter_context(log.span("evaluate", place))
+        bar = stack.enter_context(
+            console.phase(0, "evaluate", evaluator.num_problems, "problem"),
+        )
+
+        def skip(num_problems: int) -> None:
+            if num_problems:
+                bar.advance(num_problems)
+                console.say(f"Skipping {num_problems} of {bar.total} problems, which are stored.")
+
+        def advance(_: Group) -> None:
+            bar.advance(bar.done + 1)
+            interrupt.check()
+
+        found = evaluator.evaluate(policy, place, on_group=advance, on_stored=skip)
+        log.metrics(place, found.metrics)
+    return dict(found.metrics)
+
+
+def _facts(recipe: Recipe, engine: Engine) -> dict[str, str]:
+    """Return what the console shows before an evaluation."""
+    config = recipe.evaluate
+    samples = f"{config.samples} a problem, temperature {config.sampling.temperature:g}"
+    return {"policy": recipe.policy.path, "samples": samples, **engine.describe()}
+
+
+def _place(recipe: Recipe) -> Place:
+    name = _policy_name(recipe)
+    return Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="evaluate", policy=name)
+
+
+def _policy_name(recipe: Recipe) -> str:
+    return Path(recipe.policy.path).name
+
+
+def _key(recipe: Recipe) -> str:
+    return f"0/evaluate/{_policy_name(recipe)}"
