@@ -1,0 +1,308 @@
+"""The overfitting verdict: since which step held-out pass@k falls while the training reward rises.
+
+Along a path of checkpoints (start policy, RL's weights at rising steps) the last one is compared
+with every earlier one, problem by problem, by `many_to_one`: the onset is the best of several noisy
+measurements, and the test allows for that choice. The training reward is compared over the RL steps
+between the onset and the last checkpoint. Five outcomes:
+
+    overfits   held-out is clearly below the best earlier checkpoint, the reward clearly rose
+    falls      held-out is clearly below, the reward did not clearly rise
+    rises      no clear fall, and held-out is clearly above the start
+    holds      none of these is clear
+    too few    fewer checkpoints or problems than a verdict needs
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.checkpoints import Checkpoint, count_matrix
+from rloop.evaluation.many_to_one import NUM_DRAWS, compare_with_last
+from rloop.evaluation.metrics import pass_at_k
+from rloop.types import stable_hash
+
+Rewards = Mapping[tuple[int, int], float]
+"""Training reward (`explore/reward_mean`) by (iteration, RL step)."""
+Kind = Literal["overfits", "falls", "rises", "holds", "too few"]
+
+MIN_CHECKPOINTS = 3
+"""A start, an end and one between them: with fewer an onset has no place."""
+MIN_PROBLEMS = 8
+"""From here on the test keeps its level in simulations."""
+MIN_REWARDS = 6
+"""RL steps from which a rise of the reward can be told: three at either end."""
+WANTED_CHECKPOINTS = 10
+"""Measurements along an exploration that the advice aims at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardChange:
+    """The training reward at the beginning and at the end of some RL steps.
+
+    Example: RewardChange(before=0.41, after=0.58, change=Estimate(0.17, 0.13, 0.21))
+    """
+
+    before: float
+    after: float
+    change: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overfitting:
+    """What the checkpoints of one path say about one task.
+
+    Example: Overfitting(kind="overfits", task="gsm8k", k=32, num_checkpoints=15,
+    num_problems=1319, sentence="Held-out pass@32 on gsm8k fell from ...", sure=0.99,
+    best=Checkpoint(policy="explored-001", step=60, ...), best_value=0.81, last_value=0.702,
+    fall=Estimate(-0.108, -0.149, -0.066), gain=Estimate(0.02, -0.01, 0.05),
+    reward=RewardChange(before=0.41, after=0.58, change=Estimate(0.17, 0.13, 0.21)))
+    With too few measurements only the first six fields are set.
+    """
+
+    kind: Kind
+    task: str
+    k: int
+    num_checkpoints: int
+    num_problems: int
+    """Problems that all checkpoints have."""
+    sentence: str
+    """The verdict in words with its numbers."""
+    sure: float = 0.0
+    """1 - p of the difference that decides (`gain` where it rises, else `fall`), adjusted for
+    choosing the checkpoint."""
+    best: Checkpoint | None = None
+    """The best of the earlier checkpoints, the latest of equals: where a fall begins."""
+    best_value: float | None = None
+    last_value: float | None = None
+    fall: Estimate | None = None
+    """pass@k of the last minus that of `best`; the interval allows for choosing `best`."""
+    gain: Estimate | None = None
+    """pass@k of the last minus that of the start, in the same family of intervals."""
+    reward: RewardChange | None = None
+    """Between `best` and the last; None over fewer than `MIN_REWARDS` RL steps."""
+
+
+def overfitting_verdict(
+    rewards: Rewards,
+    checkpoints: Sequence[Checkpoint],
+    k: int,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+) -> Overfitting:
+    """Return the verdict on one path (`training_paths`), on the problems that all of it has.
+
+    `rewards` may be those of the whole run. A difference counts when it is at least `confidence`
+    sure, which is when its interval excludes zero; the reward rises when the interval of its
+    change does. ValueError for k > n and for checkpoints of different tasks.
+    """
+    problems, counts = count_matrix(checkpoints)
+    num_samples = checkpoints[0].num_samples
+    table = np.array([pass_at_k(num_samples, c, k) for c in range(num_samples + 1)])
+    if len(checkpoints) < MIN_CHECKPOINTS or len(problems) < MIN_PROBLEMS:
+        return _too_few(rewards, checkpoints, k, len(problems))
+    values = table[counts]
+    rng = np.random.default_rng(stable_hash(seed, "overfitting"))
+    compared = compare_with_last(values, rng=rng, confidence=confidence)
+    means = values.mean(axis=1)
+    best = max(range(len(means) - 1), key=lambda index: (means[index], index))
+    last = checkpoints[-1]
+    reward = reward_change(rewards, checkpoints[best], last, rng=rng, confidence=confidence)
+    fall, gain = compared.differences[best], compared.differences[0]
+    kind: Kind = "holds"
+    if fall.value < 0 and compared.sure[best] >= confidence:
+        kind = "overfits" if reward is not None and reward.change.low > 0 else "falls"
+    elif gain.value > 0 and compared.sure[0] >= confidence:
+        kind = "rises"
+    sure = compared.sure[0 if kind == "rises" else best]
+    facts = _Facts(
+        name=f"Held-out pass@{k} on {last.task}",
+        start=(_where(checkpoints[0]), float(means[0])),
+        best=(_where(checkpoints[best]), float(means[best])),
+        last=(_where(last), float(means[-1])),
+        fall=fall,
+        gain=gain,
+        sure=_sure(sure),
+        reward=reward,
+    )
+    return Overfitting(
+        kind=kind,
+        task=last.task,
+        k=k,
+        num_checkpoints=len(checkpoints),
+        num_problems=len(problems),
+        sentence=_SENTENCES[kind](facts),
+        sure=sure,
+        best=checkpoints[best],
+        best_value=float(means[best]),
+        last_value=float(means[-1]),
+        fall=fall,
+        gain=gain,
+        reward=reward,
+    )
+
+
+def reward_change(
+    rewards: Rewards,
+    first: Checkpoint,
+    last: Checkpoint,
+    *,
+    rng: np.random.Generator,
+    confidence: float,
+) -> RewardChange | None:
+    """Return how the training reward changed over the RL steps between two checkpoints.
+
+    Means of the first and of the last quarter of the steps, at least three each, with Student's
+    interval on 2m - 2 degrees of freedom for m steps at either end. Steps draw their problems
+    independently; a trend inside a quarter widens the interval. None for fewer than six steps.
+    """
+    begin, end = _place(first), _place(last)
+    values = np.array([rewards[key] for key in sorted(rewards) if begin < key <= end])
+    if len(values) < MIN_REWARDS:
+        return None
+    m = max(MIN_REWARDS // 2, len(values) // 4)
+    before, after = values[:m], values[-m:]
+    error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / m)
+    half = error * float(np.quantile(np.abs(rng.standard_t(2 * m - 2, NUM_DRAWS)), confidence))
+    change = float(after.mean() - before.mean())
+    return RewardChange(
+        before=float(before.mean()),
+        after=float(after.mean()),
+        change=Estimate(change, change - half, change + half),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What a sentence is made of; places with their values."""
+
+    name: str
+    start: tuple[str, float]
+    best: tuple[str, float]
+    last: tuple[str, float]
+    fall: Estimate
+    gain: Estimate
+    sure: str
+    reward: RewardChange | None
+
+
+def _overfits(facts: _Facts) -> str:
+    assert facts.reward is not None, "a policy overfits only where the reward is known to rise"
+    return (
+        f"{_fell(facts)} while the training reward rose from {facts.reward.before:.2f} to "
+        f"{facts.reward.after:.2f}: the policy overfits since {facts.best[0]}."
+    )
+
+
+def _falls(facts: _Facts) -> str:
+    if facts.reward is None:
+        return (
+            f"{_fell(facts)}; fewer than {MIN_REWARDS} RL steps lie between, too few to say "
+            "whether the training reward rose meanwhile."
+        )
+    before, after, change = facts.reward.before, facts.reward.after, facts.reward.change
+    return (
+        f"{_fell(facts)}; the training reward did not clearly rise meanwhile ({before:.2f} to "
+        f"{after:.2f}, {change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]): a loss, but "
+        "not overfitting."
+    )
+
+
+def _fell(facts: _Facts) -> str:
+    return (
+        f"{facts.name} fell from {_valued(facts.best)} to {_valued(facts.last)} "
+        f"({_points(facts.fall)}, {facts.sure} sure)"
+    )
+
+
+def _rises(facts: _Facts) -> str:
+    return (
+        f"{facts.name} rose from {_valued(facts.start)} to {_valued(facts.last)} "
+        f"({_points(facts.gain)}, {facts.sure} sure){_against_best(facts)}."
+    )
+
+
+def _holds(facts: _Facts) -> str:
+    return (
+        f"{facts.name} went from {_valued(facts.start)} to {_valued(facts.last)} "
+        f"({_points(facts.gain)}), no clear change{_against_best(facts)}."
+    )
+
+
+def _against_best(facts: _Facts) -> str:
+    """Return what is to be said of the best checkpoint where no fall from it is clear."""
+    if facts.fall.value >= 0:
+        return ", and never was higher"
+    if facts.best == facts.start:
+        return ""
+    return (
+        f"; the best was {_valued(facts.best)}, a difference ({_points(facts.fall)}) within what "
+        "chance and choosing the best explain"
+    )
+
+
+_SENTENCES = {"overfits": _overfits, "falls": _falls, "rises": _rises, "holds": _holds}
+
+
+def _too_few(
+    rewards: Rewards, checkpoints: Sequence[Checkpoint], k: int, num_problems: int
+) -> Overfitting:
+    """Return that a path cannot be judged, and what to set so that it can."""
+    first, last = checkpoints[0], checkpoints[-1]
+    name = f"Held-out pass@{k} on {last.task}"
+    num_steps = sum(_place(first) < key <= _place(last) for key in rewards)
+    if len(checkpoints) >= MIN_CHECKPOINTS:
+        said = (
+            f"{name} has {num_problems} problems that all {len(checkpoints)} measurements share, "
+            f"fewer than the {MIN_PROBLEMS} that a verdict needs: measure on more problems "
+            "(tasks.evaluate)."
+        )
+    else:
+        every = max(1, num_steps // WANTED_CHECKPOINTS)
+        remedy = f"set evaluate.every to {every}" if not last.is_kept else "run more iterations"
+        places = dict.fromkeys((_where(first), _where(last)))
+        said = (
+            f"{name} was measured only at {' and '.join(places)}, too few times to say since when "
+            f"it falls: {remedy}."
+        )
+    return Overfitting(
+        kind="too few",
+        task=last.task,
+        k=k,
+        num_checkpoints=len(checkpoints),
+        num_problems=num_problems,
+        sentence=said,
+    )
+
+
+def _place(checkpoint: Checkpoint) -> tuple[int, float]:
+    """Return where a checkpoint stands among (iteration, step): a kept policy after all steps."""
+    return checkpoint.iteration, math.inf if checkpoint.is_kept else checkpoint.step
+
+
+def _where(checkpoint: Checkpoint) -> str:
+    """Return a place in words: the start, a kept policy's name, or the step it follows."""
+    if checkpoint.is_kept:
+        return f"the start ({checkpoint.policy})" if not checkpoint.iteration else checkpoint.policy
+    of = f" of iteration {checkpoint.iteration}" if checkpoint.iteration > 1 else ""
+    return f"step {checkpoint.step}{of}"
+
+
+def _valued(place: tuple[str, float]) -> str:
+    where, value = place
+    return f"{100 * value:.1f} % at {where}"
+
+
+def _points(difference: Estimate) -> str:
+    """Return a difference of fractions as `-10.8 points [-14.9, -6.6]`."""
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def _sure(sure: float) -> str:
+    """Return a probability in whole percent, rounded down so that it promises no more."""
+    return "over 99.9 %" if sure > 0.999 else f"{math.floor(100 * sure)} %"
