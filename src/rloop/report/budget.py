@@ -1,6 +1,7 @@
 """Where the time and the sampled tokens of a run went, phase by phase."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rloop.report.run_record import Row, RunRecord
@@ -51,17 +52,34 @@ def phase_seconds(events: Sequence[Row]) -> dict[str, float]:
 
     Example: an exploration of 100 s with an evaluation of 20 s in it gives explore 80, evaluate 20.
     """
-    spent: dict[str, float] = {}
+    spent: dict[str, float] = defaultdict(float)
+    for event, seconds in _own_seconds(events):
+        spent[event["phase"]] += seconds
+    return dict(spent)
+
+
+def iteration_seconds(events: Sequence[Row]) -> list[Row]:
+    """Return the same by iteration, as rows: iteration, phase, seconds."""
+    spent: dict[tuple[int, str], float] = defaultdict(float)
+    for event, seconds in _own_seconds(events):
+        spent[event["iteration"], event["phase"]] += seconds
+    return [
+        {"iteration": iteration, "phase": phase, "seconds": seconds}
+        for (iteration, phase), seconds in sorted(spent.items())
+    ]
+
+
+def _own_seconds(events: Sequence[Row]) -> Iterator[tuple[Row, float]]:
+    """Yield events with their time, and those around them again with the time to take away."""
     around: list[Row] = []
     timed = [event for event in events if event.get("phase") and "seconds" in event]
     for event in sorted(timed, key=lambda event: (event["start"], -event["seconds"])):
         while around and event["start"] >= around[-1]["start"] + around[-1]["seconds"] - CLOCK_S:
             around.pop()
         if around:
-            spent[around[-1]["phase"]] -= event["seconds"]
-        spent[event["phase"]] = spent.get(event["phase"], 0.0) + event["seconds"]
+            yield around[-1], -event["seconds"]
+        yield event, event["seconds"]
         around.append(event)
-    return spent
 
 
 def _rate(tokens: int | None, seconds: float | None) -> float | None:

@@ -30,13 +30,17 @@ def describe_method(config: Row) -> str:
     return text
 
 
+def is_finished(record: RunRecord) -> bool:
+    """Whether the run's last phase is complete."""
+    last = record.config.get("iterations", 1)
+    if record.config.get("finetune") is None:
+        return record.is_complete(f"{last}/explore")
+    return record.is_complete(f"{last}/evaluate/iter-{last:03d}")
+
+
 def describe_state(record: RunRecord) -> str:
     """Return `Complete.`, or where the run stands."""
-    last = record.config.get("iterations", 1)
-    key = f"{last}/explore"
-    if record.config.get("finetune") is not None:
-        key = f"{last}/evaluate/iter-{last:03d}"
-    if record.is_complete(key):
+    if is_finished(record):
         return "Complete."
     done = list(record.manifest.get("phases", {}))
     reached = f"the last complete phase is {done[-1]}" if done else "no phase is complete"

@@ -15,7 +15,7 @@ function theme() {
     },
     axisY: { domain: false, ticks: false, tickCount: 5 },
     legend: { orient: "bottom", labelColor: text, labelFontSize: 12, symbolType: "square", symbolSize: 70, offset: 6 },
-    text: { color: muted },
+    text: { color: muted }, style: { value: { fill: text } },
   };
 }
 

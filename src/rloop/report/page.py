@@ -1,47 +1,45 @@
 """A run directory turned into `report.html`: one file, no network, safe with a model's text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from rloop.report import charts
+from rloop.evaluation.checkpoints import read_checkpoints
+from rloop.report import figures, held_out
+from rloop.report.against import last_policies
 from rloop.report.budget import phase_budgets
-from rloop.report.charts import Figure
 from rloop.report.html import render_page
 from rloop.report.method import describe_method, describe_state, early_stops, facts, flatten
-from rloop.report.results import TaskTable, headline, reference_policy, task_tables
+from rloop.report.results import reference_policy, task_tables
 from rloop.report.run_record import RunRecord, read_run
-from rloop.report.selection import funnel_rows, problem_sentences
-from rloop.report.timeline import Timeline
+from rloop.report.selection import problem_sentences
 from rloop.report.trajectories import sample_trajectories
-
-CURVES = (
-    ("reward_mean", "Training reward", "Mean reward of a step's completions.", "~g"),
-    ("entropy_mean", "Entropy", "Of the policy, nats per sampled token.", "~g"),
-    ("grad_norm", "Gradient norm", "Before clipping.", "~g"),
-    ("completion_tokens_mean", "Completion length", "Mean tokens of a completion.", "~g"),
-    ("truncated_frac", "Truncated completions", "Cut at the length limit.", ".0%"),
-)
+from rloop.report.verdict import task_verdicts
+from rloop.store.trajectories import TrajectoryStore
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, against: Sequence[Path] = ()) -> Path:
     """Write `report.html` into a run directory and return its path.
 
-    What the run has not produced yet is said to be missing. Raises StoreError for a folder that is
-    no run directory, or one with a damaged file.
+    `against` are other runs whose last policies join the pass@k curves. What the run has not
+    produced yet is said to be missing. Raises StoreError for a folder that is no run directory, or
+    one with a damaged file, and for other runs that were measured on other problems.
     """
+    page = render(read_run(run_dir), [read_run(other) for other in against])
     path = run_dir / "report.html"
-    path.write_text(render(read_run(run_dir)), encoding="utf-8", errors="replace")
+    path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
-def render(record: RunRecord) -> str:
+def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
     """Return the page of a run as HTML."""
+    store = TrajectoryStore(record.directory)
+    tasks = held_out.held_out_tasks(record, read_checkpoints(store))
     tables = task_tables(record)
-    figures = run_figures(record, tables)
+    sections = figures.run_figures(record, tables, tasks, last_policies(tasks, against))
     shown, num_trajectories = sample_trajectories(record.directory)
-    confidence = record.config.get("evaluate", {}).get("confidence", 0.95)
     return render_page(
         "page.html.j2",
-        specs={figure.figure_id: figure.spec for figure in figures},
+        specs={figure.figure_id: figure.spec for found in sections.values() for figure in found},
         title=f"{record.name}: rloop report",
         record=record,
         method=describe_method(record.config),
@@ -49,25 +47,13 @@ def render(record: RunRecord) -> str:
         early_stops=early_stops(record),
         facts=facts(record),
         environment=flatten(record.environment),
-        tables=[(table, headline(table, confidence)) for table in tables],
-        confidence=confidence,
+        verdicts=task_verdicts(record, tables, tasks),
+        tables=tables,
         reference=reference_policy(record),
-        figures=figures,
+        sections=sections,
+        lost=[(held, found) for held in tasks if (found := held_out.lost_problems(held, store))],
         problem_sentences=problem_sentences(record),
         budgets=phase_budgets(record),
         trajectories=shown,
         num_trajectories=num_trajectories,
     )
-
-
-def run_figures(record: RunRecord, tables: list[TaskTable]) -> list[Figure]:
-    """Return the charts that the run has data for, in the order of the page."""
-    timeline = Timeline(record)
-    found: list[Figure | None] = [
-        charts.held_out_figure(timeline, table.task, table.headline_metrics, index)
-        for index, table in enumerate(tables)
-    ]
-    curves = [charts.step_figure(timeline, *curve[:3], unit=curve[3]) for curve in CURVES]
-    found += [curves[0], charts.health_figure(timeline), *curves[1:]]
-    found += [charts.tuning_figure(record), charts.funnel_figure(funnel_rows(record))]
-    return [figure for figure in found if figure is not None]

@@ -55,6 +55,11 @@ class TaskTable:
         """Return avg@n and pass@(largest k)."""
         return tuple(dict.fromkeys((self.metrics[0], self.metrics[-1])))
 
+    @property
+    def has_differences(self) -> bool:
+        """Whether any policy was compared with the reference."""
+        return any(cell.difference for row in self.rows for cell in row.cells.values())
+
     def row(self, policy: str) -> PolicyRow | None:
         """Return the row of a policy."""
         return next((row for row in self.rows if row.policy == policy), None)
@@ -68,9 +73,13 @@ class TaskTable:
 
 def task_tables(record: RunRecord) -> list[TaskTable]:
     """Return the final table of each held-out task, in the order of the log."""
+    return [_table(record, task) for task in logged_tasks(record)]
+
+
+def logged_tasks(record: RunRecord) -> list[str]:
+    """Return the held-out tasks in the order of the log."""
     evaluations = record.rows("evaluate")
-    tasks = dict.fromkeys(task for row in evaluations for task, _, _ in task_metrics(row))
-    return [_table(record, task) for task in tasks]
+    return list(dict.fromkeys(task for row in evaluations for task, _, _ in task_metrics(row)))
 
 
 def task_metrics(row: Row) -> Iterator[tuple[str, str, Estimate]]:

@@ -40,6 +40,21 @@ class RunRecord:
         return key in self.manifest.get("phases", {})
 
     @property
+    def is_plain_rl(self) -> bool:
+        """Whether RL's own weights are what an iteration goes on with."""
+        return self.config.get("finetune") is None
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether it is the directory of `rloop eval`: measured, never trained."""
+        return self.is_complete("0/evaluation")
+
+    @property
+    def confidence(self) -> float:
+        """Of every interval of the run."""
+        return float(self.config.get("evaluate", {}).get("confidence", 0.95))
+
+    @property
     def name(self) -> str:
         """Name of the run."""
         return str(self.config.get("name") or self.directory.name)

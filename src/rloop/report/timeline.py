@@ -1,10 +1,13 @@
 """One axis through all iterations: RL steps counted on from iteration to iteration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rloop.evaluation.bootstrap import Estimate
 from rloop.report.results import reference_policy, task_metrics
 from rloop.report.run_record import Row, RunRecord
+
+DRIFT_KEY = "evaluate/kl_base_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +43,48 @@ class Timeline:
         for line in self._record.rows("explore"):
             values = {key: line.get(f"explore/{key}") for key in keys}
             if any(value is not None for value in values.values()):
-                place = {"iteration": line["iteration"], "step": line["step"]}
-                rows.append({"x": self._position(line), **place, **values})
+                rows.append({**self.place(line["iteration"], line["step"]), **values})
         return rows
+
+    def value_rows(self, key: str) -> list[Row]:
+        """Return a point per RL step that has the key: x, iteration, step and value."""
+        rows = [
+            self.place(line["iteration"], line["step"]) | {"value": line.get(f"explore/{key}")}
+            for line in self._record.rows("explore")
+        ]
+        return [row for row in rows if row["value"] is not None]
+
+    def place(self, iteration: int, step: int) -> Row:
+        """Return where an RL step of an iteration stands: x, iteration, step."""
+        start = next((span.start for span in self.spans if span.iteration == iteration), self.end)
+        return {"x": start + step, "iteration": iteration, "step": step}
 
     def evaluation_rows(self, task: str, metrics: Sequence[str]) -> list[Row]:
         """Return a point per measurement of a task: x, policy, metric, value, low, high and `line`.
 
         `line` names the stroke it belongs to: `kept` for the policies that the loop goes on with,
-        or the exploration (`RL 1`), which begins at the policy that its iteration started from.
+        or the exploration (`RL 1`), which begins at the policy that its iteration started from;
+        that first point has `is_start`.
         """
-        kept, explored = self._measurements(task, metrics)
+        return self._strokes(
+            lambda line: (
+                (metric, estimate)
+                for found, metric, estimate in task_metrics(line)
+                if found == task and metric in metrics
+            )
+        )
+
+    def drift_rows(self) -> list[Row]:
+        """Return the same for the divergence from the base; no rows where none was logged."""
+
+        def drift(line: Row) -> Iterable[tuple[str, Estimate]]:
+            value = line.get(DRIFT_KEY)
+            return [] if value is None else [("KL to the base", Estimate(value, value, value))]
+
+        return self._strokes(drift)
+
+    def _strokes(self, measures: Callable[[Row], Iterable[tuple[str, Estimate]]]) -> list[Row]:
+        kept, explored = self._measurements(measures)
         rows = [{**point, "line": "kept"} for point in kept]
         for span in self.spans:
             members = [p for p in explored if p["iteration"] == span.iteration]
@@ -63,19 +97,20 @@ class Timeline:
                 rows += [{**p, "line": f"RL {span.iteration}"} for p in (*origin, *members)]
         return rows
 
-    def _measurements(self, task: str, metrics: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    def _measurements(
+        self, measures: Callable[[Row], Iterable[tuple[str, Estimate]]]
+    ) -> tuple[list[Row], list[Row]]:
         """Return the points of the policies kept and of the explored ones, in time."""
         kept, explored = [], []
         lines = self._record.rows("evaluate")
         skipped = {"base"} - {reference_policy(self._record)}
-        is_plain_rl = self._record.config.get("finetune") is None
         last = {str(line.get("policy")): line for line in lines}
         for line in lines:
             policy = str(line.get("policy"))
             is_explored = policy.startswith("explored-")
-            for found, metric, estimate in task_metrics(line):
-                if found != task or metric not in metrics or policy in skipped:
-                    continue
+            if policy in skipped:
+                continue
+            for metric, estimate in measures(line):
                 point = {
                     "x": self._position(line),
                     "iteration": line["iteration"],
@@ -84,10 +119,11 @@ class Timeline:
                     "value": estimate.value,
                     "low": estimate.low,
                     "high": estimate.high,
+                    "is_start": False,
                 }
                 if is_explored:
                     explored.append(point)
-                if not is_explored or (is_plain_rl and line is last[policy]):
+                if not is_explored or (self._record.is_plain_rl and line is last[policy]):
                     kept.append(point)
         return kept, explored
 
@@ -97,5 +133,5 @@ class Timeline:
         span = next((span for span in self.spans if span.iteration == iteration), None)
         if span is None:
             return self.end if iteration else 0
-        is_inside = line["phase"] == "explore" or str(line.get("policy")).startswith("explored-")
+        is_inside = str(line.get("policy")).startswith("explored-")
         return span.start + int(line["step"]) if is_inside else span.end

@@ -1,0 +1,139 @@
+"""The charts that a run has data for, by section of the page, in its order."""
+
+from collections.abc import Mapping, Sequence
+
+from rloop.evaluation.checkpoints import Checkpoint
+from rloop.report import held_out, selection
+from rloop.report.budget import iteration_seconds
+from rloop.report.charts.budget import time_figure
+from rloop.report.charts.figure import BLUE, ORANGE, Figure
+from rloop.report.charts.heatmap import Axes, heatmap_figure
+from rloop.report.charts.held_out import drift_figure, overfitting_figure
+from rloop.report.charts.pass_curves import pass_figure
+from rloop.report.charts.selection import funnel_figure, success_rate_figure
+from rloop.report.charts.steps import health_figure, step_figure
+from rloop.report.charts.tuning import tuning_figure
+from rloop.report.held_out import HeldOut
+from rloop.report.results import TaskTable
+from rloop.report.run_record import RunRecord
+from rloop.report.timeline import Timeline
+
+CURVES = (
+    ("entropy_mean", "Entropy", "Of the policy, nats per sampled token.", "~g"),
+    ("grad_norm", "Gradient norm", "Before clipping.", "~g"),
+    (
+        "gap_mean",
+        "Sampler-learner gap",
+        "Mean absolute difference of a token's log-probability.",
+        "~g",
+    ),
+    ("completion_tokens_mean", "Completion length", "Mean tokens of a completion.", "~g"),
+    ("truncated_frac", "Truncated completions", "Cut at the length limit.", ".0%"),
+)
+MAX_HISTOGRAMS = 6
+
+Others = Mapping[str, Sequence[tuple[str, Checkpoint]]]
+"""Checkpoints of other runs by task, with what their curves are called."""
+
+
+def run_figures(
+    record: RunRecord, tables: Sequence[TaskTable], tasks: Sequence[HeldOut], others: Others
+) -> dict[str, list[Figure]]:
+    """Return the charts of each section; a section without data has none."""
+    timeline = Timeline(record)
+    return {
+        "learning": learning_figures(timeline, tables),
+        "pass_curves": pass_figures(record, tasks, others),
+        "forgetting": forgetting_figures(tasks),
+        "exploration": exploration_figures(timeline),
+        "selection": selection_figures(record),
+        "cost": cost_figures(record),
+    }
+
+
+def learning_figures(timeline: Timeline, tables: Sequence[TaskTable]) -> list[Figure]:
+    """Return training reward against held-out metrics, a picture a task; reward alone without."""
+    rewards = timeline.value_rows("reward_mean")
+    found = [
+        overfitting_figure(timeline, table.task, table.headline_metrics, rewards, index)
+        for index, table in enumerate(tables)
+    ]
+    if found or not rewards:
+        return found
+    title, caption = "Training reward", "Mean reward of a step's completions."
+    return _there(step_figure(timeline, "reward_mean", title, caption, rewards, "~g"))
+
+
+def pass_figures(record: RunRecord, tasks: Sequence[HeldOut], others: Others) -> list[Figure]:
+    """Return pass@k against k of each task."""
+    found = []
+    for index, held in enumerate(tasks):
+        rows = held_out.pass_rows(
+            [*held_out.shown_curves(held), *others.get(held.task, ())],
+            seed=int(record.config.get("seed", 0)),
+            confidence=record.confidence,
+        )
+        found.append(pass_figure(held.task, rows, index))
+    return _there(*found)
+
+
+def forgetting_figures(tasks: Sequence[HeldOut]) -> list[Figure]:
+    """Return the forgetting and the newly-solved matrix of each task."""
+    return [
+        figure
+        for index, held in enumerate(tasks)
+        for is_forgetting in (True, False)
+        if (figure := _matrix(held, index, is_forgetting=is_forgetting))
+    ]
+
+
+def exploration_figures(timeline: Timeline) -> list[Figure]:
+    """Return what RL was like, step by step."""
+    curves = [
+        step_figure(timeline, key, title, caption, timeline.value_rows(key), unit)
+        for key, title, caption, unit in CURVES
+    ]
+    return _there(health_figure(timeline), *curves, drift_figure(timeline))
+
+
+def selection_figures(record: RunRecord) -> list[Figure]:
+    """Return how the expert sets came about, and how they were learned."""
+    limit = (record.config.get("expert") or {}).get("max_success_rate")
+    iterations = selection.selected_iterations(record)
+    histograms = [
+        success_rate_figure(i, selection.success_rate_rows(record.directory, i), limit)
+        for i in iterations[-MAX_HISTOGRAMS:]
+    ]
+    return _there(
+        funnel_figure(selection.funnel_rows(record)),
+        *histograms,
+        tuning_figure(selection.tuning_rows(record)),
+    )
+
+
+def cost_figures(record: RunRecord) -> list[Figure]:
+    """Return where the time went."""
+    return _there(time_figure(iteration_seconds(record.events)))
+
+
+def _matrix(held: HeldOut, index: int, *, is_forgetting: bool) -> Figure | None:
+    kind, color = ("forgotten", ORANGE) if is_forgetting else ("newly solved", BLUE)
+    sides = ("solved by", "not solved by")
+    knew, knows = sides if is_forgetting else sides[::-1]
+    rows = held_out.matrix_rows(held, is_forgetting=is_forgetting)
+    caption = f"Percent of the problems {knew} the row's policy that are {knows} the column's."
+    if left_out := held_out.num_left_out(held):
+        caption += f" {left_out} measurements inside RL are left out."
+    ends = [row for row in rows if row["a"] == held.reference.label][-1:]
+    said = "".join(f" {row['a']} to {row['b']}: {row['said']}." for row in ends)
+    words = (
+        f"{kind.capitalize()}: {held.task}",
+        caption,
+        f"Matrix of problems {kind}, checkpoint against checkpoint.{said}",
+    )
+    figure_id = f"{kind.replace(' ', '-')}-{index}"
+    return heatmap_figure(figure_id, words, rows, Axes(row=knew, column=knows), color)
+
+
+def _there(*figures: Figure | None) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]

@@ -1,0 +1,82 @@
+"""The verdict in words, a task at a time: did it help, does it overfit, what was forgotten."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rloop.report.held_out import HeldOut, forgotten_words
+from rloop.report.results import TaskTable, headline, verdict
+from rloop.report.run_record import RunRecord
+from rloop.report.words import points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The answer to one question.
+
+    Example: Finding(question="Did it help?", answer="Yes: +21.4 points", kind="gain",
+    sentences=("avg@8 rose from 19.8 % ...",))
+    """
+
+    question: str
+    answer: str
+    kind: str
+    """`gain`, `loss` or `unclear`: what its colour says beside the words."""
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskVerdict:
+    """What is to be said of one held-out task.
+
+    Example: TaskVerdict(task="sums", between="base to iter-002", findings=(Finding(...),))
+    """
+
+    task: str
+    between: str
+    """The policies that are compared."""
+    findings: tuple[Finding, ...]
+
+
+def task_verdicts(
+    record: RunRecord, tables: Sequence[TaskTable], tasks: Sequence[HeldOut]
+) -> list[TaskVerdict]:
+    """Return the verdict of each task that has an outcome."""
+    held = {one.task: one for one in tasks}
+    found = []
+    for table in tables:
+        if table.outcome is None or table.row(table.reference) is None:
+            continue
+        findings: list[Finding | None] = [_help(table, record.confidence)]
+        if table.task in held:
+            findings += [_forgotten(held[table.task])]
+        found.append(
+            TaskVerdict(
+                task=table.task,
+                between=f"{table.reference} to {table.outcome.policy}",
+                findings=tuple(one for one in findings if one is not None),
+            )
+        )
+    return found
+
+
+def _help(table: TaskTable, confidence: float) -> Finding | None:
+    """Return whether accuracy and pass@k rose; by avg@n, which the first metric is."""
+    assert table.outcome is not None, "a verdict needs an outcome"
+    difference = table.outcome.cells[table.headline_metrics[0]].difference
+    kind = verdict(difference)
+    word = {"gain": "Yes", "loss": "No", "unclear": "Not clear"}[kind]
+    answer = word if difference is None else f"{word}: {points(difference)} points"
+    sentences = tuple(headline(table, confidence))
+    return Finding(question="Did it help?", answer=answer, kind=kind, sentences=sentences)
+
+
+def _forgotten(held: HeldOut) -> Finding | None:
+    answer, sentences = forgotten_words(held)
+    if not sentences:
+        return None
+    return Finding(
+        question="What was forgotten?",
+        answer=answer,
+        kind="unclear",
+        sentences=tuple(sentences),
+    )
