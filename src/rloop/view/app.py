@@ -1,0 +1,95 @@
+"""The viewer as a web application: addresses, headers, errors as pages; it reads and never writes.
+
+Only GET and HEAD are answered, only under the names of this machine. A run, a step and a problem
+are looked up by name among what the folder holds; no path is ever made from an address.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from rloop.errors import StoreError
+from rloop.view import browser, pages
+from rloop.view.charts import ChartCache
+from rloop.view.folder import Folder
+from rloop.view.html import HEADERS, STATIC_TYPES, environment, static_files
+
+HOSTS = ["127.0.0.1", "localhost"]
+
+ROUTES = {
+    "/": pages.folder,
+    "/run": pages.run,
+    "/charts": pages.charts,
+    "/steps": pages.steps,
+    "/step": browser.step,
+    "/completion": browser.completion,
+    "/problems": pages.problems,
+    "/problem": browser.problem,
+    "/search": browser.search,
+}
+
+
+def build_app(folder: Path) -> Starlette:
+    """Return the application that shows the runs of a folder; StoreError where there is none."""
+    app = Starlette(
+        routes=[
+            *(Route(path, page, methods=["GET"]) for path, page in ROUTES.items()),
+            Route("/static/{name}", static, methods=["GET"]),
+        ],
+        middleware=[
+            Middleware(BaseHTTPMiddleware, dispatch=add_headers),
+            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
+            Middleware(GZipMiddleware, minimum_size=2000),
+        ],
+        exception_handlers={HTTPException: error_page, StoreError: error_page},
+    )
+    app.state.folder = Folder(folder)
+    app.state.charts = ChartCache()
+    return app
+
+
+def static(request: Request) -> Response:
+    """Return a style or a script; its address names its content, so it may be kept for ever."""
+    name = request.path_params["name"]
+    if name not in static_files():
+        raise HTTPException(404, "There is no such file here.")
+    return PlainTextResponse(
+        static_files()[name],
+        media_type=STATIC_TYPES[name.rsplit(".", 1)[-1]],
+        headers={"Cache-Control": "public, max-age=31536000, immutable"},
+    )
+
+
+async def error_page(request: Request, error: Exception) -> Response:
+    """Return what is wrong in a sentence, with the way back."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    said = error.detail if isinstance(error, HTTPException) else str(error)
+    if status == 405:
+        said = "This page only shows; it takes nothing but GET."
+    if status == 404 and said == "Not Found":
+        said = "There is no such page."
+    name = request.query_params.get("run", "")
+    back = name if name in request.app.state.folder.runs() else ""
+    template = environment().get_template("error.html.j2")
+    text = template.render(title="rloop view", sentence=said, status=status, back=back)
+    return Response(text, status, media_type="text/html")
+
+
+async def add_headers(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Add what keeps a browser from running or sharing what is on a page."""
+    response = await call_next(request)
+    response.headers.update(HEADERS)
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-cache"
+    return response

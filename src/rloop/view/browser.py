@@ -1,0 +1,211 @@
+"""The trajectory browser: a step's groups side by side, one completion, one problem, a search."""
+
+from typing import Any
+
+import pyarrow.compute as pc
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rloop.errors import StoreError
+from rloop.report.words import visible
+from rloop.store.index import StepFile, read_step
+from rloop.view.folder import ViewedRun
+from rloop.view.groups import (
+    CARDS_A_PAGE,
+    COLUMNS,
+    Filters,
+    GroupLine,
+    group_lines,
+    group_view,
+    logprob_mean,
+)
+from rloop.view.pages import frame
+from rloop.view.problem import ProblemInRun, difference, problem_in_run, success_chart
+from rloop.view.reply import file_of, folder_of, number_of, reply, run_of
+from rloop.view.search import search as search_run
+from rloop.view.steps import neighbours, step_label
+from rloop.view.tokens import tokens_of
+
+GROUPS_A_PAGE = 100
+MAX_RUNS_COMPARED = 6
+OTHERS_S = 0.15
+"""Seconds that a page may spend on counting each other run that it compares."""
+DETAILS = (
+    *("temperature", "top_p", "top_k", "seed", "policy_version"),
+    *("verifier_version", "template_version", "group_id"),
+)
+
+
+def step(request: Request) -> Response:
+    """Show a step: its groups as a list, and the completions of one of them side by side."""
+    viewed = run_of(request)
+    file = file_of(request, viewed)
+    filters = filters_of(request)
+
+    def values() -> dict[str, Any]:
+        before, after = neighbours(viewed.index, file)
+        shown = {
+            **frame(viewed, "steps"),
+            "file": file,
+            "label": step_label(file),
+            "filters": filters,
+            "before": before,
+            "after": after,
+            "group": None,
+            "problem": "",
+        }
+        try:
+            return shown | _groups(request, viewed, file, filters)
+        except StoreError as error:
+            return shown | {"problem": str(error), "lines": []}
+
+    identity = f"{file.mtime_ns} {file.size}"
+    return reply(request, "step.html.j2", [viewed.content, identity], values)
+
+
+def _groups(
+    request: Request, viewed: ViewedRun, file: StepFile, filters: Filters
+) -> dict[str, Any]:
+    rows = read_step(file, COLUMNS)
+    matches = filters.mask(rows)
+    lines = group_lines(rows, matches)
+    names = [line.problem_id for line in lines]
+    wanted = request.query_params.get("group") or (names[0] if names else "")
+    first = number_of(request, "first")
+    group = group_view(rows, matches, wanted, first) if wanted else None
+    if wanted and group is None:
+        raise HTTPException(404, f"{step_label(file)} of {viewed.name} has no problem {wanted!r}.")
+    place = names.index(wanted) if wanted in names else None
+    page = number_of(request, "page", (place or 0) // GROUPS_A_PAGE)
+    return {
+        "lines": lines[page * GROUPS_A_PAGE : (page + 1) * GROUPS_A_PAGE],
+        "num_lines": len(lines),
+        "num_groups": len(set(rows["problem_id"].to_pylist())),
+        "num_rows": rows.num_rows,
+        "num_matches": int(matches.sum()),
+        "policy": group.policy if group else "",
+        "task": group.task if group and file.phase == "evaluate" else "",
+        "page": page,
+        "page_size": GROUPS_A_PAGE,
+        "group": group,
+        "first": first,
+        "cards_a_page": CARDS_A_PAGE,
+        "previous": _neighbour(lines, place, -1),
+        "next": _neighbour(lines, place, +1),
+    }
+
+
+def _neighbour(lines: list[GroupLine], place: int | None, by: int) -> str:
+    """Return the problem of the group before or after; empty at the ends."""
+    if place is None or not 0 <= place + by < len(lines):
+        return ""
+    return lines[place + by].problem_id
+
+
+def completion(request: Request) -> Response:
+    """Show one completion whole, token by token where the run has its tokenizer."""
+    viewed = run_of(request)
+    file = file_of(request, viewed)
+    problem_id = request.query_params.get("group", "")
+    member = number_of(request, "member")
+    columns = [*COLUMNS, "completion_ids", "behavior_logprobs", *DETAILS]
+    rows = read_step(file, columns)
+    rows = rows.filter(
+        pc.and_(pc.equal(rows["problem_id"], problem_id), pc.equal(rows["member"], member))
+    )
+    if not rows.num_rows:
+        raise HTTPException(
+            404,
+            f"{step_label(file)} of {viewed.name} has no completion {member} of {problem_id!r}.",
+        )
+    row = rows.slice(0, 1).to_pylist()[0]
+    ids, logprobs, text = (row["completion_ids"], row["behavior_logprobs"], row["completion_text"])
+    return reply(
+        request,
+        "completion.html.j2",
+        [f"{file.mtime_ns} {file.size}"],
+        lambda: {
+            **frame(viewed, "steps"),
+            "file": file,
+            "label": step_label(file),
+            "row": {k: visible(v) if isinstance(v, str) else v for k, v in row.items()},
+            "problem_id": problem_id,
+            "logprob_mean": logprob_mean(row),
+            "details": {name: row[name] for name in DETAILS},
+            "tokens": tokens_of(viewed.path, ids, logprobs, text),
+        },
+    )
+
+
+def problem(request: Request) -> Response:
+    """Show one problem over the whole run, and in the other runs of the folder."""
+    viewed = run_of(request)
+    problem_id = request.query_params.get("problem", "")
+    others = [other for other in folder_of(request).runs().values() if other is not viewed]
+    others = others[: MAX_RUNS_COMPARED - 1]
+    for other in others:
+        other.index.refresh(OTHERS_S)
+
+    def values() -> dict[str, Any]:
+        here = problem_in_run(viewed, problem_id)
+        if not here.groups and not viewed.index.num_waiting:
+            raise HTTPException(404, f"{viewed.name} has no problem {problem_id!r}.")
+        found = [problem_in_run(other, problem_id) for other in others]
+        same = [here, *(other for other in found if not difference(here, other))]
+        return {
+            **frame(viewed, "problems"),
+            "problem_id": problem_id,
+            "here": here,
+            "prompt": visible(here.prompt),
+            "reference": visible(here.reference),
+            "same": same,
+            "labels": _labels(same),
+            "different": [
+                (other.run, said) for other in found if (said := difference(here, other))
+            ],
+            "num_waiting": sum(run.index.num_waiting for run in (viewed, *others)),
+            "num_files": sum(len(run.index.files) for run in (viewed, *others)),
+            "specs": {"success": success_chart(same)},
+        }
+
+    changes = [run.content for run in (viewed, *others)]
+    return reply(request, "problem.html.j2", changes, values)
+
+
+def _labels(problems: list[ProblemInRun]) -> list[str]:
+    """Return the checkpoints of all runs, each once: base, then by iteration as they come."""
+    return list(dict.fromkeys(label for found in problems for label in found.by_label))
+
+
+def search(request: Request) -> Response:
+    """Search the texts of a run, the newest step first, for a bounded time."""
+    viewed = run_of(request)
+    filters = filters_of(request)
+    phase = request.query_params.get("phase", "")
+    after = request.query_params.get("after", "")
+
+    def values() -> dict[str, Any]:
+        found = None
+        if filters.given:
+            found = search_run(viewed.index, filters, phase=phase, after=after)
+        return {
+            **frame(viewed, "search"),
+            "filters": filters,
+            "phase": phase,
+            "found": found,
+            "labels": {key: step_label(file) for key, file in viewed.index.files.items()},
+        }
+
+    return reply(request, "search.html.j2", [viewed.content], values)
+
+
+def filters_of(request: Request) -> Filters:
+    """Return the filters in the address."""
+    given = request.query_params
+    return Filters(
+        verdict=given.get("verdict", ""),
+        finish=given.get("finish", ""),
+        text=given.get("text", ""),
+        problem=given.get("problem", ""),
+    )

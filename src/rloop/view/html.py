@@ -1,0 +1,77 @@
+"""Templates and static files of the viewer; text of a model is escaped and made visible."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
+
+from rloop.report.html import resource, template_environment, vega_library
+from rloop.report.words import visible
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Only this server's own files run and style; nothing that a model wrote can."""
+
+HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+
+STATIC_TYPES = {"css": "text/css", "js": "text/javascript"}
+
+
+@cache
+def static_files() -> Mapping[str, str]:
+    """Return the viewer's styles and scripts by name; the page's own style is the report's."""
+    own = {
+        name: (files("rloop.view") / name).read_text("utf-8") for name in ("view.css", "view.js")
+    }
+    return {**own, "page.css": str(resource("page.css")), "vega.js": str(vega_library())}
+
+
+@cache
+def static_url(name: str) -> str:
+    """Return where a static file is served; the address changes with its content."""
+    digest = hashlib.blake2b(static_files()[name].encode(), digest_size=6).hexdigest()
+    return f"/static/{name}?v={digest}"
+
+
+def link(path: str, **parameters: object) -> str:
+    """Return an address of this server; empty parameters are left out.
+
+    Example: link("/step", run="demo", place="1/explore/4", verdict="") ->
+    "/step?run=demo&place=1%2Fexplore%2F4"
+    """
+    given = {name: value for name, value in parameters.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def highlight(text: str, query: str) -> Markup:
+    """Return text, escaped, with what was searched for marked; case does not matter."""
+    if not query:
+        return escape(text)
+    parts = re.split(f"({re.escape(query)})", text, flags=re.IGNORECASE)
+    marked = (
+        Markup("<mark>{}</mark>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
+    return Markup("").join(marked)
+
+
+@cache
+def environment() -> Environment:
+    """Return the environment of the viewer's templates, with the report's filters."""
+    found = template_environment()
+    found.loader = PackageLoader("rloop.view")
+    found.filters |= {"highlight": highlight, "visible": visible}
+    found.globals |= {"link": link, "static_url": static_url}
+    return found

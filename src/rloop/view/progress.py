@@ -1,0 +1,228 @@
+"""Where a run stands: running or not, phase by phase, and how long the RL steps will take.
+
+Knows the keys of a manifest and of the logs; judges nothing.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from rloop.report.budget import phase_seconds
+from rloop.report.results import TaskTable
+from rloop.report.run_record import Row, RunRecord
+from rloop.report.words import percent
+
+RECENT_S = 60.0
+"""A run that wrote this recently is taken to be running where its lock cannot be seen."""
+NUM_STEPS_TIMED = 10
+"""RL steps whose median time stands for those to come."""
+MIN_STEPS_TIMED = 3
+
+StateName = Literal["running", "complete", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether a run is going on. Example: State("running", 1767225600.0)"""
+
+    name: StateName
+    changed_s: float
+    """When it last wrote, in seconds since 1970."""
+
+    @property
+    def ago(self) -> str:
+        """Return how long ago it last wrote, in its largest unit."""
+        age_s = time.time() - self.changed_s
+        for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+            if age_s >= size:
+                return f"{age_s // size:.0f} {unit} ago"
+        return "just now"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One phase of one iteration.
+
+    Example: Phase(iteration=2, name="explore", status="now", step=4, num_steps=20, seconds=31.0,
+    tokens=4096, left_s=124.0)
+    """
+
+    iteration: int
+    name: str
+    status: Literal["done", "now", "to come"]
+    step: int
+    """Steps done; 0 where the phase has none."""
+    num_steps: int | None
+    """Steps in all, None where the phase has none or they are not known yet."""
+    seconds: float | None
+    tokens: int | None
+    """Sampled in it."""
+    left_s: float | None = None
+    """For the rest of its steps at the pace of the last ones; None where that is a guess."""
+
+
+def run_state(run_dir: Path, record: RunRecord, changed_s: float) -> State:
+    """Return whether the run is complete, going on or stopped; `changed_s` is its last write."""
+    if is_complete(run_dir, record):
+        return State("complete", changed_s)
+    is_recent = time.time() - changed_s < RECENT_S
+    is_running = is_recent or is_locked(run_dir / ".lock")
+    return State("running" if is_running else "stopped", changed_s)
+
+
+def is_complete(run_dir: Path, record: RunRecord) -> bool:
+    """Whether the last phase of the recipe is complete, or a stand-alone evaluation has ended."""
+    if not record.manifest:
+        return (run_dir / "metrics.json").exists()
+    expected = list(phase_keys(record.config))
+    return bool(expected) and record.is_complete(expected[-1])
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine holds the lock, asked without touching it (Linux)."""
+    try:
+        status = os.stat(path)
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    return any(f" {device}:{status.st_ino} " in line and "FLOCK" in line for line in lines)
+
+
+def phase_keys(config: Row) -> Iterator[str]:
+    """Yield the manifest keys of the phases that a recipe leads to, in their order."""
+    if not config.get("explore"):
+        return
+    yield "0/evaluate/base"
+    if config.get("coldstart"):
+        yield from ("0/coldstart", "0/evaluate/coldstart")
+    for iteration in range(1, config.get("iterations", 1) + 1):
+        yield f"{iteration}/explore"
+        if config.get("finetune") is not None:
+            yield from (f"{iteration}/select", f"{iteration}/finetune")
+            yield f"{iteration}/evaluate/iter-{iteration:03d}"
+
+
+def phases(record: RunRecord, *, is_running: bool) -> list[Phase]:
+    """Return every phase of the run, done and to come; the first that is not done is `now`."""
+    found: list[Phase] = []
+    seconds = {
+        iteration: phase_seconds([e for e in record.events if e.get("iteration") == iteration])
+        for iteration in range(record.config.get("iterations", 1) + 1)
+    }
+    measured = {i: _evaluation_seconds(record, i) for i in seconds}
+    is_now_given = False
+    for key in phase_keys(record.config):
+        parts = key.split("/")
+        iteration, name = int(parts[0]), parts[1]
+        is_done = record.is_complete(key)
+        status: Literal["done", "now", "to come"] = "done"
+        if not is_done:
+            status = "to come" if is_now_given or not is_running else "now"
+            is_now_given = True
+        lines = [row for row in record.rows(name) if row.get("iteration") == iteration]
+        spent = seconds[iteration].get(name)
+        if len(parts) > 2:
+            lines = [row for row in lines if row.get("policy") == parts[2]]
+            spent = measured[iteration].pop(0) if is_done and measured[iteration] else None
+        found.append(_phase(record, "/".join(parts[1:]), iteration, status, lines, spent))
+    return found
+
+
+def _evaluation_seconds(record: RunRecord, iteration: int) -> list[float]:
+    """Return how long the evaluations of the policies kept took, in their order."""
+    return [
+        event["seconds"]
+        for event in record.events
+        if (event.get("iteration"), event.get("phase")) == (iteration, "evaluate")
+        and not event.get("step")
+        and "error" not in event
+    ]
+
+
+def _phase(
+    record: RunRecord,
+    name: str,
+    iteration: int,
+    status: Literal["done", "now", "to come"],
+    lines: list[Row],
+    spent: float | None,
+) -> Phase:
+    kind = name.split("/")[0]
+    times = [row["explore/step_s"] for row in lines if row.get("explore/step_s") is not None]
+    step = max((int(row.get("step", 0)) for row in lines), default=0)
+    num_steps = _num_steps(record, kind, iteration)
+    if status != "done":
+        # A phase is timed when it ends.
+        spent = sum(times) or None
+    left_s = None
+    if status == "now" and num_steps and len(times) >= MIN_STEPS_TIMED:
+        left_s = (num_steps - step) * median(times[-NUM_STEPS_TIMED:])
+    return Phase(
+        iteration=iteration,
+        name=name,
+        status=status,
+        step=step if num_steps else 0,
+        num_steps=num_steps,
+        seconds=spent,
+        tokens=_sampled(lines),
+        left_s=left_s,
+    )
+
+
+def _num_steps(record: RunRecord, kind: str, iteration: int) -> int | None:
+    """Return how many steps a phase has: given for RL, from examples and batches for tuning."""
+    config, done = record.config, record.manifest.get("phases", {})
+    if kind == "explore":
+        ended = done.get(f"{iteration}/explore", {}).get("steps")
+        return int(ended or config["explore"]["steps"])
+    if kind == "coldstart":
+        num_examples = done.get("0/problems", {}).get("counts", {}).get("coldstart")
+    elif kind == "finetune":
+        num_examples = done.get(f"{iteration}/select", {}).get("kept_count")
+    else:
+        return None
+    tuning = config[kind]
+    if not num_examples or not tuning.get("batch_size"):
+        return None
+    return int(tuning["epochs"] * -(-num_examples // tuning["batch_size"]))
+
+
+def _sampled(lines: list[Row]) -> int | None:
+    found = [
+        value
+        for row in lines
+        for key, value in row.items()
+        if key.endswith("/sampled_tokens_count") and value is not None
+    ]
+    return int(sum(found)) if found else None
+
+
+def summary(record: RunRecord) -> tuple[str, int, int]:
+    """Return where the run is in words, and its RL steps done and in all."""
+    found = phases(record, is_running=True)
+    explorations = [phase for phase in found if phase.name == "explore"]
+    done = sum(phase.step for phase in explorations)
+    total = sum(phase.num_steps or 0 for phase in explorations)
+    now = next((phase for phase in found if phase.status == "now"), None)
+    if now is None:
+        return "", done, total
+    text = f"iteration {now.iteration}, {now.name}" if now.iteration else now.name
+    if now.num_steps:
+        text += f", step {now.step} of {now.num_steps}"
+    return text, done, total
+
+
+def last_numbers(tables: list[TaskTable]) -> list[dict[str, Any]]:
+    """Return, for each task, the policy measured last and its headline metrics as text."""
+    found = []
+    for table in tables:
+        row = table.outcome or table.rows[-1]
+        cells = [(name, row.cells[name].value) for name in table.headline_metrics]
+        text = ", ".join(f"{name} {percent(value.value)}" for name, value in cells if value)
+        found.append({"task": table.task, "policy": row.policy, "text": text})
+    return found
