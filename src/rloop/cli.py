@@ -277,16 +277,27 @@ def store_show(
 @store_app.command("export")
 def store_export(
     run_dir: RunArgument,
-    file: Annotated[Path, typer.Argument(help="New .parquet, .jsonl or .csv file.")],
+    target: Annotated[
+        Path, typer.Argument(help="New .parquet, .jsonl or .csv file; else a new folder.")
+    ],
+    form: Annotated[
+        Literal["table", "datasets", "trl", "verl"],
+        typer.Option("--format", help="One table, or a folder for one of these to read."),
+    ] = "table",
+    select: Annotated[
+        Literal["all", "correct", "expert"] | None,
+        typer.Option(help="Which: all; for trl and verl the correct ones, and never held-out."),
+    ] = None,
+    iteration: Annotated[int | None, typer.Option(help="Of one iteration alone.")] = None,
 ) -> None:
-    """Write every trajectory of a run to one file.
+    """Write trajectories of a run to a file, or to a folder that other trainers read.
 
-    Example: rloop store export runs/demo demo.parquet
+    Example: rloop store export runs/demo demo-sft --format trl --select expert
     """
-    from rloop.export import export_trajectories
+    from rloop.export_trajectories import export_trajectories
 
-    count = export_trajectories(run_dir, file)
-    sys.stdout.write(f"{count:,} trajectories -> {file}\n")
+    count = export_trajectories(run_dir, target, form, select, iteration)
+    sys.stdout.write(f"{count:,} trajectories -> {target}\n")
 
 
 def _show(rows: list[Any], *, as_json: bool) -> None:

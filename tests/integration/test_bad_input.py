@@ -436,7 +436,7 @@ def test_places_that_cannot_be_written_are_said_with_the_reason(rloop, torn):
     assert "could not be copied to file/model (Not a directory)" in told
     code, told = rloop("store", "export", torn, "no/folder/all.csv")
     assert code == 1
-    assert "no/folder/all.csv could not be written: IO Error" in told
+    assert told == "no/folder/all.csv could not be written: there is no folder no/folder.\n"
     (torn / "report.html").mkdir()
     assert rloop("report", torn) == (1, f"{torn / 'report.html'}: Is a directory.\n")
 

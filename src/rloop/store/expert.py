@@ -4,13 +4,14 @@ RUN/expert/iter-001.parquet            one row an example: the trajectory's colu
 RUN/expert/iter-001-problems.parquet   one row a candidate problem: `outcome`, success rate, counts
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from rloop.errors import StoreError
-from rloop.store.parquet import read_checked, read_whole, write_whole
+from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
 from rloop.store.schema import SCHEMA
 from rloop.types import Example
 
@@ -20,6 +21,7 @@ EXPERT_VERSION = 1
 EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name != "schema_version")
 """What to take from the pool for `write_expert_set`: all that the store knows of a trajectory."""
 
+_NAME = re.compile(r"iter-\d+\.parquet").fullmatch
 _METADATA = {VERSION_KEY: str(EXPERT_VERSION)}
 EXAMPLES = pa.schema(
     [*(SCHEMA.field(name) for name in EXAMPLE_COLUMNS), pa.field("weight", pa.float64())],
@@ -82,6 +84,14 @@ def read_examples(run_dir: Path, iteration: int) -> list[Example]:
     ]
 
 
+def stream_examples(run_dir: Path, iteration: int | None = None) -> Iterator[pa.Table]:
+    """Yield the expert sets, or an iteration's, as tables of `EXAMPLES`, a part at a time."""
+    found = sorted(path for path in (run_dir / "expert").glob("*.parquet") if _NAME(path.name))
+    for path in found if iteration is None else [_path(run_dir, iteration)]:
+        _check(path, EXAMPLES)
+        yield from read_groups(path, EXAMPLES.names)
+
+
 def read_problems(run_dir: Path, iteration: int) -> pa.Table:
     """Return the report of every candidate problem, a table of `PROBLEMS`."""
     path = _path(run_dir, iteration)
@@ -93,10 +103,14 @@ def _path(run_dir: Path, iteration: int) -> Path:
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    _check(path, schema)
+    return read_whole(path)
+
+
+def _check(path: Path, schema: pa.Schema) -> None:
     if not path.exists():
         raise StoreError(f"There is no expert set at {path}; the iteration has not selected yet.")
     read_checked(path, schema, VERSION_KEY)
-    return read_whole(path)
 
 
 def _tuples(lists: pa.ChunkedArray) -> list[tuple[int, ...]]:

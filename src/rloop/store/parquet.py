@@ -6,6 +6,7 @@ Knows nothing of what the columns mean.
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def read_whole(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read columns of a file, page by page against their checksums."""
     try:
         return pq.ParquetFile(path, page_checksum_verification=True).read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
+
+
+def read_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of a file, page by page against their checksums."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
 

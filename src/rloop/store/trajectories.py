@@ -10,7 +10,7 @@ and polars by `**/*.parquet`, pandas by the folder with `partitioning=None`. Fil
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from rloop.errors import StoreError
-from rloop.store.parquet import read_checked, read_whole, write_whole
+from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
 from rloop.store.pool import Pool
 from rloop.store.schema import SCHEMA, VERSION_KEY, trajectory_table
 from rloop.types import Group, PhaseName, Place
@@ -123,6 +123,18 @@ class TrajectoryStore:
         tables = [read_whole(path) for path in self._checked(iteration, phase, step)]
         return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
+    def stream(
+        self,
+        columns: Sequence[str] = SCHEMA.names,
+        *,
+        iteration: int | None = None,
+        phase: PhaseName | None = None,
+    ) -> Iterator[pa.Table]:
+        """Yield all trajectories, or those of a place, in the order written, a part at a time."""
+        for path in self._checked(iteration, phase):
+            for part in read_groups(path, list(columns)):
+                yield part.select(list(columns))
+
     def pool(self, iterations: Iterable[int]) -> Pool:
         """Return what the explorations of the iterations sampled, for selection."""
         return Pool([path for i in iterations for path in self._checked(i, "explore")])
@@ -180,7 +192,8 @@ class TrajectoryStore:
     def _find_damage(self, files: Sequence[Path]) -> None:
         """Raise StoreError for the first file whose pages do not match their checksums."""
         for path in files:
-            read_whole(path)
+            for _ in read_groups(path):
+                pass
 
 
 def _dataset(files: Sequence[Path]) -> ds.FileSystemDataset:

@@ -1,0 +1,106 @@
+"""The README.md beside exported data: what it is, where it came from, how it is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+RAW_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+"""A chat template that adds nothing but the end of a completion."""
+
+_VERL = """\
+`rl/` is for verl's RL trainers (`data.train_files`, `data.val_files`), `sft/` for its SFT trainer
+(`messages`). verl chooses its reward function by `data_source`, here the name of the run's task:
+give your own with `custom_reward_function.path` where verl knows no function of that name.
+{raw}"""
+_RAW = """
+The run's recipe had a prompt template of its own, or its chat template is not at hand: the only
+message of a prompt is the whole prompt. For the same prompts in verl set the model's
+`custom_chat_template` (for RL it stands under `actor_rollout_ref.model`) to
+
+    {template}
+"""
+_TRL = """\
+    from datasets import load_dataset
+    sft = load_dataset("{name}", "sft", split="train")
+    rl = load_dataset("{name}", "rl")  # train: explored problems; test: the held-out ones
+
+`sft` goes to `SFTTrainer` as it is: TRL takes the token ids as they were sampled (`input_ids`) and
+trains on completions only (`completion_mask`), because `prompt` and `completion` stand in the same
+rows. Remove `input_ids` and `completion_mask` to have the texts tokenized anew. TRL knows no
+`weight`. `rl` goes to `GRPOTrainer`; `solution` is the reference answer.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Files of one kind in an exported folder.
+
+    Example: Part(config="sft", split="train", pattern="sft/train-*.parquet", num_rows=512,
+    schema=schema)
+    """
+
+    config: str
+    split: str
+    pattern: str
+    num_rows: int
+    schema: pa.Schema
+
+
+def dataset_card(
+    parts: Sequence[Part], config: Mapping[str, Any], selection: str, usage: str
+) -> str:
+    """Return a card as the hub reads it; `config` is the run's resolved recipe."""
+    front = [
+        "---",
+        "# license: not stated; those of the model and of the problems apply. State yours.",
+        "tags: [rloop, trajectories, reasoning]",
+        "configs:",
+    ]
+    for name in dict.fromkeys(part.config for part in parts):
+        front += [f"- config_name: {name}", "  data_files:"]
+        for part in parts:
+            if part.config == name:
+                front += [f"  - split: {part.split}", f'    path: "{part.pattern}"']
+    body = ["---", "", f"# Trajectories of the run {_code(config.get('name'))}", "", selection, ""]
+    body += [*_facts(config), "", usage]
+    for part in parts:
+        body += ["", f"## {part.config}, {part.split}: {part.num_rows:,} rows", ""]
+        body += ["| column | type |", "|---|---|"]
+        body += [f"| `{field.name}` | `{field.type}` |" for field in part.schema]
+    return "\n".join([*front, *body]) + "\n"
+
+
+def trl_usage(name: str) -> str:
+    """Return how TRL reads the folder."""
+    return _TRL.format(name=name)
+
+
+def verl_usage(*, is_raw: bool) -> str:
+    """Return how verl reads the folder; `is_raw` when prompts could not be told as messages."""
+    return _VERL.format(raw=_RAW.format(template=RAW_TEMPLATE) if is_raw else "")
+
+
+def _facts(config: Mapping[str, Any]) -> list[str]:
+    tasks = config.get("tasks", {})
+    named = [
+        f"{_code(task.get('name'))} ({_code(task.get('source'))}, "
+        f"verifier {_code(task.get('verifier'))})"
+        for kind in ("train", "evaluate")
+        for task in tasks.get(kind, [])
+    ]
+    return [
+        f"- base policy: {_code(config.get('policy', {}).get('path'))}",
+        f"- seed: {config.get('seed')}",
+        *(f"- task: {task}" for task in named),
+        "- written by `rloop store export`",
+    ]
+
+
+def _code(value: object) -> str:
+    """Return text that came from a recipe so that Markdown shows it as it is."""
+    return f"`{str(value).replace('`', chr(39))}`"

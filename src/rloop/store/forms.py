@@ -1,0 +1,152 @@
+"""Trajectories and problems in the columns that TRL and verl train on: tables to tables.
+
+    TRL SFT    prompt, completion (text) with input_ids, completion_mask (the sampled tokens)
+    TRL RL     prompt, solution
+    verl SFT   messages
+    verl RL    data_source, prompt, ability, reward_model, extra_info
+
+Checked with TRL 1.16.0 and verl 0.9.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rloop.errors import StoreError
+
+Messages = list[dict[str, str]]
+_MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+_IDENTITY = ("task", "problem_id", "iteration", "step", "member")
+_IDS = pa.list_(pa.int32())
+PROBLEMS_SQL = """
+    select task, problem_id, any_value(prompt_text) as prompt_text,
+        any_value(reference) as reference, count(*) as num_trajectories,
+        avg(correct::int) as success_rate
+    from trajectories where phase = '{phase}' {condition}
+    group by task, problem_id order by task, problem_id
+"""
+"""One row a problem, for `trl_problems` and `verl_problems`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """How a prompt's text lies around the problem's; empty texts mean that it is not known.
+
+    Example: Chat(head="<|im_start|>user\\n", tail="<|im_end|>\\n<|im_start|>assistant\\n",
+    system=None)
+    """
+
+    head: str = ""
+    tail: str = ""
+    system: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether prompts can be told as messages."""
+        return bool(self.head or self.tail)
+
+    def holds(self, prompt_text: str) -> bool:
+        """Whether a prompt was made this way."""
+        is_long = len(prompt_text) >= len(self.head) + len(self.tail)
+        return is_long and prompt_text.startswith(self.head) and prompt_text.endswith(self.tail)
+
+    def messages(self, prompt_text: str) -> Messages:
+        """Return the messages that the chat template makes this prompt of.
+
+        Without a chat the whole prompt is the user's message.
+        """
+        if not self.holds(prompt_text):
+            raise StoreError(
+                "A prompt of the run does not look as its chat template makes it, so it cannot be "
+                f"told as messages: {prompt_text[:60]!r}. Use --format table."
+            )
+        content = prompt_text[len(self.head) : len(prompt_text) - len(self.tail)]
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": content}]
+
+
+def trl_examples(table: pa.Table) -> pa.Table:
+    """Return what `SFTTrainer` imitates: the tokens as they were sampled, and their texts.
+
+    Both in the same rows, for TRL takes `input_ids` where there are some, and trains on completions
+    alone only where `prompt` and `completion` stand beside them.
+    """
+    prompts, completions = (table[f"{name}_ids"].combine_chunks() for name in _SIDES)
+    lengths = np.stack([side.value_lengths().to_numpy() for side in (prompts, completions)], 1)
+    both = pa.concat_arrays([prompts, completions])
+    in_turn = np.arange(2 * len(table)).reshape(2, -1).T.ravel()
+    offsets = np.concatenate([[0], lengths.sum(1).cumsum()]).astype(np.int32)
+    mask = np.repeat(np.tile(np.array([0, 1], np.int8), len(table)), lengths.ravel())
+    return pa.table(
+        {
+            **{side: table[f"{side}_text"] for side in _SIDES},
+            "input_ids": pa.ListArray.from_arrays(offsets, both.take(in_turn).flatten(), type=_IDS),
+            "completion_mask": pa.ListArray.from_arrays(offsets, mask),
+            **_provenance(table),
+        }
+    )
+
+
+def verl_examples(table: pa.Table, chat: Chat) -> pa.Table:
+    """Return what verl's SFT trainer imitates, as messages that end in the completion."""
+    prompts, completions = (table[f"{side}_text"].to_pylist() for side in _SIDES)
+    rows = [
+        [*chat.messages(prompt), {"role": "assistant", "content": completion}]
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    return pa.table({"messages": pa.array(rows, _MESSAGES), **_provenance(table)})
+
+
+def trl_problems(problems: Sequence[dict[str, Any]], chat: Chat) -> pa.Table:
+    """Return what `GRPOTrainer` samples from; `solution` is what TRL's own rewards read."""
+    texts = [row["prompt_text"] for row in problems]
+    prompts = (
+        pa.array(map(chat.messages, texts), _MESSAGES)
+        if chat.is_known
+        else pa.array(texts, pa.string())
+    )
+    solutions = pa.array([row["reference"] for row in problems], pa.string())
+    return pa.table({"prompt": prompts, "solution": solutions, **_history(problems)})
+
+
+def verl_problems(problems: Sequence[dict[str, Any]], chat: Chat, split: str) -> pa.Table:
+    """Return what verl's RL trainers sample from; `data_source` chooses its reward function."""
+    rewards = [{"style": "rule", "ground_truth": row["reference"]} for row in problems]
+    extra = [
+        {"split": split, "index": index, "problem_id": row["problem_id"]}
+        for index, row in enumerate(problems)
+    ]
+    return pa.table(
+        {
+            "data_source": pa.array([row["task"] for row in problems], pa.string()),
+            "prompt": pa.array([chat.messages(row["prompt_text"]) for row in problems], _MESSAGES),
+            "ability": pa.array(["reasoning"] * len(problems), pa.string()),
+            "reward_model": pa.array(rewards, _REWARD),
+            "extra_info": pa.array(extra, _EXTRA),
+            **_history(problems),
+        }
+    )
+
+
+_SIDES = ("prompt", "completion")
+_REWARD = pa.struct({"style": pa.string(), "ground_truth": pa.string()})
+_EXTRA = pa.struct({"split": pa.string(), "index": pa.int64(), "problem_id": pa.string()})
+
+
+def _provenance(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    names = [*_IDENTITY, *(["weight"] if "weight" in table.column_names else [])]
+    return {name: table[name] for name in names}
+
+
+def _history(problems: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
+    """Return how often each problem was tried and solved in the run, to choose by."""
+    kinds = {
+        "task": pa.string(),
+        "problem_id": pa.string(),
+        "success_rate": pa.float64(),
+        "num_trajectories": pa.int64(),
+    }
+    return {name: pa.array([row[name] for row in problems], kind) for name, kind in kinds.items()}
