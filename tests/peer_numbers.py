@@ -1,4 +1,4 @@
-"""Fixed inputs for comparing losses with peers, and what verl makes of them.
+"""Fixed inputs for comparing losses and metrics with peers, and what the peers make of them.
 
 `python tests/peer_numbers.py` prints verl's numbers, the table of test_parity_verl.py. Needs
 
@@ -7,13 +7,22 @@
 
 --no-deps because verl 0.9.1 asks for an older transformers, for hydra, which needs another antlr4
 than math-verify, and for Ray, which its losses do not use: an empty stand-in lets them be imported.
+
+`python tests/peer_numbers.py lighteval` and `... lm_eval` print the tables of
+test_parity_evaluation.py. They need
+
+    pip install --no-deps lighteval==0.13.0 lm_eval==0.4.13
+
+What else lighteval imports (for metrics that are not compared) has an empty stand-in too.
 """
 
 import importlib.machinery
+import importlib.util
 import json
 import sys
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
@@ -24,6 +33,15 @@ POLICY = [[-0.3, -1.2, -0.05], [-2.0, -0.7], [-0.9, -0.1, -1.5, -0.4]]
 """Log-probabilities by sequence; the ratios to BEHAVIOR lie inside and outside the clip range."""
 BEHAVIOR = [[-1.2, -1.1, -0.05], [-1.6, -0.75], [-1.4, -0.6, -1.3, -0.35]]
 REFERENCE = [[-0.5, -1.0, -0.06], [-1.0, -0.7], [-0.8, -0.3, -1.5, -0.9]]
+
+NUM_CORRECT = {
+    1: [0, 1, 1, 0, 0],
+    8: [8, 0, 3, 1, 5, 7, 0, 2, 8],
+    32: [0, 1, 2, 9, 16, 24, 25, 31, 32, 0, 5],
+    256: [0, 1, 3, 17, 128, 192, 249, 255, 256],
+}
+"""Correct samples of each problem, by samples per problem."""
+KS = {1: (1,), 8: (1, 2, 4, 8), 32: (1, 8, 32), 256: (1, 8, 64, 256)}
 
 
 def padded(rows: list[list[float]]) -> list[list[float]]:
@@ -99,5 +117,71 @@ def verl_numbers() -> dict[str, list[float]]:
     }
 
 
+class StandIns:
+    """Finds an empty package wherever none of that name is installed."""
+
+    def __init__(self, *names: str) -> None:
+        """Stand in for these packages and all inside them."""
+        self._names = names
+
+    def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """Return a specification for a name that is ours."""
+        is_ours = name.split(".")[0] in self._names
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if is_ours else None  # type: ignore[arg-type]  # a loader by its two methods
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        """Return the empty package."""
+        return Anything(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run nothing."""
+
+
+def lighteval_numbers() -> dict[str, float]:
+    """Return lighteval's avg@n and pass@k: its means over problems of its own sample metrics."""
+    sys.meta_path.append(StandIns("sacrebleu", "sklearn", "pytablewriter", "nltk", "scipy"))
+    warnings.simplefilter("ignore")
+    import numpy as np
+    from lighteval.metrics.metrics_sample import AvgAtN, PassAtK
+    from lighteval.models.model_output import ModelResponse
+    from lighteval.tasks.requests import Doc
+
+    doc = Doc(query="1+1=", choices=["2"], gold_index=0)
+    found = {}
+    for n, num_correct in NUM_CORRECT.items():
+        answers = [ModelResponse(text=["2"] * c + ["3"] * (n - c)) for c in num_correct]
+        average = [AvgAtN(n=n).compute(doc, response) for response in answers]
+        found[f"{n} avg@{n}"] = float(np.mean(average))
+        for k in KS[n]:
+            passed = [PassAtK(k=k, n=n).compute(doc, response) for response in answers]
+            found[f"{n} pass@{k}"] = float(np.mean(passed))
+    return found
+
+
+def lm_eval_numbers() -> dict[str, float]:
+    """Return lm-eval's pass@k, as its CRUXEval tasks compute it; the verdicts are ours.
+
+    HumanEval's is a script of the hub that the package does not hold, with the same estimator.
+    """
+    package = importlib.util.find_spec("lm_eval")
+    assert package is not None, "lm_eval is not installed"
+    assert package.origin is not None, "lm_eval is a package"
+    file = Path(package.origin).parent / "tasks" / "cruxeval" / "utils.py"
+    spec = importlib.util.spec_from_file_location("cruxeval_utils", file)
+    assert spec is not None, f"{file} cannot be imported"
+    assert spec.loader is not None, f"{file} cannot be imported"
+    utils: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(utils)
+    utils.check_correctness = lambda program, timeout: program == "right"  # runs no program
+    found: dict[str, float] = {}
+    for n, num_correct in NUM_CORRECT.items():
+        programs = [["right"] * c + ["wrong"] * (n - c) for c in num_correct]
+        passed = utils.pass_at_k([""] * len(programs), programs, list(KS[n]))
+        found |= {f"{n} {name}": float(value) for name, value in passed.items()}
+    return found
+
+
+PEERS = {"verl": verl_numbers, "lighteval": lighteval_numbers, "lm_eval": lm_eval_numbers}
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(verl_numbers()) + "\n")
+    sys.stdout.write(json.dumps(PEERS[(sys.argv[1:] or ["verl"])[0]]()) + "\n")
