@@ -6,17 +6,17 @@ in all rows: c/n for avg@n, or 1 - C(n-c,k)/C(n,k). Seed and problem are crossed
 in Clark 1973 (subjects and words): value = mean + seed + problem + noise, so the variance of the
 grand mean has a part by problems, a part by seeds, and noise that both contain.
 
-    half width^2 = (t_{P-1} s_problems)^2 + (t_{S-1} s_seeds)^2
+    half width^2 = (t_{S-1} s_seeds)^2 + (t_{P-1} s_problems)^2, at least (t_{P-1} s_all)^2
 
-with s_problems^2 = var(problem means) / P, which holds the noise, and s_seeds^2 = var(seed means) /
-S less the noise, not below 0. Each part has its own Student quantile, because 3 seeds tell little
-of their variance: simulated 95 % intervals of 2 to 5 seeds cover 94 to 97 %, those of a percentile
-bootstrap over seeds and problems 78 to 96 %. One seed says nothing of seeds: then
-the interval is a bootstrap over problems, and covers problems only.
+with s_seeds^2 = var(seed means) / S, which holds the noise, s_all^2 = var(problem means) / P, which
+holds it too, and s_problems^2 = s_all^2 less the noise, not below 0. Each part has its own Student
+quantile, because 3 seeds tell little of their variance: simulated 95 % intervals of 2 to 5 seeds
+cover 95 to 99 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. One seed says
+nothing of seeds: then the interval is a bootstrap over problems, and covers problems only.
 
-A difference is paired on the problems. Seeds of two methods count as independent: runs of one seed
-share little after the first steps; where they share a cold start the interval is too wide rather
-than too narrow.
+A difference is paired on the problems. Where both sides have the same seeds it is paired by seed as
+well: such runs share the start policy, the order of the data and the first random streams, and
+where they share nothing pairing costs nothing, for each side would have t_{S-1} by itself too.
 """
 
 from collections.abc import Sequence
@@ -51,17 +51,22 @@ def seed_mean(values: ArrayLike, *, rng: np.random.Generator, confidence: float)
     rows = _checked(values)
     if len(rows) == 1:
         return bootstrap_means(rows, rng, confidence)[0]
-    half = sqrt(_problem_part(rows.mean(axis=0), confidence) + _seed_part(rows, confidence))
+    half = _half_width(rows.mean(axis=0), [rows], confidence)
     return _estimate(float(rows.mean()), half, lowest=0.0)
 
 
 def seed_difference(
-    values: ArrayLike, reference: ArrayLike, *, rng: np.random.Generator, confidence: float
+    values: ArrayLike,
+    reference: ArrayLike,
+    *,
+    is_paired_by_seed: bool,
+    rng: np.random.Generator,
+    confidence: float,
 ) -> Estimate:
     """Return the mean of `values` [S, P] minus that of `reference` [R, P], with its interval.
 
-    Columns are the same problems in one order, seeds are independent. With one seed on either side
-    the interval covers problems only.
+    Columns are the same problems in one order; paired by seed, rows are the same seeds in one
+    order (S = R), else independent. With one seed on either side the interval covers problems only.
     """
     rows, others = _checked(values), _checked(reference)
     if rows.shape[1] != others.shape[1]:
@@ -72,22 +77,8 @@ def seed_difference(
     paired = rows.mean(axis=0) - others.mean(axis=0)
     if min(len(rows), len(others)) == 1:
         return bootstrap_means(paired[None], rng, confidence)[0]
-    seeds = _seed_part(rows, confidence) + _seed_part(others, confidence)
-    return _estimate(float(paired.mean()), sqrt(_problem_part(paired, confidence) + seeds))
-
-
-def seed_change(
-    after: ArrayLike, before: ArrayLike, *, rng: np.random.Generator, confidence: float
-) -> Estimate:
-    """Return the mean of `after` - `before` [S, P], paired by problem and by seed.
-
-    Each row of `before` is what the run of that row started from.
-    """
-    rows = _checked(after) - _checked(before)
-    if len(rows) == 1:
-        return bootstrap_means(rows, rng, confidence)[0]
-    half = sqrt(_problem_part(rows.mean(axis=0), confidence) + _seed_part(rows, confidence))
-    return _estimate(float(rows.mean()), half)
+    sides = [rows - others] if is_paired_by_seed else [rows, others]
+    return _estimate(float(paired.mean()), _half_width(paired, sides, confidence))
 
 
 @cache
@@ -103,25 +94,36 @@ def student_quantile(df: int, probability: float) -> float:
     return float(sqrt(df) * np.tan(angle))
 
 
-def _problem_part(means: NDArray[np.float64], confidence: float) -> float:
-    """Return (t s_problems)^2 of problem means [P]; 0 for one problem, which has no spread."""
-    num_problems = len(means)
+def _half_width(
+    problem_means: NDArray[np.float64], sides: Sequence[Values], confidence: float
+) -> float:
+    """Return half the interval of the mean of `problem_means` [P], which come from these sides.
+
+    Each side is [S, P] with seeds of its own. One problem has no spread: then seeds alone count.
+    """
+    probability, num_problems = (1 + confidence) / 2, len(problem_means)
+    seeds = sum(
+        student_quantile(len(rows) - 1, probability) ** 2 * _variance(rows.mean(axis=1))
+        for rows in sides
+    )
     if num_problems == 1:
-        return 0.0
-    quantile = student_quantile(num_problems - 1, (1 + confidence) / 2)
-    return float(quantile**2 * means.var(ddof=1) / num_problems)
+        return sqrt(seeds)
+    squared_t = student_quantile(num_problems - 1, probability) ** 2
+    every = _variance(problem_means)
+    beyond = max(0.0, every - sum(map(_noise, sides)))
+    return sqrt(max(seeds + squared_t * beyond, squared_t * every))
 
 
-def _seed_part(rows: Values, confidence: float) -> float:
-    """Return (t s_seeds)^2 of values [S, P]: what seeds vary beyond the noise of their problems."""
+def _variance(means: NDArray[np.float64]) -> float:
+    """Return the estimated variance of the mean of independent values."""
+    return float(means.var(ddof=1) / len(means))
+
+
+def _noise(rows: Values) -> float:
+    """Return what neither seed nor problem explains of values [S, P], as a variance of the mean."""
     num_seeds, num_problems = rows.shape
-    seed_means = rows.mean(axis=1)
-    spread = seed_means.var(ddof=1) / num_seeds
-    if num_problems > 1:
-        rest = rows - seed_means[:, None] - rows.mean(axis=0) + rows.mean()
-        noise = float((rest**2).sum()) / ((num_seeds - 1) * (num_problems - 1))
-        spread = max(0.0, spread - noise / rows.size)
-    return float(student_quantile(num_seeds - 1, (1 + confidence) / 2) ** 2 * spread)
+    rest = rows - rows.mean(axis=1, keepdims=True) - rows.mean(axis=0) + rows.mean()
+    return float((rest**2).sum() / ((num_seeds - 1) * (num_problems - 1)) / rows.size)
 
 
 def _estimate(value: float, half: float, *, lowest: float = -1.0) -> Estimate:

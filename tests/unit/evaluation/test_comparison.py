@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from rloop.evaluation.bootstrap import bootstrap_means
 from rloop.evaluation.comparison import (
     metric_values,
-    seed_change,
     seed_difference,
     seed_mean,
     student_quantile,
@@ -59,29 +58,44 @@ def test_the_interval_of_a_mean_is_the_two_parts_in_quadrature():
 
 
 def test_noise_is_not_counted_twice():
-    values = [[0.0, 1.0], [1.0, 0.0]]
-    # seed means .5, .5 and problem means .5, .5: nothing varies beyond the noise, which is not
-    # negative either: var(seed means) / 2 = 0, less noise 1 / 4 -> 0
-    found = seed_mean(values, rng=rng(), confidence=0.95)
-    assert (found.low, found.high) == (0.5, 0.5)
+    values = [[0.0, 0.5], [0.5, 0.4]]
+    # problem means .25, .45 and seed means .25, .45: var .02 / 2 = .01 each
+    # residuals of 0 - .25 - .25 + .35 = -.15, .15, .15, -.15: .09 / 1 / 4 = .0225 of noise, more
+    # than problems vary, so they add nothing to the seeds: half = 1 * sqrt(.01) at 50 %
+    found = seed_mean(values, rng=rng(), confidence=0.5)
+    assert (found.value, found.low, found.high) == pytest.approx((0.35, 0.25, 0.45), abs=1e-6)
+
+
+def test_seeds_that_agree_by_chance_do_not_hide_the_problems():
+    values = [[0.0, 0.8], [0.2, 0.6]]
+    # seed means .4, .4: no variance; problem means .1, .7: .18 / 2 = .09; residuals -+.1: .04 / 4 =
+    # .01; seeds and problems beyond the noise give .08, problems alone .09: half = .3 at 50 %
+    found = seed_mean(values, rng=rng(), confidence=0.5)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.7), abs=1e-6)
 
 
 def test_a_difference_is_paired_on_problems_and_adds_both_sides_seeds():
-    ours, theirs = [[0.2, 0.9], [0.4, 1.1 - 0.2]], [[0.1, 0.6], [0.1, 0.6]]
-    found = seed_difference(ours, theirs, rng=rng(), confidence=0.5)
-    # paired problem means: .3 - .1 = .2 and .9 - .6 = .3; var = .005 / 2 = .0025; t(1) = 1 at 50 %
-    # our seed means .55, .65: var .005 / 2 = .0025; noise: residuals -.05, .05, .05, -.05 ->
-    # .01 / 1 / 4 = .0025, so seeds add nothing; theirs do not vary; half = sqrt(.0025) = .05
+    ours, theirs = [[0.2, 0.9], [0.4, 0.9]], [[0.1, 0.6], [0.1, 0.6]]
+    found = seed_difference(ours, theirs, is_paired_by_seed=False, rng=rng(), confidence=0.5)
+    # paired problem means: .3 - .1 = .2 and .9 - .6 = .3; var .005 / 2 = .0025; t(1) = 1 at 50 %
+    # our seed means .55, .65: var .005 / 2 = .0025; theirs do not vary
+    # noise: residuals -.05, .05, .05, -.05 -> .01 / 1 / 4 = .0025, all that problems vary by
+    # so half = sqrt(.0025 + 0) = .05
     assert found.value == pytest.approx(0.25)
     assert (found.low, found.high) == pytest.approx((0.2, 0.3), abs=1e-6)
 
 
-def test_a_change_is_paired_by_seed_so_a_shared_start_cancels():
-    before = np.array([[0.1, 0.3], [0.5, 0.7]])
-    found = seed_change(before + 0.2, before, rng=rng(), confidence=0.95)
-    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2, 0.2))
-    unpaired = seed_difference(before + 0.2, before, rng=rng(), confidence=0.95)
-    assert unpaired.low < -0.5
+def test_pairing_by_seed_cancels_what_the_runs_of_a_seed_share():
+    start = np.array([[0.1, 0.3], [0.5, 0.7]])
+
+    def compare(*, is_paired_by_seed):
+        return seed_difference(
+            start + 0.2, start, is_paired_by_seed=is_paired_by_seed, rng=rng(), confidence=0.95
+        )
+
+    paired = compare(is_paired_by_seed=True)
+    assert (paired.value, paired.low, paired.high) == pytest.approx((0.2, 0.2, 0.2))
+    assert compare(is_paired_by_seed=False).low < -0.5
 
 
 def test_one_seed_gives_the_bootstrap_over_problems():
@@ -89,7 +103,7 @@ def test_one_seed_gives_the_bootstrap_over_problems():
     (expected,) = bootstrap_means(values, rng(), 0.95)
     assert seed_mean(values, rng=rng(), confidence=0.95) == expected
     several = np.vstack([values * 0.5, values * 0.7])
-    found = seed_difference(values, several, rng=rng(), confidence=0.95)
+    found = seed_difference(values, several, is_paired_by_seed=False, rng=rng(), confidence=0.95)
     (expected,) = bootstrap_means(values - several.mean(axis=0), rng(), 0.95)
     assert found == expected
 
@@ -108,18 +122,25 @@ def test_other_shapes_are_refused(wrong):
 
 def test_other_problems_are_refused():
     with pytest.raises(ValueError, match="got 2 and 3"):
-        seed_difference([[0.1, 0.2]], [[0.1, 0.2, 0.3]], rng=rng(), confidence=0.95)
+        seed_difference(
+            [[0.1, 0.2]], [[0.1, 0.2, 0.3]], is_paired_by_seed=True, rng=rng(), confidence=0.95
+        )
 
 
-@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_order_of_seeds_and_problems_and_the_sign_do_not_matter(num_seeds, num_problems, seed):
+@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1), st.booleans())
+def test_order_of_seeds_and_problems_and_the_sign_do_not_matter(
+    num_seeds, num_problems, seed, is_paired
+):
     draw = np.random.default_rng(seed)
     ours, theirs = draw.random((2, num_seeds, num_problems))
-    there = seed_difference(ours, theirs, rng=rng(), confidence=0.9)
-    back = seed_difference(theirs, ours, rng=rng(), confidence=0.9)
+
+    def compare(a, b):
+        return seed_difference(a, b, is_paired_by_seed=is_paired, rng=rng(), confidence=0.9)
+
+    there, back = compare(ours, theirs), compare(theirs, ours)
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
     order = draw.permutation(num_problems)
-    again = seed_difference(ours[::-1, order], theirs[:, order], rng=rng(), confidence=0.9)
+    again = compare(ours[::-1, order], theirs[::-1, order])
     assert (there.low, there.high) == pytest.approx((again.low, again.high))
 
 
@@ -147,12 +168,13 @@ def test_a_95_percent_interval_covers_the_mean_over_new_seeds_and_problems(
         counts = simulate(draw, num_seeds, num_problems, seed_sd=seed_sd, shared=shared)
         found = seed_mean(metric_values(8, counts), rng=draw, confidence=0.95)
         covered += found.low <= truth <= found.high
-    assert 0.925 <= covered / 1500 <= 0.985
+    assert 0.925 <= covered / 1500 <= 0.995
 
 
+@pytest.mark.parametrize("is_paired", [True, False])
 @pytest.mark.parametrize(("num_seeds", "num_problems", "seed_sd"), CASES)
 def test_two_equal_methods_differ_in_one_of_twenty_intervals_at_most(
-    num_seeds, num_problems, seed_sd
+    num_seeds, num_problems, seed_sd, is_paired
 ):
     """As above: false alarms above 0.075 in 1,500 come once in 200,000; too few is too wide."""
     draw = np.random.default_rng([8, num_seeds, num_problems])
@@ -165,6 +187,8 @@ def test_two_equal_methods_differ_in_one_of_twenty_intervals_at_most(
             )
             for _ in range(2)
         )
-        found = seed_difference(ours, theirs, rng=draw, confidence=0.95)
+        found = seed_difference(
+            ours, theirs, is_paired_by_seed=is_paired, rng=draw, confidence=0.95
+        )
         false_alarms += found.is_clear_of_zero
     assert false_alarms / 1500 <= 0.075

@@ -1,0 +1,106 @@
+"""Runs grouped by method: the same resolved recipe but for name, seed and trackers."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rloop.errors import ConfigError
+from rloop.methods import METHODS
+from rloop.report.compare_runs import ComparedRun
+
+MAX_KEYS = 3
+"""Of a recipe, in a label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodGroup:
+    """The runs of one method, one a seed.
+
+    Example: MethodGroup(label="Plain RL", runs=(rl_seed_0, rl_seed_1))
+    """
+
+    label: str
+    """The method, with the keys that differ where two groups have the same method."""
+    runs: tuple[ComparedRun, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds, rising."""
+        return tuple(run.seed for run in self.runs)
+
+
+def group_runs(runs: Sequence[ComparedRun]) -> list[MethodGroup]:
+    """Return the runs by method: in the order of `METHODS`, others after them as they came."""
+    by_recipe: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        recipe = {key: value for key, value in run.recipe.items() if key != "sinks"}
+        by_recipe.setdefault(json.dumps([run.title, recipe], sort_keys=True), []).append(run)
+    order = [method.title for method in METHODS.values()]
+    groups = sorted(
+        by_recipe.values(),
+        key=lambda group: order.index(group[0].title) if group[0].title in order else len(order),
+    )
+    labels = _labels([group[0] for group in groups])
+    return [
+        MethodGroup(label=label, runs=tuple(sorted(group, key=lambda run: (run.seed, run.name))))
+        for label, group in zip(labels, groups, strict=True)
+    ]
+
+
+def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> MethodGroup:
+    """Return the group that others are compared with: as named, else plain RL, else the first.
+
+    `wanted` is a label, a method's title, or the name of a run. ConfigError where none fits.
+    """
+    if wanted is None:
+        plain = [group for group in groups if group.runs[0].title == "Plain RL"]
+        return (plain or list(groups))[0]
+    for group in groups:
+        names = {group.label, group.runs[0].title, *(run.name for run in group.runs)}
+        if wanted.casefold() in {name.casefold() for name in names}:
+            return group
+    known = ", ".join(repr(group.label) for group in groups)
+    raise ConfigError(f"--reference {wanted!r} is none of the methods here: {known}.")
+
+
+def recipe_rows(groups: Sequence[MethodGroup]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the keys whose values differ between methods, with the value of each."""
+    flat = [flatten_recipe(group.runs[0].recipe) for group in groups]
+    return [(key, tuple(recipe.get(key, "--") for recipe in flat)) for key in _differing(flat)]
+
+
+def flatten_recipe(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested mappings as dotted keys and JSON. Example: {"a": {"b": None}} -> a.b: null."""
+    flat: dict[str, str] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_recipe(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = json.dumps(value)
+    return flat
+
+
+def _labels(firsts: Sequence[ComparedRun]) -> list[str]:
+    """Return each group's label: its title, told apart by recipe keys where titles repeat."""
+    titles = Counter(run.title for run in firsts)
+    labels = []
+    for run in firsts:
+        if titles[run.title] == 1:
+            labels.append(run.title)
+            continue
+        same = [flatten_recipe(other.recipe) for other in firsts if other.title == run.title]
+        keys, mine = _differing(same), flatten_recipe(run.recipe)
+        told = [f"{key}={mine.get(key, 'absent')}" for key in keys[:MAX_KEYS]]
+        more = f", {len(keys) - MAX_KEYS} more keys" if len(keys) > MAX_KEYS else ""
+        labels.append(f"{run.title} ({', '.join(told)}{more})")
+    return [
+        f"{label} #{labels[: index + 1].count(label)}" if labels.count(label) > 1 else label
+        for index, label in enumerate(labels)
+    ]
+
+
+def _differing(recipes: Sequence[Mapping[str, str]]) -> list[str]:
+    every = dict.fromkeys(key for recipe in recipes for key in recipe)
+    return [key for key in every if len({recipe.get(key) for recipe in recipes}) > 1]

@@ -1,0 +1,197 @@
+"""What each method reached on each held-out task, and how it differs from the reference method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.checkpoints import Checkpoint, default_ks
+from rloop.evaluation.comparison import metric_values, seed_difference, seed_mean
+from rloop.report.compare_groups import MethodGroup
+from rloop.report.compare_runs import ComparedRun, TaskRun
+from rloop.types import stable_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricResult:
+    """One metric of one method on one task.
+
+    Example: MetricResult(metric="pass@8", mean=Estimate(0.7, 0.6, 0.8), by_run=(0.68, 0.72),
+    difference=Estimate(0.04, -0.02, 0.1), change=Estimate(0.1, 0.05, 0.15))
+    """
+
+    metric: str
+    mean: Estimate
+    """Over seeds."""
+    by_run: tuple[float, ...]
+    """In the order of the group's runs."""
+    difference: Estimate | None
+    """From the reference method; None for that one itself."""
+    change: Estimate | None
+    """From what each run started with; None where that was not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodResult:
+    """One method on one task.
+
+    Example: MethodResult(group=MethodGroup(...), policies=("iter-002",), metrics={"avg@8": ...})
+    """
+
+    group: MethodGroup
+    policies: tuple[str, ...]
+    """Labels of the policies measured, each once."""
+    metrics: dict[str, MetricResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """All methods on one task, on the problems that all runs were measured on.
+
+    Example: TaskResult(task="sums", num_problems=16, metrics=("avg@8", "pass@4", "pass@8"),
+    methods=(...), reference="Plain RL")
+    """
+
+    task: str
+    num_problems: int
+    metrics: tuple[str, ...]
+    methods: tuple[MethodResult, ...]
+    reference: str
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Return avg@n and pass@(largest k)."""
+        return tuple(dict.fromkeys((self.metrics[0], self.metrics[-1])))
+
+
+class TaskValues:
+    """The counts of one task over the problems that every run has, as values by metric."""
+
+    def __init__(self, task: str, runs: Sequence[ComparedRun]) -> None:
+        """Collect the task from runs that all have it."""
+        self.task = task
+        self._by_run = {run.directory: run.tasks[task] for run in runs}
+        counts = [set(c.counts) for one in self._by_run.values() for c in one.path]
+        self.problems = sorted(set.intersection(*counts))
+        self.num_samples = min(one.final.num_samples for one in self._by_run.values())
+        self.has_equal_samples = len({one.final.num_samples for one in self._by_run.values()}) == 1
+
+    @property
+    def average(self) -> str:
+        """Return the name of the mean of c/n: `avg@8`, or `avg` where n differs."""
+        return f"avg@{self.num_samples}" if self.has_equal_samples else "avg"
+
+    def metrics(self, ks: Sequence[int]) -> dict[str, int | None]:
+        """Return metric names and their k (None for the average); k=1 is the average."""
+        wanted = sorted({k for k in ks if 1 < k <= self.num_samples})
+        return {self.average: None, **{f"pass@{k}": k for k in wanted}}
+
+    def of(self, checkpoint: Checkpoint, k: int | None) -> NDArray[np.float64]:
+        """Return a metric of a checkpoint by problem [P]."""
+        counts = np.array([checkpoint.counts[name] for name in self.problems])
+        return metric_values(checkpoint.num_samples, counts, k)
+
+    def final(self, group: MethodGroup, k: int | None) -> NDArray[np.float64]:
+        """Return a metric of the last policies of a group [S, P]."""
+        return np.stack([self.of(self.task_run(run).final, k) for run in group.runs])
+
+    def start(self, group: MethodGroup, k: int | None) -> NDArray[np.float64] | None:
+        """Return the same of what the runs started with; None where one was not measured."""
+        tasks = [self.task_run(run) for run in group.runs]
+        if not all(one.has_reference for one in tasks):
+            return None
+        return np.stack([self.of(one.path[0], k) for one in tasks])
+
+    def task_run(self, run: ComparedRun) -> TaskRun:
+        """Return the task in one run."""
+        return self._by_run[run.directory]
+
+
+def task_result(
+    values: TaskValues,
+    groups: Sequence[MethodGroup],
+    reference: MethodGroup,
+    ks: Sequence[int],
+    *,
+    confidence: float,
+) -> TaskResult:
+    """Return every method's metrics on a task."""
+    metrics = values.metrics(ks)
+    methods = [
+        MethodResult(
+            group=group,
+            policies=tuple(dict.fromkeys(values.task_run(run).final.label for run in group.runs)),
+            metrics={
+                name: _metric(values, group, reference, name, k, confidence)
+                for name, k in metrics.items()
+            },
+        )
+        for group in groups
+    ]
+    return TaskResult(
+        task=values.task,
+        num_problems=len(values.problems),
+        metrics=tuple(metrics),
+        methods=tuple(methods),
+        reference=reference.label,
+    )
+
+
+def pass_rows(
+    values: TaskValues, groups: Sequence[MethodGroup], *, confidence: float
+) -> list[dict[str, object]]:
+    """Return pass@k of each method at powers of two, with intervals: policy, k, value, low, high.
+
+    The first is what the runs started with, each start once.
+    """
+    rows = []
+    started = [group for group in groups if values.start(group, None) is not None]
+    curves = [(group.label, group, False) for group in groups]
+    if started:
+        curves.insert(0, ("before training", started[0], True))
+    for label, group, is_start in curves:
+        for k in default_ks(values.num_samples):
+            found = values.start(group, k) if is_start else values.final(group, k)
+            assert found is not None, "a start that is drawn was measured"
+            mean = seed_mean(found, rng=_rng(), confidence=confidence)
+            place = {"policy": label, "k": k}
+            rows.append({**place, "value": mean.value, "low": mean.low, "high": mean.high})
+    return rows
+
+
+def _metric(
+    values: TaskValues,
+    group: MethodGroup,
+    reference: MethodGroup,
+    name: str,
+    k: int | None,
+    confidence: float,
+) -> MetricResult:
+    found, start = values.final(group, k), values.start(group, k)
+    difference = change = None
+    if group is not reference:
+        difference = seed_difference(
+            found,
+            values.final(reference, k),
+            is_paired_by_seed=group.seeds == reference.seeds,
+            rng=_rng(),
+            confidence=confidence,
+        )
+    if start is not None:
+        change = seed_difference(
+            found, start, is_paired_by_seed=True, rng=_rng(), confidence=confidence
+        )
+    return MetricResult(
+        metric=name,
+        mean=seed_mean(found, rng=_rng(), confidence=confidence),
+        by_run=tuple(float(mean) for mean in found.mean(axis=1)),
+        difference=difference,
+        change=change,
+    )
+
+
+def _rng() -> np.random.Generator:
+    """Return the same draws of problems for every interval."""
+    return np.random.default_rng(stable_hash("comparison"))
