@@ -5,6 +5,7 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ SetOption = Annotated[
 ]
 StoredPhase = Literal["explore", "evaluate"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -175,6 +178,86 @@ def report(run_dir: RunArgument) -> None:
     from rloop.report.page import write_report
 
     sys.stdout.write(f"{write_report(run_dir)}\n")
+
+
+@app.command()
+def compare(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs, or folders of runs.")
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="Method to compare with; plain RL, else the first.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Page to write; compare.html, in a folder of runs if given.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare methods over seeds, paired on the same problems, with budgets; write a page.
+
+    Runs of one recipe are one method, whatever their seeds. Folders of `rloop eval` count as runs.
+
+    Example: rloop compare runs/demo runs/demo-rl
+    """
+    _compare(paths, reference, out, as_json=as_json)
+
+
+@app.command()
+def sweep(
+    recipe_path: RecipeArgument,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Some of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness."
+        ),
+    ] = "rloop,rl,raft,rest_em,keep_weights",
+    seeds: Annotated[
+        str, typer.Option(help="A count, from the recipe's seed on, or a list such as 0,3,7.")
+    ] = "3",
+    overrides: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs; runs/NAME-sweep when absent.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Run methods x seeds of a recipe of RLoop under one budget, one by one; then compare them.
+
+    The same command again skips what is complete, resumes what has begun and starts the rest.
+
+    Example: rloop sweep recipes/tiny.yaml --methods rloop,rl,raft --seeds 3
+    """
+    from rloop.loop.sweep import announce_sweep, plan_sweep, run_sweep
+    from rloop.recipe import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides or ())
+    folder = out or Path("runs") / f"{recipe.name}-sweep"
+    runs = plan_sweep(recipe, methods, seeds, folder)
+    announce_sweep(recipe, runs)
+    from rloop.engines.registry import build_engine
+    from rloop.report.page import write_report
+
+    again = shlex.join(["rloop", *sys.argv[1:]])
+    code = run_sweep(runs, recipe_path, build_engine, finish=write_report, again=again)
+    if code != INTERRUPTED:
+        _compare([folder], None, None, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def _compare(paths: list[Path], reference: str | None, out: Path | None, *, as_json: bool) -> None:
+    """Print a comparison, write its page, and say what makes it unfair."""
+    from rloop.report import compare
+
+    page = compare.page_path(paths, out)
+    found = compare.compare_runs(paths, reference)
+    if as_json:
+        print_json(compare.comparison_json(found))
+    else:
+        print_table(compare.COLUMNS, compare.table_rows(found))
+    for warning in found.warnings:
+        sys.stderr.write(f"Warning: {warning}\n")
+    sys.stderr.write(f"{found.covers}\nPage: {compare.write_comparison(found, page)}\n")
 
 
 @app.command()

@@ -11,7 +11,7 @@ grand mean has a part by problems, a part by seeds, and noise that both contain.
 with s_seeds^2 = var(seed means) / S, which holds the noise, s_all^2 = var(problem means) / P, which
 holds it too, and s_problems^2 = s_all^2 less the noise, not below 0. Each part has its own Student
 quantile, because 3 seeds tell little of their variance: simulated 95 % intervals of 2 to 5 seeds
-cover 95 to 99 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. One seed says
+cover 95 to 98 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. One seed says
 nothing of seeds: then the interval is a bootstrap over problems, and covers problems only.
 
 A difference is paired on the problems. Where both sides have the same seeds it is paired by seed as

@@ -90,11 +90,21 @@ def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> lis
     return runs
 
 
-def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str], list[str]]:
-    """Return what the sweep will cost and what to be warned of, as sentences.
+def announce_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> None:
+    """Show what the sweep will cost and what to be warned of.
 
     Loads the tasks; TaskError where one cannot be.
     """
+    console = Console()
+    lines, warnings = describe_sweep(recipe, runs)
+    for line in lines:
+        console.say(line)
+    for warning in warnings:
+        console.warn(warning)
+
+
+def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str], list[str]]:
+    """Return what `announce_sweep` shows: sentences, and warnings."""
     tasks = load_tasks(recipe.tasks)
     held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
     if recipe.coldstart is not None:

@@ -106,7 +106,7 @@ def table_rows(found: Comparison) -> list[tuple[object, ...]]:
     ]
 
 
-def as_json(found: Comparison) -> list[dict[str, Any]]:
+def comparison_json(found: Comparison) -> list[dict[str, Any]]:
     """Return the same for programs: every number in full, with the value of each run."""
     return [
         {
