@@ -1,0 +1,172 @@
+"""How different the completions of one RL step are, and which groups of a run to read for it.
+
+Measured on a sample whose size does not grow with the run; what is sampled is a rule, not chance:
+at most 64 steps, evenly spaced over the run, the first and the last among them; of a step at most
+16 problems, evenly spaced by name; of a group the first 8 members. Distinct answers are counted
+over all trajectories of the step. Only token ids are read, of the files that are needed.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rloop.evaluation.checkpoints import evenly_spaced
+from rloop.evaluation.ngrams import Tokens, jaccard_matrix, mean_of_pairs, ngram_hashes
+from rloop.store.trajectories import TrajectoryStore
+from rloop.types import PhaseName
+
+MAX_STEPS = 64
+MAX_STEP_PROBLEMS = 16
+MAX_MEMBERS = 8
+
+_SURVEY = """
+    select iteration, step, policy, problem_id, count(*) as num_completions,
+           count(distinct answer) as num_answers, sum(completion_tokens)::bigint as num_tokens
+    from trajectories where phase = 'explore' group by all order by all
+"""
+
+Place = tuple[int, int, str]
+"""(iteration, step, policy)."""
+Cell = tuple[Place, str]
+"""A place and a problem_id: where one group of trajectories lies."""
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Which problems each RL step had, without their tokens; rows by step, then problem_id.
+
+    Example: Survey(places=[(1, 1, "explored-001"), (1, 2, "explored-001")],
+    starts=array([0, 2, 3]), problem_ids=["sums/train/0", "sums/train/7", "sums/train/0"],
+    num_completions=array([8, 8, 8]), num_answers=array([3, 1, 2]),
+    num_tokens=array([912, 870, 455]))
+    """
+
+    places: Sequence[Place]
+    """[S] the RL steps, in order."""
+    starts: IntArray
+    """[S + 1] the first row of each step, and the number of rows."""
+    problem_ids: Sequence[str]
+    num_completions: IntArray
+    num_answers: IntArray
+    """Distinct final answers of the problem in the step; none found is no answer."""
+    num_tokens: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDiversity:
+    """How different the completions of one RL step are.
+
+    Example: StepDiversity(iteration=1, step=40, num_problems=16, diversity=0.71,
+    distinct_ngrams_frac=0.52, distinct_answers_mean=3.4)
+    """
+
+    iteration: int
+    step: int
+    num_problems: int
+    """Problems whose completions were compared."""
+    diversity: float
+    """1 - mean pairwise Jaccard similarity of token 4-grams within a problem, a mean over problems;
+    NaN where no problem has two completions."""
+    distinct_ngrams_frac: float
+    """Distinct 4-grams / all 4-grams of the completions compared (distinct-n, Li et al. 2016)."""
+    distinct_answers_mean: float
+    """Distinct final answers of a problem, a mean over all problems of the step."""
+
+
+def survey_exploration(store: TrajectoryStore) -> Survey:
+    """Return which problems each RL step had: one pass over light columns."""
+    table = store.query(_SURVEY)
+    columns = [table[name].to_numpy() for name in ("iteration", "step")]
+    is_first = np.ones(table.num_rows, bool)
+    is_first[1:] = np.any([values[1:] != values[:-1] for values in columns], axis=0)
+    firsts = np.flatnonzero(is_first)
+    head = table.select(["iteration", "step", "policy"]).take(firsts).to_pylist()
+    return Survey(
+        places=[(row["iteration"], row["step"], row["policy"]) for row in head],
+        starts=np.append(firsts, table.num_rows),
+        problem_ids=table["problem_id"].to_pylist(),
+        num_completions=table["num_completions"].to_numpy(),
+        num_answers=table["num_answers"].to_numpy(),
+        num_tokens=table["num_tokens"].to_numpy(),
+    )
+
+
+def step_diversity(store: TrajectoryStore, survey: Survey) -> list[StepDiversity]:
+    """Return a row for each sampled RL step, in order."""
+    steps = evenly_spaced(range(len(survey.places)), MAX_STEPS)
+    cells = {step: _step_cells(survey, step) for step in steps}
+    groups = read_groups(store, "explore", list(chain.from_iterable(cells.values())))
+    return [
+        _diversity(survey, step, [groups[cell] for cell in cells[step] if cell in groups])
+        for step in steps
+    ]
+
+
+def read_groups(
+    store: TrajectoryStore, phase: PhaseName, cells: Sequence[Cell]
+) -> dict[Cell, list[Tokens]]:
+    """Return the token ids of the first members of each group, in member order."""
+    wanted = [(*place, name) for place, name in cells]
+    if not wanted:
+        return {}
+    steps: dict[int, set[int]] = defaultdict(set)
+    for iteration, step, _, _ in wanted:
+        steps[iteration].add(step)
+    # The join picks the rows; these plain conditions are what leaves files unread.
+    places = " or ".join(
+        f"iteration = {iteration} and step in ({', '.join(map(str, sorted(found)))})"
+        for iteration, found in steps.items()
+    )
+    values = ", ".join(
+        f"({iteration}, {step}, {_quoted(policy)}, {_quoted(name)})"
+        for iteration, step, policy, name in wanted
+    )
+    table = store.query(
+        "select iteration, step, policy, problem_id, completion_ids from trajectories "
+        f"semi join (values {values}) as wanted (iteration, step, policy, problem_id) "
+        "using (iteration, step, policy, problem_id) "
+        f"where phase = '{phase}' and member < {MAX_MEMBERS} and ({places}) order by member"
+    )
+    lists = table["completion_ids"].combine_chunks()
+    ends = np.cumsum(lists.value_lengths().to_numpy())
+    ids = np.split(lists.flatten().to_numpy(), ends[:-1])
+    groups: dict[Cell, list[Tokens]] = defaultdict(list)
+    places_of = table.select(["iteration", "step", "policy", "problem_id"]).to_pylist()
+    for row, tokens in zip(places_of, ids, strict=True):
+        key = (row["iteration"], row["step"], row["policy"]), row["problem_id"]
+        groups[key].append(tokens)
+    return dict(groups)
+
+
+def _step_cells(survey: Survey, step: int) -> list[Cell]:
+    """Return the sampled problems of a step, those with a pair of completions."""
+    rows = range(survey.starts[step], survey.starts[step + 1])
+    usable = [row for row in rows if survey.num_completions[row] >= 2]
+    chosen = evenly_spaced(usable, MAX_STEP_PROBLEMS)
+    return [(survey.places[step], survey.problem_ids[row]) for row in chosen]
+
+
+def _diversity(survey: Survey, step: int, groups: Sequence[Sequence[Tokens]]) -> StepDiversity:
+    iteration, number, _ = survey.places[step]
+    answers = survey.num_answers[survey.starts[step] : survey.starts[step + 1]]
+    grams = [ngram_hashes(group) for group in groups]
+    similar = [mean_of_pairs(jaccard_matrix(*found)) for found in grams]
+    hashes = np.concatenate([found for _, found in grams]) if grams else np.empty(0)
+    return StepDiversity(
+        iteration=iteration,
+        step=number,
+        num_problems=len(groups),
+        diversity=1.0 - float(np.mean(similar)) if similar else float("nan"),
+        distinct_ngrams_frac=len(np.unique(hashes)) / len(hashes) if grams else float("nan"),
+        distinct_answers_mean=float(answers.mean()),
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
