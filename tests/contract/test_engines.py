@@ -161,6 +161,60 @@ def test_the_restored_policy_can_be_sampled_before_its_next_step(
     assert written(list(engine.sample(LIVE, PROBLEMS, 2, HELD_OUT))) == expected
 
 
+def sampled(engine: Engine, base: PolicyRef) -> tuple[list[Example], list[tuple[float, ...]]]:
+    """Return what the policy wrote in the first step, and what the sampler thought of it."""
+    trajectories = every_trajectory(explore(engine, base, steps=1))
+    examples = [
+        Example(
+            problem_id=t.problem.problem_id,
+            prompt_ids=t.completion.prompt_ids,
+            completion_ids=t.completion.completion_ids,
+        )
+        for t in trajectories
+    ]
+    return examples, [t.completion.behavior_logprobs for t in trajectories]
+
+
+def test_a_policy_thinks_of_a_completion_what_it_thought_when_it_wrote_it(
+    engine: Engine, base: PolicyRef
+):
+    examples, behavior = sampled(engine, base)
+    found = engine.logprobs(base, examples, temperature=1.0)
+    assert [len(row) for row in found] == [len(e.completion_ids) for e in examples]
+    for row, expected in zip(found, behavior, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5)
+
+
+def test_logprobs_do_not_depend_on_what_is_scored_beside(engine: Engine, base: PolicyRef):
+    examples, _ = sampled(engine, base)
+    together = engine.logprobs(base, examples, temperature=0.7)
+    backwards = engine.logprobs(base, examples[::-1], temperature=0.7)[::-1]
+    alone = [engine.logprobs(base, [e], temperature=0.7)[0] for e in examples]
+    for row, *others in zip(together, backwards, alone, strict=True):
+        assert row == pytest.approx(others[0], abs=1e-5)
+        assert row == pytest.approx(others[1], abs=1e-5)
+
+
+def test_logprobs_at_temperature_zero_are_those_at_one(engine: Engine, base: PolicyRef):
+    examples, _ = sampled(engine, base)
+    assert engine.logprobs(base, examples, temperature=0.0) == engine.logprobs(
+        base, examples, temperature=1.0
+    )
+
+
+def test_the_policy_in_training_can_be_asked_for_logprobs_between_steps(
+    engine: Engine, base: PolicyRef
+):
+    examples, _ = sampled(engine, base)
+    plain = [written(step.groups) for step in explore(engine, base)]
+    watched, seen = [], []
+    for step in engine.explore(base, PROBLEMS, PLACE, num_steps=4):
+        watched.append(written(step.groups))
+        seen.append(engine.logprobs(LIVE, examples, temperature=1.0))
+    assert watched == plain
+    assert seen[-1] != engine.logprobs(base, examples, temperature=1.0)
+
+
 def test_fine_tuning_makes_a_policy_that_can_be_started_from(
     engine: Engine, base: PolicyRef, tmp_path: Path
 ):

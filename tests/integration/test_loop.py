@@ -128,6 +128,48 @@ def test_evaluation_metrics_are_paired_with_the_base(tmp_path: Path):
     assert last["evaluate/held/pass@4"] == 1.0
 
 
+def divergences(run_dir: Path) -> list[tuple[str, float | None]]:
+    return [
+        (line["policy"], line.get("evaluate/kl_base_mean"))
+        for line in read_metrics(run_dir)
+        if line["phase"] == "evaluate"
+    ]
+
+
+def test_every_evaluation_says_how_far_the_policy_is_from_the_base(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
+    # A scripted policy of u updates gives each token log-probability -1 / (1 + u), the base -1:
+    # d = 1 - 1 / (1 + u), k3 = exp(d) - 1 - d. u = 4: d = 0.8, 2.225541 - 1.8 = 0.425541;
+    # u = 2: d = 2/3, 1.947734 - 1.666667 = 0.281067; u = 2 + 4: d = 6/7, 0.499276.
+    found = divergences(run_dir)
+    assert found[0] == ("base", None)
+    assert dict(found[1:]) == {
+        "explored-001": pytest.approx(0.425541, abs=1e-6),
+        "iter-001": pytest.approx(0.281067, abs=1e-6),
+        "explored-002": pytest.approx(0.499276, abs=1e-6),
+        "iter-002": pytest.approx(0.425541, abs=1e-6),
+    }
+
+
+def test_after_a_cold_start_the_divergence_is_from_the_cold_started_policy(tmp_path: Path):
+    task = {"source": f"file:{tmp_path / 'train.jsonl'}", "name": "cold", "verifier": "numeric"}
+    cold = {"task": task, "epochs": 3, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
+    recipe = toy_recipe(tmp_path, coldstart=cold, iterations=1)
+    _, run_dir = begin(recipe, tmp_path, scripted())
+    # The cold start makes 3 updates, log-probability -1/4; fine-tuning 2 more, -1/6:
+    # d = 1/12, k3 = 1.086904 - 1.083333 = 0.003571
+    found = divergences(run_dir)
+    assert found[:2] == [("base", None), ("coldstart", None)]
+    assert dict(found)["iter-001"] == pytest.approx(0.003571, abs=1e-6)
+
+
+def test_time_spent_on_the_divergence_is_logged_as_the_evaluations(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    found = [(e["iteration"], e["phase"], e["step"]) for e in events if e["name"] == "divergence"]
+    assert found == [(1, "evaluate", 4), (1, "evaluate", 0)]
+
+
 def test_a_run_that_solves_nothing_stops_with_the_counts(tmp_path: Path, capsys: Any):
     code, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted(lambda *_: "no idea"))
     assert code == 1

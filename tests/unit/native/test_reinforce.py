@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from doubles_policies import InstantVerify, make_problem, tiny_policy
+from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
 from rloop.config import EngineConfig, PromptConfig, Recipe
@@ -15,6 +16,7 @@ from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.reinforce import Reinforcer, mean_metrics
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.sampler import Sampler
+from rloop.engines.native.step_metrics import sampling_metrics
 from rloop.types import Place, Problem
 
 PLACE = Place(run="test", seed=0, iteration=1, phase="explore", policy="explored-001")
@@ -81,6 +83,17 @@ def test_a_step_with_a_signal_moves_the_policy(tmp_path: Any):
     versions = [group.trajectories[0].policy_version for step in steps for group in step.groups]
     assert versions == sorted(versions)
     assert versions[-1] > 0
+
+
+def test_a_step_counts_the_different_answers_of_a_group(tmp_path: Any):
+    step = next(reinforcer(toy_recipe(tmp_path), easy_hard(6)).run(1))
+    expected = [len({t.verdict.answer for t in group.trajectories}) for group in step.groups]
+    assert step.metrics["distinct_answers_mean"] == pytest.approx(sum(expected) / 3)
+    # A completion without an answer adds none: ("2", "3", "2", None) has 2, (None,) 0, mean 1.
+    place = place_at(1)
+    some = group_at(place, completions=[("2", True), ("3", False), ("2", True), ("", False)])
+    none = group_at(place, "sums/train/1", completions=[("", False)])
+    assert sampling_metrics([some, none], 1)["distinct_answers_mean"] == 1.0
 
 
 def test_the_overlong_penalty_gives_a_signal_to_groups_of_equal_rewards(tmp_path: Any):
