@@ -284,7 +284,9 @@ def export(
     directory: Annotated[Path, typer.Argument(help="New directory.")],
     policy: Annotated[str | None, typer.Option(help="Its name; the last one when absent.")] = None,
 ) -> None:
-    """Copy a policy of a run to a directory that transformers and vLLM load.
+    """Copy a policy of a run to a directory that transformers and vLLM load, with a model card.
+
+    The card (README.md) and recipe.yaml say what it is, what it cost and what was measured.
 
     Example: rloop export runs/demo my-model --policy iter-001
     """
@@ -292,6 +294,7 @@ def export(
 
     source = export_policy(run_dir, directory, policy)
     sys.stdout.write(f"{source} -> {directory}\n")
+    sys.stdout.write(f"{directory / 'README.md'} is its model card: read it before you share it.\n")
 
 
 @app.command()

@@ -1,12 +1,17 @@
 """Copies out of a run directory: a policy anyone can load, or the trajectories as one file."""
 
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.state import Manifest
+from rloop.report.model_card import card_license, model_card, resolved_recipe
+from rloop.report.run_record import RunRecord, read_run
 from rloop.store.trajectories import open_store
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
@@ -15,7 +20,9 @@ FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Path:
     """Copy the policy of that name to a new directory and return where it came from.
 
-    Without a name it is the last one that the run finished.
+    With it go a model card (README.md) and the resolved recipe (recipe.yaml); a card or recipe of
+    the base model is kept as README.base.md and recipe.base.yaml. All of it is written or nothing.
+    Without a name it is the last policy that the run finished.
     """
     policies = finished_policies(run_dir)
     if not policies:
@@ -26,9 +33,14 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
         raise ConfigError(f"{directory} is a file. Choose another directory.")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} is not empty. Choose another directory.")
-    source = policies[name or list(policies)[-1]]
+    name = name or list(policies)[-1]
+    source = policies[name]
+    base_card = policies["base"] / "README.md" if "base" in policies else None
+    texts = _texts(read_run(run_dir), name, directory.resolve().name, base_card)
     try:
-        shutil.copytree(source, directory, dirs_exist_ok=True)
+        with _written_whole(directory) as partial:
+            shutil.copytree(source, partial, dirs_exist_ok=True)
+            _add_texts(partial, texts, base_card)
     except OSError as error:
         # copytree gathers what failed as (source, target, reason).
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
@@ -36,6 +48,41 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
             f"{source} could not be copied to {directory} ({reason}). Choose another directory."
         ) from error
     return source
+
+
+def _texts(
+    record: RunRecord, policy: str, directory: str, base_card: Path | None
+) -> dict[str, str]:
+    """Return what is written beside the weights, by file name."""
+    if not record.config:
+        raise StoreError(f"{record.directory} has no config.json; restore it from a backup.")
+    license_name = card_license(base_card) if base_card and base_card.is_file() else None
+    return {
+        "README.md": model_card(record, policy, directory=directory, license_name=license_name),
+        "recipe.yaml": resolved_recipe(record),
+    }
+
+
+def _add_texts(partial: Path, texts: Mapping[str, str], base_card: Path | None) -> None:
+    """Write the texts; what stands in their place is the base model's, and is kept."""
+    if base_card and base_card.is_file():
+        shutil.copyfile(base_card, partial / "README.md")
+    for file, text in texts.items():
+        path = partial / file
+        if path.exists():
+            path.rename(path.with_name(f"{path.stem}.base{path.suffix}"))
+        path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _written_whole(directory: Path) -> Iterator[Path]:
+    """Yield a folder whose files become the directory's at the end; it stays empty where not."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".rloop-", dir=directory) as inside:
+        partial = Path(inside)
+        yield partial
+        for path in list(partial.iterdir()):
+            path.rename(directory / path.name)
 
 
 def finished_policies(run_dir: Path) -> dict[str, Path]:

@@ -179,27 +179,6 @@ def test_store_export_to_an_unknown_form_lists_the_known_ones(rloop, run_dir, tm
     assert ".parquet, .csv, .jsonl" in err
 
 
-def test_export_copies_the_last_policy_or_the_one_named(rloop, run_dir, tmp_path):
-    code, out, _ = rloop("export", run_dir, tmp_path / "last")
-    assert code == 0
-    assert out.endswith(f"-> {tmp_path / 'last'}\n")
-    assert json.loads((tmp_path / "last/config.json").read_text()) == {"name": "iter-001"}
-    rloop("export", run_dir, tmp_path / "base", "--policy", "base")
-    assert json.loads((tmp_path / "base/config.json").read_text()) == {"name": "base"}
-
-
-def test_export_refuses_unknown_policies_and_full_folders(rloop, run_dir, tmp_path):
-    code, _, err = rloop("export", run_dir, tmp_path / "x", "--policy", "iter-009")
-    assert code == 2
-    assert "no policy 'iter-009'; it has base, iter-001" in err
-    code, _, err = rloop("export", run_dir, run_dir)
-    assert code == 2
-    assert "is not empty" in err
-    code, _, err = rloop("export", tmp_path, tmp_path / "y")
-    assert code == 1
-    assert "no finished policy" in err
-
-
 def test_eval_without_a_task_says_what_to_name(rloop, tmp_path):
     code, out, err = rloop("eval", tmp_path)
     assert (code, out) == (2, "")

@@ -65,7 +65,7 @@ def to_problem(
     rest = {name: value for name, value in row.items() if name not in columns.values()}
     return Problem(
         problem_id=problem_id,
-        task=place.partition("/")[0],
+        task=place.rpartition("/")[0],
         question=question,
         answer=answer,
         verifier=verifier,
