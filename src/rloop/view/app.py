@@ -21,7 +21,7 @@ from rloop.errors import StoreError
 from rloop.view import browser, pages
 from rloop.view.charts import ChartCache
 from rloop.view.folder import Folder
-from rloop.view.html import HEADERS, STATIC_TYPES, environment, static_files
+from rloop.view.html import HEADERS, STATIC_TYPES, environment, static_file
 
 HOSTS = ["127.0.0.1", "localhost"]
 
@@ -60,11 +60,11 @@ def build_app(folder: Path) -> Starlette:
 def static(request: Request) -> Response:
     """Return a style or a script; its address names its content, so it may be kept for ever."""
     name = request.path_params["name"]
-    if name not in static_files():
+    if name not in STATIC_TYPES:
         raise HTTPException(404, "There is no such file here.")
     return PlainTextResponse(
-        static_files()[name],
-        media_type=STATIC_TYPES[name.rsplit(".", 1)[-1]],
+        static_file(name),
+        media_type=STATIC_TYPES[name],
         headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
 

@@ -21,7 +21,13 @@ from rloop.view.groups import (
     logprob_mean,
 )
 from rloop.view.pages import frame
-from rloop.view.problem import ProblemInRun, difference, problem_in_run, success_chart
+from rloop.view.problem import (
+    ProblemInRun,
+    checkpoint_label,
+    difference,
+    problem_in_run,
+    success_chart,
+)
 from rloop.view.reply import file_of, folder_of, number_of, reply, run_of
 from rloop.view.search import search as search_run
 from rloop.view.steps import neighbours, step_label
@@ -44,21 +50,26 @@ def step(request: Request) -> Response:
     filters = filters_of(request)
 
     def values() -> dict[str, Any]:
-        before, after = neighbours(viewed.index, file)
         shown = {
             **frame(viewed, "steps"),
             "file": file,
             "label": step_label(file),
             "filters": filters,
-            "before": before,
-            "after": after,
+            "before": None,
+            "after": None,
             "group": None,
             "problem": "",
         }
         try:
-            return shown | _groups(request, viewed, file, filters)
+            shown |= _groups(request, viewed, file, filters)
         except StoreError as error:
-            return shown | {"problem": str(error), "lines": []}
+            shown |= {"problem": str(error)}
+        # The problems of RL steps differ; those of evaluations are the same ones again.
+        followed = shown["followed"] = (
+            shown["group"].problem_id if shown["group"] and file.phase == "evaluate" else ""
+        )
+        shown["before"], shown["after"] = neighbours(viewed.index, file, followed)
+        return shown
 
     identity = f"{file.mtime_ns} {file.size}"
     return reply(request, "step.html.j2", [viewed.content, identity], values)
@@ -84,7 +95,7 @@ def _groups(
         "num_groups": len(set(rows["problem_id"].to_pylist())),
         "num_rows": rows.num_rows,
         "num_matches": int(matches.sum()),
-        "policy": group.policy if group else "",
+        "label": step_label(file, group.policy if group else ""),
         "task": group.task if group and file.phase == "evaluate" else "",
         "page": page,
         "page_size": GROUPS_A_PAGE,
@@ -128,7 +139,7 @@ def completion(request: Request) -> Response:
         lambda: {
             **frame(viewed, "steps"),
             "file": file,
-            "label": step_label(file),
+            "label": step_label(file, row["policy"]),
             "row": {k: visible(v) if isinstance(v, str) else v for k, v in row.items()},
             "problem_id": problem_id,
             "logprob_mean": logprob_mean(row),
@@ -174,8 +185,13 @@ def problem(request: Request) -> Response:
 
 
 def _labels(problems: list[ProblemInRun]) -> list[str]:
-    """Return the checkpoints of all runs, each once: base, then by iteration as they come."""
-    return list(dict.fromkeys(label for found in problems for label in found.by_label))
+    """Return the checkpoints of all runs, each once, in the order of training."""
+    places = {
+        checkpoint_label(group): (group["iteration"], group["phase"] != "explore", group["moment"])
+        for found in problems
+        for group in found.groups
+    }
+    return sorted(places, key=lambda label: places[label])
 
 
 def search(request: Request) -> Response:
@@ -194,7 +210,6 @@ def search(request: Request) -> Response:
             "filters": filters,
             "phase": phase,
             "found": found,
-            "labels": {key: step_label(file) for key, file in viewed.index.files.items()},
         }
 
     return reply(request, "search.html.j2", [viewed.content], values)

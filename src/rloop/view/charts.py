@@ -2,21 +2,30 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rloop.errors import StoreError
 from rloop.evaluation.checkpoints import read_checkpoints
-from rloop.report import figures, held_out
 from rloop.report.charts.figure import Figure
+from rloop.report.figures import run_figures
+from rloop.report.held_out import held_out_tasks
 from rloop.report.results import task_tables
 from rloop.report.run_record import RunRecord
-from rloop.report.timeline import Timeline
 from rloop.store.trajectories import TrajectoryStore
 from rloop.view.folder import ViewedRun
 
 REST_FACTOR = 5
 """Charts of a growing run rest for so many times as long as drawing them took."""
+
+HEADINGS = {
+    "learning": "Learning",
+    "exploration": "Exploration",
+    "pass_curves": "pass@k",
+    "forgetting": "Forgetting",
+    "selection": "Expert set and fine-tuning",
+    "cost": "Cost",
+}
 
 Sections = Sequence[tuple[str, list[Figure]]]
 """Figures under their headings."""
@@ -52,7 +61,8 @@ class ChartCache:
                 if is_fresh or known.signature == signature:
                     return known
             reading = run.read()
-            sections, problem = [], reading.problem
+            sections: Sections = ()
+            problem = reading.problem
             try:
                 sections = list(run_sections(reading.record))
             except StoreError as error:
@@ -62,15 +72,10 @@ class ChartCache:
             return self._drawn[run.name]
 
 
-def run_sections(record: RunRecord) -> Sections:
-    """Return the charts that a run has data for, as the report has them."""
-    timeline = Timeline(record)
-    tasks = held_out.held_out_tasks(record, read_checkpoints(TrajectoryStore(record.directory)))
-    return (
-        ("Learning", figures.learning_figures(timeline, task_tables(record))),
-        ("Exploration", figures.exploration_figures(timeline)),
-        ("pass@k", figures.pass_figures(record, tasks, {})),
-        ("Forgetting", figures.forgetting_figures(tasks)),
-        ("Expert set and fine-tuning", figures.selection_figures(record)),
-        ("Cost", figures.cost_figures(record)),
-    )
+def run_sections(record: RunRecord) -> Iterator[tuple[str, list[Figure]]]:
+    """Yield the charts that a run has data for, as the report has them, what changes most first."""
+    tasks = held_out_tasks(record, read_checkpoints(TrajectoryStore(record.directory)))
+    found = run_figures(record, task_tables(record), tasks, {})
+    for name in (*HEADINGS, *(name for name in found if name not in HEADINGS)):
+        if found.get(name):
+            yield HEADINGS.get(name, name.capitalize()), found[name]

@@ -54,10 +54,10 @@ class Filters:
         if self.finish:
             found &= _flags(pc.equal(rows["finish_reason"], self.finish))
         if self.problem:
-            found &= _flags(_has(rows["problem_id"], self.problem))
+            found &= contains(rows["problem_id"], self.problem)
         if self.text:
-            in_prompt = _has(rows["prompt_text"], self.text)
-            found &= _flags(pc.or_(in_prompt, _has(rows["completion_text"], self.text)))
+            in_prompt = contains(rows["prompt_text"], self.text)
+            found &= in_prompt | contains(rows["completion_text"], self.text)
         return found
 
 
@@ -195,8 +195,9 @@ def _card(row: Mapping[str, Any], *, is_match: bool) -> Card:
     )
 
 
-def _has(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
-    return pc.match_substring(column, text, ignore_case=True)
+def contains(column: pa.ChunkedArray, text: str) -> Mask:
+    """Return which texts of a column have the text in them; case does not matter."""
+    return _flags(pc.match_substring(column, text, ignore_case=True))
 
 
 def _flags(values: pa.ChunkedArray) -> Mask:

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from urllib.parse import urlencode
 
@@ -26,22 +26,33 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
-STATIC_TYPES = {"css": "text/css", "js": "text/javascript"}
+STATIC_TYPES = {
+    "page.css": "text/css",
+    "view.css": "text/css",
+    "view.js": "text/javascript",
+    "vega.js": "text/javascript",
+}
 
 
 @cache
-def static_files() -> Mapping[str, str]:
-    """Return the viewer's styles and scripts by name; the page's own style is the report's."""
-    own = {
-        name: (files("rloop.view") / name).read_text("utf-8") for name in ("view.css", "view.js")
-    }
-    return {**own, "page.css": str(resource("page.css")), "vega.js": str(vega_library())}
+def static_file(name: str) -> str:
+    """Return a style or a script; `page.css` is the report's own, `vega.js` takes a second or two
+    the first time.
+    """
+    if name == "vega.js":
+        return str(vega_library())
+    if name == "page.css":
+        return str(resource(name))
+    return (files("rloop.view") / name).read_text("utf-8")
 
 
 @cache
 def static_url(name: str) -> str:
     """Return where a static file is served; the address changes with its content."""
-    digest = hashlib.blake2b(static_files()[name].encode(), digest_size=6).hexdigest()
+    content = (
+        f"vl-convert {version('vl-convert-python')}" if name == "vega.js" else static_file(name)
+    )
+    digest = hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
     return f"/static/{name}?v={digest}"
 
 

@@ -17,7 +17,7 @@ _GROUPS = """
         select iteration, length, sum(length) over (order by iteration) - length as start
         from lengths
     )
-    select file, groups.iteration, phase, step, policy, task, size, num_correct, num_error,
+    select file, groups.iteration, moment, phase, step, policy, task, size, num_correct, num_error,
         num_truncated, tokens,
         (coalesce(start, 0) + case when phase = 'explore' or policy like 'explored-%' then step
             else coalesce(length, 0) end)::bigint as x

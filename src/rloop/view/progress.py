@@ -67,18 +67,16 @@ class Phase:
 
 def run_state(run_dir: Path, record: RunRecord, changed_s: float) -> State:
     """Return whether the run is complete, going on or stopped; `changed_s` is its last write."""
-    if is_complete(run_dir, record):
+    if is_complete(record):
         return State("complete", changed_s)
     is_recent = time.time() - changed_s < RECENT_S
     is_running = is_recent or is_locked(run_dir / ".lock")
     return State("running" if is_running else "stopped", changed_s)
 
 
-def is_complete(run_dir: Path, record: RunRecord) -> bool:
-    """Whether the last phase of the recipe is complete, or a stand-alone evaluation has ended."""
-    if not record.manifest:
-        return (run_dir / "metrics.json").exists()
-    expected = list(phase_keys(record.config))
+def is_complete(record: RunRecord) -> bool:
+    """Whether the last phase that the recipe leads to is complete."""
+    expected = list(phase_keys(record))
     return bool(expected) and record.is_complete(expected[-1])
 
 
@@ -93,16 +91,20 @@ def is_locked(path: Path) -> bool:
     return any(f" {device}:{status.st_ino} " in line and "FLOCK" in line for line in lines)
 
 
-def phase_keys(config: Row) -> Iterator[str]:
+def phase_keys(record: RunRecord) -> Iterator[str]:
     """Yield the manifest keys of the phases that a recipe leads to, in their order."""
+    config = record.config
     if not config.get("explore"):
+        return
+    if record.is_evaluation:
+        yield f"0/evaluate/{Path(config['policy']['path']).name}"
         return
     yield "0/evaluate/base"
     if config.get("coldstart"):
         yield from ("0/coldstart", "0/evaluate/coldstart")
     for iteration in range(1, config.get("iterations", 1) + 1):
         yield f"{iteration}/explore"
-        if config.get("finetune") is not None:
+        if not record.is_plain_rl:
             yield from (f"{iteration}/select", f"{iteration}/finetune")
             yield f"{iteration}/evaluate/iter-{iteration:03d}"
 
@@ -116,7 +118,7 @@ def phases(record: RunRecord, *, is_running: bool) -> list[Phase]:
     }
     measured = {i: _evaluation_seconds(record, i) for i in seconds}
     is_now_given = False
-    for key in phase_keys(record.config):
+    for key in phase_keys(record):
         parts = key.split("/")
         iteration, name = int(parts[0]), parts[1]
         is_done = record.is_complete(key)

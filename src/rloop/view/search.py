@@ -12,7 +12,8 @@ import numpy as np
 from rloop.errors import StoreError
 from rloop.report.words import visible
 from rloop.store.index import GroupIndex, StepFile, read_step
-from rloop.view.groups import COLUMNS, Filters
+from rloop.view.groups import COLUMNS, Filters, contains
+from rloop.view.steps import step_label
 
 BUDGET_S = 0.6
 MAX_HITS = 40
@@ -33,12 +34,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileHits:
-    """What was found in one step. Example: FileHits(file=StepFile(...), policy="iter-001",
+    """What was found in one step. Example: FileHits(file=StepFile(...), label="iter-001",
     hits=(Hit(...),), num_found=17)
     """
 
     file: StepFile
-    policy: str
+    label: str
     hits: tuple[Hit, ...]
     """The first of them."""
     num_found: int
@@ -104,10 +105,13 @@ def _search_file(file: StepFile, filters: Filters) -> FileHits | None:
     places = np.flatnonzero(filters.mask(rows))
     if not len(places):
         return None
+    # What the policy wrote comes before what it was asked.
+    is_asked = ~contains(rows["completion_text"], filters.text)
+    places = places[np.argsort(is_asked[places], kind="stable")]
     shown = rows.take(places[:HITS_A_FILE]).to_pylist()
     return FileHits(
         file=file,
-        policy=shown[0]["policy"],
+        label=step_label(file, shown[0]["policy"]),
         hits=tuple(
             Hit(
                 problem_id=row["problem_id"],

@@ -3,12 +3,14 @@
 import errno
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
 
 from rloop.errors import ConfigError
 from rloop.view.app import build_app
+from rloop.view.html import static_file
 
 HOST = "127.0.0.1"
 """Nothing else is ever bound: the pages are for whoever sits at this machine."""
@@ -24,6 +26,8 @@ def serve(folder: Path, port: int) -> None:
         sys.stdout.write(f"http://{HOST}:{listening.getsockname()[1]}/\n")
         sys.stdout.flush()
         sys.stderr.write(f"Showing {folder}; Ctrl-C ends it.\n")
+        # The first chart need not wait for its library then.
+        threading.Thread(target=static_file, args=("vega.js",), daemon=True).start()
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -41,11 +45,13 @@ def serve(folder: Path, port: int) -> None:
 
 
 def open_port(port: int) -> socket.socket:
-    """Return a socket bound to a port of this machine; ConfigError where that cannot be."""
+    """Return a socket that listens at a port of this machine; ConfigError where that cannot be."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        # Whoever opens the address at once waits a moment instead of being refused.
+        listening.listen()
     except OSError as error:
         listening.close()
         said = "is in use" if error.errno == errno.EADDRINUSE else f"({error.strerror}) is refused"

@@ -1,5 +1,6 @@
 """The steps of a run with what tells where to look: reward, mixed groups, errors, truncation."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from rloop.store.index import GroupIndex, StepFile
@@ -56,34 +57,44 @@ class StepCounts:
 
 
 def step_lines(index: GroupIndex, iteration: int, phase: str) -> list[StepLine]:
-    """Return the steps of a phase in an iteration, in the order of training."""
+    """Return the steps of a phase in an iteration, in the order of training.
+
+    A large evaluation is several files; from the second on they are numbered.
+    """
     counts = {row.pop("file"): StepCounts(**row) for row in index.query(_COUNTS, [iteration])}
-    damaged = index.damaged
-    return [
-        StepLine(
-            file=file,
-            label=step_label(file, counts.get(key)),
-            counts=counts.get(key),
-            damage=damaged.get(key, ""),
-        )
-        for key, file in index.files.items()
-        if file.iteration == iteration and file.phase == phase
-    ]
+    damaged, lines = index.damaged, []
+    parts: Counter[tuple[str, str]] = Counter()
+    for key, file in index.files.items():
+        if (file.iteration, file.phase) != (iteration, phase):
+            continue
+        found = counts.get(key)
+        label = step_label(file, found.policy if found else "")
+        parts[label, found.task if found else ""] += 1
+        number = parts[label, found.task if found else ""]
+        label += f", part {number}" if number > 1 else ""
+        lines.append(StepLine(file=file, label=label, counts=found, damage=damaged.get(key, "")))
+    return lines
 
 
-def step_label(file: StepFile, counts: StepCounts | None = None) -> str:
-    """Return what a reader calls a file: `step 4`, or `explored-002@4` with its task."""
+def step_label(file: StepFile, policy: str = "") -> str:
+    """Return what a reader calls a file: `step 4`, or `explored-002@4` of a policy measured."""
     if file.phase == "explore":
         return f"step {file.step}"
-    if counts is None:
-        return f"{file.part or file.phase}{f', step {file.step}' if file.step else ''}"
-    at = f"@{file.step}" if file.step else ""
-    return f"{counts.policy}{at}"
+    return f"{policy or file.part}{f'@{file.step}' if file.step else ''}"
 
 
-def neighbours(index: GroupIndex, file: StepFile) -> tuple[StepFile | None, StepFile | None]:
-    """Return the files of the same phase before and after this one, over all iterations."""
+def neighbours(
+    index: GroupIndex, file: StepFile, problem_id: str = ""
+) -> tuple[StepFile | None, StepFile | None]:
+    """Return the files of the same phase before and after this one, over all iterations.
+
+    With a problem, those that have it, so that one problem can be followed from policy to policy.
+    """
     keys = [key for key, other in index.files.items() if other.phase == file.phase]
+    if problem_id:
+        rows = index.query("select distinct file from groups where problem_id = ?", [problem_id])
+        having = {row["file"] for row in rows}
+        keys = [key for key in keys if key in having or key == file.key]
     place = keys.index(file.key)
     before = index.files[keys[place - 1]] if place else None
     after = index.files[keys[place + 1]] if place + 1 < len(keys) else None

@@ -87,20 +87,26 @@ function replaceCharts(page) {
   draw();
 }
 
-async function refresh() {
+// Charts of a large run take their time; progress does not wait for them.
+async function follow(address, use, pause) {
   const offline = document.getElementById("offline");
   if (!document.hidden) {
     try {
-      if (document.querySelector("[data-live]")) await update(location.href, replaceParts);
-      const charts = document.querySelector("[data-charts]");
-      if (charts) await update(charts.dataset.charts, replaceCharts);
+      await update(address, use);
       offline.hidden = true;
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
       offline.hidden = false;
     }
   }
-  setTimeout(refresh, document.querySelector("[data-counting]") ? COUNTING_MS : EVERY_MS);
+  setTimeout(follow, pause(), address, use, pause);
+}
+
+function followAll() {
+  const isCounting = () => document.querySelector("[data-counting]");
+  const charts = document.querySelector("[data-charts]");
+  if (document.querySelector("[data-live]")) follow(location.href, replaceParts, () => (isCounting() ? COUNTING_MS : EVERY_MS));
+  if (charts) follow(charts.dataset.charts, replaceCharts, () => EVERY_MS);
 }
 
 function ago(seconds) {
@@ -146,4 +152,4 @@ dark.addEventListener("change", draw);
 draw();
 tick();
 setInterval(tick, 1000);
-refresh();
+followAll();
