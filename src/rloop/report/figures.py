@@ -1,8 +1,10 @@
 """The charts that a run has data for, by section of the page, in its order."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rloop.evaluation.checkpoints import Checkpoint
+from rloop.evaluation.exploration import step_diversity, survey_exploration
 from rloop.report import held_out, selection
 from rloop.report.budget import iteration_seconds
 from rloop.report.charts.budget import time_figure
@@ -13,10 +15,12 @@ from rloop.report.charts.pass_curves import pass_figure
 from rloop.report.charts.selection import funnel_figure, success_rate_figure
 from rloop.report.charts.steps import health_figure, step_figure
 from rloop.report.charts.tuning import tuning_figure
+from rloop.report.diversity import diversity_rows, similarity_rows
 from rloop.report.held_out import HeldOut
 from rloop.report.results import TaskTable
-from rloop.report.run_record import RunRecord
+from rloop.report.run_record import Row, RunRecord
 from rloop.report.timeline import Timeline
+from rloop.store.trajectories import TrajectoryStore
 
 CURVES = (
     ("entropy_mean", "Entropy", "Of the policy, nats per sampled token.", "~g"),
@@ -30,6 +34,8 @@ CURVES = (
     ("completion_tokens_mean", "Completion length", "Mean tokens of a completion.", "~g"),
     ("truncated_frac", "Truncated completions", "Cut at the length limit.", ".0%"),
 )
+DIVERSITY = "1 - mean similarity (token 4-grams, Jaccard) of a problem's completions in a step."
+ANSWERS = "Different final answers to a problem in a step, a mean over problems."
 MAX_HISTOGRAMS = 6
 
 Others = Mapping[str, Sequence[tuple[str, Checkpoint]]]
@@ -37,7 +43,11 @@ Others = Mapping[str, Sequence[tuple[str, Checkpoint]]]
 
 
 def run_figures(
-    record: RunRecord, tables: Sequence[TaskTable], tasks: Sequence[HeldOut], others: Others
+    record: RunRecord,
+    store: TrajectoryStore,
+    tables: Sequence[TaskTable],
+    tasks: Sequence[HeldOut],
+    others: Others,
 ) -> dict[str, list[Figure]]:
     """Return the charts of each section; a section without data has none."""
     timeline = Timeline(record)
@@ -45,7 +55,10 @@ def run_figures(
         "learning": learning_figures(timeline, tables),
         "pass_curves": pass_figures(record, tasks, others),
         "forgetting": forgetting_figures(tasks),
-        "exploration": exploration_figures(timeline),
+        "exploration": [
+            *diversity_figures(timeline, store, tasks),
+            *exploration_figures(timeline),
+        ],
         "selection": selection_figures(record),
         "cost": cost_figures(record),
     }
@@ -85,6 +98,23 @@ def forgetting_figures(tasks: Sequence[HeldOut]) -> list[Figure]:
         for is_forgetting in (True, False)
         if (figure := _matrix(held, index, is_forgetting=is_forgetting))
     ]
+
+
+def diversity_figures(
+    timeline: Timeline, store: TrajectoryStore, tasks: Sequence[HeldOut]
+) -> list[Figure]:
+    """Return how different the completions of a step are, and how alike stretches of steps are."""
+    survey = survey_exploration(store)
+    steps = step_diversity(store, survey)
+    measures = (
+        ("diversity", "Diversity", DIVERSITY, lambda step: step.diversity),
+        ("distinct_answers", "Distinct answers", ANSWERS, lambda step: step.distinct_answers_mean),
+    )
+    curves = [
+        step_figure(timeline, name, title, caption, diversity_rows(timeline, steps, measure), "~g")
+        for name, title, caption, measure in measures
+    ]
+    return _there(*curves, _similarity(*similarity_rows(store, survey, tasks)))
 
 
 def exploration_figures(timeline: Timeline) -> list[Figure]:
@@ -133,6 +163,20 @@ def _matrix(held: HeldOut, index: int, *, is_forgetting: bool) -> Figure | None:
     )
     figure_id = f"{kind.replace(' ', '-')}-{index}"
     return heatmap_figure(figure_id, words, rows, Axes(row=knew, column=knows), color)
+
+
+def _similarity(rows: Sequence[Row], of: str) -> Figure | None:
+    if not rows:
+        return None
+    most = max(row["value"] or 0.0 for row in rows)
+    apart = [row["value"] for row in rows if row["a"] != row["b"] and row["value"] is not None]
+    words = (
+        f"Similarity of {of}",
+        "Percent of token 4-grams that two completions of one problem share. Paler away from the "
+        "diagonal: the policies differ.",
+        f"Mean similarity between different {of}: {fmean(apart):.3f}.",
+    )
+    return heatmap_figure("similarity", words, rows, Axes(row=of, column=of), BLUE, most or 1.0)
 
 
 def _there(*figures: Figure | None) -> list[Figure]:

@@ -109,7 +109,8 @@ def forgotten_words(held: HeldOut) -> tuple[str, list[str]]:
     else:
         sentences = [
             f"Of the {known} problems that {first} solved, {last} leaves {lost} unsolved "
-            f"({percent(lost / known)})."
+            f"({percent(lost / known)}). Sampled once more, {first} itself would miss about "
+            f"{_missed_by_chance(held.reference):.1f} of them."
         ]
     if unknown:
         sentences.append(
@@ -179,6 +180,15 @@ def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[LostProblem]:
         )
         for name in lost
     ]
+
+
+def _missed_by_chance(checkpoint: Checkpoint) -> float:
+    """Return how many of its solved problems n new samples would miss: sum of (1 - c/n)^n.
+
+    Example: c = (1, 8, 0) of n = 8 gives (7/8)^8 + 0 = 0.34.
+    """
+    n = checkpoint.num_samples
+    return sum((1 - c / n) ** n for c in checkpoint.counts.values() if c)
 
 
 def _held_out(record: RunRecord, task: str, found: Sequence[Checkpoint]) -> HeldOut:

@@ -35,7 +35,7 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
     store = TrajectoryStore(record.directory)
     tasks = held_out.held_out_tasks(record, read_checkpoints(store))
     tables = task_tables(record)
-    sections = figures.run_figures(record, tables, tasks, last_policies(tasks, against))
+    sections = figures.run_figures(record, store, tables, tasks, last_policies(tasks, against))
     shown, num_trajectories = sample_trajectories(record.directory)
     return render_page(
         "page.html.j2",

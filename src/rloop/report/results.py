@@ -170,7 +170,7 @@ def _policy_row(record: RunRecord, row: Row, task: str, metrics: list[str]) -> P
         cells={
             name: Cell(
                 value=estimates.get(name),
-                difference=_optional_estimate(row, f"evaluate/{task}/{name}_diff"),
+                difference=optional_estimate(row, f"evaluate/{task}/{name}_diff"),
             )
             for name in metrics
         },
@@ -188,7 +188,8 @@ def _metric_order(name: str) -> tuple[str, int]:
     return kind, int(number)
 
 
-def _optional_estimate(row: Row, key: str) -> Estimate | None:
+def optional_estimate(row: Row, key: str) -> Estimate | None:
+    """Return the estimate that a line has at a key; None where it has none."""
     value = row.get(key)
     return None if value is None else _estimate(row, key, value)
 

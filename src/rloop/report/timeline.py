@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rloop.evaluation.bootstrap import Estimate
-from rloop.report.results import reference_policy, task_metrics
+from rloop.report.results import optional_estimate, reference_policy, task_metrics
 from rloop.report.run_record import Row, RunRecord
 
 DRIFT_KEY = "evaluate/kl_base_mean"
@@ -78,8 +78,8 @@ class Timeline:
         """Return the same for the divergence from the base; no rows where none was logged."""
 
         def drift(line: Row) -> Iterable[tuple[str, Estimate]]:
-            value = line.get(DRIFT_KEY)
-            return [] if value is None else [("KL to the base", Estimate(value, value, value))]
+            found = optional_estimate(line, DRIFT_KEY)
+            return [] if found is None else [("KL to the base", found)]
 
         return self._strokes(drift)
 

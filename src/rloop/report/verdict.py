@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rloop.report.held_out import HeldOut, forgotten_words
+from rloop.report.overfitting import overfitting_words
 from rloop.report.results import TaskTable, headline, verdict
 from rloop.report.run_record import RunRecord
 from rloop.report.words import points
@@ -48,7 +49,8 @@ def task_verdicts(
             continue
         findings: list[Finding | None] = [_help(table, record.confidence)]
         if table.task in held:
-            findings += [_forgotten(held[table.task])]
+            one = held[table.task]
+            findings += [_overfitting(record, one, table), _forgotten(one)]
         found.append(
             TaskVerdict(
                 task=table.task,
@@ -68,6 +70,17 @@ def _help(table: TaskTable, confidence: float) -> Finding | None:
     answer = word if difference is None else f"{word}: {points(difference)} points"
     sentences = tuple(headline(table, confidence))
     return Finding(question="Did it help?", answer=answer, kind=kind, sentences=sentences)
+
+
+def _overfitting(record: RunRecord, held: HeldOut, table: TaskTable) -> Finding | None:
+    kind, _, k = table.headline_metrics[-1].partition("@")
+    words = overfitting_words(record, held, int(k)) if kind == "pass" else None
+    if words is None:
+        return None
+    answer, kind, sentences = words
+    return Finding(
+        question="Does it overfit?", answer=answer, kind=kind, sentences=tuple(sentences)
+    )
 
 
 def _forgotten(held: HeldOut) -> Finding | None:

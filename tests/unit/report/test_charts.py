@@ -10,8 +10,9 @@ from rloop.store.trajectories import TrajectoryStore
 
 
 def all_figures(record: RunRecord) -> dict[str, Figure]:
-    tasks = held_out_tasks(record, read_checkpoints(TrajectoryStore(record.directory)))
-    sections = run_figures(record, task_tables(record), tasks, {})
+    store = TrajectoryStore(record.directory)
+    tasks = held_out_tasks(record, read_checkpoints(store))
+    sections = run_figures(record, store, task_tables(record), tasks, {})
     return {figure.figure_id: figure for found in sections.values() for figure in found}
 
 
@@ -26,6 +27,9 @@ def test_every_chart_compiles_and_draws(build_run) -> None:
         "pass-0",
         "forgotten-0",
         "newly-solved-0",
+        "diversity",
+        "distinct_answers",
+        "similarity",
         "health",
         "entropy_mean",
         "grad_norm",

@@ -90,9 +90,9 @@ def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> Numbers:
     )
 
 
-def inline(rows: Sequence[Row]) -> alt.InlineData:
-    """Return rows as the data of a chart."""
-    return alt.InlineData(values=list(rows))
+def inline(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return rows as the data of a chart; Altair does not check them one by one in this form."""
+    return {"values": list(rows)}
 
 
 def whole_numbers() -> alt.Axis:

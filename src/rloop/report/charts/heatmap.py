@@ -13,7 +13,7 @@ MOST_WITH_VALUES = 9
 
 HEIGHT = 280
 DARK_FROM = 0.55
-"""Value from which a cell's text is white in both themes."""
+"""Part of the full color from which a cell's text is white in both themes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +30,11 @@ def heatmap_figure(
     rows: Sequence[Row],
     axes: Axes,
     color: str,
+    most: float = 1.0,
 ) -> Figure | None:
-    """Return the heat map of rows with a, b, value in [0, 1] (None: undefined) and `said`.
+    """Return the heat map of rows with a, b, value in [0, most] (None: undefined) and `said`.
 
-    `words` are title, caption and description. Zero is as light as the page, one is the full color.
+    `words` are title, caption and description. Zero is as light as the page, `most` the full color.
     """
     if not rows:
         return None
@@ -51,14 +52,14 @@ def heatmap_figure(
     ]
     cells = base.mark_rect(color=color).encode(
         opacity=alt.Opacity(
-            "value:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 1]), legend=None
+            "value:Q", scale=alt.Scale(domain=[0, most], range=[0.06, 1]), legend=None
         ),
         tooltip=tooltip,
     )
     layers = [cells]
     if len(names) <= MOST_WITH_VALUES:
         text = base.encode(text="cell:N", tooltip=tooltip)
-        dark = f"isValid(datum.value) && datum.value >= {DARK_FROM}"
+        dark = f"isValid(datum.value) && datum.value >= {DARK_FROM * most}"
         layers.append(text.transform_filter(f"!({dark})").mark_text(fontSize=11, style="value"))
         layers.append(text.transform_filter(dark).mark_text(fontSize=11, color="white"))
     title, caption, description = words
