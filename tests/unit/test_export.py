@@ -84,9 +84,7 @@ def test_a_card_ends_with_its_policy(run_dir, tmp_path):
     assert "explored-001 (after 4 RL steps, thrown away)" in text
     assert "iter-002" not in text
     # 4 steps of 3 prompts x 4 completions, in each of two iterations
-    assert ["RL", "sums", "48"] in [
-        [row[0], row[1], row[6]] for row in table_rows(text)[-9:] if len(row) == 8
-    ]
+    assert ["sums", "RL", "48"] in [[row[0], row[1], row[-2]] for row in table_rows(text)]
     tokens = sum(
         line["explore/sampled_tokens_count"]
         for line in read_metrics(run_dir)
@@ -145,7 +143,7 @@ def test_nothing_in_a_recipe_is_markdown_html_or_yaml(tmp_path):
     html = MarkdownIt().enable("table").render(card.text)
     assert "<script>" not in html
     assert html.count("&lt;script&gt;z&lt;/script&gt;") >= 4
-    assert " ".join(HOSTILE.split()) in {row[1] for row in table_rows(card.text) if len(row) > 1}
+    assert " ".join(HOSTILE.split()) in {row[0] for row in table_rows(card.text)}
 
 
 def test_a_card_of_the_base_model_is_kept_and_its_licence_named(run_dir, tmp_path):
