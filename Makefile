@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check bench lock docs
+.PHONY: setup demo test soak check bench lock docs
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q --durations=10
+
+# Long tests, minutes each; docs/reliability.md has their results.
+soak: setup
+	$(BIN)/python -m pytest -q -m soak --durations=0 --timeout=3600
 
 check: setup
 	$(BIN)/ruff format --check src tests

@@ -80,7 +80,7 @@ class Verdict:
     answer: str | None = None
     """The answer extracted from the completion, None where none was found."""
     verifier_version: str = ""
-    """Name and version of the verifier that spoke, `math/1`."""
+    """Name and version of the verifier that spoke, `math/2`."""
 
     @property
     def is_correct(self) -> bool:

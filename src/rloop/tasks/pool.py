@@ -31,7 +31,10 @@ MAX_REMEMBERED = 100_000
 PATIENCE_S = 0.02
 """How long a lane waits for one verdict: math-verify takes 0.0002 s, hangs and integrals long."""
 MAX_ALONE = 32
-"""Workers that may be busy with slow verdicts beside the lanes."""
+"""Workers left alone with slow verdicts at the same time."""
+STORM = 4
+"""So many slow verdicts in a row that never came are a storm of hangs: what is slow from then on
+gets little of the processor, until one of them comes after all."""
 CLOSED = "the verifier pool was closed first"
 
 
@@ -69,7 +72,8 @@ class VerifierPool:
         self._is_closed = False
         self._nursery = Nursery()
         self._workers: set[WorkerProcess] = set()
-        self._alone: set[threading.Thread] = set()
+        self._alone: dict[threading.Thread, WorkerProcess] = {}
+        self._hangs_in_a_row = 0
         self._lanes = [
             threading.Thread(target=self._look_after, name=f"verifier-{i}", daemon=True)
             for i in range(num_workers)
@@ -206,18 +210,24 @@ class VerifierPool:
         return process, []
 
     def _leave_alone(self, process: WorkerProcess, job: _Job) -> None:
-        """Let the worker finish a slow verdict beside the lane, or in it when there are many."""
+        """Let the worker finish a slow verdict beside the lane, or in it when many are at work.
+
+        Verdicts that take honest work would starve each other beyond a few per core; workers that
+        wait for something, and hangs in a storm, cost nothing.
+        """
         with self._has_changed:
-            self._alone = {thread for thread in self._alone if thread.is_alive()}
-            num_alone = len(self._alone)
-            if num_alone < MAX_ALONE and not self._is_closed:
+            self._alone = {t: p for t, p in self._alone.items() if t.is_alive()}
+            num_busy = sum(other.is_busy for other in self._alone.values())
+            is_storm = self._hangs_in_a_row >= STORM
+            has_room = is_storm or not process.is_busy or num_busy < 2 * (os.cpu_count() or 1)
+            is_alone = has_room and len(self._alone) < MAX_ALONE and not self._is_closed
+            if is_alone:
                 thread = threading.Thread(target=self._wait, args=(process, job), daemon=True)
-                self._alone.add(thread)
+                self._alone[thread] = process
                 thread.start()
-        if num_alone >= (os.cpu_count() or 1):
-            # A storm of hangs must not starve the lanes.
+        if is_storm:
             process.make_way()
-        if num_alone >= MAX_ALONE or self._is_closed:
+        if not is_alone:
             self._wait(process, job)
 
     def _wait(self, process: WorkerProcess, job: _Job) -> None:
@@ -229,8 +239,10 @@ class VerifierPool:
             return
         self._end(process)
         if fields is None:
+            self._hangs_in_a_row += 1
             self._fail(job, f"no verdict within {self._timeout_s:g} s")
         else:
+            self._hangs_in_a_row = 0
             job.future.set_result(worker.decode(fields))
 
     def _end(self, process: WorkerProcess) -> str:

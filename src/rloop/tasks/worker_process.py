@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
-
 
 LEAST_PRIORITY = 19
 
@@ -71,6 +71,15 @@ class WorkerProcess:
             # Forked so shortly before that it has no group of its own yet, or gone.
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it uses the processor, as far as the system tells (Linux), else yes."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return True
+        return status.rpartition(")")[2].split()[0] == "R"
 
     def make_way(self) -> None:
         """Let others have the processor first."""

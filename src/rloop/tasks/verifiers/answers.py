@@ -10,6 +10,9 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
 _PHRASE = re.compile(r"\banswer\s*(?:\*\*)?\s*(?:is\b|:|=)\s*(?:\*\*)?:?|####", re.IGNORECASE)
+_SUPERSCRIPT_DIGITS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
+_POWER = re.compile(rf"(?<=\d)[{_SUPERSCRIPT_DIGITS}]+")
+_SUPERSCRIPTS = str.maketrans(_SUPERSCRIPT_DIGITS, "0123456789")
 _MINUS_SIGNS = "\u2212\u2010\u2011\u2012\u2013\uff0d\ufe63"
 
 
@@ -91,10 +94,11 @@ def bare(text: str) -> str:
 def with_ascii_numbers(text: str) -> str:
     """Replace decimal digits of other scripts and look-alike minus signs by their ASCII forms.
 
-    Superscripts stay what they are: 2 squared is not 22.
+    Superscripts right behind a digit become powers, 8^2: neither 82 nor 8.
     """
     if text.isascii():
         return text
+    text = _POWER.sub(lambda found: "^" + found[0].translate(_SUPERSCRIPTS), text)
     return "".join(char if char.isascii() else _ascii_number_char(char) for char in text)
 
 

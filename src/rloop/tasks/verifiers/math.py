@@ -7,6 +7,7 @@ dropped, `x = 5` equals 5, and an expression not worked out (5 + 3) equals its v
 """
 
 import logging
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from typing import Any
 
 import math_verify
 
-from rloop.tasks.verifiers.answers import final_statement, last_box
+from rloop.tasks.verifiers.answers import final_statement, last_box, with_ascii_numbers
 from rloop.types import Problem, Verdict
 
 LIMIT_S = 1.0
 MAX_ANSWER_CHARS = 1000
+_BASE = re.compile(r"\d_\{?(\d+)\}?\W*$")
+"""The base of a number at the end of an answer, 2516_8; math-verify drops it."""
 
 # It warns that its limits are off; ours are on.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -29,9 +32,23 @@ class LimitReached(BaseException):
     """The alarm rang; not an `Exception`, so that sympy and math-verify let it through."""
 
 
+WARM_UP = (
+    "8", r"\frac{1}{2}", r"\sqrt{2}", r"x^3-3x^2+1", r"\sin(x)+\cos(\pi/4)", r"-8-8\sqrt{3} i",
+    r"\{1,2\}", "[0,3)", "(1,2)", r"y^{\prime}+r y=0", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+    r"-\tau \ln \Delta", r"e^{2x}", "x>3", r"50\%", r"5\text{ cm}",
+)  # fmt: skip
+"""One of each kind: sympy is slow the first time that it meets one."""
+
+
+def warm_up() -> None:
+    """Import and fill the caches of all that judging needs, about a second."""
+    for answer in WARM_UP:
+        _compare(answer, rf"\boxed{{{answer}}}", answer)
+
+
 def judge(problem: Problem, text: str) -> Verdict:
     """Parse the completion's answer and compare it with the reference."""
-    answer, reason = _find(text)
+    answer, reason = _find(with_ascii_numbers(text))
     if answer is None:
         return Verdict(kind="wrong", reason=reason)
     shown = answer.removeprefix("\\boxed{").removesuffix("}" if "\\boxed{" in answer else "")[:200]
@@ -67,6 +84,9 @@ def _compare(reference: str, answer: str, shown: str) -> Verdict:
     found = _parse(answer)
     if not found:
         return Verdict(kind="wrong", reason="no mathematical answer found", answer=shown)
+    bases = _BASE.search(reference), _BASE.search(answer)
+    if bases[0] and bases[1] and bases[0][1] != bases[1][1]:
+        return Verdict(kind="wrong", reason="a number in another base", answer=shown)
     if math_verify.verify(list(gold), found, timeout_seconds=None):
         return Verdict(kind="correct", answer=shown)
     return Verdict(kind="wrong", reason="not equal to the reference", answer=shown)

@@ -11,8 +11,8 @@ from rloop.types import Problem, Verdict
 
 VERSIONS = {
     "exact": "exact/1",
-    "math": "math/1",
-    "numeric": "numeric/1",
+    "math": "math/2",
+    "numeric": "numeric/2",
     "reasoning_gym": "reasoning_gym/1",
 }
 _PYTHON_SPEC = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -49,6 +49,8 @@ def load(problem: Problem) -> None:
         module.prepare(problem)
     elif problem.verifier.startswith(PREFIX):
         module.load_function(problem.verifier)
+    elif problem.verifier == "math":
+        module.warm_up()
     else:
         module.judge(problem, problem.answer)
 
