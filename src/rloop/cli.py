@@ -170,14 +170,20 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
 
 @app.command()
-def report(run_dir: RunArgument) -> None:
+def report(
+    run_dir: RunArgument,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run; its last policy joins the pass@k curves."),
+    ] = None,
+) -> None:
     """Write the run's report, one self-contained page, and print where it is.
 
-    Example: rloop report runs/demo
+    Example: rloop report runs/demo --against runs/demo-rl
     """
     from rloop.report.page import write_report
 
-    sys.stdout.write(f"{write_report(run_dir)}\n")
+    sys.stdout.write(f"{write_report(run_dir, against or ())}\n")
 
 
 @app.command()

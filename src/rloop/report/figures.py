@@ -176,7 +176,8 @@ def _similarity(rows: Sequence[Row], of: str) -> Figure | None:
         "diagonal: the policies differ.",
         f"Mean similarity between different {of}: {fmean(apart):.3f}.",
     )
-    return heatmap_figure("similarity", words, rows, Axes(row=of, column=of), BLUE, most or 1.0)
+    side = "iteration: RL steps" if of == "RL steps" else "policy"
+    return heatmap_figure("similarity", words, rows, Axes(row=side, column=side), BLUE, most or 1.0)
 
 
 def _there(*figures: Figure | None) -> list[Figure]:

@@ -61,4 +61,6 @@ def _others(found: Sequence[tuple[str, Overfitting]]) -> list[str]:
 
 
 def _said(name: str, verdict: Overfitting) -> str:
-    return f"{name[0].upper()}{name[1:]}: {verdict.sentence[0].lower()}{verdict.sentence[1:]}"
+    """Return the verdict's sentence after its path, without the task, which the page has above."""
+    sentence = verdict.sentence.replace(f" on {verdict.task}", "", 1)
+    return f"{name[0].upper()}{name[1:]}: {sentence[0].lower()}{sentence[1:]}"

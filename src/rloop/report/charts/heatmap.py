@@ -11,7 +11,8 @@ from rloop.report.run_record import Row
 MOST_WITH_VALUES = 9
 """Rows of a matrix up to which a cell on a phone has room for its value."""
 
-HEIGHT = 280
+CELL, LEAST, MOST = 28, 130, 300
+"""Heights (pixels) of a row, and of a whole matrix."""
 DARK_FROM = 0.55
 """Part of the full color from which a cell's text is white in both themes."""
 
@@ -63,7 +64,7 @@ def heatmap_figure(
         layers.append(text.transform_filter(f"!({dark})").mark_text(fontSize=11, style="value"))
         layers.append(text.transform_filter(dark).mark_text(fontSize=11, color="white"))
     title, caption, description = words
-    chart = alt.layer(*layers).properties(height=HEIGHT)
+    chart = alt.layer(*layers).properties(height=min(MOST, max(LEAST, CELL * len(names))))
     table = numbers(rows, {"a": axes.row, "b": axes.column, "said": "value"})
     return make_figure(figure_id, title, caption, description, chart, table)
 
