@@ -44,17 +44,18 @@ class Comparison:
     def covers(self) -> str:
         """Return what the intervals cover, in a sentence."""
         level = f"{100 * self.confidence:g} % intervals"
+        paired = "Differences are paired on the problems, and on the seeds where they are the same."
         single = [group.label for group in self.groups if len(group.runs) == 1]
         if not single:
-            return f"{level} over seeds and problems; differences are paired on the problems."
+            return f"{level} cover seeds and problems. {paired}"
         if len(single) == len(self.groups):
             return (
-                f"{level} over problems only: there is one seed of each method, so they do not "
-                "say what another seed would give. Differences are paired on the problems."
+                f"{level} cover problems only: with one seed of each method they do not say what "
+                f"another seed would give. {paired}"
             )
         return (
-            f"{level} over seeds and problems; those of {', '.join(single)}, with one seed, and "
-            "differences with it, are over problems only. Differences are paired on the problems."
+            f"{level} cover seeds and problems; those of {', '.join(single)}, with one seed, and "
+            f"differences with it, problems only. {paired}"
         )
 
 
@@ -167,7 +168,7 @@ def difference_sentence(result: TaskResult, label: str, metric: str) -> str:
         "unclear": "which is better is not clear",
     }[verdict(ours.difference)]
     return (
-        f"{metric} {percent(ours.mean.value)} {percent_interval(ours.mean)} against "
+        f"{percent(ours.mean.value)} {percent_interval(ours.mean)} against "
         f"{percent(theirs.mean.value)} {percent_interval(theirs.mean)}: "
         f"{points(ours.difference)} points {points_interval(ours.difference)}, {said}."
     )

@@ -22,6 +22,8 @@ from rloop.report.words import points, points_interval
 COLORS = (BLUE, ORANGE, PURPLE, GREEN, "#c9527f", "#1f9aa3", "#9c7c23")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "cross", "triangle-down", "triangle-right")
 HEIGHT = 260
+MAX_BANDS = 3
+"""Methods whose bands can be told apart; of more, the one chosen in the legend has its band."""
 BEFORE = "before training"
 """The name under which rows stand for what the runs started with; drawn grey and dashed."""
 
@@ -141,7 +143,7 @@ def _lines(
     methods = [name for name in names if name != BEFORE]
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(methods)} | {BEFORE: GREY}
     shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(methods)} | {BEFORE: "stroke"}
-    legend = alt.Legend(title=None, symbolOpacity=1, symbolStrokeWidth=2, columns=4)
+    legend = alt.Legend(title=None, symbolOpacity=1, symbolStrokeWidth=2, columns=2, labelLimit=220)
     color = alt.Color(
         "policy:N",
         scale=alt.Scale(domain=names, range=[colors[name] for name in names]),
@@ -152,8 +154,11 @@ def _lines(
         scale=alt.Scale(domain=names, range=[shapes[name] for name in names]),
         legend=legend,
     )
-    value = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".0%"))
+    scale = alt.Scale(domain=_domain(rows), nice=False)
+    value = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format=".0%"))
     base = alt.Chart(inline(rows)).encode(x=x, color=color)
+    chosen = alt.selection_point(fields=["policy"], bind="legend")
+    lines = base.encode(opacity=alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12)))
     dashed = alt.condition(
         alt.FieldEqualPredicate(field="policy", equal=BEFORE), alt.value([5, 4]), alt.value([1, 0])
     )
@@ -163,13 +168,28 @@ def _lines(
         *(alt.Tooltip(f"{key}:Q", format=".1%") for key in _VALUES),
     ]
     layers = [
-        base.mark_area(opacity=0.09).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
-        base.mark_line(strokeWidth=2).encode(y=value, strokeDash=dashed, detail="policy:N"),
+        base.mark_area(clip=True).encode(
+            y=alt.Y("low:Q", title=None, scale=scale),
+            y2="high:Q",
+            opacity=alt.when(chosen, empty=len(methods) <= MAX_BANDS)
+            .then(alt.value(0.12))
+            .otherwise(alt.value(0)),
+        ),
+        lines.mark_line(strokeWidth=2).encode(y=value, strokeDash=dashed, detail="policy:N"),
     ]
     if has_dots:
-        layers.append(base.mark_point(size=50, filled=True, opacity=1).encode(y=value, shape=shape))
+        layers.append(lines.mark_point(size=50, filled=True).encode(y=value, shape=shape))
     layers.append(base.mark_point(size=260, opacity=0).encode(y=value, tooltip=tooltip))
-    return alt.layer(*layers).properties(height=HEIGHT)
+    return alt.layer(*layers).add_params(chosen).properties(height=HEIGHT)
+
+
+def _domain(rows: Sequence[Row]) -> list[float]:
+    """Return the upright axis: every line whole, its bands as far as they leave lines apart."""
+    values = [row["value"] for row in rows]
+    room = max(0.05, max(values) - min(values))
+    low = max(min(row["low"] for row in rows), min(values) - room / 2)
+    high = min(max(row["high"] for row in rows), max(values) + room / 2)
+    return [low - 0.02 * room, high + 0.02 * room]
 
 
 def _tokens(rows: Sequence[Row]) -> alt.X:

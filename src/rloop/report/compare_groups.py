@@ -66,9 +66,21 @@ def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> Metho
 
 
 def recipe_rows(groups: Sequence[MethodGroup]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the keys whose values differ between methods, with the value of each."""
+    """Return the keys whose values differ between methods, with the value of each.
+
+    A part that is null in one recipe (`expert`) is one row, not one for each key inside it.
+    """
     flat = [flatten_recipe(group.runs[0].recipe) for group in groups]
-    return [(key, tuple(recipe.get(key, "--") for recipe in flat)) for key in _differing(flat)]
+    nulls = {key for recipe in flat for key, value in recipe.items() if value == "null"}
+    rows = []
+    for key in _differing(flat):
+        present = {recipe[key] for recipe in flat if key in recipe}
+        is_inside = any(key.startswith(f"{null}.") for null in nulls)
+        if len(present) > 1 or not is_inside:
+            is_part = any(other.startswith(f"{key}.") for recipe in flat for other in recipe)
+            absent = "given" if is_part else "--"
+            rows.append((key, tuple(recipe.get(key, absent) for recipe in flat)))
+    return rows
 
 
 def flatten_recipe(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -24,19 +24,19 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossRow:
-    """One method on one task.
+    """One method on one task; fractions are the mean over seeds, and the lowest to the highest.
 
-    Example: LossRow(label="Plain RL", forgotten="12.5 % (0.0 % to 25.0 %)", learned="40.0 %",
-    ever_lost="6.2 %", num_checkpoints="3", verdict="held-out rises in 2 of 2 seeds",
-    sentences=("rl-seed-0: Held-out pass@8 ...",))
+    Example: LossRow(label="Plain RL", forgotten=("12.5 %", "0.0 % to 25.0 %"),
+    learned=("40.0 %", ""), ever_lost=("6.2 %", ""), num_checkpoints="3",
+    verdict="held-out rises in 2 of 2 seeds", sentences=("rl-seed-0: Held-out pass@8 ...",))
     """
 
     label: str
-    forgotten: str
+    forgotten: tuple[str, str]
     """Of the problems that the start solved, those that the last policy does not."""
-    learned: str
+    learned: tuple[str, str]
     """Of those that the start did not solve, those that the last policy does."""
-    ever_lost: str
+    ever_lost: tuple[str, str]
     """Of all problems, those that some policy on the way solved and the last does not."""
     num_checkpoints: str
     verdict: str
@@ -98,10 +98,11 @@ def _summary(kinds: Sequence[str]) -> str:
     return f"{WORDS[first]} in {times} of {len(kinds)} seeds{more}"
 
 
-def _over_seeds(fractions: Sequence[float]) -> str:
-    """Return the mean, with the lowest and the highest where there are several; 0/0 left out."""
+def _over_seeds(fractions: Sequence[float]) -> tuple[str, str]:
+    """Return the mean, and from the lowest to the highest where they differ; 0/0 left out."""
     known = [fraction for fraction in fractions if not isnan(fraction)]
     if not known:
-        return percent(None)
-    mean = percent(sum(known) / len(known))
-    return mean if len(known) == 1 else f"{mean} ({percent(min(known))} to {percent(max(known))})"
+        return percent(None), ""
+    is_spread = min(known) < max(known)
+    spread = f"{percent(min(known))} to {percent(max(known))}" if is_spread else ""
+    return percent(sum(known) / len(known)), spread

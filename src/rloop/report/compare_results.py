@@ -45,6 +45,11 @@ class MethodResult:
     """Labels of the policies measured, each once."""
     metrics: dict[str, MetricResult]
 
+    @property
+    def has_change(self) -> bool:
+        """Whether its runs were measured before their training too."""
+        return any(metric.change for metric in self.metrics.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
