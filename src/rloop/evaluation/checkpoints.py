@@ -79,15 +79,25 @@ class TrainingPath:
 
 
 def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
-    """Return the evaluations of a run in the order of training: tasks by name within a policy.
+    """Return the evaluations of a run in the order of training; within a policy, tasks by name.
 
     That is base, coldstart, then per iteration the explored policies by rising step and the policy
-    kept. An evaluation that was interrupted is there with the problems that were written, each with
-    all its samples; problems with fewer samples than their neighbours raise StoreError.
+    kept. The last evaluation of a task is left out while it lacks problems that the one before has:
+    it is still being measured, or was interrupted. StoreError where problems have unequal numbers
+    of samples.
     """
     rows = store.query(_COUNTS).to_pylist()
     evaluations = groupby(rows, lambda r: (r["task"], r["policy"], r["iteration"], r["step"]))
-    return sorted((_checkpoint(list(members)) for _, members in evaluations), key=_training_order)
+    found = sorted((_checkpoint(list(members)) for _, members in evaluations), key=_training_order)
+    latest: dict[str, list[Checkpoint]] = {}
+    for checkpoint in found:
+        latest[checkpoint.task] = [*latest.get(checkpoint.task, [])[-1:], checkpoint]
+    unfinished = [
+        pair[1]
+        for pair in latest.values()
+        if len(pair) == 2 and pair[1].counts.keys() < pair[0].counts.keys()
+    ]
+    return [checkpoint for checkpoint in found if checkpoint not in unfinished]
 
 
 def training_paths(checkpoints: Sequence[Checkpoint]) -> list[TrainingPath]:

@@ -101,16 +101,16 @@ def step_diversity(store: TrajectoryStore, survey: Survey) -> list[StepDiversity
     steps = evenly_spaced(range(len(survey.places)), MAX_STEPS)
     cells = {step: _step_cells(survey, step) for step in steps}
     groups = read_groups(store, "explore", list(chain.from_iterable(cells.values())))
-    return [
-        _diversity(survey, step, [groups[cell] for cell in cells[step] if cell in groups])
-        for step in steps
-    ]
+    return [_diversity(survey, step, [groups[cell] for cell in cells[step]]) for step in steps]
 
 
 def read_groups(
     store: TrajectoryStore, phase: PhaseName, cells: Sequence[Cell]
 ) -> dict[Cell, list[Tokens]]:
-    """Return the token ids of the first members of each group, in member order."""
+    """Return the token ids of the first members of each group, in member order.
+
+    The cells are those of groups that the store has.
+    """
     wanted = [(*place, name) for place, name in cells]
     if not wanted:
         return {}

@@ -118,7 +118,7 @@ def _similarity(
     total = np.zeros((len(cells), len(cells)))
     num_shared = np.zeros((len(cells), len(cells)), np.int64)
     for name in chosen:
-        having = [i for i, column in enumerate(cells) if column.get(name) in groups]
+        having = [i for i, column in enumerate(cells) if name in column]
         found = _column_means([groups[cells[i][name]] for i in having])
         place = np.ix_(having, having)
         total[place] += np.nan_to_num(found)
