@@ -34,18 +34,19 @@ def test_an_exported_policy_is_unchanged_and_its_card_runs(
         assert (tmp_path / "mine" / file.name).read_bytes() == file.read_bytes()
     card = (tmp_path / "mine/README.md").read_text()
     assert "This is RL's own weights of iteration 1 of 1" in card
-    shown, _ = re.findall(r"```python\n(.*?)```", card, re.S)
+    shown, for_vllm = re.findall(r"```python\n(.*?)```", card, re.S)
+    compile(for_vllm, "vLLM's", "exec")
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     torch.manual_seed(0)
     scope: dict[str, object] = {}
     exec(shown, scope)
     assert scope["prompt"] == 'Say "What is 7 + 5? = ?"\n'
-    model = AutoModelForCausalLM.from_pretrained("mine")
+    model: Any = AutoModelForCausalLM.from_pretrained("mine")
     tokenizer = AutoTokenizer.from_pretrained("mine")
     ids = tokenizer(scope["prompt"], return_tensors="pt")["input_ids"]
     torch.manual_seed(0)
-    options: dict[str, Any] = {"temperature": 0.7, "top_p": 1.0, "top_k": 0} if temperature else {}
+    options = {"temperature": 0.7, "top_p": 1.0, "top_k": 0} if temperature else {}
     written = model.generate(ids, max_new_tokens=16, do_sample=temperature > 0, **options)
     expected = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
     assert capsys.readouterr().out == f"{expected}\n"
