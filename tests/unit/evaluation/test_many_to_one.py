@@ -11,8 +11,9 @@ def make_rng(seed: int = 0) -> np.random.Generator:
 
 def sampled(rates, rng: np.random.Generator, k: int = 8) -> np.ndarray:
     """pass@k [C, P] of 8 samples of each problem, right with the probabilities `rates` [C, P]."""
-    table = np.array([pass_at_k(8, c, k) for c in range(9)])
-    return table[rng.binomial(8, rates)]
+    table: np.ndarray = np.array([pass_at_k(8, c, k) for c in range(9)])
+    values: np.ndarray = table[rng.binomial(8, rates)]
+    return values
 
 
 def is_fall(values: np.ndarray, seed: int) -> bool:

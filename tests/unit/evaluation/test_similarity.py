@@ -102,11 +102,12 @@ def test_a_bin_of_many_tokens_is_narrowed_to_its_middle(tmp_path: Path, monkeypa
 def test_problems_that_most_bins_have_are_compared(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(similarity, "MAX_PROBLEMS", 1)
     store = TrajectoryStore(tmp_path)
-    for step in (1, 2, 3):
-        store_step(store, step, {"always": texts(step, 1), f"once-{step}": texts(step, 2)})
+    for step, other in enumerate(("a", "a", "b", "c"), start=1):
+        store_step(store, step, {"always": texts(step, 1), other: texts(step, 2)})
     found = measure(store)
-    # 6 groups of 4 problems: one bin; with a second epoch there would be two
-    assert found.num_shared.tolist() == [[1]]
+    # 8 groups of 4 problems: two bins, of always and a, and of always, b and c
+    assert found.labels == ("1: 1-2", "1: 3-4")
+    assert found.num_shared.tolist() == [[1, 1], [1, 1]]
 
 
 def test_one_completion_is_like_no_other_of_its_own(tmp_path: Path):
