@@ -18,7 +18,7 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Example, PolicyRef, stable_hash
 
 MAX_COMPLETIONS = 32
-"""Few, for where sampling is cheap: on a CPU a token costs as much to score as to sample."""
+"""Few, for where evaluations are small: it makes the demo's, 320 completions, 15 % longer."""
 MAX_TOKENS = 65_536
 """Prompts included; bounds the time where completions are long."""
 
