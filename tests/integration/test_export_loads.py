@@ -33,7 +33,7 @@ def test_an_exported_policy_is_unchanged_and_its_card_runs(
     for file in source.iterdir():
         assert (tmp_path / "mine" / file.name).read_bytes() == file.read_bytes()
     card = (tmp_path / "mine/README.md").read_text()
-    assert "This is RL's own weights of iteration 1 of 1" in card
+    assert "This is the policy as RL left it in iteration 1 of 1" in card
     shown, for_vllm = re.findall(r"```python\n(.*?)```", card, re.S)
     compile(for_vllm, "vLLM's", "exec")
     monkeypatch.chdir(tmp_path)

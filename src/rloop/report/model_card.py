@@ -110,7 +110,8 @@ def what_it_is(config: Row, policy: str) -> str:
     if kind == "explored":
         finetune = config.get("finetune")
         is_passing = finetune is not None and finetune["init"] != "explored"
-        return f"RL's own weights of {turn}" + (", which the loop threw away" if is_passing else "")
+        thrown = ", which the loop threw away" if is_passing else ""
+        return f"the policy as RL left it in {turn}{thrown}"
     return f"the policy after {turn}"
 
 

@@ -22,7 +22,11 @@ HOSTILE = "a|b `c` **d** _e_ [f](g) ~~h~~ $i$ \\j </td><script>k</script> &lt; #
         ("base", "iteration_start", "the base policy, as the run began with it"),
         ("coldstart", "iteration_start", "the base policy after a cold start"),
         ("iter-002", "iteration_start", "the policy after iteration 2 of 3"),
-        ("explored-001", "iteration_start", "own weights of iteration 1 of 3, which the loop thr"),
+        (
+            "explored-001",
+            "iteration_start",
+            "as RL left it in iteration 1 of 3, which the loop threw",
+        ),
     ],
 )
 def test_a_policy_is_placed_in_the_loop(policy, init, words):
@@ -31,7 +35,7 @@ def test_a_policy_is_placed_in_the_loop(policy, init, words):
 
 def test_weights_that_are_the_result_are_not_said_to_be_thrown_away():
     assert what_it_is({"iterations": 1, "finetune": None}, "explored-001") == (
-        "RL's own weights of iteration 1 of 1"
+        "the policy as RL left it in iteration 1 of 1"
     )
 
 
