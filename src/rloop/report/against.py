@@ -10,28 +10,27 @@ from rloop.store.trajectories import TrajectoryStore
 
 
 def last_policies(
-    tasks: Sequence[HeldOut], against: Sequence[RunRecord]
+    record: RunRecord, tasks: Sequence[HeldOut], against: Sequence[RunRecord]
 ) -> dict[str, list[tuple[str, Checkpoint]]]:
     """Return by task each other run's last kept policy, named after the run.
 
     StoreError for a run that was measured on other tasks or other problems.
     """
     found: dict[str, list[tuple[str, Checkpoint]]] = {held.task: [] for held in tasks}
-    for record, name in zip(against, _names(against), strict=True):
-        theirs = held_out_tasks(record, read_checkpoints(TrajectoryStore(record.directory)))
-        _check_same_tasks(tasks, theirs, record)
+    for other in against:
+        theirs = held_out_tasks(other, read_checkpoints(TrajectoryStore(other.directory)))
+        _check_same_tasks(tasks, theirs, other)
+        name = _name(other, [record, *against])
         for held in theirs:
             found[held.task].append((f"{name}: {held.line[-1].label}", held.line[-1]))
     return found
 
 
-def _names(against: Sequence[RunRecord]) -> list[str]:
-    """Return the runs' names; those of their folders where two runs have the same."""
-    names = [record.name for record in against]
-    return [
-        record.directory.resolve().name if names.count(name) > 1 else name
-        for record, name in zip(against, names, strict=True)
-    ]
+def _name(record: RunRecord, runs: Sequence[RunRecord]) -> str:
+    """Return a run's name; that of its folder where another of the runs has the same."""
+    names = [run.name for run in runs]
+    is_unique = names.count(record.name) == 1
+    return record.name if is_unique else record.directory.resolve().name
 
 
 def _check_same_tasks(

@@ -23,15 +23,15 @@ from rloop.report.timeline import Timeline
 from rloop.store.trajectories import TrajectoryStore
 
 CURVES = (
-    ("entropy_mean", "Entropy", "Of the policy, nats per sampled token.", "~g"),
-    ("grad_norm", "Gradient norm", "Before clipping.", "~g"),
+    ("entropy_mean", "Entropy", "Of the policy, nats per sampled token.", ""),
+    ("grad_norm", "Gradient norm", "Before clipping.", ""),
     (
         "gap_mean",
         "Sampler-learner gap",
         "Mean absolute difference of a token's log-probability.",
-        "~g",
+        "",
     ),
-    ("completion_tokens_mean", "Completion length", "Mean tokens of a completion.", "~g"),
+    ("completion_tokens_mean", "Completion length", "Mean tokens of a completion.", ""),
     ("truncated_frac", "Truncated completions", "Cut at the length limit.", ".0%"),
 )
 DIVERSITY = "1 - mean similarity (token 4-grams, Jaccard) of a problem's completions in a step."
@@ -74,7 +74,7 @@ def learning_figures(timeline: Timeline, tables: Sequence[TaskTable]) -> list[Fi
     if found or not rewards:
         return found
     title, caption = "Training reward", "Mean reward of a step's completions."
-    return _there(step_figure(timeline, "reward_mean", title, caption, rewards, "~g"))
+    return _there(step_figure(timeline, "reward_mean", title, caption, rewards))
 
 
 def pass_figures(record: RunRecord, tasks: Sequence[HeldOut], others: Others) -> list[Figure]:
@@ -111,7 +111,7 @@ def diversity_figures(
         ("distinct_answers", "Distinct answers", ANSWERS, lambda step: step.distinct_answers_mean),
     )
     curves = [
-        step_figure(timeline, name, title, caption, diversity_rows(timeline, steps, measure), "~g")
+        step_figure(timeline, name, title, caption, diversity_rows(timeline, steps, measure))
         for name, title, caption, measure in measures
     ]
     return _there(*curves, _similarity(*similarity_rows(store, survey, tasks)))

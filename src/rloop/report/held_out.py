@@ -175,7 +175,7 @@ def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[LostProblem]:
     return [
         LostProblem(
             problem_id=visible(name),
-            prompt=visible(prompts.get(name, "").strip()[-MAX_PROMPT:]),
+            prompt=visible(_end(prompts.get(name, "").strip())),
             counts=tuple(f"{c.counts.get(name, 0)}/{c.num_samples}" for c in held.line),
         )
         for name in lost
@@ -208,3 +208,7 @@ def _held_out(record: RunRecord, task: str, found: Sequence[Checkpoint]) -> Held
         line=tuple(line),
         has_reference=line[0].policy == reference,
     )
+
+
+def _end(text: str) -> str:
+    return text if len(text) <= MAX_PROMPT else f"[...] {text[-MAX_PROMPT:]}"

@@ -40,6 +40,8 @@ def overfitting_words(
         return None
     (name, main), others = found[-1], found[-2::-1]
     answer, kind = _answer(main)
+    if main.kind in ("holds", "too few") and any(one.kind == "overfits" for _, one in others):
+        answer = "Only inside RL"
     return answer, kind, [_said(name, main), *_others(others)][:MAX_SENTENCES]
 
 

@@ -34,14 +34,16 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
     """Return the page of a run as HTML."""
     store = TrajectoryStore(record.directory)
     tasks = held_out.held_out_tasks(record, read_checkpoints(store))
+    others = last_policies(record, tasks, against)
     tables = task_tables(record)
-    sections = figures.run_figures(record, store, tables, tasks, last_policies(tasks, against))
+    sections = figures.run_figures(record, store, tables, tasks, others)
     shown, num_trajectories = sample_trajectories(record.directory)
     return render_page(
         "page.html.j2",
         specs={figure.figure_id: figure.spec for found in sections.values() for figure in found},
         title=f"{record.name}: rloop report",
         record=record,
+        folder=record.directory.resolve().name,
         method=describe_method(record.config),
         state=describe_state(record),
         early_stops=early_stops(record),

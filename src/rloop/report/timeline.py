@@ -120,6 +120,7 @@ class Timeline:
                     "low": estimate.low,
                     "high": estimate.high,
                     "is_start": False,
+                    "is_explored": is_explored,
                 }
                 if is_explored:
                     explored.append(point)

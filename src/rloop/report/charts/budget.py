@@ -39,7 +39,7 @@ def time_figure(rows: Sequence[Row]) -> Figure | None:
         alt.Chart(inline(shown))
         .mark_bar()
         .encode(
-            x=alt.X("minutes:Q", title="minutes", axis=alt.Axis(tickCount=6, format="~g")),
+            x=alt.X("minutes:Q", title="minutes", axis=alt.Axis(tickCount=6)),
             y=alt.Y("iteration:O", title="iteration"),
             order=alt.Order("rank:Q"),
             color=alt.Color(

@@ -100,9 +100,10 @@ def whole_numbers() -> alt.Axis:
     return alt.Axis(format="d", tickMinStep=1, grid=False, labelOverlap=True, labelSeparation=8)
 
 
-def value_axis(unit: str = "~g") -> alt.Y:
-    """Return the upright axis of `value`; `unit` is a d3 number format."""
-    return alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=unit))
+def value_axis(unit: str = "") -> alt.Y:
+    """Return the upright axis of `value`; `unit` is a d3 number format; empty for plain."""
+    axis = alt.Axis(format=unit) if unit else alt.Axis()
+    return alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=axis)
 
 
 def _text(value: object) -> str:

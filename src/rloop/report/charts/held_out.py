@@ -14,6 +14,7 @@ from rloop.report.charts.figure import (
     inline,
     make_figure,
     numbers,
+    value_axis,
 )
 from rloop.report.charts.steps import phases, smoothed, smoothing, step_axis
 from rloop.report.run_record import Row
@@ -62,7 +63,7 @@ def drift_figure(timeline: Timeline) -> Figure | None:
     if not rows:
         return None
     chart = alt.layer(
-        *phases(timeline), *_strokes(timeline, rows, {rows[0]["metric"]: BLUE}, "~g", legend=False)
+        *phases(timeline), *_strokes(timeline, rows, {rows[0]["metric"]: BLUE}, "", legend=False)
     )
     kept = [row for row in rows if row["line"] == "kept"]
     said = ", ".join(f"{row['policy']} {row['value']:.3g}" for row in kept)
@@ -112,7 +113,7 @@ def _strokes(
     legend: bool = True,
 ) -> list[alt.Chart]:
     """Return kept policies as a line of diamonds, explorations as thin lines with bands."""
-    value = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=unit))
+    value = value_axis(unit)
     base = alt.Chart(inline(rows)).encode(
         x=step_axis(timeline), color=_color(colors, legend=legend)
     )
@@ -120,6 +121,9 @@ def _strokes(
     explored = base.transform_filter("datum.line != 'kept'").encode(detail="line:N")
     start = kept.transform_filter("datum.iteration == 0")
     inside = explored.transform_filter("!datum.is_start")
+    # In plain RL the policies kept are ends of explorations, which the thin lines join already.
+    is_joined = any(row["iteration"] and not row["is_explored"] for row in rows)
+    steps = kept.mark_line(strokeWidth=2.6 if is_joined else 0)
     return [
         explored.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
         start.mark_rule(strokeDash=[5, 4], opacity=0.9).encode(
@@ -128,7 +132,7 @@ def _strokes(
         explored.mark_line(strokeWidth=1.3).encode(y=value),
         inside.mark_point(size=22, filled=True).encode(y=value),
         kept.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q"),
-        kept.mark_line(strokeWidth=2.6).encode(y=value),
+        steps.encode(y=value),
         kept.mark_point(size=75, filled=True, shape="diamond", opacity=1).encode(y=value),
         base.transform_filter("!datum.is_start")
         .mark_point(size=260, opacity=0)

@@ -14,6 +14,7 @@ from rloop.report.charts.figure import (
     inline,
     make_figure,
     numbers,
+    value_axis,
 )
 from rloop.report.run_record import Row
 
@@ -36,7 +37,7 @@ def pass_figure(task: str, rows: Sequence[Row], index: int) -> Figure | None:
     shapes = [SHAPES[i % len(SHAPES)] for i in range(len(names))]
     color = alt.Color("policy:N", scale=alt.Scale(domain=names, range=colors), legend=legend)
     shape = alt.Shape("policy:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
-    value = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".0%"))
+    value = value_axis(".0%")
     base = alt.Chart(inline(rows)).encode(
         x=alt.X(
             "k:Q",

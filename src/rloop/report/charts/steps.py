@@ -33,20 +33,25 @@ HEALTH = {
 
 
 def step_figure(
-    timeline: Timeline, figure_id: str, title: str, caption: str, rows: Sequence[Row], unit: str
+    timeline: Timeline,
+    figure_id: str,
+    title: str,
+    caption: str,
+    rows: Sequence[Row],
+    unit: str = "",
 ) -> Figure | None:
     """Return a line over RL steps; `unit` is a d3 number format. None without rows.
 
-    A row has x, iteration, step and value.
+    A row has x, iteration, step and value. Rows of some steps only are not smoothed.
     """
     if not rows:
         return None
-    window = smoothing(timeline.spans)
+    window = smoothing(timeline.spans) if 2 * len(rows) > timeline.end else 0
     base = alt.Chart(inline(rows)).encode(x=step_axis(timeline), detail="iteration:N")
     dots = alt.OverlayMarkDef(size=20, filled=True) if len(rows) <= 2 * FEW_STEPS else False
     raw = base.mark_line(color=BLUE, strokeWidth=1.3, opacity=0.4 if window else 1.0, point=dots)
     layers = [raw.encode(y=value_axis(unit))]
-    if window and len(rows) > window:
+    if window:
         smooth = smoothed(base, window).mark_line(color=BLUE, strokeWidth=2)
         layers.append(smooth.encode(y="smooth:Q"))
         caption += f" Strong line: mean of the last {window} steps."
