@@ -19,6 +19,9 @@ from rloop.errors import StoreError
 
 Messages = list[dict[str, str]]
 _MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+_REWARD = pa.struct({"style": pa.string(), "ground_truth": pa.string()})
+_EXTRA = pa.struct({"split": pa.string(), "index": pa.int64(), "problem_id": pa.string()})
+_SIDES = ("prompt", "completion")
 _IDENTITY = ("task", "problem_id", "iteration", "step", "member")
 _IDS = pa.list_(pa.int32())
 PROBLEMS_SQL = """
@@ -129,11 +132,6 @@ def verl_problems(problems: Sequence[dict[str, Any]], chat: Chat, split: str) ->
             **_history(problems),
         }
     )
-
-
-_SIDES = ("prompt", "completion")
-_REWARD = pa.struct({"style": pa.string(), "ground_truth": pa.string()})
-_EXTRA = pa.struct({"split": pa.string(), "index": pa.int64(), "problem_id": pa.string()})
 
 
 def _provenance(table: pa.Table) -> dict[str, pa.ChunkedArray]:

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rloop.errors import ConfigError, StoreError
+from rloop.store.parquet import GROUP_BYTES
 
-GROUP_BYTES = 2**27
-"""A row group of parquet, before compression; what is held in memory."""
 SHARD_BYTES = 2**29
 """A shard of several, before compression."""
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
@@ -39,6 +38,8 @@ def write_file(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int
     batches = (batch for table in counted for batch in table.to_batches())
     name = str(path).replace("'", "''")
     with duckdb.connect() as connection:
+        # One thread: the stream is read by one, and rows held back for their order cost memory.
+        connection.execute("set threads = 1")
         connection.register("rows", pa.RecordBatchReader.from_batches(schema, batches))
         try:
             connection.execute(f"copy rows to '{name}' (format {SUFFIXES[path.suffix]})")

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from rloop.errors import StoreError
 
 IntArray = npt.NDArray[np.int64]
+GROUP_BYTES = 2**27
+"""A row group, before compression: what is held at once when rows are taken or streamed."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -30,7 +32,14 @@ def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> N
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True, **options)
+            pq.write_table(
+                table,
+                file,
+                compression="zstd",
+                write_page_checksum=True,
+                row_group_size=max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes)),
+                **options,
+            )
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -28,8 +28,6 @@ from rloop.types import Group, PhaseName, Place
 _DISTINCT = ("behavior_logprobs", "completion_text", "seed", "completion_hash")
 """Columns whose values seldom repeat: not worth a dictionary."""
 _FLOATS = {"behavior_logprobs.list.element": "BYTE_STREAM_SPLIT"}
-_ROW_GROUP_BYTES = 2**27
-"""Of a file, before compression: what is read at once when rows are taken or streamed."""
 _CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -79,7 +77,6 @@ class TrajectoryStore:
             path,
             table,
             self._run_dir,
-            row_group_size=max(1, table.num_rows * _ROW_GROUP_BYTES // max(1, table.nbytes)),
             use_dictionary=plain,
             column_encoding=_FLOATS,
         )

@@ -1,9 +1,11 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from doubles_records import group_at, place_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rloop.store import parquet
 from rloop.store.trajectories import TrajectoryStore
 
 
@@ -43,3 +45,24 @@ def test_token_ids_come_row_by_row(store, rows):
     found = store.pool([1, 2]).completion_ids(np.asarray(rows, np.int64))
     names = [f"{i}.{s}.{m}" for i, s in ((1, 1), (1, 2), (2, 1)) for m in range(3)]
     assert [ids.tolist() for ids in found] == [[*map(ord, names[row]), 0] for row in rows]
+
+
+def test_columns_of_a_place_give_access_to_the_others(store):
+    pool = store.light(["member", "step"], iteration=1, phase="explore", step=2)
+    assert pool.columns.column_names == ["member", "step"]
+    assert pool.columns["step"].to_pylist() == [2, 2, 2]
+    found = pool.take(np.array([2, 0]), ["completion_text"])
+    assert found["completion_text"].to_pylist() == ["1.2.2", "1.2.0"]
+    assert store.light(["member"], phase="evaluate").columns.num_rows == 2
+    assert store.light(["member"]).columns.num_rows == 11
+
+
+def test_rows_are_found_in_whichever_row_group_they_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 1)
+    store, place = TrajectoryStore(tmp_path), place_at(1)
+    path = store.append(place, [group_at(place, "p/0", [(str(n), True) for n in range(7)])])
+    assert pq.read_metadata(path).num_row_groups == 7
+    rows = np.array([5, 0, 5, 6, 2])
+    found = store.light(["member"]).take(rows, ["completion_text"])
+    assert found["completion_text"].to_pylist() == ["5", "0", "5", "6", "2"]
+    assert [part.num_rows for part in store.stream()] == [1] * 7

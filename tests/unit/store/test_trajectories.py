@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -197,6 +198,50 @@ def test_a_flipped_byte_in_a_page_is_named_by_query_and_by_rows(store, tmp_path)
         reader.query("select sum(reward) from trajectories")
     with pytest.raises(StoreError, match=r"step-000001\.parquet is torn"):
         reader.rows(1, "explore", 1)
+
+
+def damage(path: Path, column: str) -> None:
+    """Flip a byte in a column's only data page."""
+    found = pq.read_metadata(path).row_group(0)
+    names = [found.column(i).path_in_schema for i in range(found.num_columns)]
+    chunk = found.column(names.index(column))
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size - 1] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_query_of_a_place_does_not_read_the_files_of_others(store, tmp_path):
+    """Other steps' pages are damaged: only a query that reads them can see it."""
+    wanted = add(store, 2)
+    places = [(add(store, 1), "step = 2"), (add(store, 2, iteration=2), "iteration = 1")]
+    place = place_at(2, phase="evaluate")
+    places.append((store.append(place, [group_at(place)], part="a"), "phase = 'explore'"))
+    for path, _ in places:
+        damage(path, "completion_hash")
+    query = "select sum(completion_hash) as total from trajectories where "
+    found = store.query(query + " and ".join(condition for _, condition in places))
+    hashes = pq.read_table(wanted)["completion_hash"].to_pylist()
+    assert found.to_pylist() == [{"total": sum(hashes)}]
+    for _, left_out in places:
+        kept = [condition for _, condition in places if condition != left_out]
+        with pytest.raises(StoreError, match="is torn"):
+            TrajectoryStore(tmp_path).query(query + " and ".join(kept))
+
+
+def test_every_kind_of_reader_names_a_flipped_byte(store, tmp_path):
+    path = add(store, 1)
+    damage(path, "seed")
+    readers = (
+        lambda: store.query("select max(seed) from trajectories"),
+        lambda: store.light(["seed"]),
+        lambda: store.light(["member"]).take(np.array([0]), ["seed"]),
+        lambda: list(store.stream()),
+        lambda: store.rows(1, "explore", 1),
+    )
+    for read in readers:
+        with pytest.raises(StoreError, match=r"step-000001\.parquet is torn"):
+            read()
+    assert store.query("select max(member) as m from trajectories").to_pylist() == [{"m": 1}]
 
 
 def test_a_foreign_file_is_named(store):
