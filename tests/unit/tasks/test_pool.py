@@ -170,10 +170,10 @@ def test_a_worker_that_died_while_idle_costs_no_verdict(pool):
 
 
 def test_the_same_question_is_judged_once_and_another_reference_is_another_question(pool):
-    asked = double("tells_process")
-    first, again = pool.submit(asked, "a"), pool.submit(asked, "a")
+    asked = double("says_yes")
+    first, again = pool.submit(asked, "yes"), pool.submit(asked, "yes")
     assert first is again
-    assert pool.submit(double("tells_process", "8"), "a") is not first
+    assert pool.submit(double("says_yes", "8"), "yes") is not first
     assert first.result(timeout=10).is_correct
 
 
