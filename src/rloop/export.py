@@ -1,4 +1,4 @@
-"""Copies out of a run directory: a policy anyone can load, or the trajectories as one file."""
+"""Copies out of a run directory: a policy that anyone can load."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -6,15 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import duckdb
-
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.state import Manifest
 from rloop.report.model_card import card_license, model_card, resolved_recipe
 from rloop.report.run_record import RunRecord, read_run
-from rloop.store.trajectories import open_store
-
-FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 
 
 def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Path:
@@ -91,20 +86,3 @@ def finished_policies(run_dir: Path) -> dict[str, Path]:
     results = [manifest.result(key) or {} for key in manifest.completed()]
     named = {str(r["policy"]): run_dir / str(r["path"]) for r in results if "policy" in r}
     return {name: path for name, path in named.items() if path.is_dir()}
-
-
-def export_trajectories(run_dir: Path, file: Path) -> int:
-    """Write every trajectory to a new .parquet, .jsonl or .csv file; return how many."""
-    if file.suffix not in FORMATS:
-        raise ConfigError(f"{file} must end in one of {', '.join(FORMATS)}.")
-    if file.exists():
-        raise ConfigError(f"{file} exists. Choose another name.")
-    rows = open_store(run_dir).query("select * from trajectories")
-    target = str(file).replace("'", "''")
-    with duckdb.connect() as connection:
-        connection.register("rows", rows)
-        try:
-            connection.execute(f"copy rows to '{target}' (format {FORMATS[file.suffix]})")
-        except duckdb.IOException as error:
-            raise StoreError(f"{file} could not be written: {error}") from error
-    return int(rows.num_rows)
