@@ -63,7 +63,10 @@ class ChartCache:
             reading = run.read()
             sections: Sections = ()
             problem = reading.problem
+            link = run.find_link()
             try:
+                if link is not None:
+                    raise StoreError(f"{link.name} is a link, and links are not followed.")
                 sections = list(run_sections(reading.record))
             except StoreError as error:
                 problem = str(error)
@@ -74,8 +77,9 @@ class ChartCache:
 
 def run_sections(record: RunRecord) -> Iterator[tuple[str, list[Figure]]]:
     """Yield the charts that a run has data for, as the report has them, what changes most first."""
-    tasks = held_out_tasks(record, read_checkpoints(TrajectoryStore(record.directory)))
-    found = run_figures(record, task_tables(record), tasks, {})
+    store = TrajectoryStore(record.directory)
+    tasks = held_out_tasks(record, read_checkpoints(store))
+    found = run_figures(record, store, task_tables(record), tasks, {})
     for name in (*HEADINGS, *(name for name in found if name not in HEADINGS)):
         if found.get(name):
             yield HEADINGS.get(name, name.capitalize()), found[name]

@@ -61,6 +61,16 @@ class ViewedRun:
         times = [_stat(path)[0] for path in paths]
         return max(times, default=0) / 1e9
 
+    def find_link(self) -> Path | None:
+        """Return a link in the run, which readers of whole folders would follow; None without."""
+        folders = [self.path / "trajectories", self.path / "expert"]
+        for folder in folders:
+            for place, names, files in os.walk(folder):
+                for name in (*names, *files):
+                    if os.path.islink(os.path.join(place, name)):
+                        return Path(place, name)
+        return next((folder for folder in folders if folder.is_symlink()), None)
+
     def read(self) -> Reading:
         """Return the run's small files; what is damaged is said, not raised."""
         with self._lock:

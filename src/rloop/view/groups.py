@@ -124,7 +124,8 @@ def group_lines(rows: pa.Table, matches: Mask) -> list[GroupLine]:
     for number, problem_id in enumerate(problems):
         members.setdefault(problem_id, []).append(number)
     kept = {name: own for name, own in members.items() if matches[own].any()}
-    firsts = rows.select(["task", "prompt_text"]).take([own[0] for own in kept.values()])
+    places = pa.array([own[0] for own in kept.values()], pa.int64())
+    firsts = rows.select(["task", "prompt_text"]).take(places)
     return [
         GroupLine(
             problem_id=problem_id,
