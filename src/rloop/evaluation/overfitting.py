@@ -21,7 +21,7 @@ import numpy as np
 
 from rloop.evaluation.bootstrap import Estimate
 from rloop.evaluation.checkpoints import Checkpoint, count_matrix
-from rloop.evaluation.many_to_one import NUM_DRAWS, compare_with_last
+from rloop.evaluation.many_to_one import NUM_DRAWS, Comparison, compare_with_last
 from rloop.evaluation.metrics import pass_at_k
 from rloop.types import stable_hash
 
@@ -101,8 +101,8 @@ def overfitting_verdict(
     change does. ValueError for k > n and for checkpoints of different tasks.
     """
     problems, counts = count_matrix(checkpoints)
-    num_samples = checkpoints[0].num_samples
-    table = np.array([pass_at_k(num_samples, c, k) for c in range(num_samples + 1)])
+    last = checkpoints[-1]
+    table = np.array([pass_at_k(last.num_samples, c, k) for c in range(last.num_samples + 1)])
     if len(checkpoints) < MIN_CHECKPOINTS or len(problems) < MIN_PROBLEMS:
         return _too_few(rewards, checkpoints, k, len(problems))
     values = table[counts]
@@ -110,25 +110,12 @@ def overfitting_verdict(
     compared = compare_with_last(values, rng=rng, confidence=confidence)
     means = values.mean(axis=1)
     best = max(range(len(means) - 1), key=lambda index: (means[index], index))
-    last = checkpoints[-1]
     reward = reward_change(rewards, checkpoints[best], last, rng=rng, confidence=confidence)
     fall, gain = compared.differences[best], compared.differences[0]
-    kind: Kind = "holds"
-    if fall.value < 0 and compared.sure[best] >= confidence:
-        kind = "overfits" if reward is not None and reward.change.low > 0 else "falls"
-    elif gain.value > 0 and compared.sure[0] >= confidence:
-        kind = "rises"
-    sure = compared.sure[0 if kind == "rises" else best]
-    facts = _Facts(
-        name=f"Held-out pass@{k} on {last.task}",
-        start=(_where(checkpoints[0]), float(means[0])),
-        best=(_where(checkpoints[best]), float(means[best])),
-        last=(_where(last), float(means[-1])),
-        fall=fall,
-        gain=gain,
-        sure=_sure(sure),
-        reward=reward,
-    )
+    kind, sure = _decide(compared, best, reward, confidence)
+    start, peak, end = ((_where(checkpoints[i]), float(means[i])) for i in (0, best, -1))
+    name = f"Held-out pass@{k} on {last.task}"
+    facts = _Facts(name, start, peak, end, fall, gain, _sure(sure), reward)
     return Overfitting(
         kind=kind,
         task=last.task,
@@ -176,9 +163,22 @@ def reward_change(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _decide(
+    compared: Comparison, best: int, reward: RewardChange | None, confidence: float
+) -> tuple[Kind, float]:
+    """Return the kind, and how sure the difference is that decides it; `best` is an index."""
+    fall, gain = compared.differences[best], compared.differences[0]
+    if fall.value < 0 and compared.sure[best] >= confidence:
+        is_rising = reward is not None and reward.change.low > 0
+        return ("overfits" if is_rising else "falls"), compared.sure[best]
+    if gain.value > 0 and compared.sure[0] >= confidence:
+        return "rises", compared.sure[0]
+    return "holds", compared.sure[best]
+
+
+@dataclass(frozen=True, slots=True)
 class _Facts:
-    """What a sentence is made of; places with their values."""
+    """What a sentence is made of; places in words with their values."""
 
     name: str
     start: tuple[str, float]
