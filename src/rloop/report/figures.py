@@ -52,7 +52,7 @@ def run_figures(
     """Return the charts of each section; a section without data has none."""
     timeline = Timeline(record)
     return {
-        "learning": learning_figures(timeline, tables),
+        "learning": [] if record.is_evaluation else learning_figures(timeline, tables),
         "pass_curves": pass_figures(record, tasks, others),
         "forgetting": forgetting_figures(tasks),
         "exploration": [
@@ -60,7 +60,7 @@ def run_figures(
             *exploration_figures(timeline),
         ],
         "selection": selection_figures(record),
-        "cost": cost_figures(record),
+        "cost": [] if record.is_evaluation else cost_figures(record),
     }
 
 

@@ -30,8 +30,19 @@ def describe_method(config: Row) -> str:
     return text
 
 
+def describe_evaluation(config: Row) -> str:
+    """Return what `rloop eval` measured, from its resolved recipe."""
+    evaluate = config["evaluate"]
+    sampling = evaluate.get("sampling", {})
+    text = f"An evaluation: {_count(evaluate['samples'], 'completion')} of every held-out problem"
+    temperature = sampling.get("temperature")
+    return f"{text}." if temperature is None else f"{text} at temperature {temperature:g}."
+
+
 def is_finished(record: RunRecord) -> bool:
     """Whether the run's last phase is complete."""
+    if record.is_evaluation:
+        return bool(record.rows("evaluate"))
     last = record.config.get("iterations", 1)
     if record.config.get("finetune") is None:
         return record.is_complete(f"{last}/explore")
@@ -65,7 +76,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     tasks = config.get("tasks", {})
     known = [
         ("Model", config.get("policy", {}).get("path")),
-        ("Trained on", _task_names(tasks.get("train", []))),
+        ("Trained on", "" if record.is_evaluation else _task_names(tasks.get("train", []))),
         ("Measured on", _task_names(tasks.get("evaluate", []))),
         ("Seed", config.get("seed")),
         ("Sampled in RL", _tokens(record)),

@@ -8,7 +8,14 @@ from rloop.report import figures, held_out
 from rloop.report.against import last_policies
 from rloop.report.budget import phase_budgets
 from rloop.report.html import render_page
-from rloop.report.method import describe_method, describe_state, early_stops, facts, flatten
+from rloop.report.method import (
+    describe_evaluation,
+    describe_method,
+    describe_state,
+    early_stops,
+    facts,
+    flatten,
+)
 from rloop.report.results import reference_policy, task_tables
 from rloop.report.run_record import RunRecord, read_run
 from rloop.report.selection import problem_sentences
@@ -37,6 +44,7 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
     others = last_policies(record, tasks, against)
     tables = task_tables(record)
     sections = figures.run_figures(record, store, tables, tasks, others)
+    describe = describe_evaluation if record.is_evaluation else describe_method
     shown, num_trajectories = sample_trajectories(record.directory)
     return render_page(
         "page.html.j2",
@@ -44,7 +52,7 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
         title=f"{record.name}: rloop report",
         record=record,
         folder=record.directory.resolve().name,
-        method=describe_method(record.config),
+        method=describe(record.config),
         state=describe_state(record),
         early_stops=early_stops(record),
         facts=facts(record),

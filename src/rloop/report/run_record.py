@@ -47,7 +47,7 @@ class RunRecord:
     @property
     def is_evaluation(self) -> bool:
         """Whether it is the directory of `rloop eval`: measured, never trained."""
-        return self.is_complete("0/evaluation")
+        return bool(self.config) and self.is_complete("0/evaluation")
 
     @property
     def confidence(self) -> float:
@@ -56,7 +56,9 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """Name of the run."""
+        """Name of the run; of an evaluation, what was measured."""
+        if self.is_evaluation:
+            return f"Evaluation of {Path(self.config['policy']['path']).name}"
         return str(self.config.get("name") or self.directory.name)
 
 

@@ -72,11 +72,19 @@ def pass_figure(task: str, rows: Sequence[Row], index: int) -> Figure | None:
     return make_figure(
         f"pass-{index}",
         task,
-        f"Dashed: {names[0]}. A line that begins above another and ends below it answers better "
-        "and has become narrower.",
+        _caption(names),
         f"pass@k against k. {said}.",
         alt.layer(*layers).properties(height=HEIGHT),
         numbers(
             rows, {"policy": "policy", "k": "k", "value": "pass@k", "low": "low", "high": "high"}
         ),
+    )
+
+
+def _caption(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]}, with its interval over problems."
+    return (
+        f"Dashed: {names[0]}. A line that begins above another and ends below it answers better "
+        "and has become narrower."
     )
