@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,8 +81,8 @@ class Context:
             tasks=self.problems.evaluate,
             config=self.recipe.evaluate,
             store=self.store,
+            max_batch=self.recipe.engine.max_batch,
         )
-        finished = count(1)
         with (
             self.log.span("evaluate", place),
             self.console.phase(
@@ -92,10 +91,16 @@ class Context:
         ):
 
             def on_group(_: Group) -> None:
-                bar.advance(next(finished))
+                bar.advance(bar.done + 1)
                 self.interrupt.check()
 
-            found = evaluator.evaluate(policy, place, base_counts=base_counts, on_group=on_group)
+            found = evaluator.evaluate(
+                policy,
+                place,
+                base_counts=base_counts,
+                on_group=on_group,
+                on_stored=bar.advance,
+            )
         if place.iteration:
             with self.log.span("divergence", place):
                 moved = self.divergence.measure(policy, seed=place.seed)
