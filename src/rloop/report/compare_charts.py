@@ -110,7 +110,7 @@ def difference_figure(result: TaskResult, index: int) -> Figure | None:
         ),
         tooltip=["policy:N", "metric:N", alt.Tooltip("said:N", title="points")],
     )
-    title = f"points more or less than {result.reference}"
+    title = f"points against {result.reference}"
     value = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+d"))
     zero = alt.Chart(inline([{"x": 0}])).mark_rule(color=GREY, strokeDash=[5, 4]).encode(x="x:Q")
     chart = alt.layer(

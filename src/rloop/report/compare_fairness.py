@@ -53,7 +53,7 @@ def measurement_warnings(runs: Sequence[ComparedRun]) -> list[str]:
         ("Verifier versions", runs, lambda run: sorted(run.versions["verifier_version"])),
         ("Base policies", trained, lambda run: _of(run, "policy.path")),
         ("Cold starts", trained, lambda run: _of(run, "coldstart")),
-        ("Hardware", runs, _hardware),
+        ("Machines", runs, _hardware),
     )
     found = [_difference(what, those, value) for what, those, value in checks]
     return [sentence for sentence in (*found, *_problem_warnings(runs)) if sentence]

@@ -40,7 +40,7 @@ def group_runs(runs: Sequence[ComparedRun]) -> list[MethodGroup]:
     order = [method.title for method in METHODS.values()]
     groups = sorted(
         by_recipe.values(),
-        key=lambda group: order.index(group[0].title) if group[0].title in order else len(order),
+        key=lambda group: order.index(group[0].method) if group[0].method in order else len(order),
     )
     labels = _labels([group[0] for group in groups])
     return [
@@ -55,10 +55,10 @@ def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> Metho
     `wanted` is a label, a method's title, or the name of a run. ConfigError where none fits.
     """
     if wanted is None:
-        plain = [group for group in groups if group.runs[0].title == "Plain RL"]
+        plain = [group for group in groups if group.runs[0].method == METHODS["rl"].title]
         return (plain or list(groups))[0]
     for group in groups:
-        names = {group.label, group.runs[0].title, *(run.name for run in group.runs)}
+        names = {group.label, group.runs[0].method, *(run.name for run in group.runs)}
         if wanted.casefold() in {name.casefold() for name in names}:
             return group
     known = ", ".join(repr(group.label) for group in groups)

@@ -60,15 +60,18 @@ class Budget:
 class ComparedRun:
     """One run, read.
 
-    Example: ComparedRun(name="rl-seed-0", record=..., title="Plain RL", recipe={...}, seed=0,
-    tasks={"sums": TaskRun(...)}, versions={"template_version": {"1a2b"}}, budget=Budget(...))
+    Example: ComparedRun(name="rl-seed-0", record=..., method="Plain RL", policy="", recipe={...},
+    seed=0, tasks={"sums": TaskRun(...)}, versions={"template_version": {"1a2b"}},
+    budget=Budget(...))
     """
 
     name: str
     """Of its directory."""
     record: RunRecord
-    title: str
-    """Of its method, and of the policy in a folder of `rloop eval`."""
+    method: str
+    """The title of its method; empty for a policy that no run here trained."""
+    policy: str
+    """Which one was measured, in a folder of `rloop eval`; else empty: the last."""
     recipe: Mapping[str, Any]
     """Resolved, of what trained the policy; runs with the same one differ in the seed."""
     seed: int
@@ -76,6 +79,11 @@ class ComparedRun:
     versions: Mapping[str, frozenset[str]]
     """Of prompt templates and verifiers, as the store has them."""
     budget: Budget
+
+    @property
+    def title(self) -> str:
+        """Return what to call what was measured: the method, the policy, or both."""
+        return ", ".join(part for part in (self.method, self.policy) if part)
 
     @property
     def directory(self) -> Path:
@@ -108,7 +116,8 @@ def read_compared(path: Path) -> tuple[ComparedRun | None, str]:
     record = read_run(path)
     if not record.config.get("explore"):
         return None, f"{path.name} has no config.json that says what it is"
-    if not record.is_evaluation and not is_finished(record):
+    is_whole = record.rows("evaluate") if record.is_evaluation else is_finished(record)
+    if not is_whole:
         return None, f"{path.name} is not complete"
     store = TrajectoryStore(path)
     tasks = {
@@ -117,11 +126,12 @@ def read_compared(path: Path) -> tuple[ComparedRun | None, str]:
     }
     if not tasks:
         return None, f"{path.name} has no evaluation in its store"
-    recipe, title = _origin(record)
+    recipe, method, policy = _origin(record)
     return ComparedRun(
         name=path.resolve().name,
         record=record,
-        title=title,
+        method=method,
+        policy=policy,
         recipe={key: value for key, value in recipe.items() if key not in ("name", "seed")},
         seed=int(recipe.get("seed", 0)),
         tasks=tasks,
@@ -165,18 +175,17 @@ def _task_run(held: HeldOut, record: RunRecord) -> TaskRun:
     return TaskRun(path=held.line, has_reference=held.has_reference and len(held.line) > 1)
 
 
-def _origin(record: RunRecord) -> tuple[Mapping[str, Any], str]:
-    """Return the recipe that trained the run's policy, and what to call its method."""
+def _origin(record: RunRecord) -> tuple[Mapping[str, Any], str, str]:
+    """Return the recipe that trained the policy, its method, and the policy of an evaluation."""
     config = record.config
     if not record.is_evaluation:
-        return config, method_title(config)
-    policy = str(config["policy"]["path"])
-    trained_by = recipe_of_policy(policy)
+        return config, method_title(config), ""
+    path = str(record.manifest["phases"].get("0/prepare", config["policy"])["path"])
+    trained_by = recipe_of_policy(path)
     if trained_by is None:
-        return config, Path(policy).name
+        return config, "", Path(path).name
     origin = read_run(trained_by.parent).config
-    title = f"{method_title(origin)}, {Path(policy).name}"
-    return {**origin, "policy": {**origin["policy"], "evaluated": Path(policy).name}}, title
+    return origin, method_title(origin), Path(path).name
 
 
 def _versions(store: TrajectoryStore) -> dict[str, frozenset[str]]:
