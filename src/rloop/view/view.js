@@ -6,7 +6,8 @@ const COUNTING_MS = 300;
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
 
-function theme() {
+// As the report's; the width in pixels decides how legends stand.
+function theme(width) {
   const style = getComputedStyle(document.documentElement);
   const [text, muted, line] = ["--text", "--muted", "--line"].map((name) => style.getPropertyValue(name).trim());
   return {
@@ -17,8 +18,8 @@ function theme() {
       labelFontSize: 11, titleFontSize: 11, titleFontWeight: 400, titlePadding: 8, tickSize: 4, labelPadding: 5,
     },
     axisY: { domain: false, ticks: false, tickCount: 5 },
-    legend: { orient: "bottom", labelColor: text, labelFontSize: 12, symbolType: "square", symbolSize: 70, offset: 6 },
-    text: { color: muted },
+    legend: { orient: "bottom", labelColor: text, labelFontSize: 12, symbolType: "square", symbolSize: 70, offset: 6, columns: width < 420 ? 2 : 0 },
+    text: { color: muted }, style: { value: { fill: text } },
   };
 }
 
@@ -28,16 +29,24 @@ function draw() {
   if (!specs || !window.vegaEmbed) return;
   const options = {
     mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
-    tooltip: { disableDefaultStyle: true }, config: theme(),
+    tooltip: { disableDefaultStyle: true },
   };
   for (const [id, spec] of Object.entries(JSON.parse(specs.textContent))) {
     const element = document.getElementById(id);
     const state = JSON.stringify(spec) + dark.matches;
     if (element && (drawn.get(id) !== state || !element.firstChild)) {
       drawn.set(id, state);
-      window.vegaEmbed(element, spec, options);
+      embed(element, spec, { ...options, config: theme(element.clientWidth) });
     }
   }
+}
+
+// Vega puts a label of its own in the place of the one that says what is seen.
+async function embed(element, spec, options) {
+  const label = element.getAttribute("aria-label");
+  await window.vegaEmbed(element, spec, options);
+  element.setAttribute("role", "img");
+  element.setAttribute("aria-label", label);
 }
 
 async function load(address) {
