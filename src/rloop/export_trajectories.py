@@ -53,7 +53,7 @@ def export_trajectories(
     with new_path(target) as path:
         count = WRITERS[form](selected, path)
         if not count:
-            raise selected.nothing()
+            raise selected.nothing("explore" if is_training else None)
     return count
 
 

@@ -44,7 +44,8 @@ def write_file(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int
         try:
             connection.execute(f"copy rows to '{name}' (format {SUFFIXES[path.suffix]})")
         except duckdb.Error as error:
-            raise StoreError(f"{path.name} could not be written: {error}") from error
+            told = StoreError(f"{path.name} could not be written: {error}")
+            raise counted.error or told from error
     return counted.num_rows
 
 
@@ -102,8 +103,14 @@ class _Counted:
     def __init__(self, tables: Iterable[pa.Table]) -> None:
         self._tables = tables
         self.num_rows = 0
+        self.error: StoreError | None = None
+        """What ended them early; DuckDB hands on its text only."""
 
     def __iter__(self) -> Iterator[pa.Table]:
-        for table in self._tables:
-            self.num_rows += table.num_rows
-            yield table
+        try:
+            for table in self._tables:
+                self.num_rows += table.num_rows
+                yield table
+        except StoreError as error:
+            self.error = error
+            raise

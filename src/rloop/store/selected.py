@@ -51,8 +51,8 @@ class Selected:
         for part in self.store.stream(iteration=self.iteration, phase=phase):
             yield part.filter(_is_success(part)) if self.select == "correct" else part
 
-    def nothing(self) -> StoreError:
-        """Return the error for a selection without a single trajectory."""
+    def nothing(self, phase: PhaseName | None = None) -> StoreError:
+        """Return the error for a selection without a single trajectory, of a phase or of all."""
         if self.select == "expert":
             return StoreError(
                 f"{self.run_dir} has no expert set: nothing was selected yet, or its recipe "
@@ -60,7 +60,8 @@ class Selected:
             )
         where = "" if self.iteration is None else f" of iteration {self.iteration}"
         what = "correct trajectory" if self.select == "correct" else "trajectory"
-        return StoreError(f"{self.run_dir} has no {what}{where} to export.")
+        of = "" if phase is None else f" of phase {phase}"
+        return StoreError(f"{self.run_dir} has no {what}{of}{where} to export.")
 
 
 def _is_success(table: pa.Table) -> pa.ChunkedArray:

@@ -190,6 +190,8 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(run_dir, tmp
     refused(ConfigError, r"new must end in one of .*; for a folder give --format", "table")
     refused(ConfigError, "--select must be correct or expert, not all", "trl", "all")
     refused(StoreError, "has no trajectory of iteration 7 to export", "datasets", "all", 7)
-    refused(StoreError, "has no correct trajectory of iteration 7", "verl", None, 7)
+    refused(
+        StoreError, "has no correct trajectory of phase explore of iteration 7", "verl", None, 7
+    )
     (run_dir / "trajectories").rename(run_dir / "elsewhere")
     refused(StoreError, "has no trajectory to export", "datasets")

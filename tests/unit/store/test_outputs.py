@@ -78,7 +78,7 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path):
     for suffix in outputs.SUFFIXES:
         target = tmp_path / f"all{suffix}"
         with (
-            pytest.raises(StoreError, match=r"step-000002\.parquet is torn"),
+            pytest.raises(StoreError, match=r"^step-000002\.parquet is torn$"),
             new_path(target) as path,
         ):
             write_file(path, torn(), SCHEMA)
