@@ -12,7 +12,7 @@ from rloop.store.trajectories import TrajectoryStore
 def last_policies(
     record: RunRecord, tasks: Sequence[HeldOut], against: Sequence[RunRecord]
 ) -> dict[str, list[tuple[str, Checkpoint]]]:
-    """Return by task each other run's last kept policy, named after the run.
+    """Return by task each other run's last kept policy, under the run's name.
 
     StoreError for a run that was measured on other tasks or other problems.
     """
@@ -22,7 +22,7 @@ def last_policies(
         _check_same_tasks(tasks, theirs, other)
         name = _name(other, [record, *against])
         for held in theirs:
-            found[held.task].append((f"{name}: {held.line[-1].label}", held.line[-1]))
+            found[held.task].append((name, held.line[-1]))
     return found
 
 

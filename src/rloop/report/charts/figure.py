@@ -61,7 +61,8 @@ def make_figure(
     is_wide: bool = False,
 ) -> Figure:
     """Return the figure of a chart, as wide as the page lets it."""
-    spec = chart.properties(width="container").to_dict()
+    # The description is the name that Vega gives to what it draws.
+    spec = chart.properties(width="container", description=f"{title}. {description}").to_dict()
     for key in ("$schema", "config"):
         spec.pop(key, None)
     return Figure(

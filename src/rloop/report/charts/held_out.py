@@ -47,9 +47,9 @@ def overfitting_figure(
     return make_figure(
         f"held-out-{index}",
         task,
-        "Green: reward of the training problems. Diamonds: the policies that the loop goes on "
-        "with, with their intervals. Thin lines with bands: RL inside an iteration. Dashed: where "
-        "the loop began.",
+        "Green, without points: reward of the training problems. Diamonds: the policies that the "
+        "loop goes on with, with their intervals. Thin lines with bands: RL inside an iteration. "
+        "Dashed: where the loop began.",
         _said(rows, reward_rows, names),
         chart,
         numbers(sorted(shown, key=lambda row: row["x"]), _COLUMNS),
@@ -119,16 +119,18 @@ def _strokes(
     )
     kept = base.transform_filter("datum.line == 'kept'")
     explored = base.transform_filter("datum.line != 'kept'").encode(detail="line:N")
-    start = kept.transform_filter("datum.iteration == 0")
+    start = (
+        kept.transform_filter("datum.iteration == 0")
+        .mark_rule(strokeDash=[5, 4], opacity=0.9)
+        .encode(y=value, x=alt.value(0), x2=alt.value("width"))
+    )
     inside = explored.transform_filter("!datum.is_start")
     # In plain RL the policies kept are ends of explorations, which the thin lines join already.
     is_joined = any(row["iteration"] and not row["is_explored"] for row in rows)
     steps = kept.mark_line(strokeWidth=2.6 if is_joined else 0)
     return [
         explored.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
-        start.mark_rule(strokeDash=[5, 4], opacity=0.9).encode(
-            y=value, x=alt.value(0), x2=alt.value("width")
-        ),
+        *([start] if any(not row["iteration"] for row in rows) else []),
         explored.mark_line(strokeWidth=1.3).encode(y=value),
         inside.mark_point(size=22, filled=True).encode(y=value),
         kept.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q"),

@@ -19,6 +19,8 @@ from rloop.report.charts.figure import (
 from rloop.report.run_record import Row
 
 HEIGHT = 260
+LONG_NAME = 16
+"""Characters from which names stand in two columns."""
 COLORS = (GREY, BLUE, ORANGE, PURPLE, GREEN)
 SHAPES = ("circle", "diamond", "square", "triangle-up", "triangle-down", "cross", "triangle-right")
 
@@ -33,6 +35,8 @@ def pass_figure(task: str, rows: Sequence[Row], index: int) -> Figure | None:
     names = list(dict.fromkeys(row["policy"] for row in rows))
     ks = sorted({row["k"] for row in rows})
     legend = alt.Legend(title=None, symbolOpacity=1, symbolStrokeWidth=2)
+    if any(len(name) > LONG_NAME for name in names):
+        legend.columns = 2
     colors = [COLORS[i % len(COLORS)] for i in range(len(names))]
     shapes = [SHAPES[i % len(SHAPES)] for i in range(len(names))]
     color = alt.Color("policy:N", scale=alt.Scale(domain=names, range=colors), legend=legend)
