@@ -34,7 +34,7 @@ from rloop.view.steps import neighbours, step_label
 from rloop.view.tokens import tokens_of
 
 GROUPS_A_PAGE = 100
-MAX_RUNS_COMPARED = 6
+MAX_RUNS_COMPARED = 5
 OTHERS_S = 0.15
 """Seconds that a page may spend on counting each other run that it compares."""
 DETAILS = (
@@ -153,7 +153,9 @@ def problem(request: Request) -> Response:
     """Show one problem over the whole run, and in the other runs of the folder."""
     viewed = run_of(request)
     problem_id = request.query_params.get("problem", "")
-    others = [other for other in folder_of(request).runs().values() if other is not viewed]
+    wanted = request.query_params.getlist("with")
+    every = [other for other in folder_of(request).runs().values() if other is not viewed]
+    others = [other for other in every if other.name in wanted] if wanted else every
     others = others[: MAX_RUNS_COMPARED - 1]
     for other in others:
         other.index.refresh(OTHERS_S)
@@ -175,6 +177,7 @@ def problem(request: Request) -> Response:
             "different": [
                 (other.run, said) for other in found if (said := difference(here, other))
             ],
+            "left_out": [other.name for other in every if other not in others],
             "num_waiting": sum(run.index.num_waiting for run in (viewed, *others)),
             "num_files": sum(len(run.index.files) for run in (viewed, *others)),
             "specs": {"success": success_chart(same)},

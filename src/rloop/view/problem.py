@@ -4,25 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rloop.report.words import percent
+from rloop.report.charts.figure import CATEGORIES
 from rloop.store.index import GroupIndex, read_step
 from rloop.view.folder import ViewedRun
 
 _GROUPS = """
-    with lengths as (
-        select iteration, max(step) as length from groups
-        where phase = 'explore' or policy like 'explored-%' group by iteration
-    ),
-    starts as (
-        select iteration, length, sum(length) over (order by iteration) - length as start
-        from lengths
-    )
-    select file, groups.iteration, moment, phase, step, policy, task, size, num_correct, num_error,
-        num_truncated, tokens,
-        (coalesce(start, 0) + case when phase = 'explore' or policy like 'explored-%' then step
-            else coalesce(length, 0) end)::bigint as x
-    from groups left join starts using (iteration)
-    where problem_id = ? order by iteration, moment, phase desc, file
+    select file, iteration, moment, phase, step, policy, task, size, num_correct, num_error,
+        num_truncated, tokens
+    from groups where problem_id = ? order by iteration, moment, phase desc, file
 """
 _PROBLEMS = """
     select problem_id, any_value(task) as task, count(*) as num_groups, sum(size)::bigint as size,
@@ -75,7 +64,8 @@ def checkpoint_label(group: Mapping[str, Any]) -> str:
 
 def problem_in_run(run: ViewedRun, problem_id: str) -> ProblemInRun:
     """Return a problem's groups as far as the run is counted, and what was asked."""
-    groups = run.index.query(_GROUPS, [problem_id])
+    ends = iteration_ends(run.index)
+    groups = [row | {"x": _position(row, ends)} for row in run.index.query(_GROUPS, [problem_id])]
     prompt = reference = ""
     if groups:
         file = run.index.files[groups[-1]["file"]]
@@ -87,6 +77,26 @@ def problem_in_run(run: ViewedRun, problem_id: str) -> ProblemInRun:
     if not groups and run.index.num_waiting:
         note = "is not counted to the end yet"
     return ProblemInRun(run=run.name, groups=groups, prompt=prompt, reference=reference, note=note)
+
+
+def iteration_ends(index: GroupIndex) -> dict[int, tuple[int, int]]:
+    """Return where each iteration's RL begins and ends, in RL steps over all iterations.
+
+    Example: two iterations of 20 steps give {0: (0, 0), 1: (0, 20), 2: (20, 40)}.
+    """
+    lengths: dict[int, int] = {}
+    for file in index.files.values():
+        lengths[file.iteration] = max(lengths.get(file.iteration, 0), file.step)
+    ends, end = {}, 0
+    for iteration, length in sorted(lengths.items()):
+        ends[iteration] = (end, end + length)
+        end += length
+    return ends
+
+
+def _position(group: Mapping[str, Any], ends: Mapping[int, tuple[int, int]]) -> int:
+    begin, end = ends.get(group["iteration"], (0, 0))
+    return begin + group["step"] if group["step"] else end
 
 
 def difference(here: ProblemInRun, other: ProblemInRun) -> str:
@@ -104,56 +114,40 @@ def problem_lines(index: GroupIndex, text: str, order: str, page: int) -> list[d
     return index.query(sql, [text, PROBLEMS_A_PAGE + 1, page * PROBLEMS_A_PAGE])
 
 
-def success_chart(problems: Sequence[ProblemInRun]) -> dict[str, Any]:
-    """Return success rate over RL steps as Vega-Lite, a line for each run."""
-    rows = [
+def success_rows(problem: ProblemInRun) -> list[dict[str, Any]]:
+    """Return a point for each group: run, x, rate, and what a reader is told of it."""
+    return [
         {
             "run": problem.run,
             "x": group["x"],
             "rate": group["num_correct"] / group["size"],
             "label": checkpoint_label(group)
             + (f", step {group['step']}" if group["phase"] == "explore" else ""),
-            "solved": f"{group['num_correct']} of {group['size']} "
-            f"({percent(group['num_correct'] / group['size'])})",
+            "solved": f"{group['num_correct']} of {group['size']}",
         }
-        for problem in problems
         for group in problem.groups
     ]
-    color: dict[str, Any] = {"value": "#3f7fd6"}
+
+
+def success_chart(problems: Sequence[ProblemInRun]) -> dict[str, Any]:
+    """Return success rate over RL steps as Vega-Lite, a line for each run."""
+    color: dict[str, Any] = {"value": CATEGORIES[0]}
     if len(problems) > 1:
-        palette = ["#3f7fd6", "#d67a1f", "#2f9e6b", "#cc5a55", "#8b63c9", "#8b93a0"]
-        names = [problem.run for problem in problems]
-        color = {
-            "field": "run",
-            "type": "nominal",
-            "scale": {"domain": names, "range": palette},
-            "legend": {"title": None},
-        }
+        scale = {"domain": [problem.run for problem in problems], "range": list(CATEGORIES)}
+        color = {"field": "run", "type": "nominal", "scale": scale, "legend": {"title": None}}
+    x = {"title": "RL steps, all iterations", "axis": {"grid": False, "tickMinStep": 1}}
+    y = {"title": None, "scale": {"domain": [0, 1]}, "axis": {"format": ".0%"}}
+    told = {"run": "run", "label": "sampled from", "solved": "correct"}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
         "height": 220,
-        "data": {"values": rows},
+        "data": {"values": [row for problem in problems for row in success_rows(problem)]},
         "mark": {"type": "line", "point": {"size": 45, "filled": True}, "strokeWidth": 1.5},
         "encoding": {
-            "x": {
-                "field": "x",
-                "type": "quantitative",
-                "title": "RL steps, all iterations",
-                "axis": {"grid": False, "tickMinStep": 1},
-            },
-            "y": {
-                "field": "rate",
-                "type": "quantitative",
-                "title": None,
-                "scale": {"domain": [0, 1]},
-                "axis": {"format": ".0%"},
-            },
+            "x": {"field": "x", "type": "quantitative", **x},
+            "y": {"field": "rate", "type": "quantitative", **y},
             "color": color,
-            "tooltip": [
-                {"field": "run", "title": "run"},
-                {"field": "label", "title": "sampled from"},
-                {"field": "solved", "title": "correct"},
-            ],
+            "tooltip": [{"field": field, "title": title} for field, title in told.items()],
         },
     }

@@ -3,14 +3,12 @@
 import errno
 import socket
 import sys
-import threading
 from pathlib import Path
 
 import uvicorn
 
 from rloop.errors import ConfigError
 from rloop.view.app import build_app
-from rloop.view.html import static_file
 
 HOST = "127.0.0.1"
 """Nothing else is ever bound: the pages are for whoever sits at this machine."""
@@ -26,8 +24,6 @@ def serve(folder: Path, port: int) -> None:
         sys.stdout.write(f"http://{HOST}:{listening.getsockname()[1]}/\n")
         sys.stdout.flush()
         sys.stderr.write(f"Showing {folder}; Ctrl-C ends it.\n")
-        # The first chart need not wait for its library then.
-        threading.Thread(target=static_file, args=("vega.js",), daemon=True).start()
         config = uvicorn.Config(
             app,
             log_level="warning",

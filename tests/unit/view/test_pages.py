@@ -209,3 +209,8 @@ def test_the_same_problem_stands_side_by_side_across_runs(client, runs, finished
     assert "Across runs" in said
     assert "base 2 of 4 2 of 4" in said
     assert "stranger does not have this problem." in said
+    one = client(runs).get(
+        "/problem", params={"run": "toy", "problem": row["problem_id"], "with": "stranger"}
+    )
+    assert "By policy" in text_of(one)
+    assert "Compare with another run: other" in text_of(one)
