@@ -88,5 +88,4 @@ def selected_iterations(record: RunRecord) -> list[int]:
 
 
 def _bin(success_rate: float) -> int:
-    """Return the bin of a rate; a rate within rounding of a bin's lower end is in that bin."""
-    return min(NUM_BINS - 1, int(success_rate * NUM_BINS + 1e-9))
+    return min(NUM_BINS - 1, int(success_rate * NUM_BINS))

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from rloop.report.budget import phase_budgets, phase_seconds
+from rloop.report.budget import iteration_seconds, phase_budgets, phase_seconds
 from rloop.report.run_record import read_run
 
 
@@ -38,3 +38,12 @@ def test_events_inside_others_of_their_own_phase_are_not_counted_twice() -> None
         {"name": "started"},
     ]
     assert phase_seconds(events) == {"explore": 10.0, "select": 1.0}
+
+
+def test_time_is_told_apart_by_iteration(finished_run) -> None:
+    rows = iteration_seconds(read_run(finished_run).events)
+    found = {(row["iteration"], row["phase"]): row["seconds"] for row in rows}
+    # 110.5 s of exploration with an evaluation of 20 s inside
+    assert found[2, "explore"] == pytest.approx(90.5)
+    assert found[2, "evaluate"] == pytest.approx(40.0)
+    assert len(found) == 2 * 4

@@ -227,3 +227,20 @@ def test_a_damaged_config_is_named(build_run, content: str, message: str) -> Non
     (run_dir / "config.json").write_text(content)
     with pytest.raises(StoreError, match=rf"config\.json {message}"):
         write_report(run_dir)
+
+
+def test_an_evaluation_has_a_page_of_its_own_kind(build_run) -> None:
+    run_dir = build_run()
+    line = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    (run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    edit_json(run_dir / "manifest.json", phases={"0/evaluation": {}})
+    edit_json(run_dir / "config.json", policy={"path": "models/my-model"})
+    for name in ("iteration=1", "iteration=2"):
+        shutil.rmtree(run_dir / "trajectories" / name)
+    page = read_page(run_dir)
+    text = said(page)
+    assert "Evaluation of my-model" in text
+    assert "An evaluation: 8 completions of every held-out problem. Complete." in text
+    assert list(json.loads(page.scripts[0])) == ["pass-0"]
+    for absent in ("expert set", "Did it help?", "vs base", "Nothing has been logged"):
+        assert absent not in text

@@ -1,0 +1,53 @@
+from rloop.report.run_record import read_run
+from rloop.report.selection import (
+    problem_sentences,
+    selected_iterations,
+    success_rate_rows,
+    tuning_rows,
+)
+from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
+from rloop.store.schema import SCHEMA
+
+
+def test_success_rates_fall_into_tenths_by_outcome(build_run) -> None:
+    run_dir = build_run()
+    rates = [
+        (0.0, "not_solved"),
+        (0.05, "kept"),
+        (3 / 10, "kept"),
+        (0.7, "kept"),
+        (0.7, "too_easy"),
+        (0.9, "too_easy"),
+        (1.0, "too_easy"),
+    ]
+    problems = [
+        {"problem_id": str(number), "outcome": outcome, "success_rate": rate}
+        for number, (rate, outcome) in enumerate(rates)
+    ]
+    nothing = SCHEMA.empty_table().select(EXAMPLE_COLUMNS)
+    write_expert_set(run_dir, 2, trajectories=nothing, weights=[], problems=problems)
+    rows = success_rate_rows(run_dir, 2)
+    found = [(row["low"], row["high"], row["outcome"], row["count"]) for row in rows]
+    assert found == [
+        (0.0, 0.1, "kept", 1),
+        (0.0, 0.1, "not solved", 1),
+        (0.3, 0.4, "kept", 1),
+        (0.7, 0.8, "kept", 1),
+        (0.7, 0.8, "too easy", 1),
+        (0.9, 1.0, "too easy", 2),
+    ]
+    assert selected_iterations(read_run(run_dir)) == [2]
+
+
+def test_why_problems_are_not_in_the_expert_set_is_said(finished_run) -> None:
+    assert problem_sentences(read_run(finished_run))[0] == (
+        "Problems of iteration 1: 128 seen, 21 not solved, 71 kept, 36 too easy."
+    )
+
+
+def test_each_update_has_its_loss(finished_run) -> None:
+    rows = tuning_rows(read_run(finished_run))
+    assert [(row["policy"], row["update"]) for row in rows[29:31]] == [
+        ("iter-001", 30),
+        ("iter-002", 1),
+    ]

@@ -1,0 +1,190 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles_records import group_at, place_at
+
+from rloop.errors import StoreError
+from rloop.evaluation.checkpoints import Checkpoint
+from rloop.report.against import last_policies
+from rloop.report.held_out import (
+    HeldOut,
+    forgotten_words,
+    held_out_tasks,
+    lost_problems,
+    matrix_rows,
+    pass_rows,
+    shown_curves,
+)
+from rloop.report.overfitting import overfitting_words
+from rloop.report.run_record import RunRecord
+from rloop.store.trajectories import TrajectoryStore
+
+METRICS = {"evaluate/sums/avg@4": 0.5}
+
+
+def record_of(policies: list[str], directory: Path = Path("demo"), **config: Any) -> RunRecord:
+    lines = [
+        {"iteration": 0, "phase": "evaluate", "step": 0, "policy": name} | METRICS
+        for name in policies
+    ]
+    return RunRecord(
+        directory=directory,
+        recipe_text="",
+        config={"name": "demo", "seed": 0, "finetune": {}} | config,
+        environment={},
+        manifest={},
+        metrics=lines,
+        events=[],
+    )
+
+
+def checkpoint(policy: str, iteration: int, step: int, *counts: int, n: int = 4) -> Checkpoint:
+    return Checkpoint(
+        task="sums",
+        policy=policy,
+        iteration=iteration,
+        step=step,
+        num_samples=n,
+        counts=dict(zip("abcdefghijkl", counts, strict=False)),
+    )
+
+
+BASE = checkpoint("base", 0, 0, 3, 1, 0, 0)
+INSIDE = checkpoint("explored-001", 1, 2, 4, 0, 2, 0)
+LAST = checkpoint("iter-001", 1, 0, 4, 0, 0, 1)
+
+
+@pytest.fixture
+def held() -> HeldOut:
+    (found,) = held_out_tasks(record_of(["base"]), [BASE, INSIDE, LAST])
+    return found
+
+
+def test_the_line_is_what_the_loop_goes_on_with(held) -> None:
+    assert held.line == (BASE, LAST)
+    assert held.outcome is LAST
+    assert shown_curves(held) == [("base", BASE), ("iter-001", LAST)]
+
+
+def test_plain_rl_goes_on_with_the_last_weights_of_each_exploration() -> None:
+    later = checkpoint("explored-001", 1, 4, 4, 4, 4, 4)
+    (held,) = held_out_tasks(record_of(["base"], finetune=None), [BASE, INSIDE, later])
+    assert held.line == (BASE, later)
+
+
+def test_after_a_cold_start_the_base_is_not_on_the_line() -> None:
+    cold = checkpoint("coldstart", 0, 0, 1, 1, 1, 1)
+    (held,) = held_out_tasks(record_of(["base", "coldstart"]), [BASE, cold, LAST])
+    assert held.line == (cold, LAST)
+
+
+def test_an_evaluation_by_itself_has_a_curve_and_no_outcome() -> None:
+    alone = checkpoint("my-model", 0, 0, 4, 0, 0, 1)
+    (held,) = held_out_tasks(record_of(["my-model"]), [alone])
+    assert (held.line, held.outcome, forgotten_words(held)) == ((alone,), None, ("", []))
+    assert matrix_rows(held, is_forgetting=True) == []
+
+
+def test_what_was_forgotten_is_counted_by_hand(held) -> None:
+    answer, sentences = forgotten_words(held)
+    # base solved a and b; iter-001 solves a and d, so b is lost and d of {c, d} is new.
+    # New samples of the base miss a with (1/4)^4 = 0.004, b with (3/4)^4 = 0.316.
+    # Some checkpoint solved each of the four; iter-001 does not solve b and c.
+    assert answer == "1 of 2 problems"
+    assert sentences == [
+        "Of the 2 problems that base solved, iter-001 leaves 1 unsolved (50.0 %). Sampled once "
+        "more, base itself would miss about 0.3 of them.",
+        "Of the 2 that base did not solve, it solves 1 (50.0 %).",
+        "Ever-solved loss 50.0 %: 2 of 4 problems were solved by some checkpoint and are not by "
+        "iter-001.",
+    ]
+
+
+def test_matrices_say_of_how_many(held) -> None:
+    forgotten = {(r["a"], r["b"]): r["said"] for r in matrix_rows(held, is_forgetting=True)}
+    # explored solved a and c; the base solves a of them
+    assert forgotten["explored-001@2", "base"] == "1 of 2"
+    assert forgotten["base", "base"] == "0 of 2"
+    new = {(r["a"], r["b"]): r["value"] for r in matrix_rows(held, is_forgetting=False)}
+    assert new["base", "explored-001@2"] == 0.5  # c of {c, d}
+
+
+def test_a_checkpoint_that_solved_nothing_has_nothing_to_forget() -> None:
+    nothing = checkpoint("base", 0, 0, 0, 0, 0, 0)
+    (held,) = held_out_tasks(record_of(["base"]), [nothing, LAST])
+    assert [r["value"] for r in matrix_rows(held, is_forgetting=True)][:2] == [None, None]
+    assert forgotten_words(held)[0] == "Nothing to forget"
+
+
+def test_pass_curves_go_up_to_n() -> None:
+    rows = pass_rows([("ours", BASE)], seed=0, confidence=0.95)
+    # pass@1 = (3 + 1) / 16; pass@2 = (1 + 1 - C(3,2)/C(4,2)) / 4 = 1.5 / 4; pass@4 = 2 / 4
+    assert [(row["k"], row["value"]) for row in rows] == [(1, 0.25), (2, 0.375), (4, 0.5)]
+
+
+def test_lost_problems_come_with_their_counts_and_prompt(tmp_path) -> None:
+    store = TrajectoryStore(tmp_path)
+    for policy, iteration, right in (("base", 0, True), ("iter-001", 1, False)):
+        place = place_at(0, iteration=iteration, phase="evaluate", policy=policy)
+        store.append(place, [group_at(place, "it's", (("2", right), ("3", False)))], part=policy)
+    checkpoints = [
+        Checkpoint(
+            task="sums", policy=policy, iteration=i, step=0, num_samples=2, counts={"it's": c}
+        )
+        for policy, i, c in (("base", 0, 1), ("iter-001", 1, 0))
+    ]
+    (held,) = held_out_tasks(record_of(["base"]), checkpoints)
+    (lost,) = lost_problems(held, store)
+    assert (lost.problem_id, lost.prompt, lost.counts) == ("it's", "1+1=", ("1/2", "0/2"))
+
+
+def test_overfitting_inside_rl_is_said_though_the_policies_kept_are_whole() -> None:
+    full, collapsed = (4,) * 12, (8, 8) + (0,) * 10
+    found = [
+        checkpoint("base", 0, 0, *full, n=8),
+        checkpoint("explored-001", 1, 10, *full, n=8),
+        checkpoint("explored-001", 1, 30, *collapsed, n=8),
+        checkpoint("iter-001", 1, 0, *full, n=8),
+        checkpoint("iter-002", 2, 0, *full, n=8),
+    ]
+    record = record_of(["base"])
+    record.metrics.extend(
+        {"iteration": 1, "phase": "explore", "step": step, "explore/reward_mean": step / 40}
+        for step in range(1, 31)
+    )
+    (held,) = held_out_tasks(record, found)
+    words = overfitting_words(record, held, 8)
+    assert words is not None
+    answer, kind, (kept, inside) = words
+    assert (answer, kind) == ("Only inside RL", "unclear")
+    assert kept.startswith("Policies kept: held-out pass@8 went from 100.0 %")
+    # 2 of 12 problems are left: 16.7 %
+    assert inside.startswith("RL of iteration 1: held-out pass@8 fell from 100.0 % at step 10")
+    assert inside.endswith("the policy overfits since step 10.")
+
+
+def stored_run(folder: Path, problem_id: str = "sums/0") -> RunRecord:
+    place = place_at(0, iteration=0, phase="evaluate", policy="base")
+    TrajectoryStore(folder).append(place, [group_at(place, problem_id)], part="base")
+    return record_of(["base"], folder)
+
+
+def test_other_runs_are_named_by_their_folder_where_the_names_are_equal(tmp_path) -> None:
+    other = stored_run(tmp_path / "other")
+    ours = Checkpoint(
+        task="sums", policy="x", iteration=0, step=0, num_samples=2, counts={"sums/0": 1}
+    )
+    tasks = [HeldOut(task="sums", checkpoints=(ours,), line=(ours,), has_reference=False)]
+    found = last_policies(record_of(["base"]), tasks, [other])
+    assert [(name, c.counts) for name, c in found["sums"]] == [("other", {"sums/0": 1})]
+    alone = last_policies(record_of([], name="mine"), tasks, [other])
+    assert [name for name, _ in alone["sums"]] == ["demo"]
+
+
+def test_runs_measured_on_other_problems_are_refused(tmp_path, held) -> None:
+    other = stored_run(tmp_path / "other")
+    with pytest.raises(StoreError, match=r"sums has 1 problems there and 4 here, 0 of them the"):
+        last_policies(record_of(["base"]), [held], [other])
+    with pytest.raises(StoreError, match=r"measured on sums, not on nothing"):
+        last_policies(record_of(["base"]), [], [other])
