@@ -27,10 +27,7 @@ def test_a_loss_and_an_unclear_change_are_not_called_help(build_run) -> None:
     run_dir = build_run()
     metrics = run_dir / "metrics.jsonl"
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    for ends, said in (
-        ((-0.3, -0.1), "No: -20.0 points"),
-        ((-0.3, 0.1), "Not clear: -20.0 points"),
-    ):
+    for high, said in ((-0.1, "No: -20.0 points"), (0.1, "Not clear: -20.0 points")):
         for row in rows:
             if row["policy"] == "iter-002" and row["phase"] == "evaluate":
                 key = "evaluate/sums/avg@8_diff"
