@@ -51,7 +51,7 @@ class Comparison:
         if len(single) == len(self.groups):
             return (
                 f"{level} cover problems only: with one seed of each method they do not say what "
-                f"another seed would give. {paired}"
+                "another seed would give. Differences are paired on the problems."
             )
         return (
             f"{level} cover seeds and problems; those of {', '.join(single)}, with one seed, and "
@@ -163,14 +163,14 @@ def difference_sentence(result: TaskResult, label: str, metric: str) -> str:
     ours, theirs = methods[label].metrics[metric], methods[result.reference].metrics[metric]
     assert ours.difference is not None, "the reference does not differ from itself"
     said = {
-        "gain": "clear of zero",
-        "loss": "clear of zero",
-        "unclear": "which is better is not clear",
+        "gain": ", clear of zero",
+        "loss": ", clear of zero",
+        "unclear": "",
     }[verdict(ours.difference)]
     return (
         f"{percent(ours.mean.value)} {percent_interval(ours.mean)} against "
         f"{percent(theirs.mean.value)} {percent_interval(theirs.mean)}: "
-        f"{points(ours.difference)} points {points_interval(ours.difference)}, {said}."
+        f"{points(ours.difference)} points {points_interval(ours.difference)}{said}."
     )
 
 

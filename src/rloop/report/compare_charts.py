@@ -101,7 +101,7 @@ def difference_figure(result: TaskResult, index: int) -> Figure | None:
     legend = alt.Legend(title=None, symbolOpacity=1)
     marks = alt.Scale(domain=metrics, range=["circle", "diamond"][: len(metrics)])
     base = alt.Chart(inline(rows)).encode(
-        y=alt.Y("policy:N", sort=names, title=None, axis=alt.Axis(labelLimit=260)),
+        y=alt.Y("policy:N", sort=names, title=None, axis=alt.Axis(labelLimit=190)),
         yOffset=alt.YOffset("metric:N", sort=metrics),
         color=alt.Color(
             "metric:N",
@@ -111,7 +111,7 @@ def difference_figure(result: TaskResult, index: int) -> Figure | None:
         tooltip=["policy:N", "metric:N", alt.Tooltip("said:N", title="points")],
     )
     title = f"points against {result.reference}"
-    value = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+d"))
+    value = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(format="+d", tickCount=7))
     zero = alt.Chart(inline([{"x": 0}])).mark_rule(color=GREY, strokeDash=[5, 4]).encode(x="x:Q")
     chart = alt.layer(
         zero,
@@ -126,9 +126,8 @@ def difference_figure(result: TaskResult, index: int) -> Figure | None:
         "Paired on the same problems. An interval that crosses the dashed line leaves open which "
         "is better.",
         "; ".join(f"{row['policy']} {row['metric']} {row['said']} points" for row in rows) + ".",
-        chart.properties(height=max(90, 56 * len(names))),
+        chart.properties(height=max(HEIGHT // 2, 56 * len(names))),
         numbers(rows, {"policy": "method", "metric": "metric", "said": "points"}),
-        is_wide=True,
     )
 
 
@@ -143,7 +142,13 @@ def _lines(
     methods = [name for name in names if name != BEFORE]
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(methods)} | {BEFORE: GREY}
     shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(methods)} | {BEFORE: "stroke"}
-    legend = alt.Legend(title=None, symbolOpacity=1, symbolStrokeWidth=2, columns=2, labelLimit=220)
+    legend = alt.Legend(
+        title=None,
+        symbolOpacity=1,
+        symbolStrokeWidth=2,
+        columns=3 if len(names) < 4 else 2,
+        labelLimit=220,
+    )
     color = alt.Color(
         "policy:N",
         scale=alt.Scale(domain=names, range=[colors[name] for name in names]),

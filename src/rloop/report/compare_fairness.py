@@ -31,9 +31,11 @@ def budget_warnings(groups: Sequence[MethodGroup]) -> list[str]:
             continue
         least, most = (choose(spent, key=spent.__getitem__) for choose in (min, max))
         if spent[most] > (1 + MAX_SPREAD) * spent[least]:
-            excess = f"{spent[most] / spent[least] - 1:.0%}" if spent[least] else "any"
+            more = (
+                f"{100 * spent[most] / spent[least] - 100:.0f} % more" if spent[least] else "more"
+            )
             found.append(
-                f"Budgets differ: {most} sampled {excess} more {noun} in RL than {least} "
+                f"Budgets differ: {most} sampled {more} {noun} in RL than {least} "
                 f"({count(spent[most])} against {count(spent[least])} a run)."
             )
     return found

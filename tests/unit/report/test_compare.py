@@ -162,7 +162,7 @@ def test_budgets_that_differ_by_more_than_5_percent_are_warned_of(sweep, tmp_pat
     for tokens, is_warned in ((105, False), (106, True)):
         run = write_method_run(tmp_path / str(tokens), "rloop", 0, RLOOP, tokens=tokens)
         expected = (
-            "Budgets differ: RLoop sampled 6% more tokens in RL than Plain RL (848 against 800 a "
+            "Budgets differ: RLoop sampled 6 % more tokens in RL than Plain RL (848 against 800 a "
             "run)."
         )
         assert warned(sweep / "rl-seed-0", run) == ((expected,) if is_warned else ())
