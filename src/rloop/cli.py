@@ -213,10 +213,7 @@ def compare(
 def sweep(
     recipe_path: RecipeArgument,
     methods: Annotated[
-        str,
-        typer.Option(
-            help="Some of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness."
-        ),
+        str, typer.Option(help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness.")
     ] = "rloop,rl,raft,rest_em,keep_weights",
     seeds: Annotated[
         str, typer.Option(help="A count, from the recipe's seed on, or a list such as 0,3,7.")

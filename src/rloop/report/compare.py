@@ -19,7 +19,7 @@ from rloop.report.compare_results import TaskResult, TaskValues, pass_rows, task
 from rloop.report.compare_runs import ComparedRun, find_runs, read_compared
 from rloop.report.html import render_page, resource
 from rloop.report.results import verdict
-from rloop.report.words import percent, percent_interval, points, points_interval
+from rloop.report.words import percent, percent_interval, points, points_interval, visible
 
 COLUMNS = ("task", "metric", "method", "seeds", "mean, interval", "difference", "change")
 
@@ -183,7 +183,8 @@ def _read(paths: Sequence[Path]) -> tuple[list[ComparedRun], list[str]]:
         raise StoreError(f"There is nothing to compare: {'; '.join(left_out)}.")
     names = [run.name for run in runs]
     runs = [
-        replace(run, name=str(run.directory)) if names.count(run.name) > 1 else run for run in runs
+        replace(run, name=visible(str(run.directory))) if names.count(run.name) > 1 else run
+        for run in runs
     ]
     warnings = [
         f"Left out: {reason}. If runs that fail are left out, those that stay flatter their method."

@@ -140,25 +140,7 @@ def _lines(
     """Return a line with its band for each method, and dots of a shape of its own."""
     names = list(dict.fromkeys(row["policy"] for row in rows))
     methods = [name for name in names if name != BEFORE]
-    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(methods)} | {BEFORE: GREY}
-    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(methods)} | {BEFORE: "stroke"}
-    legend = alt.Legend(
-        title=None,
-        symbolOpacity=1,
-        symbolStrokeWidth=2,
-        columns=3 if len(names) < 4 else 2,
-        labelLimit=220,
-    )
-    color = alt.Color(
-        "policy:N",
-        scale=alt.Scale(domain=names, range=[colors[name] for name in names]),
-        legend=legend,
-    )
-    shape = alt.Shape(
-        "policy:N",
-        scale=alt.Scale(domain=names, range=[shapes[name] for name in names]),
-        legend=legend,
-    )
+    color, shape = _marks(names)
     scale = alt.Scale(domain=_domain(rows), nice=False)
     value = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format=".0%"))
     base = alt.Chart(inline(rows)).encode(x=x, color=color)
@@ -186,6 +168,32 @@ def _lines(
         layers.append(lines.mark_point(size=50, filled=True).encode(y=value, shape=shape))
     layers.append(base.mark_point(size=260, opacity=0).encode(y=value, tooltip=tooltip))
     return alt.layer(*layers).add_params(chosen).properties(height=HEIGHT)
+
+
+def _marks(names: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
+    """Return each method's colour and shape, in one legend."""
+    methods = [name for name in names if name != BEFORE]
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(methods)} | {BEFORE: GREY}
+    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(methods)} | {BEFORE: "stroke"}
+    legend = alt.Legend(
+        title=None,
+        symbolOpacity=1,
+        symbolStrokeWidth=2,
+        columns=3 if len(names) < 4 else 2,
+        labelLimit=220,
+    )
+    return (
+        alt.Color(
+            "policy:N",
+            scale=alt.Scale(domain=names, range=[colors[name] for name in names]),
+            legend=legend,
+        ),
+        alt.Shape(
+            "policy:N",
+            scale=alt.Scale(domain=names, range=[shapes[name] for name in names]),
+            legend=legend,
+        ),
+    )
 
 
 def _domain(rows: Sequence[Row]) -> list[float]:

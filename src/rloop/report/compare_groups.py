@@ -12,6 +12,8 @@ from rloop.report.compare_runs import ComparedRun
 
 MAX_KEYS = 3
 """Of a recipe, in a label."""
+MAX_VALUE = 24
+"""Characters of a value there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,14 @@ def recipe_rows(groups: Sequence[MethodGroup]) -> list[tuple[str, tuple[str, ...
 
 
 def flatten_recipe(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested mappings as dotted keys and JSON. Example: {"a": {"b": None}} -> a.b: null."""
+    """Return nested values as dotted keys and JSON. Example: {"a": [{"b": None}]} -> a.0.b: null.
+
+    A list of single values stays one.
+    """
     flat: dict[str, str] = {}
     for name, value in tree.items():
+        if isinstance(value, list) and any(isinstance(member, Mapping) for member in value):
+            value = {str(index): member for index, member in enumerate(value)}
         if isinstance(value, Mapping) and value:
             flat |= flatten_recipe(value, f"{prefix}{name}.")
         else:
@@ -104,13 +111,17 @@ def _labels(firsts: Sequence[ComparedRun]) -> list[str]:
             continue
         same = [flatten_recipe(other.recipe) for other in firsts if other.title == run.title]
         keys, mine = _differing(same), flatten_recipe(run.recipe)
-        told = [f"{key}={mine.get(key, 'absent')}" for key in keys[:MAX_KEYS]]
+        told = [f"{key}={_short(mine.get(key, 'absent'))}" for key in keys[:MAX_KEYS]]
         more = f", {len(keys) - MAX_KEYS} more keys" if len(keys) > MAX_KEYS else ""
         labels.append(f"{run.title} ({', '.join(told)}{more})")
     return [
         f"{label} #{labels[: index + 1].count(label)}" if labels.count(label) > 1 else label
         for index, label in enumerate(labels)
     ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
 
 
 def _differing(recipes: Sequence[Mapping[str, str]]) -> list[str]:

@@ -17,6 +17,7 @@ from rloop.report.budget import phase_seconds
 from rloop.report.held_out import HeldOut, held_out_tasks
 from rloop.report.method import is_finished
 from rloop.report.run_record import FILES, Row, RunRecord, read_run
+from rloop.report.words import visible
 from rloop.store.trajectories import TrajectoryStore
 
 
@@ -66,7 +67,7 @@ class ComparedRun:
     """
 
     name: str
-    """Of its directory."""
+    """Of its directory, safe to print."""
     record: RunRecord
     method: str
     """The title of its method; empty for a policy that no run here trained."""
@@ -115,23 +116,23 @@ def read_compared(path: Path) -> tuple[ComparedRun | None, str]:
     """Return a run that can be compared, or None and why it is left out."""
     record = read_run(path)
     if not record.config.get("explore"):
-        return None, f"{path.name} has no config.json that says what it is"
+        return None, f"{visible(path.name)} has no config.json that says what it is"
     is_whole = record.rows("evaluate") if record.is_evaluation else is_finished(record)
     if not is_whole:
-        return None, f"{path.name} is not complete"
+        return None, f"{visible(path.name)} is not complete"
     store = TrajectoryStore(path)
     tasks = {
         held.task: _task_run(held, record)
         for held in held_out_tasks(record, read_checkpoints(store))
     }
     if not tasks:
-        return None, f"{path.name} has no evaluation in its store"
+        return None, f"{visible(path.name)} has no evaluation in its store"
     recipe, method, policy = _origin(record)
     return ComparedRun(
-        name=path.resolve().name,
+        name=visible(path.resolve().name),
         record=record,
         method=method,
-        policy=policy,
+        policy=visible(policy),
         recipe={key: value for key, value in recipe.items() if key not in ("name", "seed")},
         seed=int(recipe.get("seed", 0)),
         tasks=tasks,
