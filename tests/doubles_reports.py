@@ -7,9 +7,7 @@ from doubles_runs import begin, scripted, toy_recipe
 
 from rloop.types import Problem
 
-HOSTILE = (
-    "</script><script>document.title = 1</script><img src=x onerror=alert(1)>\x1b[31mred"
-)
+HOSTILE = "</script><script>document.title = 1</script><img src=x onerror=alert(1)>\x1b[31mred"
 
 
 def uneven(problem: Problem, member: int, updates: int) -> str:

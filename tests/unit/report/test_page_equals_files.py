@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,11 @@ def test_the_table_of_numbers_says_what_the_chart_shows(html) -> None:
     cells = [re.findall(r"<td>(.*?)</td>", line) for line in table.split("</tr>")]
     wanted = ["iter-002", "4", *(f"{row[key]:.4g}" for key in ("value", "low", "high"))]
     assert wanted in cells
+
+
+def test_another_run_stands_beside_with_its_last_policy(run_dir, html, tmp_path) -> None:
+    other = shutil.copytree(run_dir, tmp_path / "other")
+    shutil.copytree(run_dir, tmp_path / "ours")
+    beside = write_report(tmp_path / "ours", [other]).read_text(encoding="utf-8")
+    theirs = one(drawn(beside, "pass-0", "k"), policy="other", k=2)
+    assert theirs["value"] == one(drawn(html, "pass-0", "k"), policy="iter-002", k=2)["value"]

@@ -60,42 +60,16 @@ def success_rate_figure(
     """
     if not rows:
         return None
-    outcomes = [name for name in OUTCOMES if any(row["outcome"] == name for row in rows)]
-    bars = (
-        alt.Chart(inline(rows))
-        .mark_bar(binSpacing=1)
-        .encode(
-            x=alt.X(
-                "low:Q",
-                bin="binned",
-                title="success rate of a problem in the exploration",
-                axis=alt.Axis(format=".0%", grid=False, tickCount=5),
-                scale=alt.Scale(domain=[0, 1], nice=False),
-            ),
-            x2="high:Q",
-            y=alt.Y("count:Q", title="problems", stack=True, axis=alt.Axis(tickMinStep=1)),
-            order=alt.Order("rank:Q"),
-            color=alt.Color(
-                "outcome:N",
-                scale=alt.Scale(domain=outcomes, range=[OUTCOMES[name] for name in outcomes]),
-                legend=alt.Legend(title=None, symbolOpacity=1),
-            ),
-            tooltip=[
-                alt.Tooltip("low:Q", title="from", format=".0%"),
-                alt.Tooltip("high:Q", title="to", format=".0%"),
-                "outcome:N",
-                alt.Tooltip("count:Q", title="problems"),
-            ],
-        )
-    )
-    layers, caption = [bars], "Problems of the pool by how often they were solved."
+    totals = {
+        name: sum(row["count"] for row in rows if row["outcome"] == name) for name in OUTCOMES
+    }
+    layers, caption = [_bars(rows)], "Problems of the pool by how often they were solved."
     if max_success_rate is not None and max_success_rate < 1:
         rule = alt.Chart(inline([{"threshold": max_success_rate}])).mark_rule(
             strokeDash=[5, 4], color=GREY, strokeWidth=2
         )
         layers.append(rule.encode(x="threshold:Q"))
         caption += f" Dashed: the hardness threshold, {100 * max_success_rate:g} %."
-    totals = {name: sum(r["count"] for r in rows if r["outcome"] == name) for name in outcomes}
     said = ", ".join(f"{number} {name}" for name, number in totals.items())
     return make_figure(
         f"success-rate-{iteration}",
@@ -104,4 +78,29 @@ def success_rate_figure(
         f"Problems by success rate: {said}.",
         alt.layer(*layers).properties(height=SMALL),
         numbers(rows, {"low": "from", "high": "to", "outcome": "outcome", "count": "problems"}),
+    )
+
+
+def _bars(rows: Sequence[Row]) -> alt.Chart:
+    outcomes = [name for name in OUTCOMES if any(row["outcome"] == name for row in rows)]
+    colors = alt.Scale(domain=outcomes, range=[OUTCOMES[name] for name in outcomes])
+    bars: alt.Chart = alt.Chart(inline(rows)).mark_bar(binSpacing=1)
+    return bars.encode(
+        x=alt.X(
+            "low:Q",
+            bin="binned",
+            title="success rate of a problem in the exploration",
+            axis=alt.Axis(format=".0%", grid=False, tickCount=5),
+            scale=alt.Scale(domain=[0, 1], nice=False),
+        ),
+        x2="high:Q",
+        y=alt.Y("count:Q", title="problems", stack=True, axis=alt.Axis(tickMinStep=1)),
+        order=alt.Order("rank:Q"),
+        color=alt.Color("outcome:N", scale=colors, legend=alt.Legend(title=None, symbolOpacity=1)),
+        tooltip=[
+            alt.Tooltip("low:Q", title="from", format=".0%"),
+            alt.Tooltip("high:Q", title="to", format=".0%"),
+            "outcome:N",
+            alt.Tooltip("count:Q", title="problems"),
+        ],
     )
