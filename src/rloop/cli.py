@@ -8,14 +8,14 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
+from rloop.cli_store import store_app
 from rloop.errors import ConfigError, RLoopError
-from rloop.tables import as_mappings, format_value, print_json, print_table
+from rloop.tables import format_value, print_json, print_records, print_table
 from rloop.threads import set_threads
-from rloop.types import VerdictKind
 
 app = typer.Typer(
     name="rloop",
@@ -25,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")
 app.add_typer(store_app, name="store")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a YAML file.")]
@@ -34,7 +33,6 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be given again."),
 ]
-StoredPhase = Literal["explore", "evaluate"]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 INTERRUPTED = 130
@@ -88,7 +86,7 @@ def resume(run_dir: RunArgument) -> None:
     from rloop.loop.standalone import is_evaluation, resume_evaluation
 
     if is_evaluation(run_dir):
-        return _show(resume_evaluation(run_dir, build_engine), as_json=False)
+        return print_records(resume_evaluation(run_dir, build_engine), as_json=False)
     _end(resume_run(run_dir, build_engine), run_dir)
 
 
@@ -166,7 +164,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     from rloop.loop.standalone import evaluate_policy, free_folder
 
     folder = out or free_folder(Path("runs"), recipe)
-    _show(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
+    print_records(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
 
 
 @app.command()
@@ -308,7 +306,7 @@ def config(*, as_json: JsonOption = False) -> None:
     """
     from rloop.recipe_keys import recipe_fields
 
-    _show(recipe_fields(), as_json=as_json)
+    print_records(recipe_fields(), as_json=as_json)
 
 
 @app.command()
@@ -319,79 +317,4 @@ def doctor(*, as_json: JsonOption = False) -> None:
     """
     from rloop.doctor import examine
 
-    _show(examine(set_threads(), Path.cwd()), as_json=as_json)
-
-
-@store_app.command("sql")
-def store_sql(
-    run_dir: RunArgument,
-    query: Annotated[str, typer.Argument(help="DuckDB SQL over the view `trajectories`.")],
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Query the trajectories of a run.
-
-    Example: rloop store sql runs/demo "select step, avg(reward) from trajectories group by step"
-    """
-    from rloop.store.trajectories import open_store
-
-    _show(open_store(run_dir).query(query).to_pylist(), as_json=as_json)
-
-
-@store_app.command("show")
-def store_show(
-    run_dir: RunArgument,
-    iteration: Annotated[int | None, typer.Option(help="Iteration, from 0.")] = None,
-    phase: Annotated[StoredPhase | None, typer.Option(help="Phase that sampled it.")] = None,
-    step: Annotated[int | None, typer.Option(help="Step inside the phase.")] = None,
-    problem: Annotated[str | None, typer.Option(help="Problem id.")] = None,
-    verdict: Annotated[VerdictKind | None, typer.Option(help="How it was judged.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 10,
-) -> None:
-    """Print prompts and completions, filtered by where they are and how they were judged.
-
-    Example: rloop store show runs/demo --iteration 1 --phase explore --step 3 --verdict wrong
-    """
-    from rloop.browse import find_trajectories, lines_of
-
-    places = {"iteration": iteration, "phase": phase, "step": step}
-    filters = {**places, "problem_id": problem, "verdict": verdict}
-    rows = find_trajectories(run_dir, filters, limit)
-    if not rows:
-        sys.stderr.write(f"No trajectory of {run_dir} is like that.\n")
-    for row in rows:
-        sys.stdout.writelines(f"{line}\n" for line in lines_of(row))
-
-
-@store_app.command("export")
-def store_export(
-    run_dir: RunArgument,
-    target: Annotated[
-        Path, typer.Argument(help="New .parquet, .jsonl or .csv file; else a new folder.")
-    ],
-    form: Annotated[
-        Literal["table", "datasets", "trl", "verl"],
-        typer.Option("--format", help="One table, or a folder for one of these to read."),
-    ] = "table",
-    select: Annotated[
-        Literal["all", "correct", "expert"] | None,
-        typer.Option(help="Which: all; for trl and verl the correct ones, and never held-out."),
-    ] = None,
-    iteration: Annotated[int | None, typer.Option(help="Of one iteration alone.")] = None,
-) -> None:
-    """Write trajectories of a run to a file, or to a folder that other trainers read.
-
-    Example: rloop store export runs/demo demo-sft --format trl --select expert
-    """
-    from rloop.export_trajectories import export_trajectories
-
-    count = export_trajectories(run_dir, target, form, select, iteration)
-    sys.stdout.write(f"{count:,} trajectories -> {target}\n")
-
-
-def _show(rows: list[Any], *, as_json: bool) -> None:
-    """Print records as JSON, or as a table whose columns are their fields."""
-    if as_json:
-        return print_json(rows)
-    records = as_mappings(rows)
-    print_table(list(records[0]) if records else [], [list(record.values()) for record in records])
+    print_records(examine(set_threads(), Path.cwd()), as_json=as_json)

@@ -20,7 +20,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for index, name in enumerate(columns):
         is_number = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(format_value(value)) for value in row))
     if sys.stdout.isatty():
@@ -36,6 +36,14 @@ def print_json(found: Any) -> None:  # noqa: ANN401 (a record or a list of them)
     """Print one record, or a list of records, as JSON with one key a field."""
     plain = as_mappings(found) if isinstance(found, list) else as_mappings([found])[0]
     sys.stdout.write(json.dumps(plain, indent=2, default=str) + "\n")
+
+
+def print_records(rows: list[Any], *, as_json: bool) -> None:
+    """Print records as JSON, or as a table whose columns are their fields."""
+    if as_json:
+        return print_json(rows)
+    records = as_mappings(rows)
+    print_table(list(records[0]) if records else [], [list(record.values()) for record in records])
 
 
 def as_mappings(rows: Sequence[Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""The commands `rloop store ...`: into the trajectories of a run, and out of them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rloop.tables import print_records
+from rloop.types import VerdictKind
+
+store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")
+
+RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+StoredPhase = Literal["explore", "evaluate"]
+
+
+@store_app.command("sql")
+def store_sql(
+    run_dir: RunArgument,
+    query: Annotated[str, typer.Argument(help="DuckDB SQL over the view `trajectories`.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Query the trajectories of a run.
+
+    Example: rloop store sql runs/demo "select step, avg(reward) from trajectories group by step"
+    """
+    from rloop.store.trajectories import open_store
+
+    print_records(open_store(run_dir).query(query).to_pylist(), as_json=as_json)
+
+
+@store_app.command("show")
+def store_show(
+    run_dir: RunArgument,
+    iteration: Annotated[int | None, typer.Option(help="Iteration, from 0.")] = None,
+    phase: Annotated[StoredPhase | None, typer.Option(help="Phase that sampled it.")] = None,
+    step: Annotated[int | None, typer.Option(help="Step inside the phase.")] = None,
+    problem: Annotated[str | None, typer.Option(help="Problem id.")] = None,
+    verdict: Annotated[VerdictKind | None, typer.Option(help="How it was judged.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Trajectories at most.")] = 10,
+) -> None:
+    """Print prompts and completions, filtered by where they are and how they were judged.
+
+    Example: rloop store show runs/demo --iteration 1 --phase explore --step 3 --verdict wrong
+    """
+    from rloop.browse import find_trajectories, lines_of
+
+    places = {"iteration": iteration, "phase": phase, "step": step}
+    filters = {**places, "problem_id": problem, "verdict": verdict}
+    rows = find_trajectories(run_dir, filters, limit)
+    if not rows:
+        sys.stderr.write(f"No trajectory of {run_dir} is like that.\n")
+    for row in rows:
+        sys.stdout.writelines(f"{line}\n" for line in lines_of(row))
+
+
+@store_app.command("export")
+def store_export(
+    run_dir: RunArgument,
+    target: Annotated[
+        Path, typer.Argument(help="New .parquet, .jsonl or .csv file; else a new folder.")
+    ],
+    form: Annotated[
+        Literal["table", "datasets", "trl", "verl"],
+        typer.Option("--format", help="One table, or a folder for one of these to read."),
+    ] = "table",
+    select: Annotated[
+        Literal["all", "correct", "expert"] | None,
+        typer.Option(help="Which: all; for trl and verl the correct ones, and never held-out."),
+    ] = None,
+    iteration: Annotated[int | None, typer.Option(help="Of one iteration alone.")] = None,
+) -> None:
+    """Write trajectories of a run to a file, or to a folder that other trainers read.
+
+    Example: rloop store export runs/demo demo-sft --format trl --select expert
+    """
+    from rloop.export_trajectories import export_trajectories
+
+    count = export_trajectories(run_dir, target, form, select, iteration)
+    sys.stdout.write(f"{count:,} trajectories -> {target}\n")
