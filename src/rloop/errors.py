@@ -5,7 +5,8 @@ RLoopError
 |-- TaskError          a problem set or a verifier is malformed (also a ValueError)
 |-- StoreError         a run directory is damaged, in use, full, or of another schema version
 |-- EngineError        the engine failed
-|   `-- EngineUnavailable   an extra package or a device is missing
+|   |-- EngineUnavailable   an extra package or a device is missing
+|   `-- NonFinitePolicy     the policy gives NaN or infinities (also a DegenerateRun)
 `-- DegenerateRun      nothing to learn from: said plainly, with the counts
 
 A message says what is wrong, the value, and the remedy, with names as the user writes them. A bad
@@ -39,3 +40,10 @@ class EngineUnavailable(EngineError):
 
 class DegenerateRun(RLoopError):
     """The run has nothing left to learn from; everything so far is kept."""
+
+
+class NonFinitePolicy(EngineError, DegenerateRun):
+    """The policy's weights or log-probabilities are NaN or infinite: nothing can be done with it.
+
+    An exploration that meets it ends early with its pool; anything else stops, with all kept.
+    """

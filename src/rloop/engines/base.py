@@ -37,7 +37,7 @@ class ExploreStep:
     groups: tuple[Group, ...]
     metrics: Mapping[str, float]
     """Keys without the phase: `reward_mean`, `grad_norm`, `sampled_tokens_count`, `sample_s`,
-    ...
+    ...; `skipped_updates_count` where updates were skipped because a number was not finite.
     """
 
 
@@ -63,7 +63,11 @@ class PromptReport:
 
 
 class Engine(Protocol):
-    """What an engine can do. All errors it raises are `EngineError`s."""
+    """What an engine can do. All errors it raises are `EngineError`s.
+
+    `NonFinitePolicy` says that a policy cannot be sampled from or saved any more. Where an engine
+    changes a setting by itself (a budget that memory was too small for) it warns by `logging`.
+    """
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Turn the recipe's `policy.path` into a Hugging Face directory and check that it works."""
@@ -137,6 +141,14 @@ class Engine(Protocol):
 
     def save_state(self, directory: Path) -> None:
         """Write all that `explore(resume_from=directory)` needs, whole or not at all."""
+        ...
+
+    def save_skipped(self, stem: Path, place: Place) -> Path | None:
+        """Write the first update skipped as not finite since the last call; return the file.
+
+        `stem` is the file's path without its suffix. The file is enough to do the update again.
+        None where no update was skipped.
+        """
         ...
 
     def describe(self) -> Mapping[str, str]:

@@ -149,6 +149,11 @@ class ScriptedEngine:
         state = {"updates": self._updates, "step": self._step}
         (directory / POLICY_FILE).write_text(json.dumps(state))
 
+    def save_skipped(self, stem: Path, place: Place) -> Path | None:
+        """Return None: no update of a counter is skipped."""
+        del stem, place
+        return None
+
     def describe(self) -> Mapping[str, str]:
         """Return that there is no device."""
         return {"device": "none (scripted)"}

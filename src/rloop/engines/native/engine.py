@@ -15,7 +15,7 @@ from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Ve
 from rloop.engines.native import attention
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.directory import first_line, written_whole
-from rloop.engines.native.learner import Learner
+from rloop.engines.native.learner import Learner, token_budget
 from rloop.engines.native.microbatch import (
     TrainingSequence,
     check_architecture,
@@ -31,7 +31,8 @@ from rloop.engines.native.policies import (
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.reinforce import Reference, Reinforcer
 from rloop.engines.native.rollout import Roller
-from rloop.engines.native.sampler import Sampler
+from rloop.engines.native.sampler import Sampler, row_budget
+from rloop.engines.native.skipped import write_skipped
 from rloop.engines.native.tune import encode_solutions, tune
 from rloop.engines.native.vllm_model import VllmModel, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
@@ -57,6 +58,8 @@ class NativeEngine:
         self._learner: Learner | None = None
         self._reinforcer: Reinforcer | None = None
         self._vllm: VllmModel | None = None
+        self._tokens = token_budget(recipe.engine)
+        self._rows = row_budget(recipe.engine.max_batch)
         if recipe.explore.sampler == "vllm":
             require_vllm(self._device)
 
@@ -160,11 +163,10 @@ class NativeEngine:
             TrainingSequence(prompt_ids=e.prompt_ids, completion_ids=e.completion_ids)
             for e in examples
         ]
-        return sequence_logprobs(
-            model,
-            sequences,
-            temperature=temperature,
-            microbatch_tokens=self._recipe.engine.microbatch_tokens,
+        return self._tokens.within(
+            lambda tokens: sequence_logprobs(
+                model, sequences, temperature=temperature, microbatch_tokens=tokens
+            )
         )
 
     def examples_from_solutions(
@@ -176,9 +178,13 @@ class NativeEngine:
         return encode_solutions(loaded, builder, problems, solution_template)
 
     def save_policy(self, directory: Path, name: str) -> PolicyRef:
-        """Write the policy in training, in the precision in which it was sampled."""
+        """Write the policy in training, in the precision in which it was sampled.
+
+        NonFinitePolicy says that its weights, or its logits on a probe, are not finite.
+        """
         policy, source = self._live(), self._source
         assert source is not None, "a live policy was loaded from somewhere"
+        check_architecture(policy.model)
         self._end_learning()
         save_policy(policy.model, directory, source_dir=source.path)
         saved = PolicyRef(path=directory, name=name)
@@ -192,6 +198,16 @@ class NativeEngine:
         with written_whole(directory, needed_bytes=0) as partial:
             self._learner.save(partial)
             (partial / STATE_FILE).write_text(json.dumps(self._reinforcer.state()))
+
+    def save_skipped(self, stem: Path, place: Place) -> Path | None:
+        """Write the first update skipped since the last call, for `replay.replay`."""
+        skipped = self._learner.skipped if self._learner is not None else None
+        if self._learner is None or skipped is None:
+            return None
+        self._learner.skipped = None
+        file = stem.with_name(f"{stem.name}.safetensors")
+        write_skipped(skipped, file, place)
+        return file
 
     def describe(self) -> Mapping[str, str]:
         """Return device, precision, threads and the number of parameters."""
@@ -256,9 +272,7 @@ class NativeEngine:
         """Return what draws completions, in exploration and evaluation alike; vLLM stays alive."""
         config = self._recipe.engine
         if self._recipe.explore.sampler == "native":
-            return Sampler(
-                policy, max_batch=config.max_batch, prefill_tokens=config.microbatch_tokens
-            )
+            return Sampler(policy, max_batch=self._rows, prefill_tokens=config.microbatch_tokens)
         if self._vllm is None:
             assert self._source is not None, "a policy in memory was loaded from somewhere"
             self._vllm = VllmModel(
@@ -275,7 +289,11 @@ class NativeEngine:
     ) -> Learner:
         self._end_learning()
         self._learner = Learner(
-            policy.model, optimizer, self._recipe.engine, num_updates=num_updates
+            policy.model,
+            optimizer,
+            self._recipe.engine,
+            num_updates=num_updates,
+            budget=self._tokens,
         )
         return self._learner
 
@@ -289,13 +307,14 @@ class NativeEngine:
         explore = self._recipe.explore
         model: PreTrainedModel | None = self._read(start).model if explore.kl_coef > 0 else None
         temperature = explore.sampling.temperature or 1.0
-        budget = self._recipe.engine.microbatch_tokens
 
         def fill(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
             if model is None:
                 return list(sequences)
-            found = sequence_logprobs(
-                model, sequences, temperature=temperature, microbatch_tokens=budget
+            found = self._tokens.within(
+                lambda tokens: sequence_logprobs(
+                    model, sequences, temperature=temperature, microbatch_tokens=tokens
+                )
             )
             pairs = zip(sequences, found, strict=True)
             return [replace(s, reference_logprobs=logprobs) for s, logprobs in pairs]

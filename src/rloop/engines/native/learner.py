@@ -4,7 +4,7 @@ Knows token ids, advantages and weights; not problems, rewards, or where sequenc
 same update serves RL and SFT: an objective from `algo.losses` says what its per-token numbers mean.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rloop.algo.losses import LossOutput, Objective, TokenBatch, UpdateCounts, compute_loss
 from rloop.config import EngineConfig, OptimizerConfig
 from rloop.engines.native.masters import MasterWeights
+from rloop.engines.native.memory import Budget, explained
 from rloop.engines.native.microbatch import (
     MicroBatch,
     TrainingSequence,
@@ -26,7 +27,13 @@ from rloop.engines.native.microbatch import (
     form_microbatches,
 )
 from rloop.engines.native.schedule import learning_rate
+from rloop.engines.native.skipped import WEIGHTS_TIMES, SkippedUpdate, copied_weights
 from rloop.errors import EngineError
+
+OPTIMIZER_REMEDY = (
+    "Set --set engine.offload_optimizer=true, which keeps it in CPU memory, or take a smaller "
+    "model."
+)
 
 
 class Learner:
@@ -39,10 +46,12 @@ class Learner:
         engine_config: EngineConfig,
         *,
         num_updates: int,
+        budget: Budget | None = None,
     ) -> None:
         """Prepare `num_updates` updates of the model, which stays shared with the sampler.
 
-        A learning rate of 0 freezes the policy: no masters are made and updates only count.
+        A learning rate of 0 freezes the policy: no masters are made and updates only count. The
+        budget of a micro-batch's tokens outlives the learner where it is given.
         """
         torch.nn.Module.eval(model)
         check_architecture(model)
@@ -52,11 +61,16 @@ class Learner:
         self._num_updates = num_updates
         self._num_done = 0
         self._num_steps = 0
+        self._num_kept = 0
+        self._is_skipping = False
+        self.skipped: SkippedUpdate | None = None
+        self._budget = budget or token_budget(engine_config)
         self._masters: MasterWeights | None = None
         if optimizer_config.learning_rate > 0.0:
-            self._masters = MasterWeights(
-                model, optimizer_config, offload=engine_config.offload_optimizer
-            )
+            with explained("float32 weights for the optimizer", OPTIMIZER_REMEDY):
+                self._masters = MasterWeights(
+                    model, optimizer_config, offload=engine_config.offload_optimizer
+                )
 
     @property
     def num_updates_done(self) -> int:
@@ -76,7 +90,9 @@ class Learner:
         The loss's denominators count every sequence given, also those whose own advantage (or, in
         SFT, weight) is zero; these cost nothing, unless a divergence penalty acts on them. Leave
         out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
-        stay, and `skipped_updates_count` is 1.
+        stay, `skipped_updates_count` is 1, and `skipped` holds what the update was computed from;
+        later ones are held only after it has been set to None. Where memory runs out the update
+        is begun again in smaller micro-batches.
         Means are over the tokens trained on; a frozen policy reports counts alone.
         """
         check_sequences(sequences)
@@ -86,7 +102,6 @@ class Learner:
             num_tokens=sum(len(s.completion_ids) for s in sequences), num_sequences=len(sequences)
         )
         active = [s for s in sequences if _has_gradient(s, objective)]
-        totals = _Totals(self._model.device)
         metrics = {
             "learning_rate": rate,
             "loss_tokens_count": float(counts.num_tokens),
@@ -96,33 +111,68 @@ class Learner:
         self._num_done += 1
         if self._masters is None or not active:
             return metrics
-        self._accumulate(active, objective, counts, totals)
-        grad_norm = self._masters.grad_norm()
+        masters = self._masters
+
+        def accumulate(microbatch_tokens: int) -> _Totals:
+            masters.drop_gradients()  # of a try that ran out of memory
+            return self._accumulate(active, objective, counts, microbatch_tokens)
+
+        totals = self._budget.within(accumulate)
+        grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
-            self._masters.step(learning_rate=rate, grad_norm=grad_norm)
+            with explained("the optimizer's state", OPTIMIZER_REMEDY):
+                masters.step(learning_rate=rate, grad_norm=grad_norm)
             self._num_steps += 1
+            self._is_skipping = False
         else:
-            self._masters.drop_gradients()
+            masters.drop_gradients()
             metrics["skipped_updates_count"] = 1.0
+            self._keep_skipped(sequences, objective, metrics)
         return metrics
+
+    def _keep_skipped(
+        self,
+        sequences: Sequence[TrainingSequence],
+        objective: Objective,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Hold on to a skipped update, with the weights where it is the first of a row."""
+        is_first, self._is_skipping = not self._is_skipping, True
+        if self.skipped is not None:
+            return
+        weights: dict[str, torch.Tensor] = {}
+        if is_first and self._num_kept < WEIGHTS_TIMES:
+            self._num_kept += 1
+            weights = copied_weights(self._model)
+        self.skipped = SkippedUpdate(
+            sequences=sequences,
+            objective=objective,
+            optimizer=self._optimizer_config,
+            engine=self._engine_config,
+            metrics=dict(metrics),
+            update=self._num_done,
+            config=self._model.config.to_json_string(use_diff=False),
+            weights=weights,
+        )
 
     def _accumulate(
         self,
         sequences: Sequence[TrainingSequence],
         objective: Objective,
         counts: UpdateCounts,
-        totals: "_Totals",
-    ) -> None:
+        microbatch_tokens: int,
+    ) -> "_Totals":
         """Run every micro-batch forward and backward; gradients end up in the masters."""
-        budget = self._engine_config.microbatch_tokens
+        totals = _Totals(self._model.device)
         with _checkpointing(self._model, is_on=self._engine_config.gradient_checkpointing):
-            for batch in form_microbatches(sequences, budget, self._model):
+            for batch in form_microbatches(sequences, microbatch_tokens, self._model):
                 result = completion_logprobs(self._model, batch, objective.temperature)
                 tokens = _token_batch(batch, result.logprobs_N, objective)
                 output = compute_loss(objective, tokens, counts)
                 output.loss.backward()  # type: ignore[no-untyped-call]
                 totals.add(output, tokens, result.entropy_N)
+        return totals
 
     def save(self, directory: Path) -> None:
         """Write masters, moments and counters to an existing directory (safetensors and JSON).
@@ -145,6 +195,17 @@ class Learner:
         if self._masters is not None:
             self._masters.close()
             self._masters = None
+
+
+def token_budget(config: EngineConfig) -> Budget:
+    """Return the budget of tokens in one forward and backward pass."""
+    hint = "" if config.gradient_checkpointing else " or --set engine.gradient_checkpointing=true"
+    return Budget(
+        "engine.microbatch_tokens",
+        config.microbatch_tokens,
+        "in more, smaller passes; the gradient is the same up to rounding",
+        hint=hint,
+    )
 
 
 class _Totals:

@@ -79,8 +79,8 @@ class MasterWeights:
 
     def drop_gradients(self) -> None:
         """Forget the accumulated gradient."""
-        for master in self._masters.values():
-            master.grad = None
+        for parameter in (*self._masters.values(), *self._parameters.values()):
+            parameter.grad = None
 
     @torch.no_grad()
     def _round_into_model(self) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
 from rloop.engines.native.rows import Row, plan_rows
-from rloop.errors import EngineError
+from rloop.errors import EngineError, NonFinitePolicy
 
 PAD_ID = 0
 """Any valid token id: pads are never attended to."""
@@ -273,7 +273,8 @@ def check_sequences(sequences: Sequence[TrainingSequence]) -> None:
 @torch.no_grad()
 def check_architecture(model: PreTrainedModel) -> None:
     """Raise unless the model's logits are its output embedding applied to its last hidden states,
-    and sequences that share a prompt in one row get the states that they have alone.
+    and sequences that share a prompt in one row get the states that they have alone;
+    NonFinitePolicy for logits that are not finite.
 
     A probe, once: the output embedding's result is multiplied by 100 on its way out, so that a soft
     cap or a scale after it shows whatever the size of the weights.
@@ -287,9 +288,15 @@ def check_architecture(model: PreTrainedModel) -> None:
     handle = head.register_forward_hook(lambda _module, _inputs, output: output * 100.0)
     try:
         logits = model(input_ids=alone.input_ids_RT, use_cache=False).logits
-        difference = _distance(logits.flatten(0, 1)[alone.predicting_N], head(states_ND))
+        expected_NV = head(states_ND)
+        difference = _distance(logits.flatten(0, 1)[alone.predicting_N], expected_NV)
     finally:
         handle.remove()
+    if not expected_NV.isfinite().all():
+        raise NonFinitePolicy(
+            "The policy gives NaN or infinite logits on a probe: its weights have grown until they "
+            "overflow. Lower the learning rate that made it."
+        )
     if not difference < 1e-2:
         raise EngineError(
             f"This {kind} model changes its logits after the output embedding (by {difference:.0%} "

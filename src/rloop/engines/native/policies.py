@@ -34,7 +34,9 @@ from rloop.engines.native.directory import (
     quiet_transformers,
     written_whole,
 )
+from rloop.engines.native.finite import check_finite
 from rloop.engines.native.gguf import convert_gguf, find_packaged_gguf
+from rloop.engines.native.memory import explained
 from rloop.engines.native.random_model import write_random_model
 from rloop.errors import EngineError
 
@@ -141,11 +143,15 @@ def load_policy(
     trust_remote_code: bool,
     attn_implementation: str = "sdpa",
 ) -> LoadedPolicy:
-    """Load a policy directory's weights and tokenizer; safetensors only, nothing downloaded."""
+    """Load a policy directory's weights and tokenizer; safetensors only, nothing downloaded.
+
+    NonFinitePolicy says that a weight is NaN or infinite.
+    """
     check_config(path, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     try:
-        with quiet_transformers():
+        remedy = "Set --set engine.dtype=bfloat16, or take a smaller model."
+        with quiet_transformers(), explained(f"the policy {path}", remedy):
             model = load_complete(
                 path,
                 dtype=dtype,
@@ -154,7 +160,7 @@ def load_policy(
                 use_safetensors=True,
                 local_files_only=True,
             )
-        model.to(device)  # type: ignore[arg-type]
+            model.to(device)  # type: ignore[arg-type]
     except SafetensorError as error:
         raise EngineError(
             f"The weights of policy {path} are damaged ({first_line(error)}). Copy or download the "
@@ -162,6 +168,7 @@ def load_policy(
         ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise EngineError(f"Cannot load the policy {path}: {first_line(error)}.") from error
+    check_finite(dict(model.named_parameters()), f"Policy {path}")
     return _with_token_ids(path, model, tokenizer)
 
 
@@ -212,8 +219,10 @@ def save_policy(
     Weights are the model's, or those of `state` (by parameter name, in their own dtype: float32
     master weights of a bfloat16 model); tied weights are written once. Tokenizer, chat template,
     generation settings and licence are `source_dir`'s, byte for byte. Replaces `directory`.
+    NonFinitePolicy says that a weight is NaN or infinite; nothing is written then.
     """
     weights = _weights_to_write(model, state)
+    check_finite(weights, f"The policy that should be saved as {directory.name}")
     companions = companion_files(source_dir)
     needed_bytes = sum(w.numel() * w.element_size() for w in weights.values())
     needed_bytes += sum(file.stat().st_size for file in companions)

@@ -6,7 +6,7 @@ or reward.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from rloop.config import SamplingConfig
 from rloop.engines.native.cache import PrefillCache, RowCache
 from rloop.engines.native.draw import draw_tokens
+from rloop.engines.native.memory import Budget, free
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import Prompt
 from rloop.types import Completion
@@ -71,12 +72,17 @@ class Prefilled:
 
 
 class Sampler:
-    """Samples from one loaded policy; holds no state between calls."""
+    """Samples from one loaded policy; holds no state between calls but the budget of rows."""
 
-    def __init__(self, policy: LoadedPolicy, *, max_batch: int, prefill_tokens: int) -> None:
-        """Decode at most `max_batch` rows at once; prefill at most `prefill_tokens`, padded."""
+    def __init__(
+        self, policy: LoadedPolicy, *, max_batch: int | Budget, prefill_tokens: int
+    ) -> None:
+        """Decode at most `max_batch` rows at once; prefill at most `prefill_tokens`, padded.
+
+        A budget outlives the sampler; where memory runs out it is halved, and `prefill_tokens` too.
+        """
         self._policy = policy
-        self._max_batch = max_batch
+        self._rows = row_budget(max_batch) if isinstance(max_batch, int) else max_batch
         self._prefill_tokens = prefill_tokens
 
     def sample(
@@ -86,10 +92,33 @@ class Sampler:
 
         Requests that share a prompt should stand together: the prompt is then prefilled once.
         """
-        if requests:
-            batch = Batch(self._policy, requests, settings, self._max_batch, self._prefill_tokens)
+        waiting = dict(enumerate(requests))
+        while waiting:
+            batch = self._begin(waiting, settings)
             while batch.is_open:
-                yield from batch.step()
+                try:
+                    finished = batch.step()
+                except (RuntimeError, MemoryError) as error:
+                    self._rows.halve(error)
+                    break  # what was half written is written again, from the same random streams
+                for index, completion in finished:
+                    del waiting[index]
+                    yield index, completion
+            del batch
+            if waiting:
+                free()
+
+    def _begin(self, waiting: Mapping[int, Request], settings: SamplingConfig) -> "Batch":
+        rows = self._rows
+        prefill_tokens = self._prefill_tokens * rows.value // rows.given
+        return Batch(self._policy, waiting, settings, rows.value, prefill_tokens)
+
+
+def row_budget(max_batch: int) -> Budget:
+    """Return the budget of completions decoded at the same time."""
+    return Budget(
+        "engine.max_batch", max_batch, "completions at a time; they are the same up to rounding"
+    )
 
 
 class Batch:
@@ -98,19 +127,19 @@ class Batch:
     def __init__(
         self,
         policy: LoadedPolicy,
-        requests: Sequence[Request],
+        requests: Mapping[int, Request],
         settings: SamplingConfig,
         max_batch: int,
         prefill_tokens: int,
     ) -> None:
-        """Queue the requests; nothing is computed yet."""
+        """Queue the requests, by index; nothing is computed yet."""
         self._policy = policy
         self._settings = settings
         self._prefill_tokens = prefill_tokens
-        self._queue = deque(enumerate(requests))
+        self._queue = deque(requests.items())
         self._prefilled: dict[tuple[int, ...], Prefilled] = {}
         num_rows = min(max_batch, len(requests))
-        longest = max(len(request.prompt.ids) for request in requests)
+        longest = max(len(request.prompt.ids) for request in requests.values())
         self._cache = RowCache(num_rows, longest + settings.max_completion_tokens)
         self._rows: list[Row | None] = [None] * num_rows
 

@@ -1,0 +1,31 @@
+"""Weights that have become NaN or infinite: found before they are saved, and when loaded."""
+
+from collections.abc import Mapping
+
+import torch
+
+from rloop.errors import NonFinitePolicy
+
+
+def check_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raise NonFinitePolicy unless every weight is finite; `what` names them in its message.
+
+    One sum a tensor, in float64 so that it cannot overflow by itself: NaN and infinities stay in
+    it.
+    """
+    broken = nonfinite_names(weights)
+    if broken:
+        raise NonFinitePolicy(
+            f"{what} has NaN or infinite weights ({len(broken)} of {len(weights)} tensors, such as "
+            f"{broken[0]}). Take an earlier policy, and lower the learning rate that made it."
+        )
+
+
+def nonfinite_names(weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of tensors that hold a NaN or an infinity."""
+    sums = {
+        name: weight.detach().sum(dtype=torch.float64)
+        for name, weight in weights.items()
+        if weight.is_floating_point()
+    }
+    return [name for name, total in sums.items() if not torch.isfinite(total)]

@@ -1,0 +1,92 @@
+"""Running out of memory: a budget is halved once and the work tried again, then the user is told.
+
+Device-neutral: PyTorch's own error on a GPU, and on a CPU what its allocator and Python say.
+"""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from rloop.errors import EngineError
+
+Result = TypeVar("Result")
+WORDS = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
+"""In RuntimeErrors of PyTorch's CPU allocator, of the CUDA runtime and of its libraries."""
+
+_log = logging.getLogger(__name__)
+
+
+class Budget:
+    """A setting that decides how much memory is used at once; it is halved at most once.
+
+    Example: Budget("engine.max_batch", 64, "completions at a time, which say the same")
+    """
+
+    def __init__(self, setting: str, value: int, effect: str, *, hint: str = "") -> None:
+        """Begin with the recipe's value of the setting.
+
+        `effect` follows the number in the sentence that says it was halved, `hint` the value to try
+        in the error.
+        """
+        self.value = self.given = value
+        self._setting = setting
+        self._effect = effect
+        self._hint = hint
+
+    def within(self, attempt: Callable[[int], Result]) -> Result:
+        """Return attempt(value); where memory runs out, halve the value once and try again."""
+        try:
+            return attempt(self.value)
+        except (RuntimeError, MemoryError) as error:
+            self.halve(error)
+        free()  # outside the handler: the error's traceback held the tensors
+        return self.within(attempt)
+
+    def halve(self, error: Exception) -> None:
+        """Halve the value and say so; raise EngineError the second time, `error` if another."""
+        if not is_out_of_memory(error):
+            raise error
+        half = max(1, self.value // 2)
+        if self.value < self.given or self.value == 1:
+            tried = f" after it was halved from {self.given}" if self.value < self.given else ""
+            raise EngineError(
+                f"Out of memory with {self._setting}={self.value}{tried}. Set --set "
+                f"{self._setting}={half}{self._hint}."
+            ) from error
+        _log.warning(
+            "Out of memory with %s=%d: going on with %d %s.",
+            self._setting,
+            self.value,
+            half,
+            self._effect,
+        )
+        self.value = half
+
+
+@contextmanager
+def explained(what: str, remedy: str) -> Iterator[None]:
+    """Say in an EngineError that memory ran out in the block, and what to set."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineError(f"Out of memory: {what} does not fit. {remedy}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+
+
+def free() -> None:
+    """Give back what nothing refers to any more, so that a second try has it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
