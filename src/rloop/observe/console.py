@@ -97,6 +97,8 @@ class Console:
         lines = [line.rstrip() for line in capture.get().splitlines()]
         if any(row[-1] for row in cells):
             lines.append(f"Differences are paired, problem by problem, with {reference(rows)}.")
+            if reference(rows) == "coldstart":
+                lines[-1] = f"{lines[-1][:-1]}; those of the cold start itself with the base."
         self._results.file.writelines(f"{line}\n" for line in lines)
 
     @contextmanager

@@ -16,6 +16,8 @@ def describe_method(config: Row) -> str:
     iterations = config.get("iterations", 1)
     turns = f"{iterations} iteration{'s' if iterations != 1 else ''}"
     text = f"{method_title(config)}: {turns} of {_exploration(explore)}"
+    if config.get("coldstart"):
+        text = f"A cold start on worked solutions first. {text}"
     if finetune is None:
         return f"{text}. No selection and no fine-tuning: RL's own weights are the result."
     start = {
@@ -25,8 +27,6 @@ def describe_method(config: Row) -> str:
     }[finetune["init"]]
     text += f", then {_count(finetune['epochs'], 'epoch')} of fine-tuning of {start}"
     text += f" on {_selection(expert)}." if expert else "."
-    if config.get("coldstart"):
-        text = f"A cold start on worked solutions first. {text}"
     return text
 
 

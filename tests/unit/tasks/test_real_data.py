@@ -72,3 +72,15 @@ def test_math500_stands_in_the_test_split_and_is_left_out_of_training():
     assert len(tasks.held_out_pairs) == 500
     # 5000 read, 1 repeat removed, 500 held out
     assert len(tasks.train) == 5000 - 1 - 500
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.jsonl.gz")), ids=lambda path: path.name)
+def test_every_reference_of_every_file_agrees_with_itself_by_the_math_verifier(path):
+    """All rows, all by `math`, whatever the benchmark's own verifier is."""
+    task = load_task(TaskConfig(source=f"file:{path}", verifier="math"), data_dir=None)
+    with VerifierPool(num_workers=2, timeout_s=10.0) as pool:
+        report = check_references(task.problems, pool, policy="drop")
+    bad = {problem.answer: verdict.reason for problem, verdict in report.bad}
+    print(f"{path.name}: {report.summary()} {bad}")  # noqa: T201 (what docs/reliability.md quotes)
+    assert len(report.kept) >= 0.995 * len(task.problems), bad
