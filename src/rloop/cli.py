@@ -76,18 +76,29 @@ def run(
 
 
 @app.command()
-def resume(run_dir: RunArgument) -> None:
+def resume(
+    run_dir: RunArgument,
+    recipe_path: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="The same recipe with more budget.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
     """Continue an interrupted run at its last saved point, or an interrupted evaluation.
 
-    Example: rloop resume runs/demo
+    A run may get more: --set iterations=4 also goes on with one that is complete, and gives what a
+    run of 4 iterations gives. What would change what is done already is refused.
+
+    Example: rloop resume runs/demo --set iterations=4
     """
     from rloop.engines.registry import build_engine
     from rloop.loop.session import resume as resume_run
     from rloop.loop.standalone import is_evaluation, resume_evaluation
 
     if is_evaluation(run_dir):
+        if recipe_path or overrides:
+            raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
         return print_records(resume_evaluation(run_dir, build_engine), as_json=False)
-    _end(resume_run(run_dir, build_engine), run_dir)
+    _end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
 
 
 def _end(code: int, run_dir: Path) -> None:

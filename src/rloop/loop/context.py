@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.errors import StoreError
 from rloop.evaluation.divergence import Divergence
 from rloop.evaluation.phase import Counts, Evaluator, Measurement
+from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt
 from rloop.loop.problems import RunProblems
 from rloop.loop.state import Manifest
@@ -35,6 +36,7 @@ class Context:
     console: Console
     manifest: Manifest
     interrupt: Interrupt
+    heartbeat: Heartbeat
 
     def place(self, iteration: int, phase: PhaseName, *, policy: str = "") -> Place:
         """Return a place in this run."""
@@ -51,6 +53,8 @@ class Context:
 
         Metrics written after that point are cut off; the phase writes them again.
         """
+        iteration, phase, *_ = key.split("/")
+        self.heartbeat.beat(self.place(int(iteration), cast(PhaseName, phase)))
         point = self.manifest.in_progress
         if point is not None and point["key"] == key:
             self.log.truncate(point["metrics_position"])
@@ -64,6 +68,16 @@ class Context:
         }
         self.manifest.save_point(point)
         return point
+
+    def end(self, key: str, result: Mapping[str, Any]) -> None:
+        """Record a phase as complete, once all that it logged is on the disk."""
+        self.log.position()
+        self.manifest.complete(key, result)
+
+    def progress(self, place: Place) -> None:
+        """Say that the run got to this place; Ctrl-C is honoured here, by raising Interrupted."""
+        self.heartbeat.beat(place)
+        self.interrupt.check()
 
     def measure(
         self,
@@ -92,7 +106,7 @@ class Context:
 
             def on_group(_: Group) -> None:
                 bar.advance(bar.done + 1)
-                self.interrupt.check()
+                self.progress(place)
 
             found = evaluator.evaluate(
                 policy,

@@ -38,6 +38,7 @@ class Exploration:
         self._evaluated_step = 0
         self._sampled_tokens = 0
         self._last_pass_at_k: float | None = None
+        self._reason: str | None = None
 
     def run(self, weights: Mapping[str, float] | None) -> PolicyRef:
         """Explore to the end, or to an early stop; resume from a saved point where there is one."""
@@ -58,30 +59,35 @@ class Exploration:
                 context.console.phase(self._place.iteration, "explore", num_steps, "step") as bar,
             ):
                 # An interrupt may have come in the middle of the saved step's evaluation.
-                reason = self._evaluate_if_due()
-                for result in steps if reason is None else ():
+                self._reason = self._reason or self._evaluate_if_due()
+                for result in steps if self._reason is None else ():
                     self._record(result)
                     bar.advance(self._step, tokens=self._sampled_tokens)
-                    reason = self._judge(result)
-                    if reason is not None:
+                    self._judge(result)
+                    if self._reason is not None:
                         break
-            if reason is not None:
-                context.console.say(f"Exploration ends early at step {self._step}: {reason}.")
+            if self._reason is not None:
+                ended = f"Exploration ends early at step {self._step}: {self._reason}."
+                context.console.say(ended)
             if self._evaluated_step != self._step:
                 self._evaluate()
         except Interrupted:
             self._save_point()
             raise
-        return self._finish(reason)
+        return self._finish()
 
     def _restore(self, point: Mapping[str, Any]) -> None:
+        """Go back to the point; files of later steps are set aside, those steps come again."""
         self._step = int(point["step"])
         self._watch.streaks = dict(point["streaks"])
         self._evaluated_step = int(point.get("evaluated_step", 0))
         self._sampled_tokens = int(point.get("sampled_tokens", 0))
         self._last_pass_at_k = point.get("last_pass_at_k")
-        self._context.store.drop_after(self._place.iteration, "explore", self._step)
-        self._context.check_stored(self._place.iteration, self._sampled_tokens)
+        self._reason = point.get("reason")
+        store, iteration = self._context.store, self._place.iteration
+        store.drop_after(iteration, "explore", self._step)
+        store.drop_after(iteration, "evaluate", self._evaluated_step)
+        self._context.check_stored(iteration, self._sampled_tokens)
 
     def _record(self, result: ExploreStep) -> None:
         """Store first, before anything can filter or fail, then log."""
@@ -92,15 +98,14 @@ class Exploration:
         self._step = result.step
         self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
 
-    def _judge(self, result: ExploreStep) -> str | None:
-        """Return why exploration should end after this step; save a point where one is due."""
+    def _judge(self, result: ExploreStep) -> None:
+        """Decide whether exploration ends after this step; save a point where one is due."""
         every = self._context.recipe.explore.checkpoint_every
         self._watch.check(result.groups, result.metrics)
-        reason = self._watch.early_stop(result.metrics) or self._evaluate_if_due()
-        if reason is None and self._step % every == 0:
+        self._reason = self._watch.early_stop(result.metrics) or self._evaluate_if_due()
+        if self._reason is None and self._step % every == 0:
             self._save_point()
-        self._context.interrupt.check()
-        return reason
+        self._context.progress(replace(self._place, step=self._step))
 
     def _evaluate_if_due(self) -> str | None:
         every = self._context.recipe.evaluate.every
@@ -122,35 +127,44 @@ class Exploration:
         return self._last_pass_at_k
 
     def _save_point(self) -> None:
-        """Save a state, point the manifest at it, then let go of the one before."""
+        """Save a state, point the manifest at it, then let go of the one before.
+
+        A state that the manifest points to is never written again: to be killed then would lose it.
+        """
         context = self._context
         before = context.manifest.in_progress
-        state = f"state/{self._name}-step-{self._step:06d}"
-        if self._step:
+        saved = before and before["state"]
+        state = f"state/{self._name}-step-{self._step:06d}" if self._step else None
+        if state and state != saved:
             context.engine.save_state(context.run_dir / state)
         context.manifest.save_point(
             {
                 "key": self._key,
                 "step": self._step,
-                "state": state if self._step else None,
+                "state": state,
                 "metrics_position": context.log.position(),
                 "streaks": self._watch.streaks,
                 "sampled_tokens": self._sampled_tokens,
                 "last_pass_at_k": self._last_pass_at_k,
                 "evaluated_step": self._evaluated_step,
+                "reason": self._reason,
             }
         )
-        if before and before["state"] and before["state"] != state:
-            shutil.rmtree(context.run_dir / before["state"], ignore_errors=True)
+        if saved and saved != state:
+            shutil.rmtree(context.run_dir / saved, ignore_errors=True)
 
-    def _finish(self, reason: str | None) -> PolicyRef:
+    def _finish(self) -> PolicyRef:
         context = self._context
         directory = context.policy_dir(self._name)
         policy = PolicyRef(path=directory, name=self._name)
         if self._keep_policy:
             policy = context.engine.save_policy(directory, self._name)
-        facts = {"steps": self._step, "early_stop": reason, "sampled_tokens": self._sampled_tokens}
+        facts = {
+            "steps": self._step,
+            "early_stop": self._reason,
+            "sampled_tokens": self._sampled_tokens,
+        }
         result = policy_result(policy, context.run_dir, **facts)
-        context.manifest.complete(self._key, result)
+        context.end(self._key, result)
         shutil.rmtree(context.run_dir / "state", ignore_errors=True)
         return policy

@@ -39,7 +39,7 @@ class Phases:
         if context.manifest.result(key) is None:
             context.begin(key)
             found = context.measure(policy, place, self._base_counts)
-            context.manifest.complete(key, {"metrics": dict(found.metrics)})
+            context.end(key, {"metrics": dict(found.metrics)})
         if iteration == 0:
             self._base_counts = self._stored_counts(place)
 
@@ -111,7 +111,7 @@ class Phases:
         )
         if not counts["kept_count"]:
             raise DegenerateRun(_nothing_selected(counts, self.recipe.expert))
-        context.manifest.complete(key, counts)
+        context.end(key, counts)
         return int(counts["kept_count"])
 
     def finetune(self, start: PolicyRef, num_examples: int, iteration: int) -> PolicyRef:
@@ -152,9 +152,9 @@ class Phases:
                 context.log.metrics(here, update.metrics)
                 if update.step % max(1, update.num_steps // NUM_TUNE_LINES) == 0:
                     context.console.step(here, update.metrics)
-                context.interrupt.check()
+                context.progress(here)
         policy = context.engine.save_policy(context.policy_dir(place.policy), place.policy)
-        context.manifest.complete(key, policy_result(policy, context.run_dir))
+        context.end(key, policy_result(policy, context.run_dir))
         return policy
 
 

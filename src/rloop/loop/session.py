@@ -3,7 +3,8 @@ code.
 """
 
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,34 +16,46 @@ from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, Ta
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.environment import add_engine, environment
+from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.phases import Phases
 from rloop.loop.problems import RunProblems, load_problems
+from rloop.loop.recipe_change import recipe_in_force
+from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock, write_whole
 from rloop.loop.summary import final_rows
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
-from rloop.recipe import resolved_json
+from rloop.recipe import load_recipe, resolved_json
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.types import PolicyRef
 
 EngineBuilder = Callable[[Recipe, Verify], Engine]
 """Builds the engine that a recipe names; given by the caller, for the loop knows the seam only."""
+STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
+"""What a start may have written when it is killed before the manifest."""
 
 
 def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: EngineBuilder) -> int:
     """Begin a run in a new or empty directory; return its exit code."""
     console = Console()
     make_directory(run_dir)
-    if any(run_dir.iterdir()):
-        begin_again(run_dir)
-        console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
-    write_whole(run_dir / "config.json", resolved_json(recipe))
-    write_whole(run_dir / "recipe.yaml", recipe_path.read_text())
-    write_whole(run_dir / "environment.json", json.dumps(environment(recipe_path), indent=2) + "\n")
-    return work(recipe, run_dir, build_engine, console)
+    refuse_used(run_dir)
+    is_again = any(run_dir.iterdir())
+    with RunLock(run_dir):
+        refuse_used(run_dir)
+        if is_again:
+            console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
+        (run_dir / "manifest.json").unlink(missing_ok=True)
+        facts = json.dumps(environment(recipe_path), indent=2) + "\n"
+        write_whole(run_dir / "environment.json", facts)
+        write_whole(run_dir / "recipe.yaml", recipe_path.read_text())
+        # Last: a directory that has it can be resumed.
+        write_whole(run_dir / "config.json", resolved_json(recipe))
+        Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
+        return work(recipe, run_dir, build_engine, console)
 
 
 def make_directory(run_dir: Path) -> None:
@@ -55,36 +68,46 @@ def make_directory(run_dir: Path) -> None:
         ) from error
 
 
-def begin_again(run_dir: Path) -> None:
-    """Forget a start that failed before it computed anything; refuse any other directory."""
-    is_ours = (run_dir / "config.json").exists()
-    if not is_ours or (run_dir / "trajectories").exists() or Manifest(run_dir).has_begun:
+def refuse_used(run_dir: Path) -> None:
+    """Raise ConfigError unless the directory is free, or holds a start that computed nothing."""
+    names = {path.name.removesuffix(".tmp") for path in run_dir.iterdir()}
+    is_torn_start = ".lock" in names and names <= STARTED
+    is_start = "config.json" in names and "trajectories" not in names
+    if names and not is_torn_start and not (is_start and not Manifest(run_dir).has_begun):
         raise ConfigError(
             f"{run_dir} is not empty. Continue it with `rloop resume {run_dir}`, or choose another "
             "--out."
         )
-    RunLock(run_dir).release()
-    (run_dir / "manifest.json").unlink(missing_ok=True)
 
 
-def resume(run_dir: Path, build_engine: EngineBuilder) -> int:
-    """Continue an interrupted run from its last saved point; return its exit code."""
+def resume(
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    recipe_path: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Continue an interrupted run from its last saved point; return its exit code.
+
+    A recipe or `a.b=value` overrides may extend its budget: `recipe_change` says how.
+    """
     config = run_dir / "config.json"
     if not config.exists():
         raise StoreError(f"{run_dir} holds no run (no config.json). Begin one with `rloop run`.")
-    recipe = read_resolved(config)
+    written = read_resolved(config)
     console = Console()
-    manifest = Manifest(run_dir)
-    if (run_dir / "trajectories").exists() and not manifest.has_begun:
-        raise StoreError(
-            f"{run_dir} has trajectories but no manifest.json that says what is complete. Restore "
-            "it from a backup, or begin a new run."
-        )
-    console.say(f"Skipping what is complete: {', '.join(manifest.completed()) or 'nothing'}.")
-    if manifest.in_progress is not None:
-        point = manifest.in_progress
-        console.say(f"Continuing {point['key']} after step {point['step']}.")
-    return work(recipe, run_dir, build_engine, console)
+    with RunLock(run_dir):
+        manifest = Manifest(run_dir)
+        if (run_dir / "trajectories").exists() and not manifest.has_begun:
+            raise StoreError(
+                f"{run_dir} has trajectories but no manifest.json that says what is complete. "
+                "Restore it from a backup, or begin a new run."
+            )
+        is_given = recipe_path is not None or bool(overrides)
+        given = load_recipe(recipe_path or config, overrides) if is_given else None
+        recipe, notes = recipe_in_force(run_dir, written, given, manifest)
+        for note in (*notes, *plan(manifest, TrajectoryStore(run_dir))):
+            console.say(note)
+        return work(recipe, run_dir, build_engine, console)
 
 
 def read_resolved(config: Path) -> Recipe:
@@ -133,19 +156,20 @@ def open_run(
     console: Console,
     interrupt: Interrupt,
 ) -> Iterator[Context]:
-    """Lock the directory, build the tools, yield them as a context, close them whatever happens."""
+    """Build the tools of a locked directory, yield them as a context, close them after all."""
     with ExitStack() as stack:
-        stack.callback(RunLock(run_dir).release)
+        heartbeat = stack.enter_context(Heartbeat(run_dir, console.warn))
         pool = stack.enter_context(
             VerifierPool(recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s)
         )
         problems = load_problems(recipe, pool)
         run_log = RunLog(run_dir, recipe.sinks)
         stack.callback(run_log.close)
-        engine = build_engine(recipe, pool)
+        engine = build_engine(recipe, heartbeat.watching(pool))
         stack.callback(engine.close)
         add_engine(run_dir / "environment.json", engine.describe())
         manifest = Manifest(run_dir)
+        drop_orphans(run_dir, manifest)
         base = prepare_base(recipe, run_dir, engine, manifest)
         problems = problems.fitting(lambda these: engine.fit_prompts(base, these))
         check_same_problems(manifest, problems)
@@ -167,7 +191,19 @@ def open_run(
             console=console,
             manifest=manifest,
             interrupt=interrupt,
+            heartbeat=heartbeat,
         )
+
+
+def drop_orphans(run_dir: Path, manifest: Manifest) -> None:
+    """Remove saved states that a killed process left: one that it had not pointed to yet, or no
+    longer did.
+    """
+    point = manifest.in_progress
+    kept = point and point["state"]
+    for state in (run_dir / "state").glob("*"):
+        if str(state.relative_to(run_dir)) != kept:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, str]:

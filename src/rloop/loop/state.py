@@ -1,7 +1,8 @@
 """The manifest: which phases are complete and what each produced, replaced atomically.
 
 A phase is done when its key (`2/finetune`) stands here with its result; a run that is resumed asks
-here first and redoes nothing. Beside it a lock keeps a second process out of the run directory.
+here first and redoes nothing. The resolved recipe stands here too, so that a changed one is
+noticed. Beside it a lock keeps a second process out of the run directory.
 """
 
 import errno
@@ -10,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from rloop.errors import StoreError
 
@@ -25,7 +26,12 @@ class Manifest:
     def __init__(self, run_dir: Path) -> None:
         """Read `manifest.json` where there is one."""
         self._path = run_dir / "manifest.json"
-        self._data: dict[str, Any] = {"version": VERSION, "phases": {}, "in_progress": None}
+        self._data: dict[str, Any] = {
+            "version": VERSION,
+            "recipes": [],
+            "phases": {},
+            "in_progress": None,
+        }
         if self._path.exists():
             self._data = _read_manifest(self._path)
 
@@ -55,6 +61,17 @@ class Manifest:
         """Whether the run got beyond its preparation, so that there is something to keep."""
         return self.in_progress is not None or any(k not in PREPARATION for k in self.completed())
 
+    @property
+    def recipes(self) -> list[dict[str, Any]]:
+        """Every resolved recipe that the run has had, the one in force last."""
+        return [entry["recipe"] for entry in self._data.get("recipes", ())]
+
+    def record_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Put another recipe in force, beside the phase after which it came."""
+        entry = {"after": next(reversed(self.completed()), None), "recipe": dict(recipe)}
+        self._data["recipes"] = [*self._data.get("recipes", ()), entry]
+        self._write()
+
     def save_point(self, point: Mapping[str, Any]) -> None:
         """Record a point inside a phase that a resumed run continues from."""
         self._data["in_progress"] = dict(point)
@@ -73,14 +90,24 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StoreError(
             f"The disk is full: {path} could not be written. Free space, then "
             f"`rloop resume {path.parent}`."
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut: what it names may be all that is left to go on with."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -109,7 +136,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 class RunLock:
-    """Holds a run directory for this process; the kernel frees it when the process ends."""
+    """Holds a run directory for this process; the kernel frees it when the process ends.
+
+    So there is no stale lock: the file stays for good, and a dead process holds nothing.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         """Take the lock, or raise StoreError naming the process that holds it."""
@@ -130,3 +160,11 @@ class RunLock:
     def release(self) -> None:
         """Give the directory free."""
         self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return the lock, which is held already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the directory free."""
+        self.release()

@@ -1,0 +1,44 @@
+"""What a run that goes on will skip and do again, in sentences."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rloop.loop.state import Manifest
+from rloop.store.trajectories import TrajectoryStore
+
+
+def plan(manifest: Manifest, store: TrajectoryStore) -> Iterator[str]:
+    """Yield what is complete, where the run goes on, and which steps are done again."""
+    phases: dict[str, list[str]] = {}
+    for key in manifest.completed():
+        iteration, _, name = key.partition("/")
+        phases.setdefault(iteration, []).append(name.replace("/", " "))
+    complete = [f"iteration {i} ({', '.join(names)})" for i, names in phases.items()]
+    yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
+    point = manifest.in_progress
+    if point is None:
+        return
+    iteration, _, name = point["key"].partition("/")
+    where = f"{name.replace('/', ' ')} of iteration {iteration}"
+    if name == "explore":
+        yield from _exploration(where, int(iteration), point, store)
+    elif name.startswith("evaluate"):
+        yield f"Going on with {where}; problems that are stored are not sampled again."
+    else:
+        yield f"Beginning {where} again: its result is saved when it ends."
+
+
+def _exploration(
+    where: str, iteration: int, point: Mapping[str, Any], store: TrajectoryStore
+) -> Iterator[str]:
+    step = last = int(point["step"])
+    while store.count(iteration=iteration, phase="explore", step=last + 1):
+        last += 1
+    saved = f"the saved point at step {step}" if step else "there is no saved point yet"
+    yield f"Going on with {where} after step {step}." if step else f"Beginning {where} again."
+    if last > step:
+        steps = f"step {last}" if last == step + 1 else f"steps {step + 1} to {last}"
+        reason = f"{saved} does not cover {'it' if last == step + 1 else 'them'}" if step else saved
+        yield (
+            f"Redoing {steps}: {reason}. What was sampled is set aside in trajectories/.superseded."
+        )
