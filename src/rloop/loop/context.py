@@ -79,6 +79,13 @@ class Context:
         self.heartbeat.beat(place)
         self.interrupt.check()
 
+    def keep_skipped(self, place: Place, metrics: Mapping[str, float]) -> Path | None:
+        """Write the update that a step skipped as not finite; return the file, None without one."""
+        if not metrics.get("skipped_updates_count"):
+            return None
+        name = f"{place.iteration:03d}-{place.phase}-{place.step:06d}"
+        return self.engine.save_skipped(self.run_dir / "nonfinite" / name, place)
+
     def measure(
         self,
         policy: PolicyRef | Literal["live"],

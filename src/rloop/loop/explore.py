@@ -1,15 +1,20 @@
 """The exploration phase: pull RL steps, keep every trajectory, watch, evaluate, save points."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from rloop.engines.base import LIVE, ExploreStep
+from rloop.errors import DegenerateRun, NonFinitePolicy
 from rloop.evaluation.phase import Counts
+from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.watch import Watch
+from rloop.loop.watch import Watch, needs_explored_weights
+from rloop.observe.bar import Bar
+from rloop.observe.run_log import read_metrics
 from rloop.types import PolicyRef
 
 
@@ -34,11 +39,13 @@ class Exploration:
         self._base_counts = base_counts
         self._keep_policy = keep_policy
         self._watch = Watch(context.recipe)
+        self._alarms = Alarms(context.recipe, context.log, context.console)
         self._step = 0
         self._evaluated_step = 0
         self._sampled_tokens = 0
         self._last_pass_at_k: float | None = None
         self._reason: str | None = None
+        self._is_broken = False
 
     def run(self, weights: Mapping[str, float] | None) -> PolicyRef:
         """Explore to the end, or to an early stop; resume from a saved point where there is one."""
@@ -57,24 +64,44 @@ class Exploration:
             with (
                 context.log.span("explore", self._place),
                 context.console.phase(self._place.iteration, "explore", num_steps, "step") as bar,
+                self._surviving(),
             ):
-                # An interrupt may have come in the middle of the saved step's evaluation.
-                self._reason = self._reason or self._evaluate_if_due()
-                for result in steps if self._reason is None else ():
-                    self._record(result)
-                    bar.advance(self._step, tokens=self._sampled_tokens)
-                    self._judge(result)
-                    if self._reason is not None:
-                        break
+                self._pull(steps, bar)
             if self._reason is not None:
                 ended = f"Exploration ends early at step {self._step}: {self._reason}."
                 context.console.say(ended)
-            if self._evaluated_step != self._step:
-                self._evaluate()
+            if self._evaluated_step != self._step and not self._is_broken:
+                with self._surviving():
+                    self._evaluate()
         except Interrupted:
             self._save_point()
             raise
         return self._finish()
+
+    def _pull(self, steps: Iterator[ExploreStep], bar: Bar) -> None:
+        """Take the steps that are left, until one of them is to be the last."""
+        # An interrupt may have come in the middle of the saved step's evaluation.
+        self._reason = self._reason or self._evaluate_if_due()
+        for result in steps if self._reason is None else ():
+            self._record(result)
+            bar.advance(self._step, tokens=self._sampled_tokens)
+            self._judge(result)
+            if self._reason is not None:
+                break
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """End the exploration, not the run, when its policy gives NaN: its pool is what counts.
+
+        Where RL's weights are what the run goes on with, DegenerateRun says so.
+        """
+        try:
+            yield
+        except NonFinitePolicy as error:
+            if needs_explored_weights(self._context.recipe):
+                raise DegenerateRun(f"RL broke its policy at step {self._step}: {error}") from error
+            self._is_broken = True
+            self._reason = self._reason or str(error).rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
         """Go back to the point; files of later steps are set aside, those steps come again."""
@@ -84,6 +111,7 @@ class Exploration:
         self._sampled_tokens = int(point.get("sampled_tokens", 0))
         self._last_pass_at_k = point.get("last_pass_at_k")
         self._reason = point.get("reason")
+        self._alarms.recall(read_metrics(self._context.run_dir), self._place)
         store, iteration = self._context.store, self._place.iteration
         store.drop_after(iteration, "explore", self._step)
         store.drop_after(iteration, "evaluate", self._evaluated_step)
@@ -95,14 +123,19 @@ class Exploration:
         self._context.store.append(place, result.groups)
         self._context.log.metrics(place, result.metrics)
         self._context.console.step(place, result.metrics)
+        skipped = self._context.keep_skipped(place, result.metrics)
+        self._alarms.step(place, result.metrics, skipped=skipped)
         self._step = result.step
         self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
 
     def _judge(self, result: ExploreStep) -> None:
         """Decide whether exploration ends after this step; save a point where one is due."""
         every = self._context.recipe.explore.checkpoint_every
-        self._watch.check(result.groups, result.metrics)
-        self._reason = self._watch.early_stop(result.metrics) or self._evaluate_if_due()
+        self._reason = (
+            self._watch.check(result)
+            or self._watch.early_stop(result.metrics)
+            or self._evaluate_if_due()
+        )
         if self._reason is None and self._step % every == 0:
             self._save_point()
         self._context.progress(replace(self._place, step=self._step))
@@ -120,6 +153,7 @@ class Exploration:
         context = self._context
         place = replace(self._place, phase="evaluate", step=self._step)
         found = context.measure(LIVE, place, self._base_counts)
+        self._alarms.evaluation(place, found.metrics)
         largest_k = max(context.recipe.evaluate.k)
         values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
         self._last_pass_at_k = sum(values) / len(values)
@@ -157,8 +191,9 @@ class Exploration:
         context = self._context
         directory = context.policy_dir(self._name)
         policy = PolicyRef(path=directory, name=self._name)
-        if self._keep_policy:
-            policy = context.engine.save_policy(directory, self._name)
+        if self._keep_policy and not self._is_broken:
+            with self._surviving():
+                policy = context.engine.save_policy(directory, self._name)
         facts = {
             "steps": self._step,
             "early_stop": self._reason,

@@ -9,9 +9,11 @@ from dataclasses import replace
 from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun, StoreError
 from rloop.evaluation.phase import Counts, counts_of
+from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
 from rloop.loop.select import focus_weights, select_and_write
+from rloop.loop.watch import TuneWatch
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place, PolicyRef
 
@@ -39,6 +41,7 @@ class Phases:
         if context.manifest.result(key) is None:
             context.begin(key)
             found = context.measure(policy, place, self._base_counts)
+            self._alarms().evaluation(place, found.metrics)
             context.end(key, {"metrics": dict(found.metrics)})
         if iteration == 0:
             self._base_counts = self._stored_counts(place)
@@ -137,7 +140,7 @@ class Phases:
         if found is not None:
             return policy_from(found, context.run_dir)
         context.begin(key)
-        bar = None
+        bar, alarms, watch = None, self._alarms(), TuneWatch(self.recipe, place)
         with ExitStack() as stack:
             stack.enter_context(context.log.span(place.phase, place))
             for update in context.engine.fine_tune(start, examples(), place):
@@ -152,10 +155,17 @@ class Phases:
                 context.log.metrics(here, update.metrics)
                 if update.step % max(1, update.num_steps // NUM_TUNE_LINES) == 0:
                     context.console.step(here, update.metrics)
+                skipped = context.keep_skipped(here, update.metrics)
+                alarms.step(here, update.metrics, skipped=skipped)
+                watch.check(update.metrics)
                 context.progress(here)
+        watch.check_learned()
         policy = context.engine.save_policy(context.policy_dir(place.policy), place.policy)
         context.end(key, policy_result(policy, context.run_dir))
         return policy
+
+    def _alarms(self) -> Alarms:
+        return Alarms(self.recipe, self._context.log, self._context.console)
 
 
 def _nothing_selected(counts: Mapping[str, int], config: ExpertConfig | None) -> str:

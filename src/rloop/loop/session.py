@@ -26,6 +26,7 @@ from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock, write_whole
 from rloop.loop.summary import final_rows
 from rloop.observe.console import Console
+from rloop.observe.heard import heard
 from rloop.observe.run_log import RunLog
 from rloop.recipe import load_recipe, resolved_json
 from rloop.store.trajectories import TrajectoryStore
@@ -158,6 +159,7 @@ def open_run(
 ) -> Iterator[Context]:
     """Build the tools of a locked directory, yield them as a context, close them after all."""
     with ExitStack() as stack:
+        stack.enter_context(heard(console))
         heartbeat = stack.enter_context(Heartbeat(run_dir, console.warn))
         pool = stack.enter_context(
             VerifierPool(recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s)

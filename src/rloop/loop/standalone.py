@@ -34,6 +34,7 @@ from rloop.loop.session import (
 from rloop.loop.state import Manifest, RunLock, write_whole
 from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
+from rloop.observe.heard import heard
 from rloop.observe.run_log import RunLog
 from rloop.recipe import resolved_json
 from rloop.store.trajectories import TrajectoryStore
@@ -182,6 +183,7 @@ def _measure(
     interrupt = Interrupt(console.say)
     with ExitStack() as stack:
         stack.callback(interrupt.restore)
+        stack.enter_context(heard(console))
         log = stack.enter_context(closing(RunLog(folder)))
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))

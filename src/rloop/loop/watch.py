@@ -1,13 +1,27 @@
-"""Watching an exploration: when it must stop because nothing can be learned, and when it may stop
-early.
+"""Watching learning: when a run must stop because nothing can be learned, when a phase ends early.
+
+An exploration that has collapsed has good trajectories from before: it ends, its pool is selected
+from, and the loop goes on from the policy that the iteration started from. Only where RL's weights
+are what the run is for, or where there never was anything to learn, the run stops.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rloop.config import Recipe
+from rloop.engines.base import ExploreStep
 from rloop.errors import DegenerateRun
-from rloop.types import Group
+from rloop.types import Group, Place
+
+MAX_SKIPPED = 5
+"""Steps, or updates of a fine-tuning, skipped in a row as not finite that end a phase: one bad
+batch is over by the next; weights that overflow stay as they are, for a skipped update changes
+none."""
+
+
+def needs_explored_weights(recipe: Recipe) -> bool:
+    """Whether the run goes on from RL's weights (plain RL, or `finetune.init: explored`)."""
+    return recipe.finetune is None or recipe.finetune.init == "explored"
 
 
 class Watch:
@@ -17,37 +31,47 @@ class Watch:
         """Start with no streaks; those of a saved point may be set."""
         self._explore = recipe.explore
         self._max_error_frac = recipe.tasks.max_error_frac
+        self._needs_weights = needs_explored_weights(recipe)
         self.streaks: dict[str, int] = {}
 
-    def check(self, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
-        """Raise DegenerateRun when verdicts fail or nothing has had a signal for too long."""
-        trajectories = [t for group in groups for t in group.trajectories]
-        errors = [t.verdict for t in trajectories if t.verdict.kind == "error"]
-        if len(errors) > self._max_error_frac * len(trajectories):
-            raise DegenerateRun(
-                f"{len(errors)} of {len(trajectories)} verdicts were errors, more than "
-                f"tasks.max_error_frac={self._max_error_frac} allows; the last one says: "
-                f"{errors[-1].reason}. Mend the verifier or raise the limit."
-            )
+    def check(self, result: ExploreStep) -> str | None:
+        """Return why exploration cannot go on after this step, None when it can.
+
+        DegenerateRun when verdicts fail, or when there is nothing to go on with either: the
+        exploration never had anything to learn from, or its weights are what the run needs.
+        """
+        _check_errors(result.groups, self._max_error_frac)
         limit = self._explore.max_dead_steps
-        if self._count("truncated", all(t.completion.is_truncated for t in trajectories)) >= limit:
-            raise DegenerateRun(
-                f"All {len(trajectories)} completions of the step were cut at "
-                f"{self._explore.sampling.max_completion_tokens} tokens, as in {limit} steps in a "
-                "row. Raise explore.sampling.max_completion_tokens, or teach the policy to stop "
-                "(coldstart)."
-            )
         learns = self._explore.optimizer.learning_rate > 0
-        is_dead = learns and not metrics.get("groups_signal_frac", 0.0)
-        if self._count("dead", is_dead) >= limit:
-            num_right = sum(g.num_correct == len(g.trajectories) for g in groups)
-            num_wrong = sum(g.num_correct == 0 for g in groups)
-            raise DegenerateRun(
-                f"No group had a signal for {limit} steps in a row: of the last {len(groups)} "
-                f"groups {num_right} were all correct and {num_wrong} all wrong. Choose "
-                f"{'harder' if num_right > num_wrong else 'easier'} problems or a larger "
-                "explore.group_size."
+        is_dead = learns and not result.metrics.get("groups_signal_frac", 0.0)
+        is_cut = all(
+            t.completion.is_truncated for group in result.groups for t in group.trajectories
+        )
+        num_cut, num_dead = self._count("truncated", is_cut), self._count("dead", is_dead)
+        for count, reason, remedy in (
+            (num_cut, self._all_cut(limit), self._longer()),
+            (num_dead, _no_signal(limit, result.groups), _other_problems(result.groups)),
+        ):
+            if count >= limit:
+                if self._needs_weights or count >= result.step:
+                    raise DegenerateRun(f"{reason[0].upper()}{reason[1:]}. {remedy}")
+                return reason
+        is_skipped = bool(result.metrics.get("skipped_updates_count"))
+        if self._count("skipped", is_skipped) >= MAX_SKIPPED:
+            return (
+                f"the loss or its gradient was not finite in {MAX_SKIPPED} steps in a row; lower "
+                f"explore.optimizer.learning_rate={self._explore.optimizer.learning_rate:g}"
             )
+        return None
+
+    def _all_cut(self, limit: int) -> str:
+        tokens = self._explore.sampling.max_completion_tokens
+        return f"all completions were cut at {tokens} tokens in {limit} steps in a row"
+
+    def _longer(self) -> str:
+        return (
+            "Raise explore.sampling.max_completion_tokens, or teach the policy to stop (coldstart)."
+        )
 
     def early_stop(self, metrics: Mapping[str, float]) -> str | None:
         """Return why exploration should end now by `explore.early_stop`, None to go on."""
@@ -77,6 +101,39 @@ class Watch:
         return self.streaks[name]
 
 
+class TuneWatch:
+    """Counts the updates of a fine-tuning that were skipped; one watch per phase."""
+
+    def __init__(self, recipe: Recipe, place: Place) -> None:
+        """Watch the phase that makes `place.policy`; the error names its learning rate."""
+        config = recipe.coldstart if place.phase == "coldstart" else recipe.finetune
+        self._rate = config.optimizer.learning_rate if config else 0.0
+        self._place = place
+        self._num_updates = self._num_skipped = self._streak = 0
+
+    def check(self, metrics: Mapping[str, float]) -> None:
+        """Raise DegenerateRun after too many skipped updates in a row."""
+        is_skipped = bool(metrics.get("skipped_updates_count"))
+        self._num_updates += 1
+        self._num_skipped += is_skipped
+        self._streak = self._streak + 1 if is_skipped else 0
+        if self._streak >= MAX_SKIPPED:
+            raise self._broken(f"{self._streak} updates in a row")
+
+    def check_learned(self) -> None:
+        """Raise DegenerateRun when every update was skipped."""
+        if self._num_updates and self._num_skipped == self._num_updates:
+            raise self._broken("every update")
+
+    def _broken(self, what: str) -> DegenerateRun:
+        return DegenerateRun(
+            f"There is no {self._place.policy}: the loss or its gradient was not finite in "
+            f"{what}, so the policy that fine-tuning started from is the last one. Lower "
+            f"{self._place.phase}.optimizer.learning_rate={self._rate:g}, or set "
+            "engine.dtype=float32."
+        )
+
+
 def check_verdicts(metrics: Mapping[str, float], max_error_frac: float, run_dir: Path) -> None:
     """Raise DegenerateRun when too many verdicts of an evaluation were errors.
 
@@ -90,6 +147,37 @@ def check_verdicts(metrics: Mapping[str, float], max_error_frac: float, run_dir:
                 f"tasks.max_error_frac={max_error_frac} allows. See `rloop store show {run_dir} "
                 "--phase evaluate --verdict error`, then mend the verifier or raise the limit."
             )
+
+
+def _check_errors(groups: Sequence[Group], max_error_frac: float) -> None:
+    verdicts = [t.verdict for group in groups for t in group.trajectories]
+    errors = [verdict for verdict in verdicts if verdict.kind == "error"]
+    if len(errors) > max_error_frac * len(verdicts):
+        raise DegenerateRun(
+            f"{len(errors)} of {len(verdicts)} verdicts were errors, more than "
+            f"tasks.max_error_frac={max_error_frac} allows; the last one says: "
+            f"{errors[-1].reason}. Mend the verifier or raise the limit."
+        )
+
+
+def _no_signal(limit: int, groups: Sequence[Group]) -> str:
+    num_right, num_wrong = _alike(groups)
+    return (
+        f"no group had a signal for {limit} steps in a row: of the last {len(groups)} groups "
+        f"{num_right} were all correct and {num_wrong} all wrong"
+    )
+
+
+def _other_problems(groups: Sequence[Group]) -> str:
+    num_right, num_wrong = _alike(groups)
+    kind = "harder" if num_right > num_wrong else "easier"
+    return f"Choose {kind} problems or a larger explore.group_size."
+
+
+def _alike(groups: Sequence[Group]) -> tuple[int, int]:
+    """Return how many groups were all correct, and all wrong."""
+    num_right = sum(group.num_correct == len(group.trajectories) for group in groups)
+    return num_right, sum(group.num_correct == 0 for group in groups)
 
 
 def _below(low: float | None, high: float | None) -> bool:

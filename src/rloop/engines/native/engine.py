@@ -15,6 +15,7 @@ from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Ve
 from rloop.engines.native import attention
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.directory import first_line, written_whole
+from rloop.engines.native.finite import check_logits
 from rloop.engines.native.learner import Learner, token_budget
 from rloop.engines.native.microbatch import (
     TrainingSequence,
@@ -184,7 +185,7 @@ class NativeEngine:
         """
         policy, source = self._live(), self._source
         assert source is not None, "a live policy was loaded from somewhere"
-        check_architecture(policy.model)
+        check_logits(policy.model, name)
         self._end_learning()
         save_policy(policy.model, directory, source_dir=source.path)
         saved = PolicyRef(path=directory, name=name)
@@ -206,8 +207,7 @@ class NativeEngine:
             return None
         self._learner.skipped = None
         file = stem.with_name(f"{stem.name}.safetensors")
-        write_skipped(skipped, file, place)
-        return file
+        return file if write_skipped(skipped, file, place) else None
 
     def describe(self) -> Mapping[str, str]:
         """Return device, precision, threads and the number of parameters."""

@@ -1,8 +1,9 @@
-"""Weights that have become NaN or infinite: found before they are saved, and when loaded."""
+"""Policies that have become NaN or infinite: found before they are saved, and when loaded."""
 
 from collections.abc import Mapping
 
 import torch
+from transformers import PreTrainedModel
 
 from rloop.errors import NonFinitePolicy
 
@@ -29,3 +30,15 @@ def nonfinite_names(weights: Mapping[str, torch.Tensor]) -> list[str]:
         if weight.is_floating_point()
     }
     return [name for name, total in sums.items() if not torch.isfinite(total)]
+
+
+@torch.no_grad()
+def check_logits(model: PreTrainedModel, what: str) -> None:
+    """Raise NonFinitePolicy unless a probe's logits are finite: finite weights can overflow."""
+    num_tokens = model.config.vocab_size
+    ids = torch.tensor([[place * 7919 % num_tokens for place in range(16)]], device=model.device)
+    if not model(input_ids=ids, use_cache=False).logits.isfinite().all():
+        raise NonFinitePolicy(
+            f"{what} gives NaN or infinite logits on a probe: its weights have grown until they "
+            "overflow. Lower the learning rate that made it."
+        )

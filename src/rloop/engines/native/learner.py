@@ -31,7 +31,7 @@ from rloop.engines.native.skipped import WEIGHTS_TIMES, SkippedUpdate, copied_we
 from rloop.errors import EngineError
 
 OPTIMIZER_REMEDY = (
-    "Set --set engine.offload_optimizer=true, which keeps it in CPU memory, or take a smaller "
+    "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or take a smaller "
     "model."
 )
 

@@ -54,7 +54,7 @@ class Budget:
         if self.value < self.given or self.value == 1:
             tried = f" after it was halved from {self.given}" if self.value < self.given else ""
             raise EngineError(
-                f"Out of memory with {self._setting}={self.value}{tried}. Set --set "
+                f"Out of memory with {self._setting}={self.value}{tried}. Add --set "
                 f"{self._setting}={half}{self._hint}."
             ) from error
         _log.warning(

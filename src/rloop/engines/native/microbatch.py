@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from rloop.engines.native.finite import check_logits
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
 from rloop.engines.native.rows import Row, plan_rows
-from rloop.errors import EngineError, NonFinitePolicy
+from rloop.errors import EngineError
 
 PAD_ID = 0
 """Any valid token id: pads are never attended to."""
@@ -280,6 +281,7 @@ def check_architecture(model: PreTrainedModel) -> None:
     cap or a scale after it shows whatever the size of the weights.
     """
     head = output_embedding(model)
+    check_logits(model, "The policy")
     kind = model.config.model_type
     ids = [place * 7919 % head.weight.shape[0] for place in range(16)]
     pair = [TrainingSequence(prompt_ids=ids[:8], completion_ids=ids[i : i + 4]) for i in (8, 12)]
@@ -288,15 +290,9 @@ def check_architecture(model: PreTrainedModel) -> None:
     handle = head.register_forward_hook(lambda _module, _inputs, output: output * 100.0)
     try:
         logits = model(input_ids=alone.input_ids_RT, use_cache=False).logits
-        expected_NV = head(states_ND)
-        difference = _distance(logits.flatten(0, 1)[alone.predicting_N], expected_NV)
+        difference = _distance(logits.flatten(0, 1)[alone.predicting_N], head(states_ND))
     finally:
         handle.remove()
-    if not expected_NV.isfinite().all():
-        raise NonFinitePolicy(
-            "The policy gives NaN or infinite logits on a probe: its weights have grown until they "
-            "overflow. Lower the learning rate that made it."
-        )
     if not difference < 1e-2:
         raise EngineError(
             f"This {kind} model changes its logits after the output embedding (by {difference:.0%} "

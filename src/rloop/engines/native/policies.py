@@ -150,7 +150,7 @@ def load_policy(
     check_config(path, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     try:
-        remedy = "Set --set engine.dtype=bfloat16, or take a smaller model."
+        remedy = "Add --set engine.dtype=bfloat16, or take a smaller model."
         with quiet_transformers(), explained(f"the policy {path}", remedy):
             model = load_complete(
                 path,
@@ -222,7 +222,7 @@ def save_policy(
     NonFinitePolicy says that a weight is NaN or infinite; nothing is written then.
     """
     weights = _weights_to_write(model, state)
-    check_finite(weights, f"The policy that should be saved as {directory.name}")
+    check_finite(weights, directory.name)
     companions = companion_files(source_dir)
     needed_bytes = sum(w.numel() * w.element_size() for w in weights.values())
     needed_bytes += sum(file.stat().st_size for file in companions)

@@ -6,16 +6,19 @@ moment (`WEIGHTS_BYTES` and `WEIGHTS_TIMES` bound these). It is no policy and is
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from rloop.algo.losses import Objective
 from rloop.config import EngineConfig, OptimizerConfig
+from rloop.engines.native.directory import first_line
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.types import Place
 
@@ -26,6 +29,8 @@ WEIGHTS_TIMES = 3
 RAGGED = ("prompt_ids", "completion_ids", "behavior_logprobs", "reference_logprobs")
 SINGLE = ("advantage", "weight")
 WEIGHT = "model."
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +63,11 @@ def copied_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
 
 
-def write_skipped(skipped: SkippedUpdate, file: Path, place: Place) -> None:
-    """Write the update to a safetensors file, whole or not at all."""
+def write_skipped(skipped: SkippedUpdate, file: Path, place: Place) -> bool:
+    """Write the update to a safetensors file, whole or not at all; return whether it was.
+
+    A full disk is only warned of: a run does not stop for want of a diagnosis.
+    """
     tensors = {f"{WEIGHT}{name}": weight for name, weight in skipped.weights.items()}
     for name in RAGGED:
         rows = [getattr(sequence, name) for sequence in skipped.sequences]
@@ -79,14 +87,18 @@ def write_skipped(skipped: SkippedUpdate, file: Path, place: Place) -> None:
         "optimizer": skipped.optimizer.model_dump(),
         "engine": skipped.engine.model_dump(),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             partial,
             metadata={"config": skipped.config, "facts": json.dumps(facts)},
         )
         partial.replace(file)
+    except (OSError, SafetensorError) as error:
+        _log.warning("%s could not be written (%s).", file, first_line(error))
+        return False
     finally:
         partial.unlink(missing_ok=True)
+    return True
