@@ -8,3 +8,8 @@ def fails_on_half(problem: Problem, completion_text: str) -> bool:
     if completion_text == "no idea":
         raise ValueError("cannot read that")
     return problem.answer in completion_text
+
+
+def is_short(problem: Problem, completion_text: str) -> bool:
+    """Take a bare answer or reference, and any text of an even length, so that pools are mixed."""
+    return completion_text == problem.answer or len(completion_text) % 2 == 0

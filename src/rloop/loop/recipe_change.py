@@ -27,7 +27,7 @@ ROUNDING = frozenset(
     }
 )
 """Keys that decide how large sums are cut: memory, speed, and the last bits of every number."""
-RAISED = frozenset({"explore.max_dead_steps", "iterations", "tasks.max_error_frac"})
+RAISED = frozenset({"iterations", "tasks.max_error_frac"})
 """Keys that only say where a run ends. So does `explore.steps`, at times."""
 
 CAN_CHANGE = (
