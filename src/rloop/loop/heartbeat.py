@@ -101,7 +101,8 @@ class Heartbeat:
     def _speak(self, quiet_s: float) -> None:
         """Say where the run stands, and write what every thread is doing."""
         num_verdicts = len(self._pending)
-        awaited = f"{num_verdicts} verdicts" if num_verdicts else "the engine"
+        verdicts = f"{num_verdicts} verdict{'s' if num_verdicts > 1 else ''}"
+        awaited = verdicts if num_verdicts else "the engine"
         where = "{phase} of iteration {iteration}, step {step}".format_map(self._where)
         said = f"No progress for {quiet_s:.0f} s in {where}; it waits for {awaited}."
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rloop.config import OptimizerConfig, Recipe
+from rloop.config import Recipe
 from rloop.errors import ConfigError
 from rloop.loop.state import Manifest, write_whole
 from rloop.recipe import resolved_json
@@ -36,7 +36,7 @@ CAN_CHANGE = (
     f"{', '.join(sorted(FREE | ROUNDING))}."
 )
 
-Differences = Mapping[str, tuple[object, object]]
+Differences = Mapping[str, tuple[Any, Any]]
 """Dotted key -> old and new value, where the two differ."""
 
 
@@ -59,12 +59,13 @@ def recipe_in_force(
     elif edited:
         raise ConfigError(
             f"{config} was edited since the run began: {told(edited)}. Put it back; what may "
-            f"change is asked for with the command, as in `rloop resume {run_dir} --set iterations=3`."
+            "change is asked for with the command, as in "
+            f"`rloop resume {run_dir} --set iterations=3`."
         )
     found = differences(recipe, given or recipe)
     if given is None or not found:
         return recipe, []
-    refused = {k: pair for k, pair in found.items() if not _is_allowed(k, recipe, given, manifest)}
+    refused = {k: pair for k, pair in found.items() if not _is_allowed(k, pair, recipe, manifest)}
     if refused:
         raise ConfigError(
             f"{run_dir} cannot go on with another recipe: {told(refused)}. What is done would have "
@@ -81,48 +82,44 @@ def recipe_in_force(
     return given, notes
 
 
-def _is_allowed(key: str, old: Recipe, new: Recipe, manifest: Manifest) -> bool:
+def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manifest) -> bool:
+    old, new = pair
     if key == "explore.steps":
-        return new.explore.steps > old.explore.steps and _steps_may_grow(old, manifest)
-    if key in RAISED:
-        before, after = (dict(_leaves(_data(recipe)))[key] for recipe in (old, new))
-        return bool(after > before)
-    return key in FREE | ROUNDING
+        return new > old and _steps_may_grow(recipe, manifest)
+    return new > old if key in RAISED else key in FREE | ROUNDING
 
 
 def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
     """Whether no exploration has come to its last step, or was steered by their number."""
-    point = manifest.in_progress
-    is_exploring = point is not None and point["key"] == "1/explore"
-    optimizer: OptimizerConfig = recipe.explore.optimizer
-    is_steered = optimizer.schedule != "constant" or optimizer.warmup_frac > 0
-    if point is not None and is_exploring:
-        return not is_steered and point["step"] < recipe.explore.steps
-    return manifest.result("1/explore") is None
+    point, config = manifest.in_progress, recipe.explore
+    if point is None or point["key"] != "1/explore":
+        return manifest.result("1/explore") is None
+    is_steered = config.optimizer.schedule != "constant" or config.optimizer.warmup_frac > 0
+    return point["step"] < config.steps and not is_steered
 
 
 def differences(old: Recipe, new: Recipe) -> Differences:
     """Return the keys whose values differ, in the order of the recipe."""
-    before, after = (dict(_leaves(_data(recipe))) for recipe in (old, new))
-    keys = [key for key in before | after if before.get(key) != after.get(key)]
-    return {key: (before.get(key), after.get(key)) for key in keys}
+    return dict(_differences(_data(old), _data(new), ""))
 
 
 def told(found: Differences) -> str:
     """Return differences in words. Example: `iterations: 2 -> 3; seed: 0 -> 1`."""
-    return "; ".join(f"{key}: {old!r} -> {new!r}" for key, (old, new) in found.items())
+    return "; ".join(f"{key}: {old!r:.60} -> {new!r:.60}" for key, (old, new) in found.items())
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
-def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield values under dotted keys as `--set` has them; a list of plain values is one."""
-    if isinstance(tree, list) and any(isinstance(entry, dict) for entry in tree):
-        tree = dict(enumerate(tree))
-    if not isinstance(tree, dict) or not tree:
-        yield prefix, tree
-        return
-    for name, value in tree.items():
-        yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
+def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, tuple[Any, Any]]]:  # noqa: ANN401 (JSON)
+    """Yield the innermost keys, as `--set` has them, at which two values differ."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        are_tasks = any(isinstance(entry, dict) for entry in old)
+        old, new = (dict(enumerate(old)), dict(enumerate(new))) if are_tasks else (old, new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old | new:
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _differences(old.get(name), new.get(name), inner)
+    elif old != new:
+        yield key, (old, new)
