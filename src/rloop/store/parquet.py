@@ -3,9 +3,6 @@
 Knows nothing of what the columns mean.
 """
 
-import errno
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,44 +12,32 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rloop.disk import written_whole
 from rloop.errors import StoreError
+from rloop.store.seal import SEAL_KEY, BrokenSeal, check_seal, seal
 
 IntArray = npt.NDArray[np.int64]
 GROUP_BYTES = 2**27
 """A row group, before compression: what is held at once when rows are taken or streamed."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> None:  # noqa: ANN401 (pyarrow's own)
-    """Write a parquet file under a temporary name, then rename it; an old one is replaced.
+    """Write a sealed parquet file under a temporary name, then rename it; an old one is replaced.
 
     Raises StoreError when the disk is full; nothing is left behind then. `options` go to pyarrow.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(
-                table,
-                file,
-                compression="zstd",
-                write_page_checksum=True,
-                row_group_size=max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes)),
-                **options,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno not in _FULL:
-            raise
-        free = shutil.disk_usage(path.parent).free
-        raise StoreError(
-            f"The disk is full: {path} could not be written ({free:,} bytes free); free some "
-            f"space, then `rloop resume {run_dir}` continues."
-        ) from error
+    marks = {**(table.schema.metadata or {}), SEAL_KEY: b"1"}
+    with written_whole(path, run_dir) as file:
+        pq.write_table(
+            table.replace_schema_metadata(marks),
+            file,
+            compression="zstd",
+            write_page_checksum=True,
+            row_group_size=max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes)),
+            **options,
+        )
+        seal(file)
 
 
 def read_checked(path: Path, schema: pa.Schema, key: bytes) -> pq.FileMetaData:
@@ -61,10 +46,13 @@ def read_checked(path: Path, schema: pa.Schema, key: bytes) -> pq.FileMetaData:
     `key` is the metadata key of the version that `schema` carries.
     """
     try:
+        is_sealed = check_seal(path)
         metadata = pq.read_metadata(path)
         found = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, BrokenSeal) as error:
         raise damaged(path, error) from error
+    if not is_sealed and SEAL_KEY in (found.metadata or {}):
+        raise damaged(path, BrokenSeal("its seal is broken or was taken off"))
     wanted = schema.metadata[key].decode()
     version = (found.metadata or {}).get(key, b"").decode(errors="replace")
     if not version:
@@ -123,14 +111,6 @@ def damaged(path: Path, error: Exception) -> StoreError:
     """Return the error for a file that cannot be read."""
     lines = str(error).splitlines() or [type(error).__name__]
     return StoreError(
-        f"{path} is torn or not a parquet file ({lines[0]}); restore it from a backup, or move it "
-        "elsewhere to go on without it."
+        f"{path} is torn or not a parquet file ({lines[0]}); restore it from a backup, or go on "
+        "without it: `rloop store verify RUN --set-aside` says what that costs."
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -264,7 +264,8 @@ def test_another_schema_version_is_refused_with_both_numbers(store):
 
 def test_other_columns_under_our_version_are_named(store):
     path = add(store, 1)
-    pq.write_table(pq.read_table(path).drop_columns(["reward"]), path)
+    rest = pq.read_table(path).drop_columns(["reward"]).replace_schema_metadata(SCHEMA.metadata)
+    pq.write_table(rest, path)
     with pytest.raises(StoreError, match=r"other columns than rloop writes: .*reward"):
         store.count()
 
@@ -273,11 +274,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_file(store, tmp_path):
     folder = tmp_path / "trajectories/iteration=1/phase=explore"
     folder.mkdir(parents=True)
     # The temporary file is a link to a device that is always full: a real ENOSPC, without a mock.
-    (folder / ".step-000001.parquet.tmp").symlink_to("/dev/full")
+    (folder / "step-000001.parquet.tmp").symlink_to("/dev/full")
     with pytest.raises(StoreError) as caught:
         add(store, 1)
     message = str(caught.value)
-    assert message.startswith(f"The disk is full: {folder / 'step-000001.parquet'} could not be")
+    assert message.startswith(f"{folder / 'step-000001.parquet'} could not be written: the disk is")
     assert "bytes free" in message
     assert f"`rloop resume {tmp_path}` continues" in message
     assert list(folder.iterdir()) == []
@@ -285,7 +286,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_file(store, tmp_path):
 
 def test_a_write_that_did_not_finish_is_not_seen(store):
     path = add(store, 1)
-    path.with_name(".step-000002.parquet.tmp").write_bytes(b"PAR1 half")
+    path.with_name("step-000002.parquet.tmp").write_bytes(b"PAR1 half")
     assert store.count() == 2
 
 
