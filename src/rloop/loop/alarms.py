@@ -82,9 +82,10 @@ class Alarms:
         `skipped` is the file of an update that was skipped as not finite.
         """
         for alarm in self._due(place.step, self._held(place.phase, metrics)):
-            kept = f"; `replay` does it again from {skipped}" if skipped else ""
-            text = f"{alarm.text}{kept if alarm.what == 'nonfinite' else ''}"
-            self._sound(place, alarm, text)
+            kept = ""
+            if skipped is not None and alarm.what == "nonfinite":
+                kept = f"; the batch is in {skipped.parent.name}/{skipped.name}"
+            self._sound(place, alarm, f"{alarm.text}{kept}")
 
     def evaluation(self, place: Place, metrics: Metrics) -> None:
         """Look at an evaluation's metrics; sound what begins to hold."""
@@ -117,7 +118,8 @@ class Alarms:
                 yield alarm
 
     def _sound(self, place: Place, alarm: Alarm, text: str) -> None:
-        where = f"{place.policy}: " if place.phase == "evaluate" else f"step {place.step}: "
+        is_kept = place.phase == "evaluate" and not place.step
+        where = f"{place.policy}: " if is_kept else f"step {place.step}: "
         self._console.warn(f"{where}{text}.")
         self._log.event(
             "alarm",
@@ -132,9 +134,10 @@ class Alarms:
 
     def _held(self, phase: str, metrics: Metrics) -> list[Alarm]:
         """Return the alarms of a step that hold, then remember its numbers."""
-        held = [*_skip_alarms(metrics), *self._gradient_alarms(metrics)]
+        held = [*_skip_alarms(metrics)]
         if phase == "explore":
             held += [
+                *self._gradient_alarms(metrics),
                 *self._entropy_alarms(metrics),
                 *self._length_alarms(metrics),
                 *self._signal_alarms(metrics),
@@ -237,5 +240,8 @@ def _verdict_alarms(metrics: Metrics, max_error_frac: float) -> Iterator[Alarm]:
 def _evaluation_alarms(metrics: Metrics) -> Iterator[Alarm]:
     moved = metrics.get("kl_base_mean", 0.0)
     if DIVERGENCE < moved < float("inf"):
-        text = f"its KL from the base is {moved:.2f} nats a token: it has left what the base knew"
+        text = (
+            f"KL from the base is {moved:.2f} nats a token: what the base would write has become "
+        )
+        text += "very unlikely"
         yield Alarm(what="divergence", value=moved, threshold=DIVERGENCE, text=text)

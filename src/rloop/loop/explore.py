@@ -99,9 +99,9 @@ class Exploration:
             yield
         except NonFinitePolicy as error:
             if needs_explored_weights(self._context.recipe):
-                raise DegenerateRun(f"RL broke its policy at step {self._step}: {error}") from error
+                raise DegenerateRun(f"RL broke its policy at step {self._step}. {error}") from error
             self._is_broken = True
-            self._reason = self._reason or str(error).rstrip(".")
+            self._reason = self._reason or f"RL broke its policy. {error}".rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
         """Go back to the point; files of later steps are set aside, those steps come again."""

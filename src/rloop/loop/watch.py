@@ -14,9 +14,11 @@ from rloop.errors import DegenerateRun
 from rloop.types import Group, Place
 
 MAX_SKIPPED = 5
-"""Steps, or updates of a fine-tuning, skipped in a row as not finite that end a phase: one bad
-batch is over by the next; weights that overflow stay as they are, for a skipped update changes
-none."""
+"""Steps with updates, or updates of a fine-tuning, skipped in a row as not finite that end a phase:
+a bad batch is over by the next; weights that overflow stay, for a skipped update changes none."""
+
+RATE = "explore.optimizer.learning_rate"
+LONGER = "Raise explore.sampling.max_completion_tokens, or teach the policy to stop (coldstart)."
 
 
 def needs_explored_weights(recipe: Recipe) -> bool:
@@ -49,18 +51,18 @@ class Watch:
         )
         num_cut, num_dead = self._count("truncated", is_cut), self._count("dead", is_dead)
         for count, reason, remedy in (
-            (num_cut, self._all_cut(limit), self._longer()),
+            (num_cut, self._all_cut(limit), LONGER),
             (num_dead, _no_signal(limit, result.groups), _other_problems(result.groups)),
         ):
             if count >= limit:
-                if self._needs_weights or count >= result.step:
-                    raise DegenerateRun(f"{reason[0].upper()}{reason[1:]}. {remedy}")
-                return reason
+                return self._end(reason, remedy, had_signal=count < result.step)
         is_skipped = bool(result.metrics.get("skipped_updates_count"))
-        if self._count("skipped", is_skipped) >= MAX_SKIPPED:
+        is_update = is_skipped or "grad_norm" in result.metrics
+        if is_update and self._count("skipped", is_skipped) >= MAX_SKIPPED:
+            rate = self._explore.optimizer.learning_rate
             return (
                 f"the loss or its gradient was not finite in {MAX_SKIPPED} steps in a row; lower "
-                f"explore.optimizer.learning_rate={self._explore.optimizer.learning_rate:g}"
+                f"{RATE}={rate:g}"
             )
         return None
 
@@ -68,10 +70,15 @@ class Watch:
         tokens = self._explore.sampling.max_completion_tokens
         return f"all completions were cut at {tokens} tokens in {limit} steps in a row"
 
-    def _longer(self) -> str:
-        return (
-            "Raise explore.sampling.max_completion_tokens, or teach the policy to stop (coldstart)."
-        )
+    def _end(self, reason: str, remedy: str, *, had_signal: bool) -> str:
+        """Return the reason where the loop goes on without this exploration's weights."""
+        if had_signal and not self._needs_weights:
+            return reason
+        if had_signal:
+            rate = self._explore.optimizer.learning_rate
+            remedy = "It was not so at first: RL has collapsed the policy. Lower "
+            remedy += f"{RATE}={rate:g}, or explore.steps."
+        raise DegenerateRun(f"{reason[0].upper()}{reason[1:]}. {remedy}")
 
     def early_stop(self, metrics: Mapping[str, float]) -> str | None:
         """Return why exploration should end now by `explore.early_stop`, None to go on."""

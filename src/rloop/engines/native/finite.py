@@ -34,11 +34,20 @@ def nonfinite_names(weights: Mapping[str, torch.Tensor]) -> list[str]:
 
 @torch.no_grad()
 def check_logits(model: PreTrainedModel, what: str) -> None:
-    """Raise NonFinitePolicy unless a probe's logits are finite: finite weights can overflow."""
+    """Raise NonFinitePolicy unless a probe's logits are numbers: finite weights can overflow.
+
+    So can the mean square in a norm, which then makes every logit zero.
+    """
     num_tokens = model.config.vocab_size
     ids = torch.tensor([[place * 7919 % num_tokens for place in range(16)]], device=model.device)
-    if not model(input_ids=ids, use_cache=False).logits.isfinite().all():
-        raise NonFinitePolicy(
-            f"{what} gives NaN or infinite logits on a probe: its weights have grown until they "
-            "overflow. Lower the learning rate that made it."
-        )
+    logits = model(input_ids=ids, use_cache=False).logits
+    if not (logits.isfinite().all() and logits.any()):
+        raise overflowing(what, "logits")
+
+
+def overflowing(what: str, numbers: str) -> NonFinitePolicy:
+    """Return the error for a policy whose numbers on a probe are NaN, infinite or all zero."""
+    return NonFinitePolicy(
+        f"{what} gives {numbers} on a probe that are NaN, infinite or all zero: its weights have "
+        "grown until they overflow. Lower the learning rate that made it."
+    )

@@ -47,14 +47,17 @@ class Learner:
         *,
         num_updates: int,
         budget: Budget | None = None,
+        is_probed: bool = True,
     ) -> None:
         """Prepare `num_updates` updates of the model, which stays shared with the sampler.
 
         A learning rate of 0 freezes the policy: no masters are made and updates only count. The
-        budget of a micro-batch's tokens outlives the learner where it is given.
+        budget of a micro-batch's tokens outlives the learner where it is given. A model that is
+        known to be broken is learned from all the same where it is not probed.
         """
         torch.nn.Module.eval(model)
-        check_architecture(model)
+        if is_probed:
+            check_architecture(model)
         self._model = model
         self._optimizer_config = optimizer_config
         self._engine_config = engine_config

@@ -11,12 +11,13 @@ which sequences share their prompt (`rows.py`) have one and go through the model
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
-from rloop.engines.native.finite import check_logits
+from rloop.engines.native.finite import check_logits, overflowing
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
 from rloop.engines.native.rows import Row, plan_rows
 from rloop.errors import EngineError
@@ -293,6 +294,8 @@ def check_architecture(model: PreTrainedModel) -> None:
         difference = _distance(logits.flatten(0, 1)[alone.predicting_N], head(states_ND))
     finally:
         handle.remove()
+    if not isfinite(difference):
+        raise overflowing("The policy", "states")
     if not difference < 1e-2:
         raise EngineError(
             f"This {kind} model changes its logits after the output embedding (by {difference:.0%} "
@@ -310,6 +313,6 @@ def check_architecture(model: PreTrainedModel) -> None:
 
 
 def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return |found - expected| / |expected|."""
-    error = (found.float() - expected.float()).norm() / expected.float().norm()
+    """Return |found - expected| / |expected|; in float64, for squares of logits can overflow."""
+    error = (found.double() - expected.double()).norm() / expected.double().norm()
     return float(error)

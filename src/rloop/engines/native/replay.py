@@ -60,7 +60,8 @@ def replay(file: str | Path, policy: str | Path | None = None) -> Replay:
     objective, engine = Objective(**facts["objective"]), EngineConfig(**facts["engine"])
     broken = nonfinite_names(model.state_dict())
     odd = _odd_sequences(model, sequences, objective.temperature, engine.microbatch_tokens)
-    learner = Learner(model, OptimizerConfig(**facts["optimizer"]), engine, num_updates=1)
+    optimizer = OptimizerConfig(**facts["optimizer"])
+    learner = Learner(model, optimizer, engine, num_updates=1, is_probed=False)
     metrics = learner.update(sequences, objective)
     return Replay(metrics=metrics, sequences=odd, weights=tuple(broken), facts=facts)
 
