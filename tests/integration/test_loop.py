@@ -1,9 +1,6 @@
-"""The loop over a scripted engine: order, counts, switches, stops and resumption."""
+"""The loop over a scripted engine: order, counts, switches and stops."""
 
 import json
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +8,12 @@ import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
 
 from rloop.config import Recipe
-from rloop.engines.base import Engine, ExploreStep, Verify
-from rloop.engines.scripted import ScriptedEngine
-from rloop.errors import ConfigError, StoreError
-from rloop.loop.session import resume, start
-from rloop.loop.state import Manifest, RunLock
+from rloop.errors import ConfigError
+from rloop.loop.session import start
+from rloop.loop.state import Manifest
 from rloop.observe.run_log import read_metrics
 from rloop.store.expert import read_examples
-from rloop.types import Group, Problem
+from rloop.types import Problem
 
 
 def updates(run_dir: Path, policy: str) -> int:
@@ -237,96 +232,6 @@ def test_a_folder_with_files_in_it_is_refused(tmp_path: Path):
     (tmp_path / "run" / "note.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"is not empty.*rloop resume"):
         begin(toy_recipe(tmp_path), tmp_path, scripted())
-
-
-class Dying(ScriptedEngine):
-    """Dies at a step of exploration, once in a while, as a killed process would."""
-
-    def __init__(self, recipe: Recipe, verify: Verify, die_at: tuple[int, int]) -> None:
-        super().__init__(recipe, verify, half_right)
-        self._die_at = die_at
-
-    def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-        place = args[2]
-        for step in super().explore(*args, **kwargs):
-            if (place.iteration, step.step) == self._die_at:
-                raise SystemExit("killed")
-            yield step
-
-
-@pytest.mark.parametrize("die_at", [(1, 1), (1, 3), (2, 2), (2, 4)])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, die_at: tuple[int, int]
-):
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    whole.mkdir()
-    torn.mkdir()
-    recipe = toy_recipe(tmp_path, evaluate__every=2)
-    _, expected = begin(recipe, whole, scripted())
-
-    def dying(recipe: Recipe, verify: Verify) -> Engine:
-        return Dying(recipe, verify, die_at)
-
-    with pytest.raises(SystemExit):
-        begin(recipe, torn, dying)
-    assert resume(torn / "run", scripted()) == 0
-    assert (torn / "run/metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
-    sql = "select * exclude (run) from trajectories order by iteration, phase, step, policy, "
-    sql += "problem_id, member"
-    assert trajectories(torn / "run", sql) == trajectories(expected, sql)
-    assert Manifest(torn / "run").completed() == Manifest(expected).completed()
-
-
-def test_an_interrupt_in_the_middle_of_an_evaluation_loses_nothing(tmp_path: Path):
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    whole.mkdir()
-    torn.mkdir()
-    recipe = toy_recipe(tmp_path, evaluate__every=2, iterations=1)
-    _, expected = begin(recipe, whole, scripted())
-
-    class Interrupting(ScriptedEngine):
-        """The user presses Ctrl-C while the second step's evaluation samples."""
-
-        def sample(self, *args: Any) -> Iterator[Group]:
-            for group in super().sample(*args):
-                if (args[3].phase, args[3].step) == ("evaluate", 2):
-                    os.kill(os.getpid(), signal.SIGINT)
-                yield group
-
-    def interrupting(recipe: Recipe, verify: Verify) -> Engine:
-        return Interrupting(recipe, verify, half_right)
-
-    code, run_dir = begin(recipe, torn, interrupting)
-    assert code == 130
-    assert resume(run_dir, scripted()) == 0
-    assert (run_dir / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
-
-
-def test_a_finished_run_is_resumed_in_no_time_and_changes_nothing(tmp_path: Path):
-    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
-    before = (run_dir / "metrics.jsonl").read_bytes()
-    assert resume(run_dir, scripted(lambda *_: "no idea")) == 0
-    assert (run_dir / "metrics.jsonl").read_bytes() == before
-
-
-def test_other_problems_under_a_resumed_run_are_refused(tmp_path: Path):
-    _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
-    (tmp_path / "train.jsonl").write_text('{"problem": "9+9=", "answer": "18"}\n')
-    with pytest.raises(StoreError, match="problems differ"):
-        resume(run_dir, scripted())
-
-
-def test_a_second_process_is_refused(tmp_path: Path):
-    lock = RunLock(tmp_path)
-    with pytest.raises(StoreError, match="in use by process"):
-        RunLock(tmp_path)
-    lock.release()
-    RunLock(tmp_path).release()
-
-
-def test_resume_without_a_run_says_so(tmp_path: Path):
-    with pytest.raises(StoreError, match="holds no run"):
-        resume(tmp_path, scripted())
 
 
 def test_start_writes_what_was_asked_and_where(tmp_path: Path):
