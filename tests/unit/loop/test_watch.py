@@ -1,12 +1,16 @@
 """When exploration ends early, and when a run has nothing left to learn from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
-from rloop.loop.watch import Watch
+from rloop.engines.base import ExploreStep
+from rloop.errors import DegenerateRun
+from rloop.loop.watch import MAX_SKIPPED, TuneWatch, Watch
 
 
 def watch(folder: Path, **rules: Any) -> Watch:
@@ -62,3 +66,95 @@ def test_pass_at_k_must_fall_as_often_in_a_row(tmp_path: Path, values: list[floa
         for previous, current in zip([None, *values], values, strict=False)
     ]
     assert (found[-1] is not None) == ends
+
+
+RIGHT, WRONG = ("2", True), ("3", False)
+MIXED = group_at(place_at(), completions=(RIGHT, WRONG))
+ALIKE = group_at(place_at(), completions=(WRONG, WRONG))
+
+
+BAD = {"skipped_updates_count": 1.0, "grad_norm": float("nan")}
+
+
+def step(
+    number: int, metrics: Mapping[str, float] | None = None, *, has_signal: bool = True
+) -> ExploreStep:
+    group = MIXED if has_signal else ALIKE
+    numbers = {"groups_signal_frac": float(has_signal), **(metrics or {})}
+    return ExploreStep(step=number, groups=(group,), metrics=numbers)
+
+
+def test_a_collapsed_exploration_ends_and_one_that_never_learned_stops_the_run(tmp_path: Path):
+    recipe = toy_recipe(tmp_path, explore__max_dead_steps=2)
+    watched = Watch(recipe)
+    assert watched.check(step(1)) is None
+    assert watched.check(step(2, has_signal=False)) is None
+    reason = watched.check(step(3, has_signal=False))
+    assert reason == (
+        "no group had a signal for 2 steps in a row: of the last 1 groups 0 were all correct and 1 "
+        "all wrong"
+    )
+    never = Watch(recipe)
+    never.check(step(1, has_signal=False))
+    with pytest.raises(DegenerateRun, match=r"^No group had a signal.*Choose easier problems"):
+        never.check(step(2, has_signal=False))
+
+
+@pytest.mark.parametrize("how", ["plain RL", "explored"])
+def test_where_rls_weights_are_the_product_a_collapse_stops_the_run(tmp_path: Path, how: str):
+    changes: dict[str, Any] = {"expert": None, "finetune": None}
+    if how == "explored":
+        changes = {"finetune__init": "explored"}
+    watched = Watch(toy_recipe(tmp_path, explore__max_dead_steps=2, **changes))
+    watched.check(step(1))
+    watched.check(step(2, has_signal=False))
+    with pytest.raises(DegenerateRun, match=r"RL has collapsed.*learning_rate=0.001") as caught:
+        watched.check(step(3, has_signal=False))
+    assert "easier" not in str(caught.value)
+
+
+def test_updates_skipped_in_a_row_end_the_exploration(tmp_path: Path):
+    watched = Watch(toy_recipe(tmp_path))
+    found = [watched.check(step(number, BAD)) for number in range(1, MAX_SKIPPED)]
+    # a step without an update says nothing; one that went well begins the count again
+    found.append(watched.check(step(MAX_SKIPPED, has_signal=False)))
+    assert found == [None] * MAX_SKIPPED
+    reason = watched.check(step(MAX_SKIPPED + 1, BAD))
+    assert reason == (
+        "the loss or its gradient was not finite in 5 steps in a row; lower "
+        "explore.optimizer.learning_rate=0.001"
+    )
+    watched.check(step(MAX_SKIPPED + 2, {"grad_norm": 1.0}))
+    assert watched.check(step(MAX_SKIPPED + 3, BAD)) is None
+
+
+def test_streaks_of_a_saved_point_go_on(tmp_path: Path):
+    first = Watch(toy_recipe(tmp_path))
+    for number in range(1, MAX_SKIPPED):
+        first.check(step(number, BAD))
+    second = Watch(toy_recipe(tmp_path))
+    second.streaks = dict(first.streaks)
+    assert second.check(step(MAX_SKIPPED, BAD)) is not None
+
+
+def test_a_fine_tuning_that_learns_nothing_stops_and_names_its_learning_rate(tmp_path: Path):
+    watched = TuneWatch(toy_recipe(tmp_path), place_at(phase="finetune", policy="iter-001"))
+    for _ in range(MAX_SKIPPED - 1):
+        watched.check({"skipped_updates_count": 1.0})
+    with pytest.raises(DegenerateRun, match=r"no iter-001.*5 updates in a row.*finetune\.opt"):
+        watched.check({"skipped_updates_count": 1.0})
+
+
+@pytest.mark.parametrize(("skipped", "stops"), [([1, 1], True), ([1, 0, 1], False), ([], False)])
+def test_a_short_fine_tuning_stops_where_every_update_was_skipped(
+    tmp_path: Path,
+    skipped: list[int],
+    stops: bool,  # noqa: FBT001 (a case)
+):
+    watched = TuneWatch(toy_recipe(tmp_path), place_at(phase="finetune", policy="iter-001"))
+    for count in skipped:
+        watched.check({"skipped_updates_count": float(count)})
+    if not stops:
+        return watched.check_learned()
+    with pytest.raises(DegenerateRun, match="in every update"):
+        watched.check_learned()
