@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rloop.store.trajectories import open_store
+from rloop.text import visible
 
 PLACE = ("iteration", "phase", "step")
 ORDER = (*PLACE, "policy", "problem_id", "member")
@@ -38,12 +39,16 @@ def find_trajectories(
 
 
 def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a trajectory as lines to read: where it is, what was asked, what was written."""
+    """Yield a trajectory as lines to read: where it is, what was asked, what was written.
+
+    What a model wrote cannot move the cursor: its control characters are shown.
+    """
+    row = {name: visible(v) if isinstance(v, str) else v for name, v in row.items()}
     yield "{iteration}/{phase} step {step}, {policy}, {problem_id} #{member}".format_map(row)
     verdict = "{verdict}: answer {answer}, reference {reference}, reward {reward}".format_map(row)
     end = "{completion_tokens} tokens, {finish_reason}".format_map(row)
     yield f"{verdict} ({row['reason']}), {end}" if row["reason"] else f"{verdict}, {end}"
     for name in ("prompt", "completion"):
-        for number, line in enumerate(row[f"{name}_text"].splitlines() or [""]):
+        for number, line in enumerate(row[f"{name}_text"].split("\n") or [""]):
             yield f"  {name + ':' if number == 0 else '':<12}{line}"
     yield ""

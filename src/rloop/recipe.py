@@ -111,6 +111,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word", key.start_mark
+                )
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key `{key.value}` stands twice", key.start_mark
@@ -126,6 +130,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _load_yaml(text: str) -> Any:  # noqa: ANN401 (YAML)
+    """Return the values of a YAML text; YAMLError for what is none, or nested beyond measure."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a recipe.{_near(path / 'any.yaml')}")
@@ -136,7 +148,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a recipe: {error}.") from error
     try:
-        data = yaml.load(text, Loader=_Loader)
+        data = _load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_where(error)}.") from error
     if not isinstance(data, dict):
@@ -178,7 +190,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 def _override_value(override: str, text: str, *, wants_text: bool) -> Any:  # noqa: ANN401 (YAML)
     """Return the value as YAML; where text is wanted, anything else is text as it was written."""
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = _load_yaml(text)
     except yaml.YAMLError as error:
         if wants_text:
             return text
@@ -213,8 +225,15 @@ def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (
 
 def _check(data: dict[str, Any], source: str) -> Recipe:
     try:
+        text = json.dumps(data, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{source} holds what no recipe can ({error}): a value inside itself, or a key that is "
+            "no text. Write the values out."
+        ) from error
+    try:
         # As JSON, so that types are strict and lists still become tuples.
-        return Recipe.model_validate_json(json.dumps(data, default=str), strict=True)
+        return Recipe.model_validate_json(text, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
     lines = [_explain(one) for one in details if not _repeats(one, details)]

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rloop.text import visible
+
 PIPE_WIDTH = 10_000
 """Columns where standard output is no terminal: wide enough that no row is wrapped."""
 
@@ -61,7 +63,7 @@ def format_value(value: object, unit: str = "") -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
-    return str(value)
+    return visible(str(value))
 
 
 def _format_bytes(value: float) -> str:

@@ -10,17 +10,16 @@ was not interrupted. Each line reaches the file at once; a last line torn by a c
 log is opened again.
 """
 
-import errno
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rloop.disk import raise_if_full
 from rloop.errors import StoreError
 from rloop.observe.global_step import GlobalStep
 from rloop.observe.sinks import open_sinks
@@ -136,13 +135,8 @@ class _LineFile:
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            free = shutil.disk_usage(self._path.parent).free
-            raise StoreError(
-                f"The disk is full: {self._path} could not be written ({free:,} bytes free); free "
-                f"some space, then `rloop resume {self._path.parent}` continues."
-            ) from error
+            raise_if_full(error, self._path, self._path.parent)
+            raise
 
     def sync(self) -> int:
         os.fsync(self._file.fileno())

@@ -19,7 +19,8 @@ from rloop.report.compare_results import TaskResult, TaskValues, pass_rows, task
 from rloop.report.compare_runs import ComparedRun, find_runs, read_compared
 from rloop.report.html import render_page, resource
 from rloop.report.results import verdict
-from rloop.report.words import percent, percent_interval, points, points_interval, visible
+from rloop.report.words import percent, percent_interval, points, points_interval
+from rloop.text import visible
 
 COLUMNS = ("task", "metric", "method", "seeds", "mean, interval", "difference", "change")
 

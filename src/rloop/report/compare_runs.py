@@ -17,8 +17,8 @@ from rloop.report.budget import phase_seconds
 from rloop.report.held_out import HeldOut, held_out_tasks
 from rloop.report.method import is_finished
 from rloop.report.run_record import FILES, Row, RunRecord, read_run
-from rloop.report.words import visible
 from rloop.store.trajectories import TrajectoryStore
+from rloop.text import visible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,9 @@ from rloop.evaluation.checkpoints import (
 from rloop.evaluation.forgetting import forgetting_matrix, newly_solved_matrix
 from rloop.report.results import logged_tasks, reference_policy
 from rloop.report.run_record import Row, RunRecord
-from rloop.report.words import percent, visible
+from rloop.report.words import percent
 from rloop.store.trajectories import TrajectoryStore
+from rloop.text import visible
 
 MAX_CURVES = 6
 MAX_LOST = 8

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from rloop.report import words
 from rloop.report.results import verdict
+from rloop.text import visible
 
 
 def render_page(template: str, *, specs: Mapping[str, Any], title: str, **values: Any) -> str:  # noqa: ANN401 (a template's own)
@@ -73,7 +74,7 @@ def template_environment() -> Environment:
         "points_interval": words.points_interval,
         "count": words.count,
         "duration": words.duration,
-        "visible": words.visible,
+        "visible": visible,
         "verdict": verdict,
     }
     return environment

@@ -22,6 +22,7 @@ from rloop.report.results import TaskTable, headline, task_tables
 from rloop.report.run_record import Row, RunRecord
 from rloop.store.trajectories import open_store
 from rloop.tasks.benchmarks import BENCHMARKS
+from rloop.text import visible
 
 TAGS = ["rloop", "reinforcement-learning", "rlvr"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -215,7 +216,7 @@ def hub_name(source: str) -> str | None:
 
 def plain_text(text: object) -> str:
     """Return text that Markdown shows as it is, on one line."""
-    line = " ".join(words.visible(str(text)).split())
+    line = " ".join(visible(str(text)).split())
     escaped = _SPECIAL.sub(lambda found: f"\\{found[0]}", line)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -1,12 +1,13 @@
 """What a run directory says about its run, read without judging it; knows files, not charts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rloop.errors import StoreError
+from rloop.store.records import check_logged, read_object, read_record
 
 FILES = ("recipe.yaml", "config.json", "manifest.json", "metrics.jsonl")
 
@@ -69,30 +70,21 @@ def read_run(run_dir: Path) -> RunRecord:
             f"{run_dir} is not a run directory: it has none of {', '.join(FILES)}. "
             "Name the folder that `rloop run` wrote."
         )
-    recipe = run_dir / "recipe.yaml"
+    recipe, manifest = run_dir / "recipe.yaml", _optional(run_dir / "manifest.json", read_record)
+    check_logged(run_dir, manifest)
     return RunRecord(
         directory=run_dir,
         recipe_text=recipe.read_text(errors="replace") if recipe.exists() else "",
-        config=_read_object(run_dir / "config.json"),
-        environment=_read_object(run_dir / "environment.json"),
-        manifest=_read_object(run_dir / "manifest.json"),
+        config=_optional(run_dir / "config.json", read_object),
+        environment=_optional(run_dir / "environment.json", read_object),
+        manifest=manifest,
         metrics=list(_read_lines(run_dir / "metrics.jsonl")),
         events=list(_read_lines(run_dir / "events.jsonl")),
     )
 
 
-def _read_object(path: Path) -> Row:
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(errors="replace"))
-    except ValueError as error:
-        raise StoreError(
-            f"{path} is not valid JSON ({error}); restore it from a backup."
-        ) from error
-    if not isinstance(found, dict):
-        raise StoreError(f"{path} holds {type(found).__name__}, not an object; restore it.")
-    return found
+def _optional(path: Path, read: Callable[[Path], Row]) -> Row:
+    return read(path) if path.exists() else {}
 
 
 def _read_lines(path: Path) -> Iterator[Row]:

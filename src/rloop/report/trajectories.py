@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rloop.report.words import visible
 from rloop.store.trajectories import TrajectoryStore
+from rloop.text import visible
 
 MAX_SAMPLED = 72
 MAX_CHARACTERS = 6000

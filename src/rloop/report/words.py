@@ -1,16 +1,9 @@
-"""Numbers as a reader wants them, and text of a model made safe to look at."""
-
-import re
+"""Numbers as a reader wants them, as percent, points, counts and durations."""
 
 from rloop.evaluation.bootstrap import Estimate
 
 MISSING = "--"
 """Shown where a number was not recorded."""
-
-_UNSEEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]"
-)
-
 
 def percent(fraction: float | None) -> str:
     """Return 0.4123 as `41.2 %`."""
@@ -55,12 +48,3 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def visible(text: str) -> str:
-    """Return text with its control characters shown instead of obeyed.
-
-    Escape and its kin, lone surrogates, and characters that reorder or hide text become their code
-    points, `<U+001B>`. Line ends and tabs stay.
-    """
-    return _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", text.replace("\r\n", "\n"))

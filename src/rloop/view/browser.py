@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rloop.errors import StoreError
-from rloop.report.words import visible
 from rloop.store.index import StepFile, read_step
+from rloop.text import visible
 from rloop.view.folder import ViewedRun
 from rloop.view.groups import (
     CARDS_A_PAGE,

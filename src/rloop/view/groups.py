@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rloop.report.words import visible
+from rloop.text import visible
 
 COLUMNS = (
     *("policy", "task", "problem_id", "member", "verdict", "reason", "answer", "reference"),

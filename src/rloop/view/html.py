@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from rloop.report.html import resource, template_environment, vega_library
-from rloop.report.words import visible
+from rloop.text import visible
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

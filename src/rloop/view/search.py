@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rloop.errors import StoreError
-from rloop.report.words import visible
 from rloop.store.index import GroupIndex, StepFile, read_step
+from rloop.text import visible
 from rloop.view.groups import COLUMNS, Filters, contains
 from rloop.view.steps import step_label
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from rloop.report.words import visible
+from rloop.text import visible
 
 SURE = (0.9, 0.5, 0.1, 0.01)
 """Probabilities that part the shades: at least 0.9 is shade 0, less than 0.01 shade 4."""

@@ -8,8 +8,8 @@ from rloop.report.words import (
     percent_interval,
     points,
     points_interval,
-    visible,
 )
+from rloop.text import visible
 
 
 @pytest.mark.parametrize(
