@@ -18,7 +18,8 @@ from typing import Literal
 from rloop.config import Recipe
 from rloop.errors import ConfigError, RLoopError
 from rloop.estimate import disk, explored_completions, run_tokens
-from rloop.loop.session import EngineBuilder, read_resolved, resume, start
+from rloop.loop.recipe_change import differences, told
+from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume, start
 from rloop.loop.state import Manifest, write_whole
 from rloop.methods import budget_warnings, find_methods
 from rloop.model_size import measure_model
@@ -53,14 +54,16 @@ class PlannedRun:
 
     def refuse_others(self) -> None:
         """Raise ConfigError where the directory holds anything but this very run."""
-        remedy = "Give the arguments that it was begun with, or choose another --out."
         config = self.directory / "config.json"
         if config.exists():
-            difference = _difference(read_resolved(config), self.recipe)
-            if difference:
-                raise ConfigError(f"{self.directory} holds another recipe: {difference}. {remedy}")
-        elif self.directory.exists() and any(self.directory.iterdir()):
-            raise ConfigError(f"{self.directory} is not empty and holds no run. {remedy}")
+            found = differences(read_resolved(config), self.recipe)
+            if found:
+                raise ConfigError(
+                    f"{self.directory} holds another recipe: {told(found)}. Give the arguments "
+                    "that it was begun with, or choose another --out."
+                )
+        elif self.directory.exists():
+            refuse_used(self.directory)
 
 
 def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> list[PlannedRun]:
@@ -199,20 +202,3 @@ def _seeds(text: str, *, first: int) -> list[int]:
     if "," not in text:
         return list(range(first, first + int(parts[0])))
     return list(dict.fromkeys(map(int, parts)))
-
-
-def _difference(there: Recipe, here: Recipe) -> str:
-    """Return the first keys whose values differ between two recipes; empty where none do."""
-    flat = [dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (there, here)]
-    keys = [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
-    told = [f"{key} is {flat[0].get(key)} there, {flat[1].get(key)} here" for key in keys[:3]]
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return "; ".join(told) + more
-
-
-def _flatten(tree: object, prefix: str = "") -> list[tuple[str, object]]:
-    """Return the leaves of nested mappings under dotted keys; an empty mapping is a leaf."""
-    if not isinstance(tree, dict) or not tree:
-        return [(prefix, tree)]
-    inner = [(f"{prefix}.{name}" if prefix else name, value) for name, value in tree.items()]
-    return [leaf for name, value in inner for leaf in _flatten(value, name)]

@@ -267,9 +267,12 @@ def _without_terminal() -> Iterator[None]:
 def _sink_id(run_dir: Path) -> str:
     """Return the run's id at the trackers, made on first use."""
     path = run_dir / "sink_id"
-    if not path.exists():
-        path.write_text(f"{uuid.uuid4().hex}\n")
-    return path.read_text().strip()
+    # Empty: the process that made it was killed before it wrote.
+    found = path.read_text().strip() if path.exists() else ""
+    if not found:
+        found = uuid.uuid4().hex
+        path.write_text(f"{found}\n")
+    return found
 
 
 def _config(run_dir: Path) -> dict[str, Any]:

@@ -120,7 +120,9 @@ def test_the_same_sweep_again_does_nothing_and_says_so(finished, capsys):
 
 def test_a_directory_with_another_recipe_is_refused_with_the_difference(finished):
     folder, _ = finished
-    with pytest.raises(ConfigError, match=r"rl-seed-0 holds another recipe: explore.steps is 8 th"):
+    with pytest.raises(
+        ConfigError, match=r"rl-seed-0 holds another recipe: explore.steps: 8 -> 10"
+    ):
         plan(folder, "rl", "1", explore__steps=5)
 
 
@@ -179,5 +181,5 @@ def test_a_failing_run_is_recorded_and_does_not_stop_the_others(tmp_path, source
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "sweep/rl-seed-0").mkdir(parents=True)
     (tmp_path / "sweep/rl-seed-0/notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"not empty and holds no run.*--out"):
+    with pytest.raises(ConfigError, match=r"rl-seed-0 is not empty.*--out"):
         plan(tmp_path, "rl", "1")
