@@ -6,6 +6,7 @@ import pytest
 from doubles_records import place_at
 
 from rloop.errors import ConfigError
+from rloop.observe import sinks
 from rloop.observe.run_log import RunLog
 from rloop.observe.sinks import REST_S, Guarded, open_sinks
 
@@ -141,3 +142,10 @@ def test_a_missing_package_is_named_with_its_install(name, tmp_path, monkeypatch
 def test_no_sinks_leave_no_trace(tmp_path):
     assert open_sinks([], tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trackers_id_stays_and_one_that_was_never_written_is_made_again(tmp_path):
+    (tmp_path / "sink_id").touch()  # as a killed process may leave it
+    made = sinks._sink_id(tmp_path)
+    assert len(made) == 32
+    assert sinks._sink_id(tmp_path) == made
