@@ -37,11 +37,11 @@ def written_whole(path: Path, run_dir: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise_if_full(error, path, run_dir)
-        raise
-    finally:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise_if_full(error, path, run_dir)
+        raise
 
 
 def write_text(path: Path, text: str, run_dir: Path | None = None) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from rloop.errors import ConfigError
-from rloop.loop.state import read_object
 from rloop.store import card, forms
 from rloop.store.card import Part
 from rloop.store.forms import Chat
 from rloop.store.outputs import SUFFIXES, new_path, write_file, write_shards
+from rloop.store.records import read_object
 from rloop.store.selected import Select, Selected
 
 Format = Literal["table", "datasets", "trl", "verl"]

@@ -295,7 +295,7 @@ EXPLORED = "trajectories/iteration=1/phase=explore"
         (lambda run: (run / "manifest.json").unlink(), "has trajectories but no manifest.json"),
         (lambda run: cut(run / "environment.json"), "environment.json is not valid JSON"),
         (lambda run: cut(run / "metrics.jsonl"), "fewer than the"),
-        (lambda run: (run / "metrics.jsonl").write_text("[]\n"), "line 1, is no JSON object; rem"),
+        (lambda run: (run / "metrics.jsonl").write_text("[]\n"), "complete phases wrote"),
         (lambda run: shutil.rmtree(run / STATE), f"{STATE} is missing or damaged"),
         (lambda run: cut(run / STATE / "learner.safetensors"), f"{STATE} is missing or damaged"),
         (lambda run: cut(run / STATE / "exploration.json"), f"{STATE} is missing or damaged"),

@@ -17,6 +17,7 @@ from rloop.loop.state import Manifest
 from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
+from rloop.store.records import logged_mark
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, PhaseName, Place, PolicyRef
 
@@ -72,7 +73,8 @@ class Context:
     def end(self, key: str, result: Mapping[str, Any]) -> None:
         """Record a phase as complete, once all that it logged is on the disk."""
         self.log.position()
-        self.manifest.complete(key, result)
+        logged = logged_mark(self.run_dir / "metrics.jsonl")
+        self.manifest.complete(key, result, logged=logged)
 
     def progress(self, place: Place) -> None:
         """Say that the run got to this place; Ctrl-C is honoured here, by raising Interrupted."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from rloop.loop.state import read_object, write_whole
+from rloop.loop.state import write_whole
+from rloop.store.records import read_object
 
 PACKAGES = (
     "rloop-rl",

@@ -103,6 +103,7 @@ def resume(
                 f"{run_dir} has trajectories but no manifest.json that says what is complete. "
                 "Restore it from a backup, or begin a new run."
             )
+        manifest.check_logged()
         is_given = recipe_path is not None or bool(overrides)
         given = load_recipe(recipe_path or config, overrides) if is_given else None
         recipe, notes = recipe_in_force(run_dir, written, given, manifest)

@@ -5,15 +5,15 @@ here first and redoes nothing. The resolved recipe stands here too, so that a ch
 noticed. Beside it a lock keeps a second process out of the run directory.
 """
 
-import errno
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
+from rloop.disk import write_text
 from rloop.errors import StoreError
+from rloop.store.records import LOGGED_KEY, check_logged, read_record, write_record
 
 VERSION = 1
 PREPARATION = ("0/prepare", "0/problems")
@@ -40,11 +40,23 @@ class Manifest:
         found: Mapping[str, Any] | None = self._data["phases"].get(key)
         return found
 
-    def complete(self, key: str, result: Mapping[str, Any]) -> None:
-        """Record a phase as complete; whatever was in progress is over."""
+    def complete(
+        self, key: str, result: Mapping[str, Any], *, logged: Mapping[str, int] | None = None
+    ) -> None:
+        """Record a phase as complete; whatever was in progress is over.
+
+        `logged` is the mark of metrics.jsonl (`store.records.logged_mark`), which nothing cuts any
+        more.
+        """
         self._data["phases"][key] = dict(result)
         self._data["in_progress"] = None
+        if logged is not None:
+            self._data[LOGGED_KEY] = dict(logged)
         self._write()
+
+    def check_logged(self) -> None:
+        """Raise StoreError unless metrics.jsonl holds what the complete phases wrote to it."""
+        check_logged(self._path.parent, self._data)
 
     def completed(self) -> list[str]:
         """Return the keys of complete phases in the order in which they ended."""
@@ -78,53 +90,16 @@ class Manifest:
         self._write()
 
     def _write(self) -> None:
-        write_whole(self._path, json.dumps(self._data, indent=2) + "\n")
+        write_record(self._path, self._data)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file whole or not at all (temporary name, fsync, rename)."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StoreError(
-            f"The disk is full: {path} could not be written. Free space, then "
-            f"`rloop resume {path.parent}`."
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut: what it names may be all that is left to go on with."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run wrote; StoreError says that it is damaged."""
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise StoreError(
-            f"{path} is not valid JSON ({error}); restore it from a backup."
-        ) from error
-    if not isinstance(data, dict):
-        raise StoreError(f"{path} does not hold a JSON object; restore it from a backup.")
-    return data
+    """Write a small file of a run directory whole or not at all."""
+    write_text(path, text)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    data = read_object(path)
+    data = read_record(path)
     if data.get("version") != VERSION:
         raise StoreError(
             f"{path} has version {data.get('version')}, this rloop reads version {VERSION}. "

@@ -104,7 +104,8 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     (tmp_path / "events.jsonl").symlink_to("/dev/full")
     log = RunLog(tmp_path)
     with pytest.raises(
-        StoreError, match=r"The disk is full: .*events\.jsonl .* bytes free.*resume"
+        StoreError,
+        match=r"events\.jsonl could not be written: the disk is full .* bytes free.*resume",
     ):
         log.event("save", place_at(1), 0.0, 1.0)
     log.close()

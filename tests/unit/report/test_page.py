@@ -221,7 +221,7 @@ def test_a_damaged_log_is_named_with_its_line(build_run) -> None:
         write_report(run_dir)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is not valid JSON"), ("[]", "holds list")])
+@pytest.mark.parametrize(("content", "message"), [("{", "is not valid JSON"), ("[]", "does not hold a JSON object")])
 def test_a_damaged_config_is_named(build_run, content: str, message: str) -> None:
     run_dir = build_run()
     (run_dir / "config.json").write_text(content)
