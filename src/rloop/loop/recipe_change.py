@@ -31,8 +31,8 @@ RAISED = frozenset({"iterations", "tasks.max_error_frac"})
 """Keys that only say where a run ends. So does `explore.steps`, at times."""
 
 CAN_CHANGE = (
-    f"What a run can change: {', '.join(sorted(RAISED))}, to more; explore.steps, to more, while "
-    "the learning rate is constant and the first exploration is not through; "
+    f"What may change: {' and '.join(sorted(RAISED))}, upwards; explore.steps, upwards, while the "
+    "learning rate is constant and the first exploration is not through; "
     f"{', '.join(sorted(FREE | ROUNDING))}."
 )
 
@@ -67,9 +67,11 @@ def recipe_in_force(
         return recipe, []
     refused = {k: pair for k, pair in found.items() if not _is_allowed(k, pair, recipe, manifest)}
     if refused:
+        lines = "\n  " + told(refused, "\n  ")
         raise ConfigError(
-            f"{run_dir} cannot go on with another recipe: {told(refused)}. What is done would have "
-            f"come out otherwise; begin a new run: `rloop run RECIPE --out DIR`. {CAN_CHANGE}"
+            f"{run_dir} cannot go on with another recipe:{lines}\nWhat is done "
+            "would have come out otherwise; begin a new run with `rloop run RECIPE --out DIR`.\n"
+            f"{CAN_CHANGE}"
         )
     manifest.record_recipe(_data(given))
     write_whole(config, resolved_json(given))
@@ -103,9 +105,10 @@ def differences(old: Recipe, new: Recipe) -> Differences:
     return dict(_differences(_data(old), _data(new), ""))
 
 
-def told(found: Differences) -> str:
+def told(found: Differences, separator: str = "; ") -> str:
     """Return differences in words. Example: `iterations: 2 -> 3; seed: 0 -> 1`."""
-    return "; ".join(f"{key}: {old!r:.60} -> {new!r:.60}" for key, (old, new) in found.items())
+    pairs = found.items()
+    return separator.join(f"{key}: {old!r:.60} -> {new!r:.60}" for key, (old, new) in pairs)
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_a_recipe_file_is_compared_whole(tmp_path: Path, finished: Path):
     recipe = json.loads((finished / "config.json").read_text())
     path = tmp_path / "other.yaml"
     path.write_text(json.dumps({**recipe, "seed": 7, "name": "other"}))
-    with pytest.raises(ConfigError, match="name: 'toy' -> 'other'; seed: 0 -> 7"):
+    with pytest.raises(ConfigError, match=r"name: 'toy' -> 'other'\n  seed: 0 -> 7\n"):
         resume(finished, scripted(), path)
 
 
