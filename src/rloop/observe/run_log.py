@@ -98,8 +98,12 @@ class RunLog:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl without a torn last one; any other raises StoreError."""
-    path = run_dir / "metrics.jsonl"
+    """Return the lines of metrics.jsonl, as `read_lines` does."""
+    return read_lines(run_dir / "metrics.jsonl")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log without a torn last one; any other raises StoreError."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
@@ -107,7 +111,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             found.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
             ) from error

@@ -1,12 +1,12 @@
 """What a run directory says about its run, read without judging it; knows files, not charts."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rloop.errors import StoreError
+from rloop.observe.run_log import read_lines, read_metrics
 from rloop.store.records import check_logged, read_object, read_record
 
 FILES = ("recipe.yaml", "config.json", "manifest.json", "metrics.jsonl")
@@ -78,26 +78,10 @@ def read_run(run_dir: Path) -> RunRecord:
         config=_optional(run_dir / "config.json", read_object),
         environment=_optional(run_dir / "environment.json", read_object),
         manifest=manifest,
-        metrics=list(_read_lines(run_dir / "metrics.jsonl")),
-        events=list(_read_lines(run_dir / "events.jsonl")),
+        metrics=read_metrics(run_dir),
+        events=read_lines(run_dir / "events.jsonl"),
     )
 
 
 def _optional(path: Path, read: Callable[[Path], Row]) -> Row:
     return read(path) if path.exists() else {}
-
-
-def _read_lines(path: Path) -> Iterator[Row]:
-    """Yield the objects of a JSON lines file; what follows the last line end is torn."""
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_text(errors="replace").split("\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise StoreError(
-                f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
-            ) from error
-        if not isinstance(row, dict):
-            raise StoreError(f"{path}, line {number}, is no JSON object; remove it to go on.")
-        yield row
