@@ -23,7 +23,7 @@ from rloop.engines.scripted import ScriptedEngine
 from rloop.tasks.verifiers import registry
 from rloop.types import Example, Place, PolicyRef, Problem, Verdict
 
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 """Audit events that change files, besides files opened for writing."""
 EXEMPT = re.compile(
     r"\.lock|events\.jsonl|report\.html|heartbeat\.json(\.tmp)?|trajectories/\.superseded/.*"

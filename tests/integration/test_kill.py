@@ -89,7 +89,7 @@ def whole(folder: Path, recipe: Recipe, build: Callable[[Recipe, Verify], Engine
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("scripted")
-    changes = {"explore__steps": 3, "explore__checkpoint_every": 2, "evaluate__every": 2}
+    changes = {"explore__steps": 4, "explore__checkpoint_every": 2, "evaluate__every": 2}
     # 4 problems x 8 samples are stored in chunks of 16.
     changes |= {"engine__max_batch": 1, "evaluate__samples": 8}
     return whole(folder, toy_recipe(folder, **changes), build_scripted)
