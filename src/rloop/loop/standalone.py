@@ -11,6 +11,7 @@ It has a directory of its own, of the form of a run's, so that what reads runs r
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from rloop.config import Recipe
+from rloop.disk import write_text
 from rloop.engines.base import Engine
 from rloop.errors import ConfigError, EngineError
 from rloop.evaluation.phase import Evaluator, stored_tallies
@@ -31,7 +33,7 @@ from rloop.loop.session import (
     prepare_base,
     read_resolved,
 )
-from rloop.loop.state import Manifest, RunLock, write_whole
+from rloop.loop.state import Manifest, RunLock
 from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
@@ -76,8 +78,8 @@ def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -
         _refuse_used(folder)
         (folder / "manifest.json").unlink(missing_ok=True)
         Manifest(folder).complete(BEGUN, {"policy": recipe.policy.path})
-        write_whole(folder / "config.json", resolved_json(recipe))
-        write_whole(folder / "environment.json", json.dumps(environment(folder), indent=2) + "\n")
+        write_text(folder / "config.json", resolved_json(recipe))
+        write_text(folder / "environment.json", json.dumps(environment(folder), indent=2) + "\n")
         return _work(recipe, folder, engine, problems, console)
 
 
@@ -103,7 +105,7 @@ def is_evaluation(folder: Path) -> bool:
 
 def free_folder(root: Path, recipe: Recipe) -> Path:
     """Return `root/eval-POLICY`, or with `-2`, `-3`, ... whichever does not exist."""
-    name = f"eval-{_policy_name(recipe).replace(':', '-')}"
+    name = f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', _policy_name(recipe))[:80]}"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(root / free for free in names if not (root / free).exists())
 
@@ -157,7 +159,7 @@ def _work(
     except EngineError as error:
         kept = f"What is stored is kept; go on with `rloop resume {folder}`."
         raise type(error)(f"{error} {kept}") from error
-    write_whole(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     check_verdicts(metrics, recipe.tasks.max_error_frac, folder)
     manifest.complete(_key(recipe), {"metrics": metrics})
     console.say(f"Every completion is in {folder}.")

@@ -23,8 +23,10 @@ from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
 from rloop.store.pool import Pool
 from rloop.store.schema import SCHEMA, VERSION_KEY, trajectory_table
-from rloop.types import Group, PhaseName, Place
+from rloop.types import Group, PhaseName, Place, stable_hash
 
+PART_BYTES = 150
+"""Of a part in a file's name: file systems take 255 for all of it."""
 _DISTINCT = ("behavior_logprobs", "completion_text", "seed", "completion_hash")
 """Columns whose values seldom repeat: not worth a dictionary."""
 _FLOATS = {"behavior_logprobs.list.element": "BYTE_STREAM_SPLIT"}
@@ -69,7 +71,7 @@ class TrajectoryStore:
 
     def append_table(self, place: Place, table: pa.Table, *, part: str = "") -> Path:
         """Write a step that is a table of `SCHEMA` already, as `append` does."""
-        suffix = f"-{quote(part, safe='')}" if part else ""
+        suffix = f"-{_in_a_name(part)}" if part else ""
         folder = self._folder(place.iteration, place.phase)
         path = folder / f"step-{place.step:06d}{suffix}.parquet"
         plain = [name for name in SCHEMA.names if name not in _DISTINCT]
@@ -191,6 +193,12 @@ class TrajectoryStore:
         for path in files:
             for _ in read_groups(path):
                 pass
+
+
+def _in_a_name(part: str) -> str:
+    """Return a part as a piece of a file's name: quoted, and a long one cut, with its hash."""
+    name = quote(part, safe="")
+    return name if len(name) <= PART_BYTES else f"{name[:PART_BYTES]}-{stable_hash(part):016x}"
 
 
 def _dataset(files: Sequence[Path]) -> ds.FileSystemDataset:

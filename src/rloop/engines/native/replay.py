@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from rloop.algo.losses import Objective
 from rloop.config import EngineConfig, OptimizerConfig
 from rloop.engines.native import attention
+from rloop.engines.native.directory import load_complete
 from rloop.engines.native.finite import nonfinite_names
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
@@ -103,7 +104,9 @@ def _model(
                 f"{file} has no weights in it (the model is large, or an earlier file of the run "
                 "has them). Give replay(file, policy=DIR) a policy to do the update with."
             )
-        model = loader.from_pretrained(policy, attn_implementation=kind, local_files_only=True)
+        model = load_complete(
+            Path(policy), attn_implementation=kind, use_safetensors=True, local_files_only=True
+        )
     else:
         settings = AutoConfig.for_model(config.pop("model_type"), **config)
         dtype = next(iter(weights.values())).dtype
