@@ -239,5 +239,12 @@ def test_prompts_that_are_too_long_are_named(engine: Engine, base: PolicyRef, re
     assert report.too_long[0][1] > recipe.prompt.max_tokens
 
 
+def test_nothing_skipped_is_nothing_to_save(engine: Engine, base: PolicyRef, tmp_path: Path):
+    assert engine.save_skipped(tmp_path / "none", PLACE) is None
+    explore(engine, base, steps=2)
+    assert engine.save_skipped(tmp_path / "none", PLACE) is None
+    assert not list(tmp_path.glob("none*"))
+
+
 def test_an_engine_describes_itself(engine: Engine):
     assert "device" in engine.describe()
