@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from rloop.loop.state import write_whole
+from rloop.disk import write_text
 from rloop.store.records import read_object
 
 PACKAGES = (
@@ -41,7 +41,7 @@ def environment(recipe_path: Path) -> dict[str, object]:
 def add_engine(path: Path, facts: Mapping[str, str]) -> None:
     """Write the engine's own facts (device, precision) into a run's `environment.json`."""
     found = read_object(path) if path.exists() else {}
-    write_whole(path, json.dumps(found | {"engine": dict(facts)}, indent=2) + "\n")
+    write_text(path, json.dumps(found | {"engine": dict(facts)}, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:

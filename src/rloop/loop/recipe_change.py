@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rloop.config import Recipe
+from rloop.disk import write_text
 from rloop.errors import ConfigError
-from rloop.loop.state import Manifest, write_whole
+from rloop.loop.state import Manifest
 from rloop.recipe import resolved_json
 
 FREE = frozenset(
@@ -55,7 +56,7 @@ def recipe_in_force(
     edited = differences(recipe, written)
     if edited and written in known:
         # The process that recorded a change was killed before it wrote config.json.
-        write_whole(config, resolved_json(recipe))
+        write_text(config, resolved_json(recipe))
     elif edited:
         raise ConfigError(
             f"{config} was edited since the run began: {told(edited)}. Put it back; what may "
@@ -74,7 +75,7 @@ def recipe_in_force(
             f"{CAN_CHANGE}"
         )
     manifest.record_recipe(_data(given))
-    write_whole(config, resolved_json(given))
+    write_text(config, resolved_json(given))
     notes = [f"The recipe is changed from here on: {told(found)}."]
     if ROUNDING & found.keys():
         notes.append(

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rloop.config import Recipe
+from rloop.disk import write_text
 from rloop.engines.base import Engine, Verify
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
 from rloop.evaluation.divergence import Divergence
@@ -23,7 +24,7 @@ from rloop.loop.problems import RunProblems, load_problems
 from rloop.loop.recipe_change import recipe_in_force
 from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
-from rloop.loop.state import Manifest, RunLock, write_whole
+from rloop.loop.state import Manifest, RunLock
 from rloop.loop.summary import final_rows
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
@@ -51,10 +52,10 @@ def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: Engine
             console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
         (run_dir / "manifest.json").unlink(missing_ok=True)
         facts = json.dumps(environment(recipe_path), indent=2) + "\n"
-        write_whole(run_dir / "environment.json", facts)
-        write_whole(run_dir / "recipe.yaml", recipe_path.read_text())
+        write_text(run_dir / "environment.json", facts)
+        write_text(run_dir / "recipe.yaml", recipe_path.read_text())
         # Last: a directory that has it can be resumed.
-        write_whole(run_dir / "config.json", resolved_json(recipe))
+        write_text(run_dir / "config.json", resolved_json(recipe))
         Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
         return work(recipe, run_dir, build_engine, console)
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from rloop.disk import write_text
 from rloop.errors import StoreError
 from rloop.store.records import LOGGED_KEY, check_logged, read_record, write_record
 
@@ -73,6 +72,10 @@ class Manifest:
         """Whether the run got beyond its preparation, so that there is something to keep."""
         return self.in_progress is not None or any(k not in PREPARATION for k in self.completed())
 
+    def lost(self, key: str) -> list[Mapping[str, Any]]:
+        """Return what was set aside of a phase for good: `file`, `step`, `sampled_tokens`, ..."""
+        return [entry for entry in self._data.get("lost", ()) if entry["key"] == key]
+
     @property
     def recipes(self) -> list[dict[str, Any]]:
         """Every resolved recipe that the run has had, the one in force last."""
@@ -91,11 +94,6 @@ class Manifest:
 
     def _write(self) -> None:
         write_record(self._path, self._data)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file of a run directory whole or not at all."""
-    write_text(path, text)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

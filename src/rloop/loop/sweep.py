@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from rloop.config import Recipe
+from rloop.disk import write_text
 from rloop.errors import ConfigError, RLoopError
 from rloop.estimate import disk, explored_completions, run_tokens
 from rloop.loop.recipe_change import differences, told
 from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume, start
-from rloop.loop.state import Manifest, write_whole
+from rloop.loop.state import Manifest
 from rloop.methods import budget_warnings, find_methods
 from rloop.model_size import measure_model
 from rloop.observe.console import Console
@@ -167,7 +168,7 @@ def run_sweep(
             console.say(f"The sweep stopped at run {number} of {len(runs)}. Go on with: {again}")
             return 130
         ended[run.directory.name] = reason or "complete"
-        write_whole(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
+        write_text(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
         if run.state() != "new":
             finish(run.directory)
     failed = {name: reason for name, reason in ended.items() if reason != "complete"}

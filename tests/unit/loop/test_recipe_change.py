@@ -10,12 +10,13 @@ from doubles_kill import files
 from doubles_runs import begin, half_right, scripted, toy_recipe
 
 from rloop.config import Recipe
+from rloop.disk import write_text
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError
 from rloop.loop.recipe_change import differences, told
 from rloop.loop.session import resume
-from rloop.loop.state import Manifest, write_whole
+from rloop.loop.state import Manifest
 from rloop.recipe import resolved_json
 from rloop.types import Group
 
@@ -187,7 +188,7 @@ def test_a_change_that_was_recorded_but_not_written_is_finished(tmp_path: Path):
     _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
     behind = (run_dir / "config.json").read_text()
     assert resume(run_dir, scripted(), overrides=["iterations=2"]) == 0
-    write_whole(run_dir / "config.json", behind)  # as if killed between the two
+    write_text(run_dir / "config.json", behind)  # as if killed between the two
     assert resume(run_dir, scripted()) == 0
     expected = toy_recipe(tmp_path, iterations=2)
     assert (run_dir / "config.json").read_text() == resolved_json(expected)
@@ -198,6 +199,6 @@ def test_a_run_from_before_recipes_were_recorded_goes_on(tmp_path: Path):
     manifest = json.loads((run_dir / "manifest.json").read_text())
     del manifest["recipes"]
     manifest.pop("digest", None)
-    write_whole(run_dir / "manifest.json", json.dumps(manifest))
+    write_text(run_dir / "manifest.json", json.dumps(manifest))
     assert resume(run_dir, scripted()) == 0
     assert len(Manifest(run_dir).recipes) == 1
