@@ -177,7 +177,8 @@ class ExploreConfig(Strict):
     early_stop: EarlyStopConfig = EarlyStopConfig()
     """When exploration ends early."""
     max_dead_steps: Count = 20
-    """The run stops after this many steps in a row in which no group had a signal."""
+    """Exploration ends after this many steps in a row in which no group had a signal; so does the
+    run where none ever had one, or where it goes on from RL's weights."""
     checkpoint_every: Count = 10
     """Steps between saved states that `rloop resume` continues from."""
 

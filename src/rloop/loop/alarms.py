@@ -45,7 +45,8 @@ SILENT_STEPS = 3
 ERRORS = 0.5
 """Of tasks.max_error_frac, at which the run stops."""
 DIVERGENCE = 1.0
-"""Nats per token from the base: its own tokens have become e times less likely on average."""
+"""Nats per token from the base: its own tokens have become e times less likely on average. RLoop's
+policies in the demo lie at up to 0.53, plain RL's, which has overfitted, at 1.4, collapse at 60."""
 
 Metrics = Mapping[str, float]
 
@@ -241,7 +242,6 @@ def _evaluation_alarms(metrics: Metrics) -> Iterator[Alarm]:
     moved = metrics.get("kl_base_mean", 0.0)
     if DIVERGENCE < moved < float("inf"):
         text = (
-            f"KL from the base is {moved:.2f} nats a token: what the base would write has become "
+            f"KL from the base is {moved:.2f} nats a token: the policy is far from where it began"
         )
-        text += "very unlikely"
         yield Alarm(what="divergence", value=moved, threshold=DIVERGENCE, text=text)
