@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rloop.tables import print_records
+from rloop.tables import print_json, print_records, print_table
 from rloop.types import VerdictKind
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")
@@ -81,3 +81,33 @@ def store_export(
 
     count = export_trajectories(run_dir, target, form, select, iteration)
     sys.stdout.write(f"{count:,} trajectories -> {target}\n")
+
+
+@store_app.command("verify")
+def store_verify(
+    run_dir: RunArgument,
+    *,
+    set_aside: Annotated[
+        bool,
+        typer.Option("--set-aside", help="Move unreadable files to RUN/.damaged, and go on."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that a run's files are whole and say the truth; exit with 1 when one does not.
+
+    Reads every page against its checksum, and compares counts with the manifest and the log.
+
+    Example: rloop store verify runs/demo
+    """
+    from rloop.loop.set_aside import set_aside as put_away
+    from rloop.store.verify import verify_run
+
+    found = verify_run(run_dir)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_table(("what", "checked", "wrong"), found.rows())
+        sys.stdout.writelines(f"{line}\n" for line in found.lines())
+    if set_aside:
+        sys.stderr.writelines(f"{line}\n" for line in put_away(run_dir, found.found))
+    raise typer.Exit(0 if found.is_sound else 1)

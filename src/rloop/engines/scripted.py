@@ -206,6 +206,7 @@ def _metrics(groups: Sequence[Group]) -> dict[str, float]:
     trajectories = [t for group in groups for t in group.trajectories]
     return {
         "reward_mean": sum(t.reward for t in trajectories) / len(trajectories),
+        "trajectories_count": len(trajectories),
         "groups_signal_frac": sum(group.is_mixed for group in groups) / len(groups),
         "sampled_tokens_count": sum(len(t.completion.completion_ids) for t in trajectories),
     }

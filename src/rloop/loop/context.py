@@ -133,19 +133,27 @@ class Context:
         check_verdicts(found.metrics, self.recipe.tasks.max_error_frac, self.run_dir)
         return found
 
-    def check_stored(self, iteration: int, sampled_tokens: int) -> None:
-        """Raise StoreError unless the store holds every token that an exploration sampled."""
+    def check_stored(self, iteration: int, sampled: Mapping[str, Any]) -> None:
+        """Raise StoreError unless the store holds all that an exploration sampled.
+
+        `sampled` has `sampled_tokens` and `trajectories`, as the manifest has them; what was set
+        aside for good counts as stored.
+        """
         table = self.store.query(
-            "select coalesce(sum(completion_tokens), 0)::bigint as tokens from trajectories "
+            "select coalesce(sum(completion_tokens), 0)::bigint as sampled_tokens, "
+            "count(*) as trajectories from trajectories "
             f"where phase = 'explore' and iteration = {iteration}"
         )
-        (stored,) = table["tokens"].to_pylist()
-        if stored != sampled_tokens:
-            raise StoreError(
-                f"{self.run_dir / 'trajectories'} holds {stored:,} tokens of iteration "
-                f"{iteration}'s exploration, but {sampled_tokens:,} were sampled: files are "
-                "missing or changed. Restore them from a backup, or begin a new run."
-            )
+        lost = self.manifest.lost(f"{iteration}/explore")
+        for name, stored in table.to_pylist()[0].items():
+            found = stored + sum(int(entry[name]) for entry in lost)
+            wanted = sampled.get(name, found)
+            if found != wanted:
+                raise StoreError(
+                    f"{self.run_dir / 'trajectories'} holds {found:,} {name.split('_')[-1]} of "
+                    f"iteration {iteration}'s exploration, but {wanted:,} were sampled: files are "
+                    "missing or changed. Restore them from a backup, or begin a new run."
+                )
 
     def policy_dir(self, name: str) -> Path:
         """Return where the run keeps the policy of that name."""

@@ -43,6 +43,7 @@ class Exploration:
         self._step = 0
         self._evaluated_step = 0
         self._sampled_tokens = 0
+        self._num_trajectories = 0
         self._last_pass_at_k: float | None = None
         self._reason: str | None = None
         self._is_broken = False
@@ -109,13 +110,14 @@ class Exploration:
         self._watch.streaks = dict(point["streaks"])
         self._evaluated_step = int(point.get("evaluated_step", 0))
         self._sampled_tokens = int(point.get("sampled_tokens", 0))
+        self._num_trajectories = int(point.get("trajectories", 0))
         self._last_pass_at_k = point.get("last_pass_at_k")
         self._reason = point.get("reason")
         self._alarms.recall(read_metrics(self._context.run_dir), self._place)
         store, iteration = self._context.store, self._place.iteration
         store.drop_after(iteration, "explore", self._step)
         store.drop_after(iteration, "evaluate", self._evaluated_step)
-        self._context.check_stored(iteration, self._sampled_tokens)
+        self._context.check_stored(iteration, point)
 
     def _record(self, result: ExploreStep) -> None:
         """Store first, before anything can filter or fail, then log."""
@@ -127,6 +129,7 @@ class Exploration:
         self._alarms.step(place, result.metrics, skipped=skipped)
         self._step = result.step
         self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
+        self._num_trajectories += sum(len(group.trajectories) for group in result.groups)
 
     def _judge(self, result: ExploreStep) -> None:
         """Decide whether exploration ends after this step; save a point where one is due."""
@@ -179,6 +182,7 @@ class Exploration:
                 "metrics_position": context.log.position(),
                 "streaks": self._watch.streaks,
                 "sampled_tokens": self._sampled_tokens,
+                "trajectories": self._num_trajectories,
                 "last_pass_at_k": self._last_pass_at_k,
                 "evaluated_step": self._evaluated_step,
                 "reason": self._reason,
@@ -198,6 +202,7 @@ class Exploration:
             "steps": self._step,
             "early_stop": self._reason,
             "sampled_tokens": self._sampled_tokens,
+            "trajectories": self._num_trajectories,
         }
         result = policy_result(policy, context.run_dir, **facts)
         context.end(self._key, result)

@@ -101,7 +101,7 @@ class Phases:
         context.begin(key)
         explored = context.manifest.result(f"{iteration}/explore")
         assert explored is not None, "selection follows exploration"
-        context.check_stored(iteration, int(explored["sampled_tokens"]))
+        context.check_stored(iteration, explored)
         place = context.place(iteration, "select")
         with context.log.span("select", place):
             counts = select_and_write(context.store, context.run_dir, self.recipe, iteration)

@@ -109,7 +109,7 @@ def _content(rows: Sequence[Trajectory]) -> dict[str, Any]:
         "finish_reason": [c.finish_reason for c in completions],
         "completion_tokens": [len(c.completion_ids) for c in completions],
         "behavior_logprob_sum": [sum(values) for values in logprobs],
-        "completion_hash": [_text_hash(text) for text in texts],
+        "completion_hash": [text_hash(text) for text in texts],
     }
 
 
@@ -135,5 +135,6 @@ def _lists(rows: Sequence[Sequence[float]], of_type: pa.ListType) -> pa.ListArra
     return pa.ListArray.from_arrays(offsets, values, type=of_type)
 
 
-def _text_hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """Return a completion's hash as the store has it: 64 bits of blake2b."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
