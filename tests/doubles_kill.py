@@ -148,7 +148,7 @@ def in_a_process(log: Path, *args: Any) -> int:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["doubles_kill", "rloop.loop.session", "rloop.engines.native.engine"]
+        ["rloop.loop.session", "rloop.engines.scripted", "rloop.engines.native.engine"]
     )
     process = context.Process(target=_logged, args=(log, *args))
     process.start()

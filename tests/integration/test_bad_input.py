@@ -271,7 +271,7 @@ def torn(killed, recipe):
 def test_a_killed_run_goes_on_from_wherever_it_was_moved(rloop, torn):
     code, told = rloop("resume", torn)
     assert code == 0
-    assert "Continuing 1/explore after step 2." in told
+    assert "Going on with explore of iteration 1 after step 2." in told
     code, told = rloop("export", torn, "out")
     assert (code, told) == (0, "")
 
