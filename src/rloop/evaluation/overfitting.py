@@ -236,7 +236,7 @@ def _holds(facts: _Facts) -> str:
 def _against_best(facts: _Facts) -> str:
     """Return what is to be said of the best checkpoint where no fall from it is clear."""
     if facts.fall.value >= 0:
-        return ", and never was higher"
+        return "; no measurement was higher"
     if facts.best == facts.start:
         return ""
     return (

@@ -119,8 +119,8 @@ def forgotten_words(held: HeldOut) -> tuple[str, list[str]]:
             f"({percent(new / unknown)})."
         )
     sentences.append(
-        f"Ever-solved loss {percent(ever / every.shape[1])}: {ever} of {every.shape[1]} problems "
-        f"were solved by some checkpoint and are not by {last}."
+        f"Of all {every.shape[1]} problems, {ever} ({percent(ever / every.shape[1])}) were solved "
+        f"at some measurement of the run, but not by {last}."
     )
     return (f"{lost} of {known} problems" if known else "Nothing to forget"), sentences
 

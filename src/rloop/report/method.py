@@ -9,25 +9,30 @@ from rloop.report.words import count
 
 
 def describe_method(config: Row) -> str:
-    """Return the method as a sentence or three, from a resolved recipe; empty without one."""
+    """Return the method in a few short sentences, from a resolved recipe; empty without one."""
     explore, finetune, expert = config.get("explore"), config.get("finetune"), config.get("expert")
     if not explore:
         return ""
     iterations = config.get("iterations", 1)
-    turns = f"{iterations} iteration{'s' if iterations != 1 else ''}"
-    text = f"{method_title(config)}: {turns} of {_exploration(explore)}"
+    said = [f"{method_title(config)}: {_count(iterations, 'iteration')}."]
     if config.get("coldstart"):
-        text = f"A cold start on worked solutions first. {text}"
+        said.insert(0, "A cold start on worked solutions first.")
+    each = "It" if iterations == 1 else "Each"
     if finetune is None:
-        return f"{text}. No selection and no fine-tuning: RL's own weights are the result."
+        said.append(f"{each} is {_exploration(explore)}.")
+        said.append("No selection and no fine-tuning: RL's own weights are the result.")
+        return " ".join(said)
     start = {
-        "iteration_start": "the policy that the iteration started from",
-        "base": "the base policy",
-        "explored": "RL's own weights",
+        "iteration_start": "goes back to the weights that the iteration began with",
+        "base": "goes back to the base policy",
+        "explored": "goes on from RL's own weights",
     }[finetune["init"]]
-    text += f", then {_count(finetune['epochs'], 'epoch')} of fine-tuning of {start}"
-    text += f" on {_selection(expert)}." if expert else "."
-    return text
+    epochs = _count(finetune["epochs"], "epoch")
+    said.append(f"{each} is {_exploration(explore)}, then {epochs} of fine-tuning.")
+    said.append(f"Fine-tuning {start} and learns from the correct completions.")
+    if expert:
+        said.append(_selection(expert))
+    return " ".join(one for one in said if one)
 
 
 def describe_evaluation(config: Row) -> str:
@@ -100,16 +105,20 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _exploration(explore: Row) -> str:
     steps, prompts = explore["steps"], explore["prompts_per_step"]
-    batch = f"({prompts} prompts x {explore['group_size']} completions)"
+    batch = f"{prompts} prompts x {explore['group_size']} completions"
     if explore.get("optimizer", {}).get("learning_rate") == 0:
-        return f"{_count(steps, 'step')} of sampling {batch}"
-    return f"{_count(steps, 'RL step')} {batch}, loss {explore['loss']}"
+        return f"{_count(steps, 'step')} of sampling from a frozen policy ({batch})"
+    return f"{_count(steps, 'RL step')} ({batch}, loss {explore['loss']})"
 
 
 def _selection(expert: Row) -> str:
-    text = f"the successes on problems solved at most {100 * expert['max_success_rate']:g} %"
-    cap = expert.get("per_problem_cap")
-    return f"{text} of the time, at most {cap} each" if cap else f"{text} of the time"
+    """Return which problems and how many completions are learned from; empty for all of them."""
+    rate, cap = expert["max_success_rate"], expert.get("per_problem_cap")
+    most = f"at most {_count(cap, 'completion')} a problem" if cap else ""
+    if rate < 1:
+        text = f"Problems solved more than {100 * rate:g} % of the time are left out"
+        return f"{text}, {most} are kept." if most else f"{text}."
+    return f"{most[0].upper()}{most[1:]} are kept." if most else ""
 
 
 def _count(number: int, noun: str) -> str:

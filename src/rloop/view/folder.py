@@ -117,7 +117,7 @@ class Folder:
         return _has(self.root, MARKS)
 
     def runs(self) -> dict[str, ViewedRun]:
-        """Return the runs there are by name, the one that wrote last first."""
+        """Return the runs there are by name, the one that wrote last comes first."""
         with self._lock:
             found = dict(self._find())
             kept = {name: run for name, run in self._runs.items() if found.get(name) == run.path}

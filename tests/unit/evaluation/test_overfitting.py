@@ -74,7 +74,7 @@ def test_a_rise_is_said_to_be_one():
     assert found.kind == "rises"
     assert found.gain is not None
     assert found.gain.value == pytest.approx(0.4)
-    assert found.sentence.endswith("over 99.9 % sure), and never was higher.")
+    assert found.sentence.endswith("over 99.9 % sure); no measurement was higher.")
 
 
 def test_of_equal_best_checkpoints_the_fall_begins_at_the_latest():

@@ -96,7 +96,7 @@ def test_what_was_forgotten_is_counted_by_hand(held) -> None:
         "Of the 2 problems that base solved, iter-001 leaves 1 unsolved (50.0 %). Sampled once "
         "more, base itself would miss about 0.3 of them.",
         "Of the 2 that base did not solve, it solves 1 (50.0 %).",
-        "Ever-solved loss 50.0 %: 2 of 4 problems were solved by some checkpoint and are not by "
+        "Of all 4 problems, 2 (50.0 %) were solved at some measurement of the run, but not by "
         "iter-001.",
     ]
 

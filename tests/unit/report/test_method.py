@@ -13,11 +13,12 @@ def config(finished_run) -> dict[str, Any]:
     return config
 
 
-def test_rloop_is_told_in_a_sentence(config) -> None:
+def test_rloop_is_told_in_short_sentences(config) -> None:
     assert describe_method(config) == (
-        "RLoop: 2 iterations of 20 RL steps (16 prompts x 8 completions), loss dapo, then 2 epochs "
-        "of fine-tuning of the policy that the iteration started from on the successes on problems "
-        "solved at most 75 % of the time, at most 4 each."
+        "RLoop: 2 iterations. Each is 20 RL steps (16 prompts x 8 completions, loss dapo), then "
+        "2 epochs of fine-tuning. Fine-tuning goes back to the weights that the iteration began "
+        "with and learns from the correct completions. Problems solved more than 75 % of the time "
+        "are left out, at most 4 completions a problem are kept."
     )
 
 
@@ -39,7 +40,7 @@ def test_switches_name_the_method(config, init: str, learning_rate: float, name:
 
 def test_plain_rl_and_a_cold_start_are_told(config) -> None:
     config |= {"expert": None, "finetune": None, "iterations": 1}
-    assert describe_method(config).startswith("Plain RL: 1 iteration of 20 RL steps")
+    assert describe_method(config).startswith("Plain RL: 1 iteration. It is 20 RL steps (")
     config["finetune"] = {"epochs": 1, "init": "base"}
     config["coldstart"] = {"epochs": 1}
     assert describe_method(config).startswith("A cold start on worked solutions first. RLoop")

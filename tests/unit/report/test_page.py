@@ -190,7 +190,7 @@ def test_plain_rl_has_no_expert_set_and_keeps_the_explored_policy(build_run) -> 
     kept = [row for row in kept if not row["policy"].startswith("iter")]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     text = said(read_page(run_dir))
-    assert "Plain RL: 2 iterations of 20 RL steps" in text
+    assert "Plain RL: 2 iterations. Each is 20 RL steps" in text
     assert "Plain RL selects no expert set." in text
     assert "base to explored-002" in text
     assert "a loss clear of its 95 % interval" in text  # pass@8 fell
@@ -221,7 +221,10 @@ def test_a_damaged_log_is_named_with_its_line(build_run) -> None:
         write_report(run_dir)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "is not valid JSON"), ("[]", "does not hold a JSON object")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not valid JSON"), ("[]", "does not hold a JSON object")],
+)
 def test_a_damaged_config_is_named(build_run, content: str, message: str) -> None:
     run_dir = build_run()
     (run_dir / "config.json").write_text(content)

@@ -95,7 +95,7 @@ def test_filters_keep_the_groups_with_a_match_and_count_them(client, runs):
     found = text_of(browser.get("/step?run=toy&place=1/explore/1&text=SO%20SO"))
     assert "3 of 12 completions in 3 of 3 groups" in found
     none = text_of(browser.get("/step?run=toy&place=1/explore/1&finish=length"))
-    assert "No completion of this step is like that." in none
+    assert "No completion of this step matches the filter." in none
     one = browser.get("/step?run=toy&place=1/explore/1&text=no%20idea")
     assert "<mark>no idea</mark>" in one.text
     assert one.text.count('class="card correct other"') == 2
@@ -142,7 +142,7 @@ def test_problems_are_listed_by_success_and_found_by_name(client, runs):
     for row in rows:
         task = row["problem_id"].split("/")[0]
         assert f"{row['problem_id']} {task} {row['n']} {row['c']} {row['size']} 50.0 %" in said
-    assert "No problem like that." in text_of(browser.get("/problems?run=toy&problem=zebra"))
+    assert "No problem matches." in text_of(browser.get("/problems?run=toy&problem=zebra"))
 
 
 def test_a_problem_has_its_success_rate_over_all_steps(client, runs):

@@ -105,7 +105,7 @@ def test_the_charts_of_a_run_with_a_link_inside_are_not_drawn(client, runs, tmp_
 def test_quotes_in_parameters_are_text(client, runs, value):
     browser = client(runs)
     assert (
-        "No problem like that."
+        "No problem matches."
         in browser.get("/problems", params={"run": "toy", "problem": f"x{value}x"}).text
     )
     for page, name in (("/problem", "problem"), ("/run", "run")):
