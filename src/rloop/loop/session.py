@@ -105,10 +105,12 @@ def resume(
                 "Restore it from a backup, or begin a new run."
             )
         manifest.check_logged()
+        store = TrajectoryStore(run_dir)
+        store.count()  # a torn file is named before anything is loaded
         is_given = recipe_path is not None or bool(overrides)
         given = load_recipe(recipe_path or config, overrides) if is_given else None
         recipe, notes = recipe_in_force(run_dir, written, given, manifest)
-        for note in (*notes, *plan(manifest, TrajectoryStore(run_dir))):
+        for note in (*notes, *plan(manifest, store)):
             console.say(note)
         return work(recipe, run_dir, build_engine, console)
 
