@@ -79,14 +79,14 @@ def run(
 def resume(
     run_dir: RunArgument,
     recipe_path: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="The same recipe with more budget.")
+        Path | None, typer.Argument(metavar="RECIPE", help="The same recipe with more budget.")
     ] = None,
     overrides: SetOption = None,
 ) -> None:
     """Continue an interrupted run at its last saved point, or an interrupted evaluation.
 
-    A run may get more: --set iterations=4 also goes on with one that is complete, and gives what a
-    run of 4 iterations gives. What would change what is done already is refused.
+    A run may get more: --set iterations=4 goes on even with a complete one, as if
+    it had had 4 from the start. What would change what is done is refused.
 
     Example: rloop resume runs/demo --set iterations=4
     """
