@@ -17,6 +17,8 @@ from rloop.errors import ConfigError, StoreError
 from rloop.export import export_policy, finished_policies
 from rloop.observe.run_log import read_metrics
 from rloop.recipe import load_recipe
+from rloop.report.model_card import model_card
+from rloop.report.run_record import read_run
 from rloop.report.words import percent
 
 HOSTILE = 'sums | `x` **y** </td><script>z</script> "quoted": [a](b) # c\n---\n- d'
@@ -196,3 +198,13 @@ def test_a_policy_that_is_not_there_and_a_run_without_its_recipe_are_refused(run
         export_policy(copy, tmp_path / "x")
     with pytest.raises(StoreError, match="no finished policy"):
         export_policy(tmp_path, tmp_path / "x")
+
+
+@pytest.mark.parametrize("policy", ["base", "coldstart"])
+def test_the_card_of_what_the_loop_has_not_touched_tells_nothing_of_the_loop(run_dir, policy):
+    card = model_card(read_run(run_dir), policy, directory="mine", license_name=None)
+    assert "fine-tuning" not in card
+    assert "2 iterations" not in card
+    assert "2 iterations" in model_card(
+        read_run(run_dir), "iter-001", directory="mine", license_name=None
+    )

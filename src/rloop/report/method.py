@@ -8,6 +8,11 @@ from rloop.report.run_record import Row, RunRecord
 from rloop.report.words import count
 
 
+def describe_run(record: RunRecord) -> str:
+    """Return what ran: a method, or an evaluation alone."""
+    return (describe_evaluation if record.is_evaluation else describe_method)(record.config)
+
+
 def describe_method(config: Row) -> str:
     """Return the method in a few short sentences, from a resolved recipe; empty without one."""
     explore, finetune, expert = config.get("explore"), config.get("finetune"), config.get("expert")

@@ -68,7 +68,8 @@ def model_card(
         record=record,
         directory=directory,
         what=what_it_is(config, policy),
-        method=describe_method(config),
+        # Of the base and of the cold start the loop has made nothing yet.
+        method="" if policy in ("base", "coldstart") else describe_method(config),
         base=config.get("policy", {}).get("path", "unknown"),
         facts=dict(facts(until)),
         environment=record.environment,
@@ -157,7 +158,10 @@ def front_matter(
 ) -> ModelCardData:
     """Return what the hub reads: what it is made of, and every value measured, as a fraction."""
     path, tasks = config.get("policy", {}).get("path", ""), config.get("tasks", {})
-    trained_on = [hub_name(task["source"]) for task in tasks.get("train", [])]
+    learned = {"base": [], "coldstart": [(config.get("coldstart") or {}).get("task")]}
+    trained_on = [
+        hub_name(task["source"]) for task in learned.get(policy, tasks.get("train", [])) if task
+    ]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",

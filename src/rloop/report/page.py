@@ -9,8 +9,7 @@ from rloop.report.against import last_policies
 from rloop.report.budget import phase_budgets
 from rloop.report.html import render_page
 from rloop.report.method import (
-    describe_evaluation,
-    describe_method,
+    describe_run,
     describe_state,
     early_stops,
     facts,
@@ -44,7 +43,6 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
     others = last_policies(record, tasks, against)
     tables = task_tables(record)
     sections = figures.run_figures(record, store, tables, tasks, others)
-    describe = describe_evaluation if record.is_evaluation else describe_method
     shown, num_trajectories = sample_trajectories(record.directory)
     return render_page(
         "page.html.j2",
@@ -52,7 +50,7 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
         title=f"{record.name}: rloop report",
         record=record,
         folder=record.directory.resolve().name,
-        method=describe(record.config),
+        method=describe_run(record),
         state=describe_state(record),
         early_stops=early_stops(record),
         facts=facts(record),

@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from rloop.methods import method_title
-from rloop.report.method import describe_method
+from rloop.report.method import describe_run
 from rloop.report.results import task_tables
+from rloop.report.run_record import RunRecord
 from rloop.view.charts import ChartCache
 from rloop.view.folder import Reading, ViewedRun
 from rloop.view.html import link
@@ -52,7 +53,7 @@ def run(request: Request) -> Response:
             "record": record,
             "reading": reading,
             "state": state,
-            "method": describe_method(record.config),
+            "method": describe_run(record),
             "phases": phases(record, is_running=state.name == "running"),
             "tables": task_tables(record),
             "steps": summary(record)[1:],
@@ -131,6 +132,7 @@ def frame(viewed: ViewedRun, tab: str) -> dict[str, Any]:
         "title": f"{viewed.name}: rloop view",
         "run": viewed.name,
         "tab": tab,
+        "before_rl": "measured" if viewed.read().record.is_evaluation else "before RL",
         "num_waiting": viewed.index.num_waiting,
         "num_files": len(viewed.index.files),
         "damaged": viewed.index.damaged,
@@ -148,7 +150,7 @@ def _summary(viewed: ViewedRun) -> dict[str, Any]:
     return {
         "name": viewed.name,
         "problem": reading.problem,
-        "method": method_title(record.config) if record.config.get("explore") else "",
+        "method": _method(record),
         "seed": record.config.get("seed"),
         "state": _state(viewed, reading),
         "where": where,
@@ -157,3 +159,9 @@ def _summary(viewed: ViewedRun) -> dict[str, Any]:
         "numbers": last_numbers(task_tables(record)),
         "changed_s": viewed.changed_s,
     }
+
+
+def _method(record: RunRecord) -> str:
+    if record.is_evaluation:
+        return "Evaluation"
+    return method_title(record.config) if record.config.get("explore") else ""

@@ -245,5 +245,7 @@ def test_an_evaluation_has_a_page_of_its_own_kind(build_run) -> None:
     assert "Evaluation of my-model" in text
     assert "An evaluation: 8 completions of every held-out problem. Complete." in text
     assert list(json.loads(page.scripts[0])) == ["pass-0"]
-    for absent in ("expert set", "Did it help?", "vs base", "Nothing has been logged"):
+    (run_dir / "recipe.yaml").unlink()  # an evaluation never has one
+    text += said(read_page(run_dir))
+    for absent in ("expert set", "Did it help?", "vs base", "Nothing has been", "recipe.yaml"):
         assert absent not in text

@@ -1,5 +1,6 @@
 """What the pages of a finished run say, and that it is what the files hold."""
 
+import json
 import re
 import shutil
 from html import unescape
@@ -39,6 +40,25 @@ def test_the_run_page_has_its_phases_and_its_final_table(client, runs):
     # 2 of 3 prompts x 4 completions are right, 6 of 12 a step; half of 4 samples held out.
     assert "iter-002 50.0 %" in said
     assert "evaluate iter-001" in said
+
+
+def test_an_evaluation_is_no_run_of_rloop(client, runs):
+    toy = runs / "toy"
+    lines = (toy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (toy / "metrics.jsonl").write_text(next(x for x in lines if '"base"' in x))
+    old = json.loads((toy / "manifest.json").read_text())
+    phases = {"0/evaluation": {}, "0/evaluate/base": {}}
+    manifest = {"version": old["version"], "phases": phases, "in_progress": None}
+    (toy / "manifest.json").write_text(json.dumps(manifest))
+    config = json.loads((toy / "config.json").read_text())
+    config["policy"]["path"] = "policies/base"
+    (toy / "config.json").write_text(json.dumps(config))
+    assert "toy Evaluation 0 complete" in text_of(client(runs).get("/"))
+    said = text_of(client(runs).get("/run?run=toy"))
+    assert "toy An evaluation: 4 completions of every held-out problem" in said
+    assert "Measured evaluate base" in said
+    for absent in ("RLoop", "Before RL", "vs base"):
+        assert absent not in said
 
 
 def test_the_charts_are_those_of_the_report(client, runs):
