@@ -56,6 +56,7 @@ def to_problem(
     key = _text(row.get(columns["id"])) if "id" in columns else str(index)
     problem_id = f"{place}/{key}"
     question, answer = _text(row.get(columns["problem"])), _text(row.get(columns["answer"]))
+    _check_unicode(f"{problem_id}{question}{answer}", index, place)
     for name, text in (("problem", question), ("answer", answer)):
         if not text.strip():
             value = row.get(columns[name])
@@ -72,6 +73,17 @@ def to_problem(
         solution=_text(row.get(columns["solution"])) or None if "solution" in columns else None,
         metadata=json.loads(json.dumps(rest, default=str)),
     )
+
+
+def _check_unicode(text: str, index: int, place: str) -> None:
+    """Raise TaskError for half a character: no file and no tokenizer can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TaskError(
+            f"{place}, row {index + 1}, holds half a character ({text[error.start]!r}, a lone "
+            "surrogate). Write the file as UTF-8."
+        ) from error
 
 
 def _text(value: object) -> str:

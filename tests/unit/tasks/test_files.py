@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rloop.config import TaskConfig
 from rloop.errors import TaskError
 from rloop.tasks.files import file_stem, read_rows
+from rloop.tasks.sources import load_task
 
 ROWS = [{"problem": "1 + 1?", "answer": "2"}, {"problem": "one,\ntwo \u00d7", "answer": "3"}]
 
@@ -59,3 +61,13 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, message
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(TaskError, match=r"no file .*nowhere\.jsonl: give a path"):
         read_rows(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("column", ["problem", "answer", "id"])
+def test_half_a_character_in_a_row_is_named_with_its_row(tmp_path, column):
+    rows = [{"problem": "1+1=", "answer": "2", "id": str(i)} for i in range(2)]
+    rows[1][column] = "\ud800"
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(TaskError, match="row 2, holds half a character"):
+        load_task(TaskConfig(source=f"file:{path}"), data_dir=None)
