@@ -12,7 +12,8 @@ with s_seeds^2 = var(seed means) / S, which holds the noise, s_all^2 = var(probl
 holds it too, and s_problems^2 = s_all^2 less the noise, not below 0. Each part has its own Student
 quantile, because 3 seeds tell little of their variance: simulated 95 % intervals of 2 to 5 seeds
 cover 95 to 98 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. One seed says
-nothing of seeds: then the interval is a bootstrap over problems, and covers problems only.
+nothing of seeds: then the interval is a bootstrap over problems, and covers problems only. Where
+all problems have the same mean, no interval is narrower than `bootstrap.equal_values` allows.
 
 A difference is paired on the problems. Where both sides have the same seeds it is paired by seed as
 well: such runs share the start policy, the order of the data and the first random streams, and
@@ -26,7 +27,12 @@ from math import sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rloop.evaluation.bootstrap import Estimate, bootstrap_means
+from rloop.evaluation.bootstrap import (
+    Estimate,
+    bootstrap_means,
+    equal_values,
+    is_without_spread,
+)
 from rloop.evaluation.metrics import pass_at_k
 
 Values = NDArray[np.float64]
@@ -50,9 +56,8 @@ def seed_mean(values: ArrayLike, *, rng: np.random.Generator, confidence: float)
     """
     rows = _checked(values)
     if len(rows) == 1:
-        return bootstrap_means(rows, rng, confidence)[0]
-    half = _half_width(rows.mean(axis=0), [rows], confidence)
-    return _estimate(float(rows.mean()), half, lowest=0.0)
+        return bootstrap_means(rows, rng, confidence, lowest=0.0)[0]
+    return _estimate(rows.mean(axis=0), [rows], confidence, lowest=0.0)
 
 
 def seed_difference(
@@ -76,9 +81,9 @@ def seed_difference(
         )
     paired = rows.mean(axis=0) - others.mean(axis=0)
     if min(len(rows), len(others)) == 1:
-        return bootstrap_means(paired[None], rng, confidence)[0]
+        return bootstrap_means(paired[None], rng, confidence, lowest=-1.0)[0]
     sides = [rows - others] if is_paired_by_seed else [rows, others]
-    return _estimate(float(paired.mean()), _half_width(paired, sides, confidence))
+    return _estimate(paired, sides, confidence, lowest=-1.0)
 
 
 @cache
@@ -99,7 +104,8 @@ def _half_width(
 ) -> float:
     """Return half the interval of the mean of `problem_means` [P], which come from these sides.
 
-    Each side is [S, P] with seeds of its own. One problem has no spread: then seeds alone count.
+    Each side is [S, P] with seeds of its own. One problem has no spread: then seeds alone count
+    here, and `_estimate` widens what they say.
     """
     probability, num_problems = (1 + confidence) / 2, len(problem_means)
     seeds = sum(
@@ -126,9 +132,23 @@ def _noise(rows: Values) -> float:
     return float((rest**2).sum() / ((num_seeds - 1) * (num_problems - 1)) / rows.size)
 
 
-def _estimate(value: float, half: float, *, lowest: float = -1.0) -> Estimate:
-    """Return value -+ half, cut to what a fraction (or a difference of fractions) can be."""
-    return Estimate(value, max(lowest, value - half), min(1.0, value + half))
+def _estimate(
+    problem_means: NDArray[np.float64],
+    sides: Sequence[Values],
+    confidence: float,
+    *,
+    lowest: float,
+) -> Estimate:
+    """Return the mean of `problem_means` [P] -+ half its interval, cut to `lowest` .. 1.
+
+    Problems without spread among them have at least the interval of `equal_values`.
+    """
+    value, half = float(problem_means.mean()), _half_width(problem_means, sides, confidence)
+    low, high = max(lowest, value - half), min(1.0, value + half)
+    if is_without_spread(problem_means):
+        least = equal_values(value, len(problem_means), confidence, lowest=lowest)
+        low, high = min(low, least.low), max(high, least.high)
+    return Estimate(value, low, high)
 
 
 def _checked(values: ArrayLike | Sequence[Sequence[float]]) -> Values:

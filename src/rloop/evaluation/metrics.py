@@ -1,7 +1,8 @@
 """avg@n and unbiased pass@k over counts of correct samples, with intervals over problems.
 
 n samples per problem, c of them correct. Both metrics are means over problems; intervals come from
-a bootstrap over problems, and comparisons with the base policy are paired on the same problems.
+a bootstrap over problems (exact where all problems are equal), and comparisons with the base policy
+are paired on the same problems.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def evaluate_counts(
     Example: evaluate_counts(8, [8, 0, 3], (1, 8), rng=rng) has the keys avg@8, pass@1 and pass@8.
     """
     names, values = _values_per_problem(num_samples, num_correct, ks)
-    return dict(zip(names, bootstrap_means(values, rng, confidence), strict=True))
+    return dict(zip(names, bootstrap_means(values, rng, confidence, lowest=0.0), strict=True))
 
 
 def paired_difference(
@@ -59,7 +60,8 @@ def paired_difference(
             "a paired difference needs the same problems for both policies, got "
             f"{values.shape[1]} and {base_values.shape[1]}"
         )
-    return dict(zip(names, bootstrap_means(values - base_values, rng, confidence), strict=True))
+    found = bootstrap_means(values - base_values, rng, confidence, lowest=-1.0)
+    return dict(zip(names, found, strict=True))
 
 
 def _values_per_problem(

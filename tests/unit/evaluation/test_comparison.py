@@ -86,7 +86,7 @@ def test_a_difference_is_paired_on_problems_and_adds_both_sides_seeds():
 
 
 def test_pairing_by_seed_cancels_what_the_runs_of_a_seed_share():
-    start = np.array([[0.1, 0.3], [0.5, 0.7]])
+    start = np.repeat([[0.1, 0.3], [0.5, 0.7]], 20, axis=1)
 
     def compare(*, is_paired_by_seed):
         return seed_difference(
@@ -94,24 +94,44 @@ def test_pairing_by_seed_cancels_what_the_runs_of_a_seed_share():
         )
 
     paired = compare(is_paired_by_seed=True)
-    assert (paired.value, paired.low, paired.high) == pytest.approx((0.2, 0.2, 0.2))
+    # all 40 problems gain .2 with both seeds: 1 - .025^(1/40) = .088097 of 1.2 below, of .8 above
+    assert (paired.value, paired.low, paired.high) == pytest.approx(
+        (0.2, 0.094283, 0.270478), abs=1e-6
+    )
     assert compare(is_paired_by_seed=False).low < -0.5
 
 
 def test_one_seed_gives_the_bootstrap_over_problems():
     values = rng().random((1, 30))
-    (expected,) = bootstrap_means(values, rng(), 0.95)
+    (expected,) = bootstrap_means(values, rng(), 0.95, lowest=0.0)
     assert seed_mean(values, rng=rng(), confidence=0.95) == expected
     several = np.vstack([values * 0.5, values * 0.7])
     found = seed_difference(values, several, is_paired_by_seed=False, rng=rng(), confidence=0.95)
-    (expected,) = bootstrap_means(values - several.mean(axis=0), rng(), 0.95)
+    paired = values - several.mean(axis=0)
+    (expected,) = bootstrap_means(paired, rng(), 0.95, lowest=-1.0)
     assert found == expected
 
 
-def test_one_problem_has_the_spread_of_its_seeds_alone():
-    found = seed_mean([[0.4], [0.5], [0.6]], rng=rng(), confidence=0.95)
-    # sd of seed means .1 / sqrt(3) * t(2) = .0577350 * 4.302653 = .248414
+def test_seeds_that_all_solve_everything_leave_the_bound_over_problems():
+    found = seed_mean(np.ones((3, 16)), rng=rng(), confidence=0.95)
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 0.794093, 1.0), abs=1e-6)
+    same = seed_difference(
+        np.ones((3, 16)), np.ones((3, 16)), is_paired_by_seed=True, rng=rng(), confidence=0.95
+    )
+    assert (same.low, same.high) == pytest.approx((-0.205907, 0.205907), abs=1e-6)
+
+
+def test_problems_without_spread_have_at_least_the_spread_of_their_seeds():
+    values = [[0.4] * 60, [0.5] * 60, [0.6] * 60]
+    found = seed_mean(values, rng=rng(), confidence=0.95)
+    # sd of seed means .1 / sqrt(3) * t(2) = .0577350 * 4.302653 = .248414; the bound over problems,
+    # 1 - .025^(1/60) = .059629 of .5 either way, lies inside
     assert (found.low, found.high) == pytest.approx((0.5 - 0.248414, 0.5 + 0.248414), abs=1e-5)
+
+
+def test_one_problem_says_next_to_nothing_of_others():
+    found = seed_mean([[0.4], [0.5], [0.6]], rng=rng(), confidence=0.95)
+    assert (found.low, found.high) == pytest.approx((0.0125, 0.9875))  # .5 -+ .975 * .5
 
 
 @pytest.mark.parametrize("wrong", [[0.1, 0.2], [[]], 0.5])

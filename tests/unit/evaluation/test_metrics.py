@@ -107,9 +107,10 @@ def test_a_paired_interval_is_narrower_than_the_difference_of_unpaired_ones() ->
     rng = make_rng(3)
     base = rng.integers(0, 8, size=100)
     paired = paired_difference(8, base + 1, base, (), rng=make_rng())["avg@8"]
-    assert (paired.low, paired.high) == pytest.approx(
-        (1 / 8, 1 / 8)
-    )  # every problem gains one of 8
+    # Every problem gains one of 8: 1/8, less 1 - .025^(1/100) = .036217 of 1/8 + 1, plus of 1 - 1/8
+    assert (paired.low, paired.high) == pytest.approx((0.084256, 0.156690), abs=1e-6)
+    alone = evaluate_counts(8, base, (), rng=make_rng())["avg@8"]
+    assert paired.high - paired.low < alone.high - alone.low
 
 
 def test_same_seed_gives_the_same_interval() -> None:
@@ -151,13 +152,61 @@ def test_interval_contains_the_value_and_stays_in_range(case: tuple[int, list[in
 
 
 @given(counts_of_problems())
-def test_paired_difference_of_equal_counts_is_zero_without_width(
+def test_a_paired_difference_of_equal_counts_is_zero_and_never_clear(
     case: tuple[int, list[int]],
 ) -> None:
     num_samples, counts = case
     for estimate in paired_difference(num_samples, counts, counts, (1,), rng=make_rng()).values():
-        assert (estimate.value, estimate.low, estimate.high) == (0.0, 0.0, 0.0)
-        assert not estimate.is_clear_of_zero
+        assert estimate.value == 0.0
+        assert -1.0 < estimate.low == -estimate.high < 0.0
+
+
+@pytest.mark.parametrize(
+    ("correct", "interval"),
+    # (.05 / 2)^(1/16) = exp(-3.688879 / 16) = .794093: Clopper-Pearson of 16 of 16, and of 0 of 16
+    [(8, (1.0, 0.794093, 1.0)), (0, (0.0, 0.0, 0.205907))],
+)
+def test_problems_that_are_all_solved_or_all_unsolved_have_the_exact_interval(
+    correct: int, interval: tuple[float, float, float]
+) -> None:
+    found = evaluate_counts(8, [correct] * 16, (8,), rng=make_rng())
+    for estimate in found.values():
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx(interval, abs=1e-6)
+
+
+def test_exact_intervals_follow_the_confidence() -> None:
+    found = evaluate_counts(8, [8] * 16, (), rng=make_rng(), confidence=0.8)["avg@8"]
+    assert (found.low, found.high) == pytest.approx((0.865964, 1.0), abs=1e-6)  # .1^(1/16)
+
+
+def test_a_row_with_spread_beside_one_without_keeps_its_bootstrap() -> None:
+    """avg@8 differs between these problems, pass@8 does not."""
+    found = evaluate_counts(8, [1, 8] * 8, (8,), rng=make_rng())
+    assert found["pass@8"].low == pytest.approx(0.794093, abs=1e-6)
+    # mean .5625, sd of a problem .4375 / sqrt(16) = .109: about .5625 -+ 2 * .109
+    assert found["avg@8"].low == pytest.approx(0.344, abs=0.03)
+
+
+def test_equal_gains_are_clear_of_zero_only_with_enough_problems() -> None:
+    """From none to all: 1 - 2 (1 - .025^(1/P)) is -.204729 for P = 4 and .081484 for P = 6."""
+    few = paired_difference(8, [8] * 4, [0] * 4, (), rng=make_rng())["avg@8"]
+    assert (few.value, few.low, few.high) == pytest.approx((1.0, -0.204729, 1.0), abs=1e-6)
+    assert not few.is_clear_of_zero  # a sign test of 4 of 4 says p = .125 as well
+    more = paired_difference(8, [8] * 6, [0] * 6, (), rng=make_rng())["avg@8"]
+    assert more.low == pytest.approx(0.081484, abs=1e-6)
+    assert more.is_clear_of_zero  # 6 of 6: p = .03
+
+
+def test_an_exact_interval_covers_rare_failures_where_resampling_cannot() -> None:
+    """P = 16, one problem of 10 unsolved: all 16 are solved in .9^16 = 18.5 % of draws.
+
+    Then a percentile interval is 1 .. 1 and misses .9; at most 5 % of all draws may. 2,000 draws.
+    """
+    draw, missed = make_rng(11), 0
+    for _ in range(2000):
+        found = evaluate_counts(1, draw.binomial(1, 0.9, size=16), (), rng=draw)["avg@1"]
+        missed += found.value == 1.0 and not found.low <= 0.9 <= found.high
+    assert missed == 0
 
 
 @pytest.mark.parametrize(
