@@ -22,11 +22,15 @@ from rloop.view.groups import (
 )
 from rloop.view.pages import frame
 from rloop.view.problem import (
+    MARKS,
     ProblemInRun,
     checkpoint_label,
     difference,
     problem_in_run,
+    runs_with,
+    sharing_tasks,
     success_chart,
+    success_rows,
 )
 from rloop.view.reply import file_of, folder_of, number_of, reply, run_of
 from rloop.view.search import search as search_run
@@ -34,9 +38,8 @@ from rloop.view.steps import neighbours, step_label
 from rloop.view.tokens import tokens_of
 
 GROUPS_A_PAGE = 100
-MAX_RUNS_COMPARED = 5
 OTHERS_S = 0.15
-"""Seconds that a page may spend on counting each other run that it compares."""
+"""Seconds that a page may spend on counting each run that its address names beside its own."""
 DETAILS = (
     *("temperature", "top_p", "top_k", "seed", "policy_version"),
     *("verifier_version", "template_version", "group_id"),
@@ -155,10 +158,12 @@ def problem(request: Request) -> Response:
     problem_id = request.query_params.get("problem", "")
     wanted = request.query_params.getlist("with")
     every = [other for other in folder_of(request).runs().values() if other is not viewed]
-    others = [other for other in every if other.name in wanted] if wanted else every
-    others = others[: MAX_RUNS_COMPARED - 1]
-    for other in others:
+    named = [other for other in every if other.name in wanted]
+    others, left_out = (named, []) if wanted else runs_with(problem_id, viewed, every)
+    for other in named:
         other.index.refresh(OTHERS_S)
+    if wanted:
+        left_out = [other for other in sharing_tasks(viewed, every) if other not in named]
 
     def values() -> dict[str, Any]:
         here = problem_in_run(viewed, problem_id)
@@ -177,9 +182,10 @@ def problem(request: Request) -> Response:
             "different": [
                 (other.run, said) for other in found if (said := difference(here, other))
             ],
-            "left_out": [other.name for other in every if other not in others],
+            "left_out": [other.name for other in left_out],
             "num_waiting": sum(run.index.num_waiting for run in (viewed, *others)),
             "num_files": sum(len(run.index.files) for run in (viewed, *others)),
+            "marks": MARKS if any(not row["is_kept"] for row in success_rows(here)) else "",
             "specs": {"success": success_chart(same)},
         }
 

@@ -1,5 +1,6 @@
 """One problem over a whole run, and the same problem in the other runs of the folder."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,15 @@ ORDERS = {
     "name": "task",
 }
 PROBLEMS_A_PAGE = 100
+MAX_OTHERS = 4
+"""Runs that a problem's page shows beside its own."""
+LOOK_S = 0.5
+"""Seconds that a page may spend on looking for them."""
+LOOK_EACH_S = 0.1
+MARKS = (
+    "The strong line with diamonds joins the policies that the loop goes on with; the thin line is "
+    "RL inside an iteration."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +89,39 @@ def problem_in_run(run: ViewedRun, problem_id: str) -> ProblemInRun:
     return ProblemInRun(run=run.name, groups=groups, prompt=prompt, reference=reference, note=note)
 
 
+def sharing_tasks(viewed: ViewedRun, others: Sequence[ViewedRun]) -> list[ViewedRun]:
+    """Return the runs whose recipe takes problems from a source of this one's, or is not known."""
+    here = _sources(viewed)
+    return [run for run in others if not (here and (there := _sources(run))) or here & there]
+
+
+def runs_with(
+    problem_id: str, viewed: ViewedRun, others: Sequence[ViewedRun]
+) -> tuple[list[ViewedRun], list[ViewedRun]]:
+    """Return the runs that have the problem, as far as there is time to look, and those left out.
+
+    Runs that share no task are neither. Behind those that have it come some that do not.
+    """
+    found: list[ViewedRun] = []
+    missed: list[ViewedRun] = []
+    candidates = sharing_tasks(viewed, others)
+    deadline = time.monotonic() + LOOK_S
+    for run in candidates:
+        if len(found) == MAX_OTHERS or (missed and time.monotonic() > deadline):
+            break
+        run.index.refresh(LOOK_EACH_S)
+        has = run.index.query("select 1 from groups where problem_id = ? limit 1", [problem_id])
+        (found if has else missed).append(run)
+    shown = [*found, *missed][:MAX_OTHERS]
+    return shown, [run for run in candidates if run not in shown]
+
+
+def _sources(run: ViewedRun) -> set[str]:
+    tasks = run.read().record.config.get("tasks", {})
+    groups = [tasks.get(name) or () for name in ("train", "evaluate")]
+    return {str(task["source"]) for group in groups for task in group}
+
+
 def iteration_ends(index: GroupIndex) -> dict[int, tuple[int, int]]:
     """Return where each iteration's RL begins and ends, in RL steps over all iterations.
 
@@ -115,12 +158,17 @@ def problem_lines(index: GroupIndex, text: str, order: str, page: int) -> list[d
 
 
 def success_rows(problem: ProblemInRun) -> list[dict[str, Any]]:
-    """Return a point for each group: run, x, rate, and what a reader is told of it."""
+    """Return a point for each group: run, x, rate, and what a reader is told of it.
+
+    `line` is the stroke that joins it: the policies kept, or RL of one iteration.
+    """
     return [
         {
             "run": problem.run,
             "x": group["x"],
             "rate": group["num_correct"] / group["size"],
+            "is_kept": is_kept(group),
+            "line": "kept" if is_kept(group) else f"{group['phase']} {group['iteration']}",
             "label": checkpoint_label(group)
             + (f", step {group['step']}" if group["phase"] == "explore" else ""),
             "solved": f"{group['num_correct']} of {group['size']}",
@@ -129,8 +177,17 @@ def success_rows(problem: ProblemInRun) -> list[dict[str, Any]]:
     ]
 
 
+def is_kept(group: Mapping[str, Any]) -> bool:
+    """Whether a group was sampled to measure a policy that the loop goes on with."""
+    is_inside = group["phase"] == "explore" or str(group["policy"]).startswith("explored-")
+    return not is_inside
+
+
 def success_chart(problems: Sequence[ProblemInRun]) -> dict[str, Any]:
-    """Return success rate over RL steps as Vega-Lite, a line for each run."""
+    """Return success rate over RL steps as Vega-Lite, a color for each run, marks as the report's.
+
+    Policies kept are diamonds on a strong line; RL inside an iteration is a thin line with dots.
+    """
     color: dict[str, Any] = {"value": CATEGORIES[0]}
     if len(problems) > 1:
         scale = {"domain": [problem.run for problem in problems], "range": list(CATEGORIES)}
@@ -138,16 +195,26 @@ def success_chart(problems: Sequence[ProblemInRun]) -> dict[str, Any]:
     x = {"title": "RL steps, all iterations", "axis": {"grid": False, "tickMinStep": 1}}
     y = {"title": None, "scale": {"domain": [0, 1]}, "axis": {"format": ".0%"}}
     told = {"run": "run", "label": "sampled from", "solved": "correct"}
+    dots = {"size": 45, "filled": True, "opacity": 1}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
         "height": 220,
         "data": {"values": [row for problem in problems for row in success_rows(problem)]},
-        "mark": {"type": "line", "point": {"size": 45, "filled": True}, "strokeWidth": 1.5},
         "encoding": {
             "x": {"field": "x", "type": "quantitative", **x},
             "y": {"field": "rate", "type": "quantitative", **y},
             "color": color,
+            "detail": [{"field": "run"}, {"field": "line"}],
             "tooltip": [{"field": field, "title": title} for field, title in told.items()],
         },
+        "layer": [
+            _stroke("!datum.is_kept", 1.2, dots),
+            _stroke("datum.is_kept", 2.6, dots | {"size": 80, "shape": "diamond"}),
+        ],
     }
+
+
+def _stroke(which: str, width: float, point: Mapping[str, Any]) -> dict[str, Any]:
+    mark = {"type": "line", "strokeWidth": width, "point": dict(point)}
+    return {"transform": [{"filter": which}], "mark": mark}

@@ -1,6 +1,7 @@
 """What the pages of a finished run say, and that it is what the files hold."""
 
 import json
+import os
 import re
 import shutil
 from html import unescape
@@ -10,6 +11,8 @@ from doubles_runs import trajectories
 
 from rloop.errors import StoreError
 from rloop.view.app import build_app
+from rloop.view.folder import ViewedRun
+from rloop.view.problem import problem_in_run, success_rows
 
 
 def text_of(response):
@@ -47,7 +50,7 @@ def test_an_evaluation_is_no_run_of_rloop(client, runs):
     lines = (toy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (toy / "metrics.jsonl").write_text(next(x for x in lines if '"base"' in x))
     old = json.loads((toy / "manifest.json").read_text())
-    phases = {"0/evaluation": {}, "0/evaluate/base": {}}
+    phases: dict[str, object] = {"0/evaluation": {}, "0/evaluate/base": {}}
     manifest = {"version": old["version"], "phases": phases, "in_progress": None}
     (toy / "manifest.json").write_text(json.dumps(manifest))
     config = json.loads((toy / "config.json").read_text())
@@ -234,3 +237,35 @@ def test_the_same_problem_stands_side_by_side_across_runs(client, runs, finished
     )
     assert "By policy" in text_of(one)
     assert "Compare with another run: other" in text_of(one)
+
+
+def test_the_runs_that_have_the_problem_come_before_newer_ones_of_other_tasks(
+    client, runs, finished
+):
+    for number in range(6):
+        other = runs / f"unrelated-{number}"
+        shutil.copytree(finished, other)
+        config = json.loads((other / "config.json").read_text())
+        for name in ("train", "evaluate"):
+            for task in config["tasks"][name]:
+                task["source"] = "aime"
+        (other / "config.json").write_text(json.dumps(config))
+    shutil.copytree(finished, runs / "match")
+    for path in (runs / "match").rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))  # it wrote long before all others
+    row = trajectories(finished, "from trajectories where phase = 'evaluate' limit 1")[0]
+    said = text_of(
+        client(runs).get("/problem", params={"run": "toy", "problem": row["problem_id"]})
+    )
+    assert "sampled from toy match" in said
+    assert "unrelated" not in said
+
+
+def test_a_problem_s_chart_keeps_policies_apart_from_rl(finished):
+    run = ViewedRun("toy", finished)
+    run.index.refresh(60)
+    row = trajectories(finished, "from trajectories where phase = 'evaluate' limit 1")[0]
+    rows = success_rows(problem_in_run(run, row["problem_id"]))
+    kept = [row["label"] for row in rows if row["line"] == "kept"]
+    assert kept == ["base", "iter-001", "iter-002"]
+    assert {row["line"] for row in rows} == {"kept", "evaluate 1", "evaluate 2"}
