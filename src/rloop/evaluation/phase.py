@@ -4,7 +4,8 @@ intervals.
 Problems are sampled in chunks, each stored whole as soon as it is through, so that an evaluation
 that is interrupted goes on where it was. Chunks follow from the recipe alone and each is one call
 of the sampler: a problem is sampled in the same company whatever was stored before, and a resumed
-evaluation gives the metrics of an uninterrupted one.
+evaluation gives the metrics of an uninterrupted one. A Ctrl-C stores what is finished of its chunk
+too; the rest of that one chunk is then sampled in other company, which is the same up to rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +23,8 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, PolicyRef, Problem, stable_hash
 
 BATCHES_PER_CHUNK = 16
-"""Full batches of completions in a chunk. At its end the batch runs empty, which costs about one
-batch in 16; a crash loses one chunk at most."""
+"""Full batches of completions in a chunk. At its end the batch runs empty: that costs 4 to 13 % more
+decoding steps at 16, 20 to 55 % at 4. A crash loses one chunk at most, a Ctrl-C none."""
 
 Counts = Mapping[str, int]
 """Correct samples by problem_id."""
@@ -131,9 +132,7 @@ class Evaluator:
     ) -> None:
         """Sample and store the problems of a task that `found` lacks, chunk by chunk; add them.
 
-        Unless it holds the whole task, a file is named after the place of its first problem in
-        it: whatever an earlier process with other chunks wrote, no file is ever replaced by one
-        with other problems.
+        An error, or a listener that stops the evaluation, leaves what is finished stored.
         """
         problems, samples = self.tasks[task], self.config.samples
         numbers = {problem.problem_id: number for number, problem in enumerate(problems)}
@@ -141,14 +140,31 @@ class Evaluator:
             missing = [problem for problem in chunk if problem.problem_id not in found]
             if not missing:
                 continue
-            groups = []
-            for group in self.engine.sample(policy, missing, samples, place):
-                groups.append(group)
-                on_group(group)
-            groups.sort(key=lambda group: numbers[group.problem.problem_id])
-            first = f"-{numbers[missing[0].problem_id]:06d}" if len(missing) < len(problems) else ""
-            self.store.append(place, groups, part=f"{place.policy}-{task}{first}")
+            groups: list[Group] = []
+            try:
+                for group in self.engine.sample(policy, missing, samples, place):
+                    groups.append(group)
+                    on_group(group)
+            except Exception:
+                if policy != LIVE and groups:
+                    self._append(task, groups, numbers, place)
+                raise
+            self._append(task, groups, numbers, place)
             found |= {group.problem.problem_id: _tally(group) for group in groups}
+
+    def _append(
+        self, task: str, groups: list[Group], numbers: Mapping[str, int], place: Place
+    ) -> None:
+        """Store groups as a file; `numbers` has the place in the task of each problem of it.
+
+        Unless it holds the whole task, it is named after the place of its first problem: whatever
+        an earlier process with other chunks wrote, no file is ever replaced by one with other
+        problems.
+        """
+        groups.sort(key=lambda group: numbers[group.problem.problem_id])
+        first = numbers[groups[0].problem.problem_id]
+        suffix = f"-{first:06d}" if len(groups) < len(numbers) else ""
+        self.store.append(place, groups, part=f"{place.policy}-{task}{suffix}")
 
 
 def chunks(

@@ -1,12 +1,13 @@
 """What a run shows: progress on standard error, the final table on standard output.
 
-A terminal gets bars and colour; anything else plain lines. With the command line's tables this is
-the only place that prints. Text of a model or a user is shown as text: no markup, no control
-characters.
+A terminal gets bars and colour; anything else plain lines, and one about every half a minute that
+says how far a long phase is. With the command line's tables this is the only place that prints.
+Text of a model or a user is shown as text: no markup, no control characters.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -23,6 +24,8 @@ from rloop.types import PhaseName, Place
 
 LINES_PER_TITLE = 30
 """Step lines after which the columns are named again."""
+SILENCE_S = 30.0
+"""Seconds without a line after which progress is one, where no bar is drawn."""
 PIPE_WIDTH = 10_000
 """Columns where there is no terminal: nothing is wrapped."""
 
@@ -30,8 +33,17 @@ PIPE_WIDTH = 10_000
 class Console:
     """Progress for people; say nothing here that a program should read."""
 
-    def __init__(self, file: TextIO | None = None, *, results: TextIO | None = None) -> None:
-        """Draw on `file` (standard error) and print results on `results` (standard output)."""
+    def __init__(
+        self,
+        file: TextIO | None = None,
+        *,
+        results: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Draw on `file` (standard error), print results on `results` (standard output).
+
+        `clock` gives seconds.
+        """
         self._screen = _screen(file or sys.stderr)
         self._results = _screen(results or sys.stdout)
         self._progress: Progress | None = None
@@ -39,6 +51,8 @@ class Console:
         self._num_steps: dict[str, int] = {}
         self._titled: str | None = None
         self._num_lines = 0
+        self._clock = clock
+        self._written = clock()
 
     def header(self, facts: Mapping[str, str]) -> None:
         """Show what the run is: one fact a line, names aligned."""
@@ -53,7 +67,7 @@ class Console:
         self._num_steps[phase] = total
         what = f"Iteration {iteration}, {phase}"
         self._print(Text(f"{what}: {_count(total, unit)}", style="bold"))
-        with self._drawn(f"{iteration} {phase}", total, unit) as bar:
+        with self._drawn(f"{iteration} {phase}", what, total, unit) as bar:
             yield bar
         done = "done" if bar.done == total else f"{bar.done:,} of {_count(total, unit)}"
         tokens = f", {bar.tokens:,} tokens" if bar.tokens else ""
@@ -102,10 +116,10 @@ class Console:
         self._results.file.writelines(f"{line}\n" for line in lines)
 
     @contextmanager
-    def _drawn(self, name: str, total: int, unit: str) -> Iterator[Bar]:
+    def _drawn(self, name: str, what: str, total: int, unit: str) -> Iterator[Bar]:
         """Yield a bar, drawn where there is a terminal; bars of phases inside it come below."""
         if not self._screen.is_terminal:
-            yield Bar(total, lambda _: None)
+            yield Bar(total, lambda bar: self._tell(bar, what, unit), clock=self._clock)
             return
         progress = self._open_progress()
         task = progress.add_task(name, total=total, unit=unit, bar=None)
@@ -118,6 +132,14 @@ class Console:
             if not self._num_open:
                 progress.stop()
                 self._progress = None
+
+    def _tell(self, bar: Bar, what: str, unit: str) -> None:
+        """Print how far a phase is, unless something was written a short while ago."""
+        if bar.done >= bar.total or self._clock() - self._written < SILENCE_S:
+            return
+        left = "" if bar.seconds_left is None else f", {_clock(bar.seconds_left)} left"
+        done = f"{bar.done:,} of {_count(bar.total, unit)}"
+        self._print(Text(f"{what}: {done} in {_clock(bar.seconds)}{left}"))
 
     def _open_progress(self) -> Progress:
         if self._progress is None:
@@ -142,6 +164,7 @@ class Console:
 
     def _write(self, text: Text) -> None:
         self._screen.print(text)
+        self._written = self._clock()
 
 
 class _Numbers(ProgressColumn):

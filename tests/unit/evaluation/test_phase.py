@@ -148,6 +148,40 @@ def test_stored_chunks_are_read_back_and_the_numbers_are_the_same(engine, tmp_pa
     ]
 
 
+@pytest.mark.parametrize("stop_at", [1, 3, 5, 12, 13])
+def test_a_listener_that_stops_it_loses_no_finished_problem(engine, tmp_path, stop_at):
+    """Ctrl-C in the middle of a chunk: what is finished is stored, the rest of it comes later."""
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    expected = evaluator(engine, whole).evaluate(POLICY, PLACE)
+    heard: list[str] = []
+
+    def stop(group: Group) -> None:
+        heard.append(group.problem.problem_id)
+        if len(heard) == stop_at:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        evaluator(engine, torn).evaluate(POLICY, PLACE, on_group=stop)
+    assert TrajectoryStore(torn).count() == 4 * stop_at
+    engine.calls = []
+    told: list[int] = []
+    found = evaluator(engine, torn).evaluate(POLICY, PLACE, on_stored=told.append)
+    assert (found, told) == (expected, [stop_at])
+    assert sum(map(len, engine.calls)) == 14 - stop_at
+    assert TrajectoryStore(torn).count() == 4 * 14
+
+
+def test_of_the_policy_in_training_a_chunk_that_was_stopped_is_not_stored(engine, tmp_path):
+    """Its weights of that step come again, and all its problems with them."""
+
+    def stop(_: Group) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        evaluator(engine, tmp_path).evaluate(LIVE, PLACE, on_group=stop)
+    assert TrajectoryStore(tmp_path).count() == 0
+
+
 def test_a_complete_evaluation_is_read_without_sampling(engine, tmp_path):
     expected = evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
     engine.calls = []

@@ -201,3 +201,34 @@ def test_a_resumed_bar_counts_its_rates_from_where_it_began():
     bar.advance(51, tokens=51_000)
     # 1000 tokens and one unit in the 2 s since the first news, 49 to go
     assert (bar.tokens_per_s, bar.seconds_left) == (500.0, 98.0)
+
+
+def test_a_long_phase_says_how_far_it_is_when_nothing_else_was_written_for_half_a_minute(pipe):
+    now = [0.0]
+    console = Console(pipe, results=pipe, clock=lambda: now[0])
+    with console.phase(0, "evaluate", 40, "problem") as bar:
+        # A problem every 8 s: lines come with the 4th (32 s after the title) and the 8th, and 30 s
+        # are counted from the sentence at 64 s + 16 s on. At the 4th 36 problems are left, 288 s.
+        for done in range(1, 12):
+            now[0] += 8
+            bar.advance(done)
+            if done == 10:
+                console.say("Something else.")
+        now[0] += 40
+        bar.advance(40)
+    assert pipe.getvalue().splitlines() == [
+        "Iteration 0, evaluate: 40 problems",
+        "Iteration 0, evaluate: 4 of 40 problems in 0:32, 4:48 left",
+        "Iteration 0, evaluate: 8 of 40 problems in 1:04, 4:16 left",
+        "Something else.",
+        "Iteration 0, evaluate: done in 2:08",
+    ]
+
+
+def test_a_terminal_has_its_bar_and_no_lines_of_progress():
+    now, screen = [0.0], Terminal()
+    console = Console(screen, results=screen, clock=lambda: now[0])
+    with console.phase(0, "evaluate", 40, "problem") as bar:
+        now[0] += 100
+        bar.advance(4)
+    assert " of 40 problems in 1:40" not in screen.getvalue()
