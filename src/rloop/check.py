@@ -4,14 +4,13 @@ Samples nothing and imports no torch.
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from rloop.config import Recipe
 from rloop.errors import TaskError
-from rloop.estimate import Demand, batch_arithmetic, disk, memory
+from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings, memory
 from rloop.model_size import measure_model
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
@@ -62,11 +61,15 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     model = measure_model(recipe.policy.path)
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
-    warnings = [*recipe.warnings, *problems.warnings, *_disk_warnings(written, run_root)]
+    warnings = [
+        *recipe.warnings,
+        *problems.warnings,
+        *disk_warnings(written, run_root / recipe.name),
+    ]
     if model is None:
         warnings.append(_unknown_size(recipe.policy.path))
     else:
-        held = memory(recipe, model, _compute_bytes(recipe))
+        held = memory(recipe, model, compute_bytes(recipe))
         demands += held
         warnings += _memory_warnings(recipe, held)
     return CheckReport(
@@ -144,26 +147,6 @@ def _judge(recipe: Recipe, problems: _Problems) -> set[str]:
         report = check_references(everything, pool, policy=tasks.bad_references)
     problems.lines.append(report.summary())
     return {problem.problem_id for problem in report.kept}
-
-
-def _compute_bytes(recipe: Recipe) -> int:
-    """Return the size of a number in the forward pass; where `auto` is open, the larger one."""
-    dtype, device = recipe.engine.dtype, recipe.engine.device
-    if dtype == "auto":
-        return 2 if device.startswith("cuda") else 4
-    return 2 if dtype == "bfloat16" else 4
-
-
-def _disk_warnings(written: list[Demand], run_root: Path) -> list[str]:
-    existing = next(folder for folder in (run_root, *run_root.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    most = written[-1].value
-    if most <= free:
-        return []
-    return [
-        f"The run may write {format_value(most, 'bytes')} and {existing} has "
-        f"{format_value(free, 'bytes')} free."
-    ]
 
 
 def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:

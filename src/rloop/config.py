@@ -296,6 +296,9 @@ class Recipe(Strict):
     """Where metrics go besides `metrics.jsonl`."""
     keep_explored: bool = False
     """Keep each iteration's RL weights as a policy directory; RLoop itself throws them away."""
+    keep_policies: Literal["all", "last"] = "all"
+    """`last` removes the policies of an iteration once the next one's is kept and measured: for
+    weights that would fill the disk."""
 
     @model_validator(mode="after")
     def _check_across_fields(self) -> "Recipe":

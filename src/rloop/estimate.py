@@ -4,11 +4,14 @@ Upper bounds from the recipe and the model's files alone; no torch, nothing is s
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rloop.config import Recipe
 from rloop.model_size import ModelSize
+from rloop.tables import format_value
 
 TRAJECTORY_BYTES_PER_TOKEN = 12
 """Id, log-probability and text of a sampled token in the store, before compression."""
@@ -156,20 +159,55 @@ def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Dem
         )
     ]
     if model is not None:
-        size, kept = model.parameters, _kept_policies(recipe)
-        policies = kept * MASTER_BYTES * size
+        size, kept, width = model.parameters, _kept_policies(recipe), compute_bytes(recipe)
         state = 2 * (MASTER_BYTES + ADAM_BYTES) * size
         rows += [
-            _bytes("disk", "policies", policies, f"{kept} x parameters x {MASTER_BYTES}, float32"),
+            _bytes("disk", "policies", kept * width * size, f"{kept} x parameters x {width}"),
             _bytes("disk", "saved state", state, "2 x parameters x (4 weights + 8 Adam moments)"),
         ]
     return [*rows, _total("disk", rows)]
 
 
+def compute_bytes(recipe: Recipe) -> int:
+    """Return the size of a number in the forward pass, and in the policies that are saved.
+
+    Where `engine.dtype: auto` is open, that of the larger one.
+    """
+    dtype, device = recipe.engine.dtype, recipe.engine.device
+    if dtype == "auto":
+        return 2 if device.startswith("cuda") else 4
+    return 2 if dtype == "bfloat16" else 4
+
+
+def disk_warnings(written: Sequence[Demand], folder: Path) -> list[str]:
+    """Return a sentence when a run may outgrow what is free where `folder` is or will be.
+
+    `written` is what `disk` says. What a run that goes on has written already counts as free.
+    """
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    free = shutil.disk_usage(existing).free + sum(path.stat().st_size for path in files)
+    most, weights = written[-1].value, sum(row.value for row in written[1:-1])
+    there = f"{existing} has {format_value(free, 'bytes')} for it"
+    if weights > free:
+        return [
+            f"Policies and saved states alone take {format_value(weights, 'bytes')}, and {there}: "
+            "the disk will be full. Choose another --out, or --set keep_policies=last."
+        ]
+    if most > free:
+        return [
+            f"The run may write {format_value(most, 'bytes')}, and {there}. A full disk stops it "
+            "cleanly; `rloop resume` goes on when there is space."
+        ]
+    return []
+
+
 def _kept_policies(recipe: Recipe) -> int:
+    """Return how many policies lie on the disk at the same time, besides the base."""
     explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     tuned = recipe.finetune is not None
-    return int(recipe.coldstart is not None) + recipe.iterations * (int(explored) + int(tuned))
+    iterations = recipe.iterations if recipe.keep_policies == "all" else min(2, recipe.iterations)
+    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
 
 
 def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]:

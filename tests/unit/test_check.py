@@ -138,4 +138,7 @@ def test_too_little_disk_is_a_warning_with_both_numbers(values, tmp_path, monkey
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000))
     report = check_recipe(Recipe.model_validate(values), tmp_path / "not" / "yet")
     # 12 bytes x 480 tokens + 1,000 x 48 completions: (24 explored + 3 x 8 evaluated) of 10 tokens
-    assert report.warnings[0] == f"The run may write 53.8 kB and {tmp_path} has 1 kB free."
+    assert report.warnings[0] == (
+        f"The run may write 53.8 kB, and {tmp_path} has 1 kB for it. A full disk stops it cleanly; "
+        "`rloop resume` goes on when there is space."
+    )

@@ -35,6 +35,7 @@ def test_the_commands_are_those_of_the_design():
         "rloop store sql",
         "rloop store show",
         "rloop store export",
+        "rloop store verify",
     ]
 
 

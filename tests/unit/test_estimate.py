@@ -1,9 +1,18 @@
 """Estimates, multiplied out by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from rloop.config import Recipe
-from rloop.estimate import batch_arithmetic, disk, memory, num_evaluations, run_tokens
+from rloop.estimate import (
+    batch_arithmetic,
+    disk,
+    disk_warnings,
+    memory,
+    num_evaluations,
+    run_tokens,
+)
 from rloop.model_size import ModelSize
 
 SIZE = ModelSize(
@@ -91,6 +100,41 @@ def test_disk_counts_trajectories_policies_and_two_states(values):
 def test_explored_policies_kept_are_counted(values):
     values["keep_explored"] = True
     assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 16_000_000
+
+
+def test_keeping_the_last_policies_alone_counts_two_iterations_at_a_time(values):
+    values |= {"keep_policies": "last", "iterations": 5}
+    assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 8_000_000
+
+
+def test_policies_are_as_wide_as_they_are_sampled(values):
+    values["engine"]["dtype"] = "bfloat16"
+    # 2 iterations x 1,000,000 parameters x 2 bytes
+    assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 4_000_000
+
+
+def test_what_a_run_has_written_counts_as_free_for_it(values, tmp_path, monkeypatch):
+    written = disk(Recipe.model_validate(values), 5, SIZE)  # 34,537,600 bytes, 32,000,000 weights
+    run_dir = tmp_path / "run"
+    assert "may write 34.5 MB" in disk_warnings_with(33_000_000, written, run_dir, monkeypatch)[0]
+    run_dir.mkdir()
+    (run_dir / "part").write_bytes(bytes(1_600_000))
+    assert disk_warnings_with(33_000_000, written, run_dir, monkeypatch) == []
+
+
+def test_weights_that_cannot_fit_are_said_so_with_the_remedy(values, tmp_path, monkeypatch):
+    written = disk(Recipe.model_validate(values), 5, SIZE)
+    (said,) = disk_warnings_with(31_000_000, written, tmp_path / "run", monkeypatch)
+    assert said == (
+        f"Policies and saved states alone take 32 MB, and {tmp_path} has 31 MB for it: the disk "
+        "will be full. Choose another --out, or --set keep_policies=last."
+    )
+
+
+def disk_warnings_with(free, written, folder, monkeypatch):
+    """Return the warnings on a disk with so many bytes free, which no test can make."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    return disk_warnings(written, folder)
 
 
 def test_memory_adds_weights_states_cache_activations_and_logits(values):

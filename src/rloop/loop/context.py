@@ -1,7 +1,9 @@
 """What every phase of a run works with."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -154,6 +156,21 @@ class Context:
                     f"iteration {iteration}'s exploration, but {wanted:,} were sampled: files are "
                     "missing or changed. Restore them from a backup, or begin a new run."
                 )
+
+    def drop_policies(self, *, before: int) -> None:
+        """Remove the policies of earlier iterations where the recipe keeps the last alone.
+
+        Nothing needs them any more; base and cold start stay. Each is gone by name before it is
+        gone in part.
+        """
+        if self.recipe.keep_policies == "all":
+            return
+        for iteration, kind in product(range(1, before), ("iter", "explored")):
+            policy = self.policy_dir(f"{kind}-{iteration:03d}")
+            leaving = policy.with_name(f".{policy.name}.old")
+            if policy.exists():
+                policy.rename(leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
 
     def policy_dir(self, name: str) -> Path:
         """Return where the run keeps the policy of that name."""

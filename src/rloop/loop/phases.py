@@ -45,6 +45,7 @@ class Phases:
             context.end(key, {"metrics": dict(found.metrics)})
         if iteration == 0:
             self._base_counts = self._stored_counts(place)
+        context.drop_policies(before=iteration)
 
     def _stored_counts(self, place: Place) -> Mapping[str, Counts]:
         """Return an evaluation's counts from the store, which must have every problem."""
@@ -81,8 +82,15 @@ class Phases:
         context = self._context
         found = context.manifest.result(f"{iteration}/explore")
         if found is not None:
-            return policy_from(found, context.run_dir)
-        finetune = self.recipe.finetune
+            explored = policy_from(found, context.run_dir)
+        else:
+            explored = self._explore(policy, iteration)
+        if self.recipe.finetune is None:
+            context.drop_policies(before=iteration)
+        return explored
+
+    def _explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
+        context, finetune = self._context, self.recipe.finetune
         keep = finetune is None or finetune.init == "explored" or self.recipe.keep_explored
         weights = None
         if self.recipe.explore.focus == "hard" and iteration > 1:

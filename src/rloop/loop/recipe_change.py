@@ -16,7 +16,7 @@ from rloop.recipe import resolved_json
 
 FREE = frozenset(
     {
-        *("explore.checkpoint_every", "keep_explored", "sinks"),
+        *("explore.checkpoint_every", "keep_explored", "keep_policies", "sinks"),
         *("tasks.data_dir", "tasks.verifier_workers"),
     }
 )

@@ -14,6 +14,7 @@ from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine, Verify
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
+from rloop.estimate import disk, disk_warnings
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.environment import add_engine, environment
@@ -26,6 +27,7 @@ from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock
 from rloop.loop.summary import final_rows
+from rloop.model_size import measure_model
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
 from rloop.observe.run_log import RunLog
@@ -182,7 +184,9 @@ def open_run(
         console.header(facts(recipe, problems, engine))
         for note in problems.notes:
             console.say(note)
-        for warning in recipe.warnings:
+        num_held_out = sum(map(len, problems.evaluate.values()))
+        written = disk(recipe, num_held_out, measure_model(str(base.path)))
+        for warning in (*recipe.warnings, *disk_warnings(written, run_dir)):
             console.warn(warning)
         store = TrajectoryStore(run_dir)
         yield Context(

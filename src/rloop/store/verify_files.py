@@ -123,11 +123,13 @@ def check_policies(run_dir: Path, small: SmallFiles, findings: Findings) -> None
 
 
 def _may_be_gone(key: str, small: SmallFiles) -> bool:
-    """Whether RLoop itself throws the policy away."""
+    """Whether the recipe has the policy thrown away, or did when a later one was kept."""
     finetune = small.config.get("finetune")
-    is_explored = key.endswith("/explore")
     is_kept = small.config.get("keep_explored") or not finetune or finetune["init"] == "explored"
-    return is_explored and not is_kept
+    iteration = int(key.partition("/")[0])
+    later = any(int(other.partition("/")[0]) > iteration > 0 for other in small.phases)
+    is_superseded = small.config.get("keep_policies") == "last" and later
+    return is_superseded or (key.endswith("/explore") and not is_kept)
 
 
 def _check_weights(folder: Path, name: str, findings: Findings) -> None:
