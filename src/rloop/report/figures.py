@@ -13,7 +13,7 @@ from rloop.report.charts.heatmap import Axes, heatmap_figure
 from rloop.report.charts.held_out import drift_figure, overfitting_figure
 from rloop.report.charts.pass_curves import pass_figure
 from rloop.report.charts.selection import funnel_figure, success_rate_figure
-from rloop.report.charts.steps import health_figure, step_figure
+from rloop.report.charts.steps import health_figure, step_figure, task_reward_figure
 from rloop.report.charts.tuning import tuning_figure
 from rloop.report.diversity import diversity_rows, similarity_rows
 from rloop.report.held_out import HeldOut
@@ -37,6 +37,10 @@ CURVES = (
 DIVERSITY = "1 - mean similarity (token 4-grams, Jaccard) of a problem's completions in a step."
 ANSWERS = "Different final answers to a problem in a step, a mean over problems."
 MAX_HISTOGRAMS = 6
+_TASK_REWARDS = """
+    select iteration, step, task, avg(reward) as value from trajectories
+    where phase = 'explore' group by all order by all
+"""
 
 Others = Mapping[str, Sequence[tuple[str, Checkpoint]]]
 """Checkpoints of other runs by task, with what their curves are called."""
@@ -52,7 +56,9 @@ def run_figures(
     """Return the charts of each section; a section without data has none."""
     timeline = Timeline(record)
     return {
-        "learning": [] if record.is_evaluation else learning_figures(timeline, tables),
+        "learning": (
+            [] if record.is_evaluation else learning_figures(record, timeline, store, tables)
+        ),
         "pass_curves": pass_figures(record, tasks, others),
         "forgetting": forgetting_figures(tasks),
         "exploration": [
@@ -64,17 +70,31 @@ def run_figures(
     }
 
 
-def learning_figures(timeline: Timeline, tables: Sequence[TaskTable]) -> list[Figure]:
-    """Return training reward against held-out metrics, a picture a task; reward alone without."""
+def learning_figures(
+    record: RunRecord, timeline: Timeline, store: TrajectoryStore, tables: Sequence[TaskTable]
+) -> list[Figure]:
+    """Return training reward against held-out metrics, a picture a task; reward alone without.
+
+    Where there are several training tasks, the reward of each comes behind.
+    """
     rewards = timeline.value_rows("reward_mean")
+    by_task: list[Figure] = []
+    if len(record.config.get("tasks", {}).get("train", ())) > 1:
+        by_task = _there(task_reward_figure(timeline, _task_rewards(timeline, store)))
     found = [
         overfitting_figure(timeline, table.task, table.headline_metrics, rewards, index)
         for index, table in enumerate(tables)
     ]
     if found or not rewards:
-        return found
+        return [*found, *by_task]
     title, caption = "Training reward", "Mean reward of a step's completions."
-    return _there(step_figure(timeline, "reward_mean", title, caption, rewards))
+    return _there(step_figure(timeline, "reward_mean", title, caption, rewards), *by_task)
+
+
+def _task_rewards(timeline: Timeline, store: TrajectoryStore) -> list[Row]:
+    """Return the mean reward of each task in each RL step: x, iteration, step, task, value."""
+    found = store.query(_TASK_REWARDS).to_pylist()
+    return [row | timeline.place(row["iteration"], row["step"]) for row in found]
 
 
 def pass_figures(record: RunRecord, tasks: Sequence[HeldOut], others: Others) -> list[Figure]:

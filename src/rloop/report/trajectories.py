@@ -1,5 +1,6 @@
 """A small sample of what the model wrote, right and wrong, out of every part of a run."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.text import visible
 
 MAX_SAMPLED = 72
+MAX_QUESTION = 120
+"""Characters of a question in a row."""
 MAX_CHARACTERS = 6000
 """Of a prompt and of a completion; the rest is left out and said to be."""
+
+_TEMPLATE_WORDS = re.compile(r"<\|[^|>]{1,40}\|>(?:(?:system|user|assistant)(?=\s|$))?")
+"""`<|im_start|>user` and its like."""
 
 _STRATUM = ("iteration", "phase", "policy", "verdict")
 _SHOWN = (
@@ -36,7 +42,8 @@ class Shown:
     """One trajectory as the page shows it; all text is made visible, not yet escaped for HTML.
 
     Example: Shown(verdict="wrong", policy="explored-001", place="iteration 1, explore, step 12",
-    problem_id="sums/7", num_tokens=14, prompt="1+1=", completion="3", answer="3", reference="2",
+    problem_id="sums/7", num_tokens=14, question="1+1=", prompt="1+1=",
+    completion="3", answer="3", reference="2",
     reason="", finish_reason="stop")
     """
 
@@ -45,6 +52,8 @@ class Shown:
     place: str
     problem_id: str
     num_tokens: int
+    question: str
+    """The end of the prompt, where the question is."""
     prompt: str
     completion: str
     answer: str
@@ -63,6 +72,14 @@ def sample_trajectories(run_dir: Path) -> tuple[list[Shown], int]:
     pool = TrajectoryStore(run_dir).light((*_STRATUM, "seed"))
     rows = pool.take(_in_turn(pool.columns), _SHOWN).sort_by(_ORDER).to_pylist()
     return [_shown(row) for row in rows], pool.columns.num_rows
+
+
+def excerpt(prompt: str, limit: int = 160) -> str:
+    """Return the end of a prompt's last line, without the words of a chat template around it."""
+    plain = _TEMPLATE_WORDS.sub("", visible(prompt))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    text = lines[-1] if lines else ""
+    return text if len(text) <= limit else f"... {text[-limit:]}"
 
 
 def _in_turn(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -94,6 +111,7 @@ def _shown(row: dict[str, Any]) -> Shown:
         place=f"iteration {texts['iteration']}, {texts['phase']}{step}",
         problem_id=texts["problem_id"],
         num_tokens=row["completion_tokens"],
+        question=excerpt(row["prompt_text"], MAX_QUESTION),
         prompt=_cut(texts["prompt_text"]),
         completion=_cut(texts["completion_text"]),
         answer=texts["answer"],

@@ -1,6 +1,5 @@
 """The groups of one step, and the completions of one group side by side, through filters."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rloop.report.trajectories import excerpt
 from rloop.text import visible
 
 COLUMNS = (
@@ -20,9 +20,6 @@ COLUMNS = (
 HEAD, TAIL = 4000, 2000
 """Characters of a long completion's two ends that a card shows; the answer is at the end."""
 CARDS_A_PAGE = 24
-
-_TEMPLATE_WORDS = re.compile(r"<\|[^|>]{1,40}\|>(?:(?:system|user|assistant)(?=\s|$))?")
-"""`<|im_start|>user` and its like."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -161,14 +158,6 @@ def group_view(rows: pa.Table, matches: Mask, problem_id: str, first: int) -> Gr
             for row, place in zip(cards, shown, strict=True)
         ),
     )
-
-
-def excerpt(prompt: str, limit: int = 160) -> str:
-    """Return the end of a prompt's last line, without the words of a chat template around it."""
-    plain = _TEMPLATE_WORDS.sub("", visible(prompt))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    text = lines[-1] if lines else ""
-    return text if len(text) <= limit else f"... {text[-limit:]}"
 
 
 def logprob_mean(row: Mapping[str, Any]) -> float | None:

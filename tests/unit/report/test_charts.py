@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import vl_convert
 
 from rloop.evaluation.checkpoints import read_checkpoints
 from rloop.report.charts.figure import MAX_NUMBERS, Figure, numbers
+from rloop.report.charts.steps import task_reward_figure
 from rloop.report.figures import run_figures
 from rloop.report.held_out import held_out_tasks
 from rloop.report.results import task_tables
 from rloop.report.run_record import RunRecord, read_run
+from rloop.report.timeline import Timeline
 from rloop.store.trajectories import TrajectoryStore
 
 
@@ -78,3 +82,27 @@ def test_a_long_table_of_numbers_is_thinned_evenly_and_keeps_its_end() -> None:
     assert [row[0] for row in table.rows] == [str(x) for x in range(1, 101, 3)]
     assert len(table.rows) <= MAX_NUMBERS
     assert table.note == "34 of 101 rows, spread evenly."
+
+
+def test_several_training_tasks_have_their_rewards_apart() -> None:
+    line = {"iteration": 1, "phase": "explore", "policy": "explored-001"}
+    metrics = [line | {"step": step} for step in (1, 2)]
+    record = RunRecord(
+        directory=Path("run"),
+        recipe_text="",
+        config={},
+        environment={},
+        manifest={},
+        metrics=metrics,
+        events=[],
+    )
+    timeline = Timeline(record)
+    rows = [
+        timeline.place(1, step) | {"task": task, "value": value}
+        for step, task, value in ((1, "a", 0.25), (1, "b", 0.5), (2, "a", 0.75), (2, "b", 1.0))
+    ]
+    figure = task_reward_figure(timeline, rows)
+    assert figure is not None
+    assert figure.description == "Training reward: a from 0.25 to 0.75, b from 0.5 to 1."
+    vl_convert.vegalite_to_svg(figure.spec)
+    assert task_reward_figure(timeline, [row for row in rows if row["task"] == "a"]) is None

@@ -36,3 +36,9 @@ def test_an_error_verdict_comes_with_its_reason(finished_run) -> None:
 
 def test_a_run_without_trajectories_has_no_sample(tmp_path) -> None:
     assert sample_trajectories(tmp_path) == ([], 0)
+
+
+def test_a_row_has_the_question_without_the_template(finished_run) -> None:
+    shown, _ = sample_trajectories(finished_run)
+    assert all(one.question.startswith("What is ") for one in shown)
+    assert all(one.question.endswith("?") for one in shown)

@@ -41,3 +41,20 @@ def test_without_an_outcome_there_is_no_verdict(build_run) -> None:
     first = (run_dir / "metrics.jsonl").read_text().splitlines()[0]
     (run_dir / "metrics.jsonl").write_text(first + "\n")
     assert verdicts(read_run(run_dir)) == []
+
+
+def test_a_verdict_says_when_the_length_limit_is_part_of_it(build_run) -> None:
+    run_dir = build_run()
+    metrics = run_dir / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    for cut, is_said in ((0.453, True), (0.12, False)):
+        for row in rows:
+            if row["policy"] == "base":
+                row["evaluate/sums/truncated_frac"] = cut
+        metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        last = verdicts(read_run(run_dir))[0].findings[0].sentences[-1]
+        # 45.3 - 6.1 = 39.2 points are worth a sentence, 12 - 6.1 = 5.9 are not.
+        assert is_said == (
+            last == "Completions cut at the length limit went from 45.3 % (base) to 6.1 % "
+            "(iter-002): part of the difference may be answers that are no longer cut."
+        )

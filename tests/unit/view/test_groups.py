@@ -7,13 +7,13 @@ import pytest
 from doubles_records import group_at, place_at
 from tokenizers import Tokenizer, decoders, models
 
+from rloop.report.trajectories import excerpt
 from rloop.store.schema import trajectory_table
 from rloop.view.groups import (
     COLUMNS,
     HEAD,
     TAIL,
     Filters,
-    excerpt,
     group_lines,
     group_view,
     logprob_mean,

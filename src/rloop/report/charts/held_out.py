@@ -47,7 +47,8 @@ def overfitting_figure(
     return make_figure(
         f"held-out-{index}",
         task,
-        "Green, without points: reward of the training problems. Diamonds: the policies that the "
+        "Green, without points: mean reward over all training tasks, the same line for every "
+        "held-out task. Diamonds: the policies that the "
         "loop goes on with, with their intervals. Thin lines with bands: RL inside an iteration. "
         "Dashed: where the loop began.",
         _said(rows, reward_rows, names),

@@ -63,6 +63,45 @@ def step_figure(
     return make_figure(figure_id, title, caption, description, chart, table)
 
 
+def task_reward_figure(timeline: Timeline, rows: Sequence[Row]) -> Figure | None:
+    """Return the training reward of each task over RL steps; None for fewer than two tasks.
+
+    A row has x, iteration, step, task and value.
+    """
+    tasks = sorted({row["task"] for row in rows})
+    if len(tasks) < 2:
+        return None
+    window = smoothing(timeline.spans)
+    base = alt.Chart(inline(rows)).encode(
+        x=step_axis(timeline),
+        color=alt.Color("task:N", sort=tasks, legend=alt.Legend(title=None, symbolOpacity=1)),
+        detail="iteration:N",
+        tooltip=[
+            *place_tooltip(),
+            alt.Tooltip("task:N"),
+            alt.Tooltip("value:Q", title="reward", format=".4~g"),
+        ],
+    )
+    raw = base.mark_line(strokeWidth=1.4, opacity=0.4 if window else 1.0, point=not window)
+    layers = [raw.encode(y=value_axis(""))]
+    caption = "Mean reward of a step's completions, a line a task."
+    if window:
+        smooth = smoothed(base, window, "task").mark_line(strokeWidth=2)
+        layers.append(smooth.encode(y="smooth:Q"))
+        caption += f" Strong line: mean of the last {window} steps."
+    ends = [(task, [row["value"] for row in rows if row["task"] == task]) for task in tasks]
+    said = ", ".join(f"{task} from {values[0]:.4g} to {values[-1]:.4g}" for task, values in ends)
+    return make_figure(
+        "reward-by-task",
+        "Training reward by task",
+        caption,
+        f"Training reward: {said}.",
+        alt.layer(*phases(timeline), *layers).properties(height=SMALL),
+        numbers(rows, PLACE | {"task": "task", "value": "reward"}),
+        is_wide=True,
+    )
+
+
 def health_figure(timeline: Timeline) -> Figure | None:
     """Return the fractions of groups that are all correct, mixed and all wrong, stacked."""
     rows = timeline.explore_rows(list(HEALTH))
@@ -162,10 +201,10 @@ def smoothing(spans: Sequence[Span]) -> int:
     return max(5, longest // 20) if longest >= MIN_STEPS_TO_SMOOTH else 0
 
 
-def smoothed(chart: alt.Chart, window: int) -> alt.Chart:
+def smoothed(chart: alt.Chart, window: int, *fields: str) -> alt.Chart:
     """Return the chart with `smooth`, the mean of the last `window` values of an iteration."""
     found: alt.Chart = chart.transform_window(
-        smooth="mean(value)", frame=[1 - window, 0], groupby=["iteration"]
+        smooth="mean(value)", frame=[1 - window, 0], groupby=["iteration", *fields]
     )
     return found
 
