@@ -27,12 +27,13 @@ def write_method_run(
     tokens: int = 100,
     task: str = TASK,
     versions: tuple[str, str] = ("t-1", "numeric-1"),
+    samples: int = SAMPLES,
 ) -> Path:
     """Write a finished run of recipes/tiny.yaml as `folder/METHOD-seed-SEED`.
 
     `counts` has the policies in order: coldstart, then explored-001@4 or iter-001 and so on. Each
     of 8 RL steps samples `tokens` tokens in 64 completions; rewards rise by 0.05 a step. `versions`
-    are of the template and the verifier.
+    are of the template and the verifier; `samples` is n, of which the counts are.
     """
     recipe = METHODS[method].of(load_recipe(TINY)).model_dump(mode="json") | {"seed": seed}
     directory = folder / f"{method}-seed-{seed}"
@@ -43,7 +44,10 @@ def write_method_run(
     (directory / "environment.json").write_text(json.dumps(environment))
     last = "1/explore" if method == "rl" else "2/evaluate/iter-002"
     (directory / "manifest.json").write_text(json.dumps({"version": 1, "phases": {last: {}}}))
-    rows = [_evaluation(directory, task, label, found, versions) for label, found in counts.items()]
+    rows = [
+        _evaluation(directory, task, label, found, versions, samples)
+        for label, found in counts.items()
+    ]
     rows += [_explore(recipe, number, tokens) for number in range(8)]
     rows.sort(key=lambda row: row["iteration"])
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -67,7 +71,12 @@ def _explore(recipe: Mapping[str, Any], number: int, tokens: int) -> dict[str, A
 
 
 def _evaluation(
-    directory: Path, task: str, label: str, counts: Counts, versions: tuple[str, str]
+    directory: Path,
+    task: str,
+    label: str,
+    counts: Counts,
+    versions: tuple[str, str],
+    samples: int,
 ) -> dict[str, Any]:
     """Store an evaluation; return its line of the log, without the numbers nobody reads here."""
     policy, _, step = label.partition("@")
@@ -81,17 +90,19 @@ def _evaluation(
         policy=policy,
     )
     groups = [
-        _group(place, f"{task}/{number}", correct, versions)
+        _group(place, f"{task}/{number}", correct, versions, samples)
         for number, correct in enumerate(counts)
     ]
     TrajectoryStore(directory).append(place, groups, part=f"{policy}-{task}")
-    average = sum(counts) / len(counts) / SAMPLES
+    average = sum(counts) / len(counts) / samples
     line = {"iteration": iteration, "phase": "evaluate", "step": place.step, "policy": policy}
-    keys = {"avg@8": average, "sampled_tokens_count": 50}
+    keys = {f"avg@{samples}": average, "sampled_tokens_count": 50}
     return line | {f"evaluate/{task}/{key}": value for key, value in keys.items()}
 
 
-def _group(place: Place, problem_id: str, correct: int, versions: tuple[str, str]) -> Group:
+def _group(
+    place: Place, problem_id: str, correct: int, versions: tuple[str, str], samples: int
+) -> Group:
     task, _, number = problem_id.rpartition("/")
     problem = Problem(
         problem_id=problem_id, task=task, question="1+1=", answer="2", verifier="numeric"
@@ -124,6 +135,6 @@ def _group(place: Place, problem_id: str, correct: int, versions: tuple[str, str
             top_k=0,
             template_version=versions[0],
         )
-        for member in range(SAMPLES)
+        for member in range(samples)
     )
     return Group(problem=problem, trajectories=members)

@@ -1,6 +1,7 @@
 """Runs compared: methods and seeds side by side, as a table, as JSON, and as one page."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from rloop.report.results import verdict
 from rloop.report.words import percent, percent_interval, points, points_interval
 from rloop.text import visible
 
+MAX_NAMED = 6
+"""Runs named in a sentence; of more, how many."""
 COLUMNS = ("task", "metric", "method", "seeds", "mean, interval", "difference", "change")
 
 
@@ -66,6 +69,7 @@ def compare_runs(paths: Sequence[Path], reference: str | None = None) -> Compari
     Runs that are not complete are left out, with a warning. StoreError where nothing is left.
     """
     runs, warnings = _read(find_runs(paths))
+    runs, others = _with_common_problems(runs)
     groups = group_runs(runs)
     against = choose_reference(groups, reference)
     confidence = min(run.record.confidence for run in runs)
@@ -85,7 +89,7 @@ def compare_runs(paths: Sequence[Path], reference: str | None = None) -> Compari
         tasks=tuple(tasks),
         losses=losses,
         figures=tuple(figure for figure in figures if figure is not None),
-        warnings=(*warnings, *fairness_warnings(groups)),
+        warnings=(*warnings, *others, *fairness_warnings(groups)),
         confidence=confidence,
     )
 
@@ -99,7 +103,9 @@ def table_rows(found: Comparison) -> list[tuple[object, ...]]:
             method.group.label,
             len(method.group.runs),
             _fraction(method.metrics[metric].mean),
-            _fraction(method.metrics[metric].difference, sign="+"),
+            "n differs"
+            if method.not_compared
+            else _fraction(method.metrics[metric].difference, sign="+"),
             _fraction(method.metrics[metric].change, sign="+"),
         )
         for task in found.tasks
@@ -124,6 +130,7 @@ def comparison_json(found: Comparison) -> list[dict[str, Any]]:
             **_ends("difference", method.metrics[metric].difference),
             **_ends("change", method.metrics[metric].change),
             "reference": task.reference,
+            "not_compared": method.not_compared or None,
             "num_problems": task.num_problems,
         }
         for task in found.tasks
@@ -162,7 +169,7 @@ def difference_sentence(result: TaskResult, label: str, metric: str) -> str:
     """Return how a method differs from the reference in a metric, in a sentence."""
     methods = {method.group.label: method for method in result.methods}
     ours, theirs = methods[label].metrics[metric], methods[result.reference].metrics[metric]
-    assert ours.difference is not None, "the reference does not differ from itself"
+    assert ours.difference is not None, "asked of a method that was compared"
     said = {
         "gain": ", clear of zero",
         "loss": ", clear of zero",
@@ -188,22 +195,52 @@ def _read(paths: Sequence[Path]) -> tuple[list[ComparedRun], list[str]]:
         for run in runs
     ]
     warnings = [
-        f"Left out: {reason}. If runs that fail are left out, those that stay flatter their method."
+        f"Left out: {reason}. A method whose failed runs are left out looks better than it is."
         for reason in left_out
     ]
     return runs, warnings
 
 
+def _with_common_problems(
+    runs: Sequence[ComparedRun],
+) -> tuple[list[ComparedRun], list[str]]:
+    """Return the largest set of runs that share a held-out problem, and who is left out, said.
+
+    Of equally large sets the one of the first run. StoreError where no two runs share one.
+    """
+    found = Counter((name, problem) for run in runs for name, problem in _problems(run))
+    shared, times = found.most_common(1)[0]
+    if times == 1 and len(runs) > 1:
+        told = "; ".join(f"{run.name} has {', '.join(run.tasks)}" for run in runs[:MAX_NAMED])
+        raise StoreError(
+            f"The runs have no held-out problem in common, so nothing can be compared: {told}. "
+            "Measure their policies on one task with `rloop eval`, then compare those folders."
+        )
+    kept = [run for run in runs if shared in _problems(run)]
+    others = [run for run in runs if shared not in _problems(run)]
+    if not others:
+        return kept, []
+    named = [f"{run.name} ({', '.join(run.tasks)})" for run in others[:MAX_NAMED]]
+    more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
+    return kept, [
+        f"Compared are the {len(kept)} of {len(runs)} runs that were measured on {shared[0]}. Left "
+        f"out, with no problem of it: {', '.join(named)}{more}. Name runs to choose others."
+    ]
+
+
+def _problems(run: ComparedRun) -> set[tuple[str, str]]:
+    """Return the (task, problem id) that every policy of a run's path was measured on."""
+    return {
+        (name, problem)
+        for name, task in run.tasks.items()
+        for problem in set.intersection(*(set(c.counts) for c in task.path))
+    }
+
+
 def _common_tasks(runs: Sequence[ComparedRun]) -> list[str]:
     """Return the tasks that all runs have, with at least one problem in common."""
     common = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
-    common = [task for task in common if TaskValues(task, runs).problems]
-    if not common:
-        raise StoreError(
-            "The runs have no held-out problem in common, so nothing can be compared. Measure "
-            "their policies on one task with `rloop eval`, then compare those folders."
-        )
-    return common
+    return [task for task in common if TaskValues(task, runs).problems]
 
 
 def _task_figures(

@@ -144,6 +144,7 @@ def _lines(
     scale = alt.Scale(domain=_domain(rows), nice=False)
     value = alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(format=".0%"))
     base = alt.Chart(inline(rows)).encode(x=x, color=color)
+    bands = alt.Chart(inline(_with_bands(rows))).encode(x=x, color=color)
     chosen = alt.selection_point(fields=["policy"], bind="legend")
     lines = base.encode(opacity=alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12)))
     dashed = alt.condition(
@@ -155,7 +156,7 @@ def _lines(
         *(alt.Tooltip(f"{key}:Q", format=".1%") for key in _VALUES),
     ]
     layers = [
-        base.mark_area(clip=True).encode(
+        bands.mark_area(clip=True).encode(
             y=alt.Y("low:Q", title=None, scale=scale),
             y2="high:Q",
             opacity=alt.when(chosen, empty=len(methods) <= MAX_BANDS)
@@ -198,11 +199,32 @@ def _marks(names: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
 
 def _domain(rows: Sequence[Row]) -> list[float]:
     """Return the upright axis: every line whole, its bands as far as they leave lines apart."""
+    lowest, highest = _room(rows)
+    low = max(min(row["low"] for row in rows), lowest)
+    high = min(max(row["high"] for row in rows), highest)
+    margin = 0.01 * (highest - lowest)
+    return [low - margin, high + margin]
+
+
+def _with_bands(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the methods whose bands say something: that do not fill the chart.
+
+    A band that leaves the chart above and below at more than half of its points, as those of two
+    seeds do, would only tint it. Its ends are in the numbers.
+    """
+    low, high = _room(rows)
+    fills: dict[str, list[bool]] = {}
+    for row in rows:
+        is_wide = row["low"] <= max(low, 0.0) and row["high"] >= min(high, 1.0)
+        fills.setdefault(row["policy"], []).append(is_wide)
+    return [row for row in rows if 2 * sum(fills[row["policy"]]) <= len(fills[row["policy"]])]
+
+
+def _room(rows: Sequence[Row]) -> tuple[float, float]:
+    """Return the ends of the upright axis that bands cannot push out: all lines and half again."""
     values = [row["value"] for row in rows]
     room = max(0.05, max(values) - min(values))
-    low = max(min(row["low"] for row in rows), min(values) - room / 2)
-    high = min(max(row["high"] for row in rows), max(values) + room / 2)
-    return [low - 0.02 * room, high + 0.02 * room]
+    return min(values) - room / 2, max(values) + room / 2
 
 
 def _tokens(rows: Sequence[Row]) -> alt.X:

@@ -8,6 +8,11 @@ from rloop.report.compare_groups import MethodGroup, flatten_recipe
 from rloop.report.compare_runs import ComparedRun
 from rloop.report.words import count
 
+TWO_SEEDS = (
+    "two seeds can hardly show anything, because they say next to nothing of how much seeds vary, "
+    "and their intervals are very wide. Run three or more."
+)
+"""Said of methods that have two."""
 MAX_SPREAD = 0.05
 """Budgets that differ by more are warned of."""
 
@@ -98,6 +103,9 @@ def _seed_warnings(groups: Sequence[MethodGroup]) -> list[str]:
                 f"{group.label} has seed {twice[0]} more than once: those runs are not "
                 "independent, and its intervals are too narrow."
             )
+    pairs = [group.label for group in groups if len(group.runs) == 2]
+    if pairs:
+        found.append(f"{', '.join(pairs)}: {TWO_SEEDS}")
     if len({tuple(sorted(set(group.seeds))) for group in groups}) > 1:
         told = "; ".join(f"{g.label}: {', '.join(map(str, g.seeds))}" for g in groups)
         found.append(f"Seeds differ: {told}.")

@@ -1,4 +1,4 @@
-"""Runs grouped by method: the same resolved recipe but for name, seed and trackers."""
+"""Runs grouped by method: the same resolved recipe but for name, seed and what trains nothing."""
 
 import json
 from collections import Counter
@@ -10,6 +10,15 @@ from rloop.errors import ConfigError
 from rloop.methods import METHODS
 from rloop.report.compare_runs import ComparedRun
 
+UNTRAINED = (
+    *("sinks.", "keep_explored.", "explore.checkpoint_every."),
+    *("tasks.data_dir.", "tasks.verifier_workers."),
+    *("engine.max_batch.", "engine.microbatch_tokens."),
+    *("engine.gradient_checkpointing.", "engine.offload_optimizer."),
+)
+"""Beginnings of dotted keys that decide where things go, how fast, or the last bits of a number."""
+MEASURED = ("evaluate.", "tasks.evaluate.")
+"""Beginnings of those that decide how a policy is measured."""
 MAX_KEYS = 3
 """Of a recipe, in a label."""
 MAX_VALUE = 24
@@ -37,8 +46,8 @@ def group_runs(runs: Sequence[ComparedRun]) -> list[MethodGroup]:
     """Return the runs by method: in the order of `METHODS`, others after them as they came."""
     by_recipe: dict[str, list[ComparedRun]] = {}
     for run in runs:
-        recipe = {key: value for key, value in run.recipe.items() if key != "sinks"}
-        by_recipe.setdefault(json.dumps([run.title, recipe], sort_keys=True), []).append(run)
+        recipe = json.dumps([run.title, training_keys(run.recipe)], sort_keys=True)
+        by_recipe.setdefault(recipe, []).append(run)
     order = [method.title for method in METHODS.values()]
     groups = sorted(
         by_recipe.values(),
@@ -85,6 +94,18 @@ def recipe_rows(groups: Sequence[MethodGroup]) -> list[tuple[str, tuple[str, ...
     return rows
 
 
+def training_keys(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of `flatten_recipe` that decide what a policy learns.
+
+    How it is measured does not, unless exploration ends early by what is measured.
+    """
+    flat = flatten_recipe(recipe)
+    is_free: tuple[str, ...] = UNTRAINED
+    if flat.get("explore.early_stop.pass_at_k_falls", "false") in ("false", "null", "0"):
+        is_free = (*UNTRAINED, *MEASURED)
+    return {key: value for key, value in flat.items() if not f"{key}.".startswith(is_free)}
+
+
 def flatten_recipe(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return nested values as dotted keys and JSON. Example: {"a": [{"b": None}]} -> a.0.b: null.
 
@@ -109,8 +130,8 @@ def _labels(firsts: Sequence[ComparedRun]) -> list[str]:
         if titles[run.title] == 1:
             labels.append(run.title)
             continue
-        same = [flatten_recipe(other.recipe) for other in firsts if other.title == run.title]
-        keys, mine = _differing(same), flatten_recipe(run.recipe)
+        same = [training_keys(other.recipe) for other in firsts if other.title == run.title]
+        keys, mine = _differing(same), training_keys(run.recipe)
         told = [f"{key}={_short(mine.get(key, 'absent'))}" for key in keys[:MAX_KEYS]]
         more = f", {len(keys) - MAX_KEYS} more keys" if len(keys) > MAX_KEYS else ""
         labels.append(f"{run.title} ({', '.join(told)}{more})")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 
 from rloop.evaluation.checkpoints import solved_matrix
 from rloop.evaluation.forgetting import ever_solved_loss, forgetting, newly_solved
@@ -11,6 +11,7 @@ from rloop.evaluation.overfitting import overfitting_verdict
 from rloop.report.compare_groups import MethodGroup
 from rloop.report.compare_results import TaskValues
 from rloop.report.compare_runs import ComparedRun
+from rloop.report.held_out import missed_by_chance
 from rloop.report.words import percent
 
 WORDS = {
@@ -26,7 +27,7 @@ WORDS = {
 class LossRow:
     """One method on one task; fractions are the mean over seeds, and the lowest to the highest.
 
-    Example: LossRow(label="Plain RL", forgotten=("12.5 %", "0.0 % to 25.0 %"),
+    Example: LossRow(label="Plain RL", forgotten=("12.5 %", "0.0 % to 25.0 %"), by_chance="9.0 %",
     learned=("40.0 %", ""), ever_lost=("6.2 %", ""), num_checkpoints="3",
     verdict="held-out rises in 2 of 2 seeds", sentences=("rl-seed-0: Held-out pass@8 ...",))
     """
@@ -34,6 +35,8 @@ class LossRow:
     label: str
     forgotten: tuple[str, str]
     """Of the problems that the start solved, those that the last policy does not."""
+    by_chance: str
+    """What the start itself would miss of them, sampled once more."""
     learned: tuple[str, str]
     """Of those that the start did not solve, those that the last policy does."""
     ever_lost: tuple[str, str]
@@ -58,6 +61,7 @@ def loss_rows(
             LossRow(
                 label=group.label,
                 forgotten=_over_seeds([forgetting(path[0], path[-1]) for path in paths]),
+                by_chance=_over_seeds([_by_chance(values, run) for run in group.runs])[0],
                 learned=_over_seeds([newly_solved(path[0], path[-1]) for path in paths]),
                 ever_lost=_over_seeds([ever_solved_loss(path) for path in paths]),
                 num_checkpoints=" to ".join(
@@ -71,6 +75,13 @@ def loss_rows(
             )
         )
     return found
+
+
+def _by_chance(values: TaskValues, run: ComparedRun) -> float:
+    """Return which fraction of its solved problems the start would miss by chance; NaN for 0/0."""
+    start = values.task_run(run).path[0]
+    known = sum(1 for correct in start.counts.values() if correct)
+    return missed_by_chance(start) / known if known else nan
 
 
 def _verdict(values: TaskValues, run: ComparedRun, confidence: float) -> tuple[str, str]:

@@ -28,7 +28,7 @@ class MetricResult:
     by_run: tuple[float, ...]
     """In the order of the group's runs."""
     difference: Estimate | None
-    """From the reference method; None for that one itself."""
+    """From the reference method; None for that one itself, and where n differs."""
     change: Estimate | None
     """From what each run started with; None where that was not measured."""
 
@@ -44,6 +44,8 @@ class MethodResult:
     policies: tuple[str, ...]
     """Labels of the policies measured, each once."""
     metrics: dict[str, MetricResult]
+    not_compared: str = ""
+    """Why there is no difference from the reference, in a sentence; empty where there is one."""
 
     @property
     def has_change(self) -> bool:
@@ -80,8 +82,9 @@ class TaskValues:
         self._by_run = {run.directory: run.tasks[task] for run in runs}
         counts = [set(c.counts) for one in self._by_run.values() for c in one.path]
         self.problems = sorted(set.intersection(*counts))
-        self.num_samples = min(one.final.num_samples for one in self._by_run.values())
-        self.has_equal_samples = len({one.final.num_samples for one in self._by_run.values()}) == 1
+        every = {one.final.num_samples for one in self._by_run.values()}
+        self.num_samples = min(every)
+        self.has_equal_samples = len(every) == 1
 
     @property
     def average(self) -> str:
@@ -97,6 +100,25 @@ class TaskValues:
         """Return a metric of a checkpoint by problem [P]."""
         counts = np.array([checkpoint.counts[name] for name in self.problems])
         return metric_values(checkpoint.num_samples, counts, k)
+
+    def not_compared(self, group: MethodGroup, reference: MethodGroup) -> str:
+        """Return why two methods cannot be compared; empty where they can.
+
+        With fewer samples more problems look all solved or all unsolved: pass@8 of n = 8 is 0 or
+        1, of n = 64 often between. Problems can then differ in one direction alone, and resampling
+        them, which never sees the other, calls equal policies different.
+        """
+        samples = sorted(
+            {self.task_run(run).final.num_samples for run in (*group.runs, *reference.runs)}
+        )
+        if len(samples) == 1:
+            return ""
+        told = " and ".join(map(str, samples))
+        return (
+            f"Not comparable: n differs, {told} samples per problem. With fewer samples more "
+            "problems look all solved or all unsolved, so equal policies can seem to differ. "
+            "Measure both with the same --samples of `rloop eval`."
+        )
 
     def final(self, group: MethodGroup, k: int | None) -> NDArray[np.float64]:
         """Return a metric of the last policies of a group [S, P]."""
@@ -132,6 +154,7 @@ def task_result(
                 name: _metric(values, group, reference, name, k, confidence)
                 for name, k in metrics.items()
             },
+            not_compared=values.not_compared(group, reference) if group is not reference else "",
         )
         for group in groups
     ]
@@ -176,7 +199,7 @@ def _metric(
 ) -> MetricResult:
     found, start = values.final(group, k), values.start(group, k)
     difference = change = None
-    if group is not reference:
+    if group is not reference and not values.not_compared(group, reference):
         difference = seed_difference(
             found,
             values.final(reference, k),

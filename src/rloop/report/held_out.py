@@ -111,7 +111,7 @@ def forgotten_words(held: HeldOut) -> tuple[str, list[str]]:
         sentences = [
             f"Of the {known} problems that {first} solved, {last} leaves {lost} unsolved "
             f"({percent(lost / known)}). Sampled once more, {first} itself would miss about "
-            f"{_missed_by_chance(held.reference):.1f} of them."
+            f"{missed_by_chance(held.reference):.1f} of them."
         ]
     if unknown:
         sentences.append(
@@ -183,7 +183,7 @@ def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[LostProblem]:
     ]
 
 
-def _missed_by_chance(checkpoint: Checkpoint) -> float:
+def missed_by_chance(checkpoint: Checkpoint) -> float:
     """Return how many of its solved problems n new samples would miss: sum of (1 - c/n)^n.
 
     Example: c = (1, 8, 0) of n = 8 gives (7/8)^8 + 0 = 0.34.

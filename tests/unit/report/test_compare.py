@@ -18,6 +18,7 @@ from rloop.report.compare import (
     table_rows,
     write_comparison,
 )
+from rloop.report.compare_charts import _with_bands
 from rloop.report.compare_fairness import fairness_warnings
 from rloop.report.compare_groups import choose_reference, group_runs
 from rloop.report.compare_runs import find_runs, read_compared
@@ -67,7 +68,8 @@ def metric(found, label, name):
 def test_a_folder_stands_for_its_runs_and_methods_come_in_their_order(found):
     assert [(g.label, g.seeds) for g in found.groups] == [("RLoop", (0, 1)), ("Plain RL", (0, 1))]
     assert found.reference == "Plain RL"
-    assert found.warnings == ()
+    (warning,) = found.warnings
+    assert warning.startswith("RLoop, Plain RL: two seeds can hardly show anything")
     assert "cover seeds and problems" in found.covers
 
 
@@ -109,7 +111,7 @@ def test_one_seed_is_said_to_cover_problems_only(sweep):
     assert "problems only: with one seed of each" in found.covers
     mixed = compare_runs([sweep / "rl-seed-0", sweep / "rloop-seed-0", sweep / "rloop-seed-1"])
     assert "those of Plain RL, with one seed, and differences with it, problems" in mixed.covers
-    assert mixed.warnings == ("Seeds differ: RLoop: 0, 1; Plain RL: 0.",)
+    assert mixed.warnings[1:] == ("Seeds differ: RLoop: 0, 1; Plain RL: 0.",)
 
 
 def test_the_reference_is_chosen_by_method_or_run(found):
@@ -153,7 +155,7 @@ def test_name_seed_and_trackers_make_no_other_method(sweep, tmp_path):
 def test_a_run_named_twice_counts_once_and_a_copy_is_warned_of(sweep, tmp_path):
     run = sweep / "rl-seed-0"
     assert len(find_runs([run, run, sweep])) == 4
-    (warning,) = warned(run, changed_copy(run, tmp_path / "rl-seed-0"))
+    warning, _ = warned(run, changed_copy(run, tmp_path / "rl-seed-0"))
     assert "Plain RL has seed 0 more than once" in warning
 
 
@@ -233,8 +235,10 @@ def test_a_folder_without_runs_and_runs_with_nothing_in_common_are_refused(sweep
     with pytest.raises(StoreError, match="no run directory and has none in it"):
         compare_runs([tmp_path])
     other = write_method_run(tmp_path, "rloop", 0, RLOOP, task="others")
-    with pytest.raises(StoreError, match="no held-out problem in common"):
-        compare_runs([sweep, other])
+    with pytest.raises(
+        StoreError, match=r"in common.*rl-seed-0 has sums-heldout; rloop-seed-0 has"
+    ):
+        compare_runs([sweep / "rl-seed-0", other])
     shutil.rmtree(other / "trajectories")
     with pytest.raises(StoreError, match="no evaluation in its store"):
         compare_runs([other])
@@ -270,12 +274,63 @@ def test_an_evaluation_of_a_runs_policy_has_that_runs_method_and_seed(sweep, tmp
     assert left.warnings[0].startswith("Left out: eval-0 is not complete")
 
 
+def test_the_largest_group_with_a_task_in_common_is_compared_and_the_others_are_named(
+    sweep, tmp_path
+):
+    other = write_method_run(tmp_path, "raft", 0, RLOOP, task="others")
+    found = compare_runs([other, sweep])
+    assert [(g.label, g.seeds) for g in found.groups] == [("RLoop", (0, 1)), ("Plain RL", (0, 1))]
+    assert found.warnings[0] == (
+        "Compared are the 4 of 5 runs that were measured on sums-heldout. Left out, with no "
+        "problem of it: raft-seed-0 (others). Name runs to choose others."
+    )
+
+
+def test_what_trains_nothing_makes_no_other_method_unless_training_ends_by_it(sweep, tmp_path):
+    run = sweep / "rl-seed-1"
+    measured = changed_copy(run, tmp_path / "a", evaluate__every=3, explore__checkpoint_every=2)
+    assert labels(sweep / "rl-seed-0", measured) == ["Plain RL"]
+    falls = {"explore__early_stop__pass_at_k_falls": 2}
+    often = changed_copy(run, tmp_path / "b", evaluate__every=3, **falls)
+    seldom = changed_copy(run, tmp_path / "c", evaluate__every=4, **falls)
+    assert labels(often, seldom) == ["Plain RL (evaluate.every=3)", "Plain RL (evaluate.every=4)"]
+
+
+def test_methods_with_another_n_have_no_difference_and_the_page_says_why(sweep, tmp_path):
+    few = write_method_run(tmp_path, "rloop", 0, RLOOP, samples=16)
+    found = compare_runs([sweep / "rl-seed-0", few])
+    ours = metric(found, "RLoop", "pass@8")
+    assert ours.difference is None
+    assert ours.mean.value > 0
+    assert [row[5] for row in table_rows(found) if row[2] == "RLoop"] == ["n differs"] * 3
+    (reason,) = {record["not_compared"] for record in comparison_json(found)} - {None}
+    assert reason.startswith("Not comparable: n differs, 8 and 16 samples per problem.")
+    page = write_comparison(found, tmp_path / "compare.html").read_text()
+    assert "No verdict" in page
+    assert reason in page
+    assert "better</span>" not in page
+    assert "worse</span>" not in page
+    assert "clear of zero." not in page
+
+
+def test_bands_that_fill_the_chart_are_left_out():
+    rows = [
+        {"policy": "two seeds", "value": v, "low": 0.0, "high": 1.0} for v in (0.2, 0.3, 0.4)
+    ] + [{"policy": "five", "value": v, "low": v - 0.02, "high": v + 0.02} for v in (0.3, 0.35)]
+    assert {row["policy"] for row in _with_bands(rows)} == {"five"}
+    flat = [{"policy": "flat", "value": 0.5, "low": 0.49, "high": 0.51}] * 3
+    assert _with_bands(flat) == flat  # a narrow band around a level line says something
+
+
 def test_forgetting_is_counted_from_start_to_end_and_averaged_over_seeds(found):
     rows = {row.label: row for row in found.losses[TASK]}
     plain = rows["Plain RL"]
     # seed 0: the start solves 3 of 4, all kept; explored-001@4 solved the first, the last does not:
     # ever-solved loss 1 of 4; seed 1 has one more right everywhere: nothing is ever unsolved
     assert plain.forgotten == ("0.0 %", "")
+    # seed 0: c = 2, 4, 8 of 8: ((6/8)^8 + (4/8)^8) / 3 = .034673; seed 1: c = 1, 3, 5, 8:
+    # ((7/8)^8 + (5/8)^8 + (3/8)^8) / 4 = .091819; mean .063246
+    assert plain.by_chance == "6.3 %"
     assert plain.ever_lost == ("12.5 %", "0.0 % to 25.0 %")
     assert plain.num_checkpoints == "3"
     assert plain.verdict.endswith("of 2 seeds")
