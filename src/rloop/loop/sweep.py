@@ -128,6 +128,11 @@ def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str
         f"{'' if model else ' besides the policies'}.",
     ]
     warnings = budget_warnings(recipe, find_methods(methods))
+    if len({run.seed for run in runs}) == 2:
+        warnings.append(
+            "Two seeds can hardly show that methods differ: their intervals are very wide. "
+            "Take three or more with --seeds 3."
+        )
     folder = runs[0].directory.parent
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(existing).free

@@ -85,6 +85,13 @@ def test_what_a_sweep_costs_is_told_before_it_starts(tmp_path):
     assert "explore.refill_rounds=1" in warnings[0]
 
 
+@pytest.mark.parametrize(("seeds", "is_warned"), [("1", False), ("2", True), ("3", False)])
+def test_two_seeds_are_warned_of_before_they_run(tmp_path, seeds, is_warned):
+    recipe = toy_recipe(tmp_path)
+    _, warnings = describe_sweep(recipe, plan(tmp_path, seeds=seeds))
+    assert any(said.startswith("Two seeds can hardly show") for said in warnings) == is_warned
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, list[str]]:
     """A folder with a finished sweep of three methods, and the runs it ended."""
