@@ -28,6 +28,7 @@ NATIVE = [
     "expert.max_success_rate=1.0",
     "evaluate.every=2",
     "engine.dtype=float32",
+    "keep_policies=last",
     "tasks.train.0.verifier=python:doubles_verifiers:is_short",
 ]
 TIMES = ("_s", "tokens_per_s")
@@ -127,6 +128,7 @@ PLACES = {
     "a selection": ".* /expert/",
     "a fine-tuning": "mark .*update finetune",
     "a policy": ".* /policies/.iter",
+    "a policy's removal": "os.rename /policies/iter",
 }
 
 
