@@ -208,7 +208,7 @@ def _with_common_problems(
 
     Of equally large sets the one of the first run. StoreError where no two runs share one.
     """
-    found = Counter((name, problem) for run in runs for name, problem in _problems(run))
+    found = Counter((name, problem) for run in runs for name, problem in sorted(_problems(run)))
     shared, times = found.most_common(1)[0]
     if times == 1 and len(runs) > 1:
         told = "; ".join(f"{run.name} has {', '.join(run.tasks)}" for run in runs[:MAX_NAMED])

@@ -103,7 +103,7 @@ def _seed_warnings(groups: Sequence[MethodGroup]) -> list[str]:
                 f"{group.label} has seed {twice[0]} more than once: those runs are not "
                 "independent, and its intervals are too narrow."
             )
-    pairs = [group.label for group in groups if len(group.runs) == 2]
+    pairs = [group.label for group in groups if len(set(group.seeds)) == 2]
     if pairs:
         found.append(f"{', '.join(pairs)}: {TWO_SEEDS}")
     if len({tuple(sorted(set(group.seeds))) for group in groups}) > 1:

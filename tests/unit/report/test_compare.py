@@ -155,7 +155,7 @@ def test_name_seed_and_trackers_make_no_other_method(sweep, tmp_path):
 def test_a_run_named_twice_counts_once_and_a_copy_is_warned_of(sweep, tmp_path):
     run = sweep / "rl-seed-0"
     assert len(find_runs([run, run, sweep])) == 4
-    warning, _ = warned(run, changed_copy(run, tmp_path / "rl-seed-0"))
+    (warning,) = warned(run, changed_copy(run, tmp_path / "rl-seed-0"))
     assert "Plain RL has seed 0 more than once" in warning
 
 
