@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from rloop.cli_store import store_app
 from rloop.errors import ConfigError, RLoopError
 from rloop.tables import format_value, print_json, print_records, print_table
 from rloop.threads import set_threads
+
+if TYPE_CHECKING:
+    from rloop.loop.standalone import Score
 
 app = typer.Typer(
     name="rloop",
@@ -97,7 +100,7 @@ def resume(
     if is_evaluation(run_dir):
         if recipe_path or overrides:
             raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
-        return print_records(resume_evaluation(run_dir, build_engine), as_json=False)
+        return _print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
     _end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
 
 
@@ -161,8 +164,9 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
     """
-    from rloop.recipe import evaluation_recipe, recipe_of_policy
+    from rloop.recipe import check_policy, evaluation_recipe, recipe_of_policy
 
+    check_policy(policy)
     given = {
         "policy.path": json.dumps(policy),
         "evaluate.samples": samples,
@@ -172,10 +176,24 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     base = recipe_path or recipe_of_policy(policy)
     recipe = evaluation_recipe(base, [*values, *(overrides or ())], tasks or ())
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy, free_folder
+    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
 
+    for begun in () if out else unfinished(Path("runs"), recipe):
+        sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
     folder = out or free_folder(Path("runs"), recipe)
-    print_records(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
+    _print_scores(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
+
+
+def _print_scores(scores: "list[Score]", *, as_json: bool) -> None:
+    """Print an evaluation; the table leaves out pass@1, which is avg@n again."""
+    if as_json:
+        return print_json(scores)
+    rows = [
+        (one.task, one.metric, *(f"{value:.3f}" for value in (one.value, one.low, one.high)))
+        for one in scores
+        if one.metric != "pass@1"
+    ]
+    print_table(("task", "metric", "value", "low", "high"), rows)
 
 
 @app.command()

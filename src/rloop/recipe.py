@@ -37,6 +37,22 @@ def recipe_of_policy(policy: str) -> Path | None:
     return config if Path(policy).is_dir() and config.is_file() else None
 
 
+def check_policy(policy: str) -> None:
+    """Raise ConfigError for a run where a policy is wanted, and for one that its run has not."""
+    path = Path(policy)
+    is_run = (path / "manifest.json").is_file()
+    run_dir = path if is_run else path.parent.parent
+    is_missing = path.parent.name == "policies" and not path.exists()
+    if not is_run and not (is_missing and (run_dir / "manifest.json").is_file()):
+        return
+    kept = sorted(found for found in (run_dir / "policies").glob("*") if found.is_dir())
+    if is_run:
+        which = f"Name one of its policies: {', '.join(map(str, kept))}" if kept else "It has none"
+        raise ConfigError(f"{policy} is a run, not a policy. {which}.")
+    names = ", ".join(found.name for found in kept) or "none"
+    raise ConfigError(f"There is no policy {path.name} in {run_dir}; it has {names}.")
+
+
 def evaluation_recipe(
     base: Path | None, overrides: Sequence[str], names: Sequence[str] = ()
 ) -> Recipe:

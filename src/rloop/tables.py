@@ -13,6 +13,8 @@ from rich.text import Text
 
 from rloop.text import visible
 
+SHOWN_ENTRIES = 3
+"""Entries of a list that a table shows, such as token ids; JSON has them all."""
 PIPE_WIDTH = 10_000
 """Columns where standard output is no terminal: wide enough that no row is wrapped."""
 
@@ -54,7 +56,7 @@ def as_mappings(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def format_value(value: object, unit: str = "") -> str:
-    """Return a value in few digits: 12,800; 0.417; 1.2 GB; empty for None."""
+    """Return a value in few digits: 12,800; 0.417; 1.2 GB; empty for None; long lists cut."""
     if value is None:
         return ""
     if unit == "bytes" and isinstance(value, int | float):
@@ -63,6 +65,9 @@ def format_value(value: object, unit: str = "") -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
+    if isinstance(value, list | tuple) and len(value) > SHOWN_ENTRIES:
+        shown = ", ".join(map(str, value[:SHOWN_ENTRIES]))
+        return visible(f"[{shown}, ... {len(value):,} in all]")
     return visible(str(value))
 
 

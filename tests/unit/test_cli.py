@@ -183,3 +183,12 @@ def test_eval_without_a_task_says_what_to_name(rloop, tmp_path):
     code, out, err = rloop("eval", tmp_path)
     assert (code, out) == (2, "")
     assert "--task" in err
+
+
+def test_a_table_shows_the_first_of_a_long_list_and_json_all(capsys):
+    from rloop.tables import format_value, print_json
+
+    assert format_value([40, 70, 81, 7]) == "[40, 70, 81, ... 4 in all]"
+    assert format_value([40, 70, 81]) == "[40, 70, 81]"
+    print_json([{"ids": list(range(9))}])
+    assert json.loads(capsys.readouterr().out) == [{"ids": list(range(9))}]

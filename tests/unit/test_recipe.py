@@ -329,6 +329,23 @@ def test_a_policy_of_a_run_is_evaluated_with_that_runs_recipe(tmp_path: Path):
     assert evaluation_recipe(base, [], ["gsm8k"]).tasks.evaluate[0].source == "gsm8k"
 
 
+def test_a_policy_that_a_run_lacks_and_a_run_for_a_policy_are_answered_with_what_there_is(
+    tmp_path: Path,
+):
+    from rloop.recipe import check_policy
+
+    run = tmp_path / "run"
+    for name in ("iter-001", "iter-002"):
+        (run / "policies" / name).mkdir(parents=True)
+    (run / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no policy iter-007 in .*run; it has iter-001, iter-00"):
+        check_policy(str(run / "policies" / "iter-007"))
+    with pytest.raises(ConfigError, match=r"is a run, not a policy.*policies/iter-001, "):
+        check_policy(str(run))
+    for other in (run / "policies" / "iter-001", "org/model", run / "else" / "x.gguf"):
+        check_policy(str(other))
+
+
 def test_fewer_samples_of_an_evaluation_drop_the_values_of_k_they_cannot_give():
     from rloop.recipe import evaluation_recipe
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from pathlib import Path
 
 from rloop.config import Recipe
@@ -105,9 +105,18 @@ def is_evaluation(folder: Path) -> bool:
 
 def free_folder(root: Path, recipe: Recipe) -> Path:
     """Return `root/eval-POLICY`, or with `-2`, `-3`, ... whichever does not exist."""
+    return next(folder for folder in _folders(root, recipe) if not folder.exists())
+
+
+def unfinished(root: Path, recipe: Recipe) -> list[Path]:
+    """Return the folders that `free_folder` named before for evaluations that did not end."""
+    named = takewhile(Path.exists, _folders(root, recipe))
+    return [one for one in named if is_evaluation(one) and not (one / "metrics.json").exists()]
+
+
+def _folders(root: Path, recipe: Recipe) -> Iterator[Path]:
     name = f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', _policy_name(recipe))[:80]}"
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(root / free for free in names if not (root / free).exists())
+    return (root / one for one in chain([name], (f"{name}-{number}" for number in count(2))))
 
 
 def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
@@ -190,7 +199,7 @@ def _measure(
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))
         bar = stack.enter_context(
-            console.phase(0, "evaluate", evaluator.num_problems, "problem"),
+            console.phase(None, "evaluate", evaluator.num_problems, "problem"),
         )
 
         def skip(num_problems: int) -> None:

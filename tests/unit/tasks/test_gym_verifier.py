@@ -125,3 +125,17 @@ def test_an_unknown_scorer_that_runs_text_gives_an_error_verdict(monkeypatch):
     gym_verifier._scorer.cache_clear()
     assert verdict.kind == "error"
     assert "tried to run the answer" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("No.", "no number in the completion"),
+        ("What a wonderful adventure", "no number in the completion"),
+        ("", "an empty completion"),
+        (" \n", "an empty completion"),
+        ("9", "wrong by the data set's scorer"),
+    ],
+)
+def test_the_reason_says_whether_nothing_was_written_or_no_number(text, reason):
+    assert gym_verifier.judge(problem("chain_sum", "8"), text).reason == reason

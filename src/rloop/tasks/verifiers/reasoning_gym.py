@@ -57,7 +57,9 @@ def judge(problem: Problem, text: str) -> Verdict:
     score = _scorer(dataset_key(problem))
     answers = find_answers(text, problem.answer)
     if not answers:
-        return Verdict(kind="wrong", reason="an empty completion")
+        # Some text always means something, unless it is a number that is wanted.
+        missing = "no number in the completion" if text.strip() else "an empty completion"
+        return Verdict(kind="wrong", reason=missing)
     reason = "wrong by the data set's scorer"
     for answer in answers:
         try:
