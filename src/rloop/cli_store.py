@@ -111,3 +111,33 @@ def store_verify(
     if set_aside:
         sys.stderr.writelines(f"{line}\n" for line in put_away(run_dir, found.found))
     raise typer.Exit(0 if found.is_sound else 1)
+
+
+@store_app.command("rescore")
+def store_rescore(
+    run_dir: RunArgument,
+    verifier: Annotated[
+        str | None,
+        typer.Option(help="math, numeric, exact or python:MODULE:FUNCTION; the recipe's own."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New directory; RUN-rescored.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge every trajectory again into a new run directory; nothing is sampled.
+
+    The run stays as it is. Policies are not copied: they stay in the run.
+
+    Example: rloop store rescore runs/demo --verifier numeric
+    """
+    from rloop.rescore import rescore
+
+    found = rescore(run_dir, verifier, out)
+    if as_json:
+        return print_json(found.as_json())
+    print_table(("task", "was", "correct", "wrong", "error"), found.confusion_rows(), "Verdicts")
+    effects = [
+        (e.task, e.policy, e.metric, e.old, e.new, e.change) for e in found.headline_effects()
+    ]
+    print_table(("task", "policy", "metric", "was", "is", "change"), effects, "Measurements")
+    sys.stdout.writelines(f"{line}\n" for line in found.lines())

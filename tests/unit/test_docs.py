@@ -36,6 +36,7 @@ def test_the_commands_are_those_of_the_design():
         "rloop store show",
         "rloop store export",
         "rloop store verify",
+        "rloop store rescore",
     ]
 
 

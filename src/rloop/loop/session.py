@@ -32,6 +32,7 @@ from rloop.observe.console import Console
 from rloop.observe.heard import heard
 from rloop.observe.run_log import RunLog
 from rloop.recipe import load_recipe, resolved_json
+from rloop.store.records import RESCORED_KEY
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.types import PolicyRef
@@ -105,6 +106,12 @@ def resume(
             raise StoreError(
                 f"{run_dir} has trajectories but no manifest.json that says what is complete. "
                 "Restore it from a backup, or begin a new run."
+            )
+        rescored = manifest.result(RESCORED_KEY)
+        if rescored is not None:
+            raise StoreError(
+                f"{run_dir} holds the trajectories of {rescored['from']}, judged again; nothing "
+                f"goes on from here. Continue the run itself: `rloop resume {rescored['from']}`."
             )
         manifest.check_logged()
         store = TrajectoryStore(run_dir)

@@ -1,0 +1,113 @@
+"""Lines of a run's log told again from the verdicts that a store has now.
+
+What follows from verdicts (rewards, group health, avg@n, pass@k and their paired differences) is
+computed as it was when the run went; what does not (losses, lengths, times) stays. With the
+verdicts of the run itself every line comes back as it was.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rloop.config import EvaluateConfig
+from rloop.errors import StoreError
+from rloop.evaluation.phase import Counts, counts_of, stored_tallies, task_metrics
+from rloop.store.trajectories import TrajectoryStore
+from rloop.types import Place
+
+_STEPS = """
+    select iteration, step, count(*) as num_groups, sum(num_rows)::bigint as num_rows,
+        sum(num_correct)::bigint as num_correct, sum(num_errors)::bigint as num_errors,
+        count(*) filter (where num_correct = num_rows) as all_correct,
+        count(*) filter (where num_correct = 0) as all_wrong,
+        sum(num_answers)::bigint as num_answers
+    from (
+        select iteration, step, problem_id, count(*) as num_rows, count(distinct answer)
+            as num_answers, count(*) filter (where correct) as num_correct,
+            count(*) filter (where verdict = 'error') as num_errors
+        from trajectories where phase = 'explore' group by all
+    ) group by all
+"""
+
+Line = dict[str, Any]
+
+
+def recount(
+    lines: Iterable[Line], store: TrajectoryStore, config: EvaluateConfig, *, seed: int
+) -> Iterator[Line]:
+    """Yield the lines of metrics.jsonl in order, with what follows from verdicts told anew."""
+    steps = {(r["iteration"], r["step"]): r for r in store.query(_STEPS).to_pylist()}
+    base: Mapping[str, Counts] = {}
+    for line in lines:
+        found: Mapping[str, float] = {}
+        if line["phase"] == "explore":
+            found = _explored(steps.get((line["iteration"], line["step"])))
+        elif line["phase"] == "evaluate":
+            place = Place(
+                run="",
+                seed=seed,
+                iteration=line["iteration"],
+                phase="evaluate",
+                step=line["step"],
+                policy=line["policy"],
+            )
+            counts = counts_of(store, place)
+            if not _is_whole(line, counts):
+                yield line
+                continue
+            found = _evaluated(store, place, counts, base, config)
+            if line["iteration"] == 0:
+                base = counts
+        prefix = line["phase"]
+        new = {f"{prefix}/{name}": value for name, value in found.items()}
+        yield {key: new.get(key, value) for key, value in line.items()}
+
+
+def _is_whole(line: Line, counts: Mapping[str, Counts]) -> bool:
+    """Whether the store has every problem of an evaluation; StoreError when it is the base's.
+
+    A part of an evaluation may have been set aside as damaged; its line stays as it was then.
+    """
+    is_whole = all(
+        line.get(f"evaluate/{task}/problems_count") in (None, len(those))
+        for task, those in counts.items()
+    )
+    if not is_whole and line["iteration"] == 0:
+        raise StoreError(
+            f"Problems of the evaluation of {line['policy']} are missing, which all others are "
+            "compared with. `rloop resume` on the run samples them again."
+        )
+    return is_whole
+
+
+def _explored(step: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return what `engines.native.step_metrics` says of a step's verdicts."""
+    if step is None:
+        return {}
+    groups, rows = step["num_groups"], step["num_rows"]
+    mixed = groups - step["all_correct"] - step["all_wrong"]
+    return {
+        "reward_mean": step["num_correct"] / rows,
+        "groups_all_correct_frac": step["all_correct"] / groups,
+        "groups_all_wrong_frac": step["all_wrong"] / groups,
+        "groups_mixed_frac": mixed / groups,
+        "distinct_answers_mean": step["num_answers"] / groups,
+        "verdict_error_frac": step["num_errors"] / rows,
+    }
+
+
+def _evaluated(
+    store: TrajectoryStore,
+    place: Place,
+    counts: Mapping[str, Counts],
+    base: Mapping[str, Counts],
+    config: EvaluateConfig,
+) -> dict[str, float]:
+    tallies = stored_tallies(store, place)
+    found: dict[str, float] = {}
+    for task, those in counts.items():
+        stats = task_metrics(those, config, seed=place.seed, base=base.get(task))
+        samples = [tally for (name, _), tally in tallies.items() if name == task]
+        errors = sum(tally.errors for tally in samples)
+        stats["verdict_error_frac"] = errors / max(1, sum(tally.samples for tally in samples))
+        found |= {f"{task}/{name}": value for name, value in stats.items()}
+    return found
