@@ -11,7 +11,7 @@ from rloop.methods import METHODS
 from rloop.report.compare_runs import ComparedRun
 
 UNTRAINED = (
-    *("sinks.", "keep_explored.", "explore.checkpoint_every."),
+    *("sinks.", "keep_explored.", "keep_policies.", "explore.checkpoint_every."),
     *("tasks.data_dir.", "tasks.verifier_workers."),
     *("engine.max_batch.", "engine.microbatch_tokens."),
     *("engine.gradient_checkpointing.", "engine.offload_optimizer."),

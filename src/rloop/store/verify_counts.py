@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rloop.errors import StoreError
 from rloop.store.expert import read_problems
 from rloop.store.findings import Findings
+from rloop.store.records import RESCORED_KEY
 from rloop.store.verify_files import SmallFiles
 
 COUNTS = "counts of the manifest"
@@ -166,12 +167,16 @@ def _check_selections(
         last = int(iteration)
         window = range(1 if is_accumulated else last, last + 1)
         pool = [t for t in tallies if t.phase == "explore" and t.iteration in window]
-        if not any(small.lost(f"{i}/explore") for i in window):
-            for what, field in (("pool_count", "num_rows"), ("successes_count", "num_successes")):
-                findings.expect(
-                    COUNTS, MANIFEST, f"{key}, {what}",
-                    stored=_sum(pool, field), recorded=recorded.get(what),
-                )  # fmt: skip
+        pool_counts = [("pool_count", "num_rows"), ("successes_count", "num_successes")]
+        if any(small.lost(f"{i}/explore") for i in window):
+            pool_counts = []
+        elif RESCORED_KEY in small.phases:
+            del pool_counts[1]  # selected by the old verdicts
+        for what, field in pool_counts:
+            stored = _sum(pool, field)
+            findings.expect(
+                COUNTS, MANIFEST, f"{key}, {what}", stored=stored, recorded=recorded.get(what)
+            )
         try:
             problems = read_problems(run_dir, last)
         except StoreError as error:
