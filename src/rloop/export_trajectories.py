@@ -130,7 +130,7 @@ def _finish(selected: Selected, folder: Path, parts: list[Part], usage: str) -> 
     if selected.iteration is not None:
         said += f" Iteration {selected.iteration} only."
     held = [part for part in parts if part.num_rows]
-    text = card.dataset_card(held, _config(selected), said, usage)
+    text = card.dataset_card(held, _config(selected), said, usage, selected.verifiers())
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sum(part.num_rows for part in held if part.config != "rl")
 

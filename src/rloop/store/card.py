@@ -52,9 +52,16 @@ class Part:
 
 
 def dataset_card(
-    parts: Sequence[Part], config: Mapping[str, Any], selection: str, usage: str
+    parts: Sequence[Part],
+    config: Mapping[str, Any],
+    selection: str,
+    usage: str,
+    verifiers: Mapping[str, str],
 ) -> str:
-    """Return a card as the hub reads it; `config` is the run's resolved recipe."""
+    """Return a card as the hub reads it; `config` is the run's resolved recipe.
+
+    `verifiers` has what judged each task, such as numeric/2: a recipe may leave the choice open.
+    """
     front = [
         "---",
         "# license: not stated; those of the model and of the problems apply. State yours.",
@@ -67,7 +74,7 @@ def dataset_card(
             if part.config == name:
                 front += [f"  - split: {part.split}", f'    path: "{part.pattern}"']
     body = ["---", "", f"# Trajectories of the run {_code(config.get('name'))}", "", selection, ""]
-    body += [*_facts(config), "", usage]
+    body += [*_facts(config, verifiers), "", usage]
     for part in parts:
         body += ["", f"## {part.config}, {part.split}: {part.num_rows:,} rows", ""]
         body += ["| column | type |", "|---|---|"]
@@ -85,13 +92,10 @@ def verl_usage(*, is_raw: bool) -> str:
     return _VERL.format(raw=_RAW.format(template=RAW_TEMPLATE) if is_raw else "")
 
 
-def _facts(config: Mapping[str, Any]) -> list[str]:
+def _facts(config: Mapping[str, Any], verifiers: Mapping[str, str]) -> list[str]:
     tasks = config.get("tasks", {})
     named = [
-        f"{_code(task.get('name'))} ({_code(task.get('source'))}, "
-        f"verifier {_code(task.get('verifier'))})"
-        for kind in ("train", "evaluate")
-        for task in tasks.get(kind, [])
+        _task(task, verifiers) for kind in ("train", "evaluate") for task in tasks.get(kind, [])
     ]
     return [
         f"- base policy: {_code(config.get('policy', {}).get('path'))}",
@@ -99,6 +103,14 @@ def _facts(config: Mapping[str, Any]) -> list[str]:
         *(f"- task: {task}" for task in named),
         "- written by `rloop store export`",
     ]
+
+
+def _task(task: Mapping[str, Any], verifiers: Mapping[str, str]) -> str:
+    """Return a task in words; one without a name of its own is called as its source is."""
+    source = task.get("source")
+    name = task.get("name") or str(source).rpartition(":")[2]
+    verifier = verifiers.get(name) or task.get("verifier") or "its source's own"
+    return f"{_code(name)} ({_code(source)}, verifier {_code(verifier)})"
 
 
 def _code(value: object) -> str:

@@ -42,6 +42,14 @@ class Selected:
         """The columns of `tables`; expert sets have `weight` and no `schema_version`."""
         return EXAMPLES if self.select == "expert" else SCHEMA
 
+    def verifiers(self) -> dict[str, str]:
+        """Return name and version of what judged each task's trajectories."""
+        found = self.store.query(
+            "select task, string_agg(distinct verifier_version, ', ' order by verifier_version) "
+            "as verifier from trajectories group by task order by task"
+        )
+        return {row["task"]: row["verifier"] for row in found.to_pylist()}
+
     def tables(self, phase: PhaseName | None = None) -> Iterator[pa.Table]:
         """Yield them in the order written, a part at a time; of one phase or of all."""
         if self.select == "expert":

@@ -15,7 +15,9 @@ from doubles_records import group_at, place_at
 from rloop.engines.native.random_model import character_tokenizer
 from rloop.errors import ConfigError, StoreError
 from rloop.export_trajectories import export_trajectories
+from rloop.store.card import dataset_card
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
+from rloop.store.selected import Selected
 from rloop.store.trajectories import TrajectoryStore
 
 TOKENIZER = character_tokenizer()
@@ -195,3 +197,13 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(run_dir, tmp
     )
     (run_dir / "trajectories").rename(run_dir / "elsewhere")
     refused(StoreError, "has no trajectory to export", "datasets")
+
+
+def test_a_card_names_what_judged_though_the_recipe_leaves_it_and_the_name_to_the_source(run_dir):
+    tasks = {"train": [{"name": None, "source": "reasoning_gym:sums", "verifier": None}]}
+    verifiers = {"sums": "reasoning_gym/1"}
+    text = dataset_card([], {"tasks": tasks}, "", "", verifiers)
+    assert "- task: `sums` (`reasoning_gym:sums`, verifier `reasoning_gym/1`)" in text
+    judged = Selected(run_dir=run_dir).verifiers()
+    stored = TrajectoryStore(run_dir).rows(1, "explore", 1).to_pylist()
+    assert {judged[row["task"]] for row in stored} == {row["verifier_version"] for row in stored}
