@@ -103,7 +103,10 @@ class TrajectoryStore:
             except duckdb.Error as error:
                 if not isinstance(error, _ASKED_WRONG):
                     self._find_damage(files)
-                raise StoreError(f"The query failed: {error}") from error
+                told = str(error)
+                if "Table with name" in told:  # DuckDB guesses at its own system tables
+                    told = f"{told.partition('Did you')[0].strip()} The table is `trajectories`."
+                raise StoreError(f"The query failed: {told}") from error
         return found
 
     def count(

@@ -330,3 +330,11 @@ def test_a_replaced_file_is_checked_again(store):
     os.utime(path, ns=(1, 1))
     with pytest.raises(StoreError, match="torn"):
         store.count()
+
+
+def test_a_query_of_another_table_is_told_the_name_of_the_one_there_is(tmp_path):
+    with pytest.raises(
+        StoreError, match=r"name nothing does not exist! The table is `traj"
+    ) as told:
+        TrajectoryStore(tmp_path).query("select * from nothing")
+    assert "pg_" not in str(told.value)
