@@ -1,6 +1,7 @@
 """Copies out of a run directory: a policy that anyone can load."""
 
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.state import Manifest
+from rloop.report.method import is_finished
 from rloop.report.model_card import card_license, model_card, resolved_recipe
 from rloop.report.run_record import RunRecord, read_run
 
@@ -19,10 +21,16 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     the base model is kept as README.base.md and recipe.base.yaml. All of it is written or nothing.
     Without a name it is the last policy that the run finished.
     """
+    record = read_run(run_dir)
     policies = finished_policies(run_dir)
     if not policies:
         raise StoreError(f"{run_dir} has no finished policy to export.")
     if name is not None and name not in policies:
+        if name.startswith("explored-"):
+            raise ConfigError(
+                f"{run_dir} has not kept {name}: RL's weights are thrown away after fine-tuning. "
+                "Run with --set keep_explored=true to keep them."
+            )
         raise ConfigError(f"{run_dir} has no policy {name!r}; it has {', '.join(policies)}.")
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file. Choose another directory.")
@@ -31,7 +39,7 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     name = name or list(policies)[-1]
     source = policies[name]
     base_card = policies["base"] / "README.md" if "base" in policies else None
-    texts = _texts(read_run(run_dir), name, directory.resolve().name, base_card)
+    texts = _texts(record, name, directory.resolve().name, base_card)
     try:
         with _written_whole(directory) as partial:
             shutil.copytree(source, partial, dirs_exist_ok=True)
@@ -42,6 +50,8 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
         raise StoreError(
             f"{source} could not be copied to {directory} ({reason}). Choose another directory."
         ) from error
+    if not is_finished(record):
+        sys.stderr.write(f"{run_dir} is not finished: {name} may not be its last policy.\n")
     return source
 
 

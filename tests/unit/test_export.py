@@ -196,7 +196,11 @@ def test_a_policy_that_is_not_there_and_a_run_without_its_recipe_are_refused(run
     (copy / "config.json").unlink()
     with pytest.raises(StoreError, match=r"no config\.json; restore it"):
         export_policy(copy, tmp_path / "x")
-    with pytest.raises(StoreError, match="no finished policy"):
+    with pytest.raises(ConfigError, match=r"thrown away after.*Run with --set keep_explored=true"):
+        export_policy(run_dir, tmp_path / "x", "explored-002")
+    with pytest.raises(StoreError, match=r"nope is not a run directory"):
+        export_policy(tmp_path / "nope", tmp_path / "x")
+    with pytest.raises(StoreError, match="is not a run directory"):
         export_policy(tmp_path, tmp_path / "x")
 
 
@@ -207,4 +211,18 @@ def test_the_card_of_what_the_loop_has_not_touched_tells_nothing_of_the_loop(run
     assert "2 iterations" not in card
     assert "2 iterations" in model_card(
         read_run(run_dir), "iter-001", directory="mine", license_name=None
+    )
+
+
+def test_the_export_of_an_unfinished_run_says_so(run_dir, tmp_path, capsys):
+    export_policy(run_dir, tmp_path / "whole")
+    assert capsys.readouterr().err == ""
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["phases"]["2/evaluate/iter-002"]
+    kept = {key: manifest[key] for key in ("version", "phases")} | {"in_progress": None}
+    (copy / "manifest.json").write_text(json.dumps(kept))
+    export_policy(copy, tmp_path / "part", "iter-001")
+    assert capsys.readouterr().err == (
+        f"{copy} is not finished: iter-001 may not be its last policy.\n"
     )

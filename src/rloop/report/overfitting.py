@@ -8,6 +8,8 @@ from rloop.report.held_out import HeldOut
 from rloop.report.run_record import RunRecord
 
 MAX_SENTENCES = 3
+"""At length; other explorations follow in a few words."""
+WIDER = "Intervals here are wider than the table's: they allow for choosing among checkpoints."
 
 
 def overfitting_words(
@@ -16,7 +18,7 @@ def overfitting_words(
     """Return the answer, `gain`, `loss` or `unclear`, and sentences; None without a path.
 
     The answer is that of the policies kept, of the last exploration in plain RL. The sentences add
-    the explorations in which held-out pass@k fell; a last one where there is nothing else to add.
+    the explorations in which held-out pass@k fell, else the last one; the others in a few words.
     """
     rewards = {
         (int(row["iteration"]), int(row["step"])): float(row["explore/reward_mean"])
@@ -42,7 +44,12 @@ def overfitting_words(
     answer, kind = _answer(main)
     if main.kind in ("holds", "too few") and any(one.kind == "overfits" for _, one in others):
         answer = "Only inside RL"
-    return answer, kind, [_said(name, main), *_others(others)][:MAX_SENTENCES]
+    shown = _others(others)[: MAX_SENTENCES - 1]
+    rest = [one for one in others if one not in shown]
+    sentences = [_said(name, main), *(_said(*one) for one in shown), *_in_short(rest)]
+    if main.kind != "too few":
+        sentences.append(WIDER)
+    return answer, kind, sentences
 
 
 def _answer(verdict: Overfitting) -> tuple[str, str]:
@@ -56,10 +63,19 @@ def _answer(verdict: Overfitting) -> tuple[str, str]:
     }[verdict.kind]
 
 
-def _others(found: Sequence[tuple[str, Overfitting]]) -> list[str]:
-    """Return the explorations that lost something, latest first; else what the last one did."""
-    lost = [one for one in found if one[1].kind in ("overfits", "falls")]
-    return [_said(name, verdict) for name, verdict in lost or found[:1]]
+def _others(found: Sequence[tuple[str, Overfitting]]) -> Sequence[tuple[str, Overfitting]]:
+    """Return the explorations that lost something, latest first; else the last one."""
+    return [one for one in found if one[1].kind in ("overfits", "falls")] or found[:1]
+
+
+def _in_short(found: Sequence[tuple[str, Overfitting]]) -> list[str]:
+    """Return a sentence for the explorations of which no more is said, so that none is silent."""
+    words = {"overfits": "fell too", "falls": "fell too", "too few": "too few measurements"}
+    said: dict[str, list[str]] = {}
+    for name, verdict in reversed(found):
+        said.setdefault(words.get(verdict.kind, "no clear fall"), []).append(name)
+    sentences = [f"{', '.join(names)}: {word}." for word, names in said.items()]
+    return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in sentences]
 
 
 def _said(name: str, verdict: Overfitting) -> str:

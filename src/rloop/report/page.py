@@ -1,5 +1,6 @@
 """A run directory turned into `report.html`: one file, no network, safe with a model's text."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rloop.report.method import (
     early_stops,
     facts,
     flatten,
+    is_finished,
 )
 from rloop.report.results import reference_policy, task_tables
 from rloop.report.run_record import RunRecord, read_run
@@ -30,7 +32,13 @@ def write_report(run_dir: Path, against: Sequence[Path] = ()) -> Path:
     produced yet is said to be missing. Raises StoreError for a folder that is no run directory, or
     one with a damaged file, and for other runs that were measured on other problems.
     """
-    page = render(read_run(run_dir), [read_run(other) for other in against])
+    others = [read_run(other) for other in against]
+    for other in others:
+        if not is_finished(other):
+            sys.stderr.write(
+                f"{other.directory} is not finished: its last policy so far is drawn.\n"
+            )
+    page = render(read_run(run_dir), others)
     path = run_dir / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")
     return path

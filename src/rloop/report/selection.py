@@ -1,6 +1,7 @@
 """How the expert set came about: trajectories left after each sieve, problems by success rate."""
 
 from collections import Counter
+from math import lcm
 from pathlib import Path
 
 from rloop.report.run_record import Row, RunRecord
@@ -18,6 +19,8 @@ STAGES = {
 OUTCOMES = {"not_solved": "not solved", "kept": "kept", "too_easy": "too easy"}
 
 NUM_BINS = 10
+MAX_RATES = 24
+"""Up to here possible success rates have a bin each."""
 
 
 def funnel_rows(record: RunRecord) -> list[Row]:
@@ -51,23 +54,41 @@ def problem_sentences(record: RunRecord) -> list[str]:
 
 
 def success_rate_rows(run_dir: Path, iteration: int) -> list[Row]:
-    """Return an iteration's candidate problems by success rate: low, high, outcome, count, rank.
+    """Return an iteration's candidate problems by success rate: low, high, rate, outcome, ...
 
-    A bin holds its lower end; the last one holds 1 as well.
+    Where few rates are possible, as k/8 in groups of 8, each has a bin around it; else a bin is a
+    tenth, which holds its lower end; the last one holds 1 as well. `rate` says it in words.
     """
-    table = read_problems(run_dir, iteration).select(["success_rate", "outcome"])
-    counts = Counter((_bin(row["success_rate"]), str(row["outcome"])) for row in table.to_pylist())
+    columns = ["success_rate", "outcome", "num_trajectories"]
+    table = read_problems(run_dir, iteration).select(columns)
+    sizes = {number or MAX_RATES + 1 for number in table["num_trajectories"].to_pylist()}
+    num_rates = lcm(*sizes)
+    has_many = num_rates > MAX_RATES
+    counts: Counter[tuple[int, str]] = Counter()
+    for row in table.to_pylist():
+        rate = row["success_rate"]
+        counts[_bin(rate) if has_many else round(rate * num_rates), str(row["outcome"])] += 1
     ranks = list(OUTCOMES)
     return [
         {
-            "low": index / NUM_BINS,
-            "high": (index + 1) / NUM_BINS,
+            **(_tenth(index) if has_many else _around(index, num_rates)),
             "outcome": OUTCOMES[outcome],
             "count": number,
             "rank": ranks.index(outcome),
         }
         for (index, outcome), number in sorted(counts.items())
     ]
+
+
+def _tenth(index: int) -> Row:
+    low, high = index / NUM_BINS, (index + 1) / NUM_BINS
+    return {"low": low, "high": high, "rate": f"{low:.0%} to {high:.0%}"}
+
+
+def _around(index: int, num_rates: int) -> Row:
+    """Return the bin around a possible rate, cut at 0 and 1. Example: 1 of 8 -> 1/16 to 3/16."""
+    low, high = (index - 0.5) / num_rates, (index + 0.5) / num_rates
+    return {"low": max(0.0, low), "high": min(1.0, high), "rate": f"{index}/{num_rates}"}
 
 
 def tuning_rows(record: RunRecord) -> list[Row]:

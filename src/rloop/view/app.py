@@ -28,6 +28,7 @@ HOSTS = ["127.0.0.1", "localhost"]
 ROUTES = {
     "/": pages.folder,
     "/run": pages.run,
+    "/report": pages.report,
     "/charts": pages.charts,
     "/steps": pages.steps,
     "/step": browser.step,
@@ -89,7 +90,8 @@ async def add_headers(
 ) -> Response:
     """Add what keeps a browser from running or sharing what is on a page."""
     response = await call_next(request)
-    response.headers.update(HEADERS)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "no-cache"
     return response

@@ -13,6 +13,7 @@ from typing import Any
 from rloop.errors import StoreError
 from rloop.report.run_record import FILES, RunRecord, read_run
 from rloop.store.index import GroupIndex
+from rloop.view.questions import Questions
 
 MAX_DEPTH = 3
 """Folders between the folder given and a run: `runs/sweep/NAME`."""
@@ -40,6 +41,7 @@ class ViewedRun:
         self.name = name
         self.path = path
         self.index = GroupIndex(path)
+        self.questions = Questions()
         self._lock = threading.Lock()
         self._seen: tuple[str, Reading] | None = None
 

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
 from rloop.methods import method_title
+from rloop.report.html import content_policy, resource, vega_library
 from rloop.report.method import describe_run
 from rloop.report.results import task_tables
 from rloop.report.run_record import RunRecord
@@ -18,6 +20,8 @@ from rloop.view.reply import folder_of, number_of, reply, run_of
 from rloop.view.steps import step_lines
 
 STEPS_A_PAGE = 500
+QUESTIONS_S = 0.4
+"""Seconds that the list of problems may spend on reading what they ask."""
 
 
 def folder(request: Request) -> Response:
@@ -60,6 +64,20 @@ def run(request: Request) -> Response:
         }
 
     return reply(request, "run.html.j2", [viewed.content, state.name], values)
+
+
+def report(request: Request) -> Response:
+    """Return the run's report.html as it is; only the scripts that rloop itself puts there run."""
+    viewed = run_of(request, count_s=0)
+    path = viewed.path / "report.html"
+    if path.is_symlink() or not path.is_file():
+        raise HTTPException(404, f"{viewed.name} has no report.html; rloop report writes it.")
+    policy = content_policy(vega_library(), resource("page.js"))
+    return FileResponse(
+        path,
+        media_type="text/html; charset=utf-8",
+        headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"},
+    )
 
 
 def charts(request: Request) -> Response:
@@ -110,12 +128,15 @@ def problems(request: Request) -> Response:
     viewed = run_of(request)
     text, page = request.query_params.get("problem", ""), number_of(request, "page")
     order = request.query_params.get("order", "hardest")
+    num_unread = viewed.questions.read(viewed.index, QUESTIONS_S)
 
     def values() -> dict[str, Any]:
-        rows = problem_lines(viewed.index, text, order, page)
+        rows = problem_lines(viewed.index, viewed.questions, text, order, page)
         return {
             **frame(viewed, "problems"),
             "rows": rows[:PROBLEMS_A_PAGE],
+            "questions": viewed.questions,
+            "num_unread": num_unread,
             "has_more": len(rows) > PROBLEMS_A_PAGE,
             "text": text,
             "page": page,
@@ -123,7 +144,8 @@ def problems(request: Request) -> Response:
             "orders": list(ORDERS),
         }
 
-    return reply(request, "problems.html.j2", [viewed.content], values)
+    changes = [viewed.content, str(num_unread)]
+    return reply(request, "problems.html.j2", changes, values)
 
 
 def frame(viewed: ViewedRun, tab: str) -> dict[str, Any]:

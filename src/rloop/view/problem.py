@@ -8,6 +8,7 @@ from typing import Any
 from rloop.report.charts.figure import CATEGORIES
 from rloop.store.index import GroupIndex, read_step
 from rloop.view.folder import ViewedRun
+from rloop.view.questions import Questions
 
 _GROUPS = """
     select file, iteration, moment, phase, step, policy, task, size, num_correct, num_error,
@@ -18,7 +19,8 @@ _PROBLEMS = """
     select problem_id, any_value(task) as task, count(*) as num_groups, sum(size)::bigint as size,
         sum(num_correct)::bigint as num_correct,
         sum(num_correct)::double / sum(size) as success_rate
-    from groups where contains(lower(problem_id), lower(?)) group by problem_id
+    from groups where contains(lower(problem_id), lower(?)) or problem_id in (select unnest(?))
+    group by problem_id
     order by {order}, problem_id limit ? offset ?
 """
 ORDERS = {
@@ -151,10 +153,16 @@ def difference(here: ProblemInRun, other: ProblemInRun) -> str:
     return "" if other.prompt == here.prompt else "asks it with another prompt"
 
 
-def problem_lines(index: GroupIndex, text: str, order: str, page: int) -> list[dict[str, Any]]:
-    """Return a page of the run's problems whose id has the text, with how often they are solved."""
+def problem_lines(
+    index: GroupIndex, questions: Questions, text: str, order: str, page: int
+) -> list[dict[str, Any]]:
+    """Return a page of the run's problems with how often they are solved.
+
+    Those whose id or question has the text, as far as questions were read.
+    """
     sql = _PROBLEMS.format(order=ORDERS.get(order, ORDERS["hardest"]))
-    return index.query(sql, [text, PROBLEMS_A_PAGE + 1, page * PROBLEMS_A_PAGE])
+    asked = questions.find(text) if text else []
+    return index.query(sql, [text, asked, PROBLEMS_A_PAGE + 1, page * PROBLEMS_A_PAGE])
 
 
 def success_rows(problem: ProblemInRun) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ def serve(folder: Path, port: int) -> None:
     with open_port(port) as listening:
         sys.stdout.write(f"http://{HOST}:{listening.getsockname()[1]}/\n")
         sys.stdout.flush()
+        if not app.state.folder.runs():
+            sys.stderr.write(f"There is no run in {folder} yet; one that begins appears.\n")
         sys.stderr.write(f"Showing {folder}; Ctrl-C ends it.\n")
         config = uvicorn.Config(
             app,

@@ -1,3 +1,4 @@
+from rloop.report.charts.selection import success_rate_figure
 from rloop.report.run_record import read_run
 from rloop.report.selection import (
     problem_sentences,
@@ -37,6 +38,30 @@ def test_success_rates_fall_into_tenths_by_outcome(build_run) -> None:
         (0.9, 1.0, "too easy", 2),
     ]
     assert selected_iterations(read_run(run_dir)) == [2]
+
+
+def test_the_few_rates_of_small_groups_have_a_bin_each(build_run) -> None:
+    run_dir = build_run()
+    problems = [
+        {"problem_id": str(k), "outcome": outcome, "success_rate": k / 8, "num_trajectories": 8}
+        for k, outcome in ((0, "not_solved"), (2, "not_solved"), (4, "kept"), (8, "too_easy"))
+    ]
+    nothing = SCHEMA.empty_table().select(EXAMPLE_COLUMNS)
+    write_expert_set(run_dir, 2, trajectories=nothing, weights=[], problems=problems)
+    rows = success_rate_rows(run_dir, 2)
+    # k/8 +- 1/16, cut at 0 and 1: no bin without a possible rate, so no hole that means nothing
+    assert [(row["low"], row["high"], row["rate"]) for row in rows] == [
+        (0.0, 0.0625, "0/8"),
+        (0.1875, 0.3125, "2/8"),
+        (0.4375, 0.5625, "4/8"),
+        (0.9375, 1.0, "8/8"),
+    ]
+    figure = success_rate_figure(2, rows, 0.75)
+    assert figure is not None
+    assert "Grey above 0 %: answered right, but only by completions cut" in figure.caption
+    above = success_rate_figure(2, [row for row in rows if row["rate"] != "2/8"], 0.75)
+    assert above is not None
+    assert "Grey" not in above.caption
 
 
 def test_why_problems_are_not_in_the_expert_set_is_said(finished_run) -> None:

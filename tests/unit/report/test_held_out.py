@@ -6,6 +6,7 @@ from doubles_records import group_at, place_at
 
 from rloop.errors import StoreError
 from rloop.evaluation.checkpoints import Checkpoint
+from rloop.evaluation.overfitting import Overfitting
 from rloop.report.against import last_policies
 from rloop.report.held_out import (
     HeldOut,
@@ -16,7 +17,7 @@ from rloop.report.held_out import (
     pass_rows,
     shown_curves,
 )
-from rloop.report.overfitting import overfitting_words
+from rloop.report.overfitting import WIDER, _in_short, overfitting_words
 from rloop.report.run_record import RunRecord
 from rloop.store.trajectories import TrajectoryStore
 
@@ -156,7 +157,8 @@ def test_overfitting_inside_rl_is_said_though_the_policies_kept_are_whole() -> N
     (held,) = held_out_tasks(record, found)
     words = overfitting_words(record, held, 8)
     assert words is not None
-    answer, kind, (kept, inside) = words
+    answer, kind, (kept, inside, wider) = words
+    assert wider == WIDER
     assert (answer, kind) == ("Only inside RL", "unclear")
     assert kept.startswith("Policies kept: held-out pass@8 went from 100.0 %")
     # 2 of 12 problems are left: 16.7 %
@@ -188,3 +190,12 @@ def test_runs_measured_on_other_problems_are_refused(tmp_path, held) -> None:
         last_policies(record_of(["base"]), [held], [other])
     with pytest.raises(StoreError, match=r"measured on sums, not on nothing"):
         last_policies(record_of(["base"]), [], [other])
+
+
+def test_no_exploration_is_left_out_in_silence() -> None:
+    verdict = Overfitting(
+        kind="holds", task="t", k=8, num_checkpoints=4, num_problems=9, sentence=""
+    )
+    assert _in_short([("RL of iteration 2", verdict), ("RL of iteration 1", verdict)]) == [
+        "RL of iteration 1, RL of iteration 2: no clear fall."
+    ]

@@ -10,6 +10,7 @@ import pytest
 from doubles_runs import trajectories
 
 from rloop.errors import StoreError
+from rloop.report.page import write_report
 from rloop.view.app import build_app
 from rloop.view.folder import ViewedRun
 from rloop.view.problem import problem_in_run, success_rows
@@ -164,7 +165,10 @@ def test_problems_are_listed_by_success_and_found_by_name(client, runs):
     )
     for row in rows:
         task = row["problem_id"].split("/")[0]
-        assert f"{row['problem_id']} {task} {row['n']} {row['c']} {row['size']} 50.0 %" in said
+        asked = f"{row['problem_id'].rpartition('-')[2]}+1="
+        assert (
+            f"{row['problem_id']} {asked} {task} {row['n']} {row['c']} {row['size']} 50.0 %" in said
+        )
     assert "No problem matches." in text_of(browser.get("/problems?run=toy&problem=zebra"))
 
 
@@ -269,3 +273,31 @@ def test_a_problem_s_chart_keeps_policies_apart_from_rl(finished):
     kept = [row["label"] for row in rows if row["line"] == "kept"]
     assert kept == ["base", "iter-001", "iter-002"]
     assert {row["line"] for row in rows} == {"kept", "evaluate 1", "evaluate 2"}
+
+
+def test_the_problems_show_what_they_ask_and_are_found_by_it(client, runs, finished):
+    row = trajectories(finished, "from trajectories where phase = 'evaluate' limit 1")[0]
+    asked = row["prompt_text"].strip().splitlines()[-1]
+    browser = client(runs)
+    said = text_of(browser.get("/problems?run=toy"))
+    assert f"{row['problem_id']} {asked}" in said
+    found = text_of(browser.get("/problems", params={"run": "toy", "problem": asked[-6:].upper()}))
+    assert f"{row['problem_id']} {asked}" in found
+
+
+def test_the_report_is_shown_with_no_scripts_but_its_own(client, runs):
+    write_report(runs / "toy")
+    browser = client(runs)
+    response = browser.get("/report?run=toy")
+    assert response.status_code == 200
+    assert response.text == (runs / "toy" / "report.html").read_text()
+    policy = response.headers["content-security-policy"]
+    # What the report says of itself, and nothing that a file could say in its place.
+    assert policy.removesuffix("; frame-ancestors 'none'") in unescape(response.text)
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "/report?run=toy" in links_of(browser.get("/run?run=toy"))
+    other = runs.parent / "elsewhere.html"
+    other.write_text("secret")
+    (runs / "toy" / "report.html").unlink()
+    (runs / "toy" / "report.html").symlink_to(other)
+    assert browser.get("/report?run=toy").status_code == 404

@@ -70,6 +70,11 @@ def success_rate_figure(
         )
         layers.append(rule.encode(x="threshold:Q"))
         caption += f" Dashed: the hardness threshold, {100 * max_success_rate:g} %."
+    if any(row["outcome"] == "not solved" and row["low"] > 0 for row in rows):
+        caption += (
+            " Grey above 0 %: answered right, but only by completions cut at the length limit, "
+            "which are not learned from."
+        )
     said = ", ".join(f"{number} {name}" for name, number in totals.items())
     return make_figure(
         f"success-rate-{iteration}",
@@ -77,7 +82,7 @@ def success_rate_figure(
         caption,
         f"Problems by success rate: {said}.",
         alt.layer(*layers).properties(height=SMALL),
-        numbers(rows, {"low": "from", "high": "to", "outcome": "outcome", "count": "problems"}),
+        numbers(rows, {"rate": "success rate", "outcome": "outcome", "count": "problems"}),
     )
 
 
@@ -98,8 +103,7 @@ def _bars(rows: Sequence[Row]) -> alt.Chart:
         order=alt.Order("rank:Q"),
         color=alt.Color("outcome:N", scale=colors, legend=alt.Legend(title=None, symbolOpacity=1)),
         tooltip=[
-            alt.Tooltip("low:Q", title="from", format=".0%"),
-            alt.Tooltip("high:Q", title="to", format=".0%"),
+            alt.Tooltip("rate:N", title="success rate"),
             "outcome:N",
             alt.Tooltip("count:Q", title="problems"),
         ],
