@@ -156,7 +156,7 @@ def _table(record: RunRecord, task: str) -> TaskTable:
 
 def _policy_row(record: RunRecord, row: Row, task: str, metrics: list[str]) -> PolicyRow:
     policy = str(row.get("policy"))
-    is_explored = policy.startswith("explored-")
+    is_explored = policy.startswith("explored-") and not record.is_evaluation
     finetune = record.config.get("finetune")
     is_passing = is_explored and finetune is not None
     note = f"after {row.get('step')} RL steps" if is_explored else ""
