@@ -1,5 +1,6 @@
 """The reference pages say what the code says."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -51,3 +52,16 @@ def test_a_command_says_what_it_does_and_shows_an_example(name):
 def test_every_parameter_of_a_command_has_help(name):
     silent = [p.name for p in COMMANDS[name].params if p.name != "help" and not p.help]
     assert silent == []
+
+
+def test_every_promise_names_tests_that_exist():
+    tests = Path(__file__).parents[1]
+    text = (GENERATE.parents[1] / "reliability.md").read_text()
+    source = ""
+    for quoted in re.findall(r"`([^`]+)`", text):
+        path, _, name = quoted.rpartition(": ")
+        file = path if path.endswith(".py") else name
+        if file.endswith(".py"):
+            source = (tests / file).read_text()
+        if name.startswith("test_"):
+            assert f"def {name}(" in source, quoted
