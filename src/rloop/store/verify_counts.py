@@ -83,10 +83,10 @@ def _check_evaluations(small: SmallFiles, tallies: Sequence[Tally], findings: Fi
     """Every evaluation has every problem of the task, with as many samples as the recipe says."""
     counts = (small.phases.get("0/problems") or {}).get("counts", {})
     samples = small.config.get("evaluate", {}).get("samples")
-    unfinished = small.evaluation_in_progress()
+    ended = {(r["iteration"], r["step"], r["policy"]) for r in small.metrics}
     for tally in tallies:
         place = (tally.iteration, tally.step, tally.policy)
-        if tally.phase != "evaluate" or place == unfinished or small.lost_evaluation(*place):
+        if tally.phase != "evaluate" or place not in ended or small.lost_evaluation(*place):
             continue
         name = f"the evaluation of {_label(tally)} on {tally.task}"
         for what, stored, recorded in (
@@ -173,9 +173,9 @@ def _check_selections(
         elif RESCORED_KEY in small.phases:
             del pool_counts[1]  # selected by the old verdicts
         for what, field in pool_counts:
-            stored = _sum(pool, field)
+            total = _sum(pool, field)
             findings.expect(
-                COUNTS, MANIFEST, f"{key}, {what}", stored=stored, recorded=recorded.get(what)
+                COUNTS, MANIFEST, f"{key}, {what}", stored=total, recorded=recorded.get(what)
             )
         try:
             problems = read_problems(run_dir, last)

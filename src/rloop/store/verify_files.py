@@ -48,11 +48,6 @@ class SmallFiles:
         if str(self.point.get("key")).endswith("/explore"):
             yield self.point["key"], {**self.point, "steps": self.point["step"]}
 
-    def evaluation_in_progress(self) -> tuple[int, int, str] | None:
-        """Return (iteration, step, policy) of an evaluation that is not complete."""
-        iteration, phase, *policy = str(self.point.get("key") or "//").split("/", 2)
-        return (int(iteration), 0, policy[0]) if phase == "evaluate" else None
-
     def lost(self, key: str) -> list[Record]:
         """Return what was set aside of an exploration for good: `step`, tokens, trajectories."""
         return [entry for entry in self.manifest.get("lost", ()) if entry["key"] == key]
