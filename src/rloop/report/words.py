@@ -5,6 +5,7 @@ from rloop.evaluation.bootstrap import Estimate
 MISSING = "--"
 """Shown where a number was not recorded."""
 
+
 def percent(fraction: float | None) -> str:
     """Return 0.4123 as `41.2 %`."""
     return MISSING if fraction is None else f"{100 * fraction:.1f} %"
