@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rloop.disk import written_whole
 from rloop.evaluation.checkpoints import read_checkpoints
 from rloop.report import figures, held_out
 from rloop.report.against import last_policies
+from rloop.report.alarms import alarm_sentences
 from rloop.report.budget import phase_budgets
 from rloop.report.html import render_page
 from rloop.report.method import (
@@ -40,7 +42,8 @@ def write_report(run_dir: Path, against: Sequence[Path] = ()) -> Path:
             )
     page = render(read_run(run_dir), others)
     path = run_dir / "report.html"
-    path.write_text(page, encoding="utf-8", errors="replace")
+    with written_whole(path, run_dir) as file:
+        file.write(page.encode(errors="replace"))
     return path
 
 
@@ -61,6 +64,7 @@ def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
         method=describe_run(record),
         state=describe_state(record),
         early_stops=early_stops(record),
+        alarms=alarm_sentences(record),
         facts=facts(record),
         environment=flatten(record.environment),
         verdicts=task_verdicts(record, tables, tasks),

@@ -249,3 +249,20 @@ def test_an_evaluation_has_a_page_of_its_own_kind(build_run) -> None:
     text += said(read_page(run_dir))
     for absent in ("expert set", "Did it help?", "vs base", "Nothing has been", "recipe.yaml"):
         assert absent not in text
+
+
+def test_alarms_are_listed_once_and_escaped(build_run) -> None:
+    run_dir = build_run()
+    alarm = {
+        "name": "alarm", "iteration": 1, "phase": "explore", "step": 9, "start": 1.0, "seconds": 0,
+        "what": "entropy_collapse", "value": 0.05, "threshold": 0.1, "text": "entropy <b>fell</b>",
+    }  # fmt: skip
+    with (run_dir / "events.jsonl").open("a") as file:
+        # a resumed run did the step again
+        file.writelines(f"{json.dumps({**alarm, 'start': start})}\n" for start in (1.0, 2.0))
+    page = read_page(run_dir)
+    assert said(page).count("Iteration 1, explore, step 9: entropy <b>fell</b>.") == 1
+
+
+def test_a_run_without_alarms_says_nothing_of_them(page) -> None:
+    assert "Alarms" not in said(page)
