@@ -111,7 +111,8 @@ def _read_step(
             findings.add(FILES, name, _without_name(error, file.path), is_damaged=True)
             continue
         for what, (count, where) in wrong.items():
-            said = f"{count:,} rows fail: {what} (first: {where})"
+            rows_fail = "row fails" if count == 1 else "rows fail"
+            said = f"{count:,} {rows_fail}: {what} (first: {where})"
             findings.add(ROWS, name, said, number=count)
         kept += parts
     return pa.concat_tables(kept).combine_chunks() if kept else None

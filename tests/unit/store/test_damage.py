@@ -66,7 +66,7 @@ def expert_file(folder: Path) -> Path:
     """Write an expert set of the successes of `trajectory_file`."""
     trajectory_file(folder)
     rows = TrajectoryStore(folder).rows(1, "explore", 1).slice(0, 3)
-    problem = {"problem_id": "sums/train/0", "task": "sums", "outcome": "kept"}
+    problem: dict[str, object] = {"problem_id": "sums/train/0", "task": "sums", "outcome": "kept"}
     return write_expert_set(
         folder, 1, trajectories=rows.select(EXAMPLE_COLUMNS), weights=[1.0] * 3, problems=[problem]
     )
