@@ -49,6 +49,8 @@ class Rejudge:
                 for problem in loaded.problems:
                     name = verifier or problem.verifier
                     self._problems[problem.problem_id] = replace(problem, verifier=name)
+        for problem in self._problems.values():
+            _check_entry(problem)
         self._references = check_references(list(self._problems.values()), pool, policy="drop")
 
     def verdicts(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -82,12 +84,7 @@ class Rejudge:
         """Return a row's problem, with the reference that the run had."""
         found = self._problems.get(str(row["problem_id"])) or self._from_store(row)
         is_same = found.answer == row["reference"]
-        if found.verifier == "reasoning_gym" and not (found.metadata and is_same):
-            raise TaskError(
-                f"{found.problem_id} cannot be judged by reasoning_gym: its task does not give the "
-                "problem that the run had, whose entry the verifier needs. Install the "
-                "reasoning-gym of the run's environment.json, or choose another --verifier."
-            )
+        _check_entry(found, is_same=is_same)
         if is_same:
             return found
         self._reworded.add(found.problem_id)
@@ -103,4 +100,14 @@ class Rejudge:
             question=str(row["prompt_text"]),
             answer=str(row["reference"]),
             verifier=self._verifier or name,
+        )
+
+
+def _check_entry(problem: Problem, *, is_same: bool = True) -> None:
+    """Raise TaskError for a reasoning-gym problem that is not the one that was sampled from."""
+    if problem.verifier == "reasoning_gym" and not ("dataset" in problem.metadata and is_same):
+        raise TaskError(
+            f"{problem.problem_id} cannot be judged by reasoning_gym: its task does not give the "
+            "problem that the run had, whose entry the verifier needs. Install the reasoning-gym "
+            "of the run's environment.json, or choose another --verifier."
         )
