@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test soak check bench lock docs
+.PHONY: setup demo test soak check proof-base bench lock docs
 
 setup: $(STAMP)
 
@@ -34,6 +34,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q --durations=10
+
+# The base policy of the small proving ground (docs/experiments.md), minutes on two cores.
+proof-base: setup
+	test -d runs/proof/ground || $(BIN)/python proof/ground.py runs/proof/ground
+	test -d runs/proof/base || $(BIN)/rloop run proof/base.yaml --out runs/proof/base
 
 # On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
 bench: setup
