@@ -163,6 +163,7 @@ def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None)
     manifest = read_record(run_dir / "manifest.json")
     check_logged(run_dir, manifest)
     target = out or run_dir.with_name(f"{run_dir.resolve().name}-rescored")
+    _check_room(run_dir, target)
     found = Rescored(directory=target)
     workers = max(recipe.tasks.verifier_workers, allowed_cores())
     with (
@@ -176,6 +177,16 @@ def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None)
         _write_log(run_dir, folder, recipe, found)
         _write_record(run_dir, folder, recipe, verifier, versions)
     return found
+
+
+def _check_room(run_dir: Path, target: Path) -> None:
+    """Raise StoreError when there is too little room for the trajectories a second time."""
+    size = sum(file.size for file in list_step_files(run_dir / "trajectories"))
+    if target.parent.is_dir() and size > (free := shutil.disk_usage(target.parent).free):
+        raise StoreError(
+            f"{target} needs {size:,} bytes, and {target.parent} has {free:,} free. Free some "
+            "space, or choose another --out."
+        )
 
 
 def _judge_all(run_dir: Path, folder: Path, judge: Rejudge, found: Rescored) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rloop.config import Recipe, SamplingConfig
+from rloop.disk import write_text
 from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
 from rloop.types import Completion, Example, Group, Place, PolicyRef, Problem, Trajectory
 
@@ -140,14 +141,14 @@ class ScriptedEngine:
     def save_policy(self, directory: Path, name: str) -> PolicyRef:
         """Write the counter."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / POLICY_FILE).write_text(json.dumps({"updates": self._updates}))
+        write_text(directory / POLICY_FILE, json.dumps({"updates": self._updates}))
         return PolicyRef(path=directory, name=name)
 
     def save_state(self, directory: Path) -> None:
         """Write the counter and the step."""
         directory.mkdir(parents=True, exist_ok=True)
         state = {"updates": self._updates, "step": self._step}
-        (directory / POLICY_FILE).write_text(json.dumps(state))
+        write_text(directory / POLICY_FILE, json.dumps(state))
 
     def save_skipped(self, stem: Path, place: Place) -> Path | None:
         """Return None: no update of a counter is skipped."""

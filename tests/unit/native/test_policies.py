@@ -352,7 +352,7 @@ def test_full_disk_is_told_before_writing_and_leaves_the_old_policy(tmp_path, ba
     before = (tmp_path / "m" / "model.safetensors").read_bytes()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(EngineError, match=r"disk is full: .*\(0.1 MB needed, 0.0 MB free\)"):
+    with pytest.raises(EngineError, match=r"disk is full: .* bytes needed, 1,000 bytes free\)"):
         save_policy(policy.model, tmp_path / "m", source_dir=base)
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "m"]

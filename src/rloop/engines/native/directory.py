@@ -3,7 +3,6 @@
 Knows files and configuration, not weights.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -23,9 +22,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from rloop.disk import FULL
 from rloop.errors import EngineError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = tuple(f"os error {number}" for number in FULL)
+"""safetensors and tokenizers tell of a full disk in words only."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 COMPANION_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
@@ -198,9 +199,9 @@ def written_whole(target: Path, *, needed_bytes: int) -> Iterator[Path]:
         yield partial
         _put_in_place(partial, target)
     except Exception as error:  # tokenizers raises nothing narrower
-        # safetensors and tokenizers tell of a full disk in words only.
-        if getattr(error, "errno", None) in FULL or "os error 28" in str(error):
-            raise _disk_full(target, needed_bytes, 0) from error
+        if getattr(error, "errno", None) in FULL or any(w in str(error) for w in FULL_WORDS):
+            free_bytes = shutil.disk_usage(target.parent).free
+            raise _disk_full(target, needed_bytes, free_bytes) from error
         if not isinstance(error, OSError | SafetensorError):
             raise
         raise EngineError(f"Cannot write {target}: {first_line(error)}.") from error
@@ -209,10 +210,10 @@ def written_whole(target: Path, *, needed_bytes: int) -> Iterator[Path]:
 
 
 def _disk_full(target: Path, needed_bytes: int, free_bytes: int) -> EngineError:
-    sizes = f" ({needed_bytes / 1e6:.1f} MB needed, {free_bytes / 1e6:.1f} MB free)"
+    needed = f"{needed_bytes:,} bytes needed, " if needed_bytes else ""
     return EngineError(
-        f"The disk is full: {target} could not be written{sizes if needed_bytes else ''}; nothing "
-        "of it was left behind. Free some space and try again."
+        f"The disk is full: {target} could not be written ({needed}{free_bytes:,} bytes free); "
+        "nothing of it was left behind. Free some space and try again."
     )
 
 
