@@ -51,7 +51,8 @@ def main() -> None:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
         # What no room expects of a disk or a folder; the reason is the system's own.
-        place = "" if error.filename is None else f"{error.filename}: "
+        name = error.filename2 or error.filename
+        place = "" if name is None else f"{name}: "
         sys.stderr.write(f"{place}{error.strerror or error}.\n")
         sys.exit(1)
 
