@@ -1,6 +1,7 @@
 """What models write at their worst: every verifier gives a verdict in time, and goes on."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,12 @@ MAY_BE_RIGHT = {
 
 
 def problems():
-    fields = {"problem_id": "t/0", "task": "t", "question": "What is 1 + 7?", "answer": "8"}
+    fields: dict[str, Any] = {
+        "problem_id": "t/0",
+        "task": "t",
+        "question": "What is 1 + 7?",
+        "answer": "8",
+    }
     for verifier in ("math", "numeric", "exact"):
         yield Problem(**fields, verifier=verifier)
     fields["answer"] = "82+20+67-50"
