@@ -15,6 +15,8 @@ def plan(manifest: Manifest, store: TrajectoryStore) -> Iterator[str]:
         phases.setdefault(iteration, []).append(name.replace("/", " "))
     complete = [f"iteration {i} ({', '.join(names)})" for i, names in phases.items()]
     yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
+    for entry in manifest.lost():
+        yield f"Going on without {entry['file']}, which was set aside as damaged."
     point = manifest.in_progress
     if point is None:
         return

@@ -5,6 +5,8 @@ from typing import Any
 
 from rloop.text import visible
 
+MAX_SHOWN = 30
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -66,7 +68,10 @@ class Findings:
         end = "Everything is as it was written." if self.is_sound else f"{len(self.found)} found."
         if damaged:
             end += f" {damaged} can be set aside (--set-aside) where there is no backup of them."
-        wrong = [f"Wrong: {visible(f'{finding.file}: {finding.said}')}" for finding in self.found]
+        shown = self.found[:MAX_SHOWN]
+        wrong = [f"Wrong: {visible(f'{finding.file}: {finding.said}')}" for finding in shown]
+        if len(self.found) > MAX_SHOWN:
+            wrong.append(f"and {len(self.found) - MAX_SHOWN} more: --json has all.")
         return [*wrong, *(f"Left over: {left}" for left in self.leftovers), end]
 
     def as_json(self) -> dict[str, Any]:

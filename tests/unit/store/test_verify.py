@@ -214,7 +214,7 @@ def test_a_torn_step_stops_resume_and_is_never_dropped_in_silence(run_dir):
     assert (run_dir / EXPLORED).exists()
 
 
-def test_a_torn_step_is_set_aside_with_its_count_and_the_run_is_sound_without_it(run_dir):
+def test_a_torn_step_is_set_aside_with_its_count_and_the_run_is_sound_without_it(run_dir, capsys):
     cut(run_dir / EXPLORED)
     torn = (run_dir / EXPLORED).read_bytes()
     assert put_away(run_dir) == [
@@ -225,6 +225,7 @@ def test_a_torn_step_is_set_aside_with_its_count_and_the_run_is_sound_without_it
     assert found.is_sound, found.lines()
     assert found.leftovers == [f".damaged: 1 files, {len(torn):,} bytes; set aside as damaged"]
     assert resume(run_dir, scripted()) == 0
+    assert f"Going on without {EXPLORED}, which was set aside" in capsys.readouterr().err
 
 
 def test_a_step_lost_before_selection_leaves_the_others_to_select_from(run_dir, capsys):
