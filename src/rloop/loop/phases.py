@@ -133,9 +133,12 @@ class Phases:
 
         def examples() -> Sequence[Example]:
             kept = read_examples(context.run_dir, iteration)
-            assert len(kept) == num_examples, (
-                f"{len(kept)} examples, the manifest has {num_examples}"
-            )
+            if len(kept) != num_examples:
+                raise StoreError(
+                    f"{context.run_dir / 'expert'} holds {len(kept)} examples of iteration "
+                    f"{iteration}, {num_examples} were selected: the file was replaced. Restore it "
+                    "from a backup."
+                )
             return kept
 
         return self._tune(start, examples, place)

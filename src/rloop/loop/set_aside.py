@@ -19,6 +19,9 @@ from rloop.store.index import StepFile, list_step_files
 from rloop.store.records import LOGGED_KEY, Record, read_record, write_record
 from rloop.store.verify_files import DAMAGED
 
+STANDALONE = "0/evaluation"
+"""Phase of a manifest that `rloop eval` wrote: one evaluation, of a policy that is elsewhere."""
+
 
 def set_aside(run_dir: Path, found: Sequence[Finding]) -> list[str]:
     """Move the damaged files of a verification away; return a sentence for each.
@@ -62,8 +65,9 @@ def _forget_step(run_dir: Path, manifest: Record, file: StepFile) -> Iterator[st
         )
         return
     key, policy = _evaluation(manifest, file)
-    if file.step == 0 and key in manifest["phases"] and (run_dir / policy).is_dir():
-        del manifest["phases"][key]
+    is_alone = STANDALONE in manifest["phases"]
+    if is_alone or (file.step == 0 and policy is not None and (run_dir / policy).is_dir()):
+        manifest["phases"].pop(key, None)
         yield f"{name}: `rloop resume` samples these problems again and measures {key} anew."
         return
     _lose(run_dir, manifest, key, file)
@@ -81,19 +85,17 @@ def _is_in_progress(point: Record, file: StepFile) -> bool:
     return is_evaluation and file.part.startswith(f"{policy}-")
 
 
-def _evaluation(manifest: Record, file: StepFile) -> tuple[str, str]:
+def _evaluation(manifest: Record, file: StepFile) -> tuple[str, str | None]:
     """Return the key of the evaluation that a file is part of, and where its policy lies.
 
     A file's part is `POLICY-TASK`, and both may hold hyphens.
     """
-    named = {
-        str(result["policy"]): str(result["path"])
-        for result in manifest["phases"].values()
-        if isinstance(result, dict) and {"policy", "path"} <= result.keys()
-    }
-    fitting = [policy for policy in named if file.part.startswith(f"{policy}-")]
-    policy = max(fitting, key=len, default=file.part)
-    return f"{file.iteration}/evaluate/{policy}", named.get(policy, "")
+    phases = manifest["phases"]
+    kept = {r["policy"]: r["path"] for r in phases.values() if {"policy", "path"} <= r.keys()}
+    measured = [key.split("/", 2)[2] for key in phases if key.startswith("0/evaluate/")]
+    names = [name for name in (*kept, *measured) if file.part.startswith(f"{name}-")]
+    policy = max(names, key=len, default=file.part)
+    return f"{file.iteration}/evaluate/{policy}", kept.get(policy)
 
 
 def _lose(run_dir: Path, manifest: Record, key: str, file: StepFile) -> int:

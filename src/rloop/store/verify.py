@@ -27,7 +27,7 @@ from rloop.store.verify_counts import Tally, check_counts
 from rloop.store.verify_files import check_leftovers, check_policies, read_small_files
 from rloop.types import PhaseName
 
-FILES, ROWS, TWICE = "trajectory files", "trajectories", "steps without a trajectory twice"
+FILES, ROWS, TWICE = "trajectory files", "trajectories", "steps with every trajectory once"
 EXPERT = "examples of expert sets that the store has"
 _IDENTITY = ("policy", "task", "problem_id", "member")
 _COUNTED = (
