@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 from doubles_runs import half_right
 
@@ -119,12 +120,13 @@ def go(recipe: Recipe, run_dir: Path, build: Callable[[Recipe, Verify], Engine])
     """Begin a run, or go on with it, as its user would."""
     from rloop.loop import session
 
-    vars(session)["VerifierPool"] = Judge
-    if (run_dir / "config.json").exists():
-        return session.resume(run_dir, build)
-    source = run_dir.with_name("recipe.yaml")
-    source.write_text("# as given\n")
-    return session.start(source, recipe, run_dir, build)
+    # Only while the run goes: the process may be that of other tests.
+    with patch.object(session, "VerifierPool", Judge):
+        if (run_dir / "config.json").exists():
+            return session.resume(run_dir, build)
+        source = run_dir.with_name("recipe.yaml")
+        source.write_text("# as given\n")
+        return session.start(source, recipe, run_dir, build)
 
 
 def go_until(
