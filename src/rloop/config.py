@@ -245,11 +245,65 @@ class EvaluateConfig(Strict):
     """Level of the bootstrap intervals."""
 
 
+class LaunchConfig(Strict):
+    """Which processes `engine: trl` runs on; they stay alive from phase to phase."""
+
+    processes: Count = 1
+    """Processes in all, over every machine. One alone works inside rloop itself; more are started
+    by `accelerate launch`."""
+    machines: Count = 1
+    """Machines; all see the run directory at the same path."""
+    machine_rank: CountOrZero = 0
+    """This machine's number; `rloop run` with the same recipe is started on each, and machine 0
+    holds the run."""
+    address: str = "127.0.0.1"
+    """Address of machine 0 as the others see it."""
+    port: CountOrZero = 0
+    """Port at which the processes meet; 0 takes a free one (one machine only)."""
+    preset: Literal["cpu", "multi_gpu", "fsdp2", "zero3"] = "multi_gpu"
+    """Replicas on CPUs or GPUs; or weights, gradients and moments in shards, by FSDP2 or by
+    DeepSpeed ZeRO-3. `engine.device: cpu` makes `multi_gpu` replicas on CPUs."""
+    config_file: str | None = None
+    """A file of `accelerate config` that `accelerate launch` reads instead of the preset."""
+
+
+class TrlExtra(Strict):
+    """Options for TRL's own classes, which check them; none that rloop sets itself."""
+
+    grpo: dict[str, Any] = {}
+    """Options of `GRPOConfig`, such as `use_vllm: true`."""
+    sft: dict[str, Any] = {}
+    """Options of `SFTConfig`."""
+
+
+class TrlConfig(Strict):
+    """How `engine: trl` runs; other engines do not read it."""
+
+    launch: LaunchConfig = LaunchConfig()
+    """The processes."""
+    extra: TrlExtra = TrlExtra()
+    """What is handed on to TRL."""
+
+
+class LoraConfig(Strict):
+    """Low-rank adaptation: each target's weight changes by alpha / rank times B A, merged in."""
+
+    rank: Count
+    """Rank of the change, peft's `r`."""
+    alpha: Positive
+    """Scale of the change, times rank; peft's `lora_alpha`."""
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Last parts of the adapted linear layers' names, such as `q_proj`; when absent all but the
+    output embedding, peft's `all-linear`."""
+
+
 class EngineConfig(Strict):
     """What runs the model."""
 
-    name: Literal["native"] = "native"
-    """The engine behind the seam."""
+    name: Literal["native", "trl"] = "native"
+    """The engine behind the seam: rloop's own on one device, or TRL's trainers on many."""
+    trl: TrlConfig = TrlConfig()
+    """Processes and options of `engine.name: trl`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -262,7 +316,12 @@ class EngineConfig(Strict):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
     offload_optimizer: bool = False
-    """Keep master weights, gradients and optimizer moments in CPU memory."""
+    """Keep master weights, gradients and optimizer moments in CPU memory; with `engine.lora` the
+    start policy's weights instead."""
+    optimizer_bits: Literal[8, 32] = 32
+    """Bits of an optimizer moment; 8 needs torchao and compiles its first step."""
+    lora: LoraConfig | None = None
+    """Train low-rank changes instead of all weights, fresh ones in each phase; off when absent."""
 
 
 class Recipe(Strict):

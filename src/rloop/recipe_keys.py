@@ -131,7 +131,7 @@ def _words(annotation: Any, constraints: Sequence[Any] = ()) -> str:  # noqa: AN
     if origin in (Union, UnionType):
         return " or ".join(_words(argument) for argument in arguments)
     if origin is Literal:
-        return "one of " + ", ".join(arguments) if len(arguments) > 1 else arguments[0]
+        return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else arguments[0]
     if origin is tuple:
         filled = "non-empty " if any(isinstance(item, MinLen) for item in constraints) else ""
         return f"a {filled}list, each {_words(arguments[0])}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -38,7 +39,7 @@ from rloop.engines.native.tune import encode_solutions, tune
 from rloop.engines.native.vllm_model import VllmModel, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.errors import EngineError
-from rloop.types import Example, Group, Place, PolicyRef, Problem
+from rloop.types import Example, Group, Place, PolicyRef, Problem, stable_hash
 
 STATE_FILE = "exploration.json"
 
@@ -102,14 +103,14 @@ class NativeEngine:
         config = self._recipe.explore
         policy = self._load(start)
         num_updates = num_steps * config.updates_per_step
-        learner = self._begin_learning(policy, config.optimizer, num_updates)
+        learner = self._begin_learning(policy, config.optimizer, num_updates, place)
         reinforcer = Reinforcer(
             config,
             self._roller(policy),
             learner,
             ProblemOrder(problems, place, problem_weights),
             place,
-            self._reference(start),
+            self._reference(start, policy.model, learner),
         )
         self._reinforcer = reinforcer
         if resume_from is not None:
@@ -126,7 +127,7 @@ class NativeEngine:
             raise EngineError(f"The recipe has no {place.phase} section.")
         policy = self._load(start)
         num_updates = config.epochs * -(-len(examples) // config.batch_size)
-        learner = self._begin_learning(policy, config.optimizer, num_updates)
+        learner = self._begin_learning(policy, config.optimizer, num_updates, place)
         self._is_changed = True
         yield from tune(
             learner, examples, place, epochs=config.epochs, batch_size=config.batch_size
@@ -285,7 +286,7 @@ class NativeEngine:
         return VllmSampler(policy, self._vllm)
 
     def _begin_learning(
-        self, policy: LoadedPolicy, optimizer: OptimizerConfig, num_updates: int
+        self, policy: LoadedPolicy, optimizer: OptimizerConfig, num_updates: int, place: Place
     ) -> Learner:
         self._end_learning()
         self._learner = Learner(
@@ -294,6 +295,7 @@ class NativeEngine:
             self._recipe.engine,
             num_updates=num_updates,
             budget=self._tokens,
+            seed=stable_hash(place.seed, place.iteration, place.phase, "adapters"),
         )
         return self._learner
 
@@ -302,20 +304,25 @@ class NativeEngine:
             self._learner.close()
         self._learner = self._reinforcer = None
 
-    def _reference(self, start: PolicyRef) -> Reference:
-        """Return what fills in reference logprobs: nothing to do without a divergence penalty."""
+    def _reference(self, start: PolicyRef, trained: PreTrainedModel, learner: Learner) -> Reference:
+        """Return what fills in reference logprobs: nothing to do without a divergence penalty.
+
+        With adapters no second model is needed: the one in training without them.
+        """
         explore = self._recipe.explore
-        model: PreTrainedModel | None = self._read(start).model if explore.kl_coef > 0 else None
+        if explore.kl_coef == 0:
+            return list
+        has_adapters = self._recipe.engine.lora is not None
+        model = trained if has_adapters else self._read(start).model
         temperature = explore.sampling.temperature or 1.0
 
         def fill(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
-            if model is None:
-                return list(sequences)
-            found = self._tokens.within(
-                lambda tokens: sequence_logprobs(
-                    model, sequences, temperature=temperature, microbatch_tokens=tokens
+            with learner.at_start() if has_adapters else nullcontext():
+                found = self._tokens.within(
+                    lambda tokens: sequence_logprobs(
+                        model, sequences, temperature=temperature, microbatch_tokens=tokens
+                    )
                 )
-            )
             pairs = zip(sequences, found, strict=True)
             return [replace(s, reference_logprobs=logprobs) for s, logprobs in pairs]
 

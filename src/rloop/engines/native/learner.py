@@ -5,7 +5,7 @@ same update serves RL and SFT: an objective from `algo.losses` says what its per
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ from rloop.engines.native.skipped import WEIGHTS_TIMES, SkippedUpdate, copied_we
 from rloop.errors import EngineError
 
 OPTIMIZER_REMEDY = (
-    "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or take a smaller "
-    "model."
+    "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or train low-rank "
+    "changes: --set engine.lora='{rank: 16, alpha: 32}'."
 )
 
 
@@ -48,12 +48,14 @@ class Learner:
         num_updates: int,
         budget: Budget | None = None,
         is_probed: bool = True,
+        seed: int = 0,
     ) -> None:
         """Prepare `num_updates` updates of the model, which stays shared with the sampler.
 
         A learning rate of 0 freezes the policy: no masters are made and updates only count. The
         budget of a micro-batch's tokens outlives the learner where it is given. A model that is
-        known to be broken is learned from all the same where it is not probed.
+        known to be broken is learned from all the same where it is not probed. The seed is that of
+        fresh adapters.
         """
         torch.nn.Module.eval(model)
         if is_probed:
@@ -71,9 +73,7 @@ class Learner:
         self._masters: MasterWeights | None = None
         if optimizer_config.learning_rate > 0.0:
             with explained("float32 weights for the optimizer", OPTIMIZER_REMEDY):
-                self._masters = MasterWeights(
-                    model, optimizer_config, offload=engine_config.offload_optimizer
-                )
+                self._masters = MasterWeights(model, optimizer_config, engine_config, seed=seed)
 
     @property
     def num_updates_done(self) -> int:
@@ -84,6 +84,12 @@ class Learner:
     def policy_version(self) -> int:
         """Updates that moved the policy: neither frozen, nor skipped, nor without a gradient."""
         return self._num_steps
+
+    def at_start(self) -> AbstractContextManager[None]:
+        """Make the model the start policy inside the block; only adapters can, or a frozen
+        policy.
+        """
+        return nullcontext() if self._masters is None else self._masters.at_start()
 
     def update(
         self, sequences: Sequence[TrainingSequence], objective: Objective

@@ -1,12 +1,10 @@
-"""Float32 master weights: what the optimizer steps on, its moments, and their state on disk.
+"""Float32 master weights: what the optimizer steps on, and their state on disk.
 
-With a float32 model that stays on its device the masters are the model's own parameters. Otherwise
-they are copies: every micro-batch's gradient is added to a float32 gradient of the master as soon
-as autograd has it, and freed; after a step the masters are rounded into the model. See
-docs/decisions/0002-one-model-float32-masters.md.
+Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`adapters.py`).
 """
 
 import json
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,51 +12,33 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
-from rloop.config import OptimizerConfig
+from rloop.config import EngineConfig, OptimizerConfig
+from rloop.engines.native.adapters import LowRankWeights
+from rloop.engines.native.optimizer import AdamW
 from rloop.errors import EngineError
 
 TENSORS_FILE = "learner.safetensors"
 COUNTERS_FILE = "learner.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class MasterWeights:
-    """The model's trainable parameters in float32, with AdamW."""
+    """Masters with AdamW."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, *, offload: bool) -> None:
-        """Take the masters from the model; `offload` keeps them and all that follows on the CPU.
-
-        Weight decay acts on matrices only, not on norms and biases. Frozen parameters are left
-        alone.
-        """
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        floats = all(p.dtype == torch.float32 for p in self._parameters.values())
-        self._shares_model = floats and not offload
+    def __init__(
+        self, model: PreTrainedModel, config: OptimizerConfig, engine: EngineConfig, *, seed: int
+    ) -> None:
+        """Take the masters from the model; adapters begin with random numbers of the seed."""
+        offload = engine.offload_optimizer
+        self._weights: WholeWeights | LowRankWeights = (
+            WholeWeights(model, offload=offload)
+            if engine.lora is None
+            else LowRankWeights(model, engine.lora, seed=seed, offload=offload)
+        )
+        self._masters = self._weights.masters
         self._grad_clip = config.grad_clip
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._masters = dict(self._parameters)
-        if not self._shares_model:
-            device = torch.device("cpu") if offload else None
-            self._masters = {
-                name: nn.Parameter(p.detach().to(device=device, dtype=torch.float32, copy=True))
-                for name, p in self._parameters.items()
-            }
-            self._collect_gradients()
-        matrices = [p for p in self._masters.values() if p.dim() > 1]
-        vectors = [p for p in self._masters.values() if p.dim() <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
-
-    def _collect_gradients(self) -> None:
-        """Add each gradient to its master's as soon as autograd has summed it, and free it."""
-
-        for name, parameter in self._parameters.items():
-            register: Any = parameter.register_post_accumulate_grad_hook
-            self._hooks.append(register(partial(_move_gradient, self._masters[name])))
+        self._optimizer = AdamW(self._masters, config, bits=engine.optimizer_bits)
 
     def grad_norm(self) -> float:
         """Return the global norm of the accumulated gradient; NaN or inf where it is broken."""
@@ -71,30 +51,25 @@ class MasterWeights:
             nn.utils.clip_grads_with_norm_(
                 self._masters.values(), self._grad_clip, torch.tensor(grad_norm)
             )
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
-        self._round_into_model()
+        self._optimizer.step(learning_rate)
+        self._weights.write()
         self.drop_gradients()
 
     def drop_gradients(self) -> None:
         """Forget the accumulated gradient."""
-        for parameter in (*self._masters.values(), *self._parameters.values()):
-            parameter.grad = None
+        self._weights.drop_gradients()
+        for master in self._masters.values():
+            master.grad = None
 
-    @torch.no_grad()
-    def _round_into_model(self) -> None:
-        if not self._shares_model:
-            for name, parameter in self._parameters.items():
-                parameter.copy_(self._masters[name])
+    def at_start(self) -> AbstractContextManager[None]:
+        """Make the model the phase's start policy inside the block; adapters alone can."""
+        assert isinstance(self._weights, LowRankWeights), "whole weights keep no start policy"
+        return self._weights.at_start()
 
     def save(self, directory: Path, counters: dict[str, int]) -> None:
         """Write masters, moments and counters to an existing directory."""
         tensors = {f"master.{name}": master.detach() for name, master in self._masters.items()}
-        for name, master in self._masters.items():
-            state = self._optimizer.state.get(master, {})
-            tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if state}
-            tensors |= {f"step.{name}": state["step"].reshape(1)} if state else {}
+        tensors |= self._optimizer.state()
         save_file(
             {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / TENSORS_FILE
         )
@@ -116,22 +91,59 @@ class MasterWeights:
                     f"{found}, not {list(master.shape)}. Resume with the run's own recipe."
                 )
             master.copy_(saved)
-            if f"step.{name}" in tensors:
-                state = {
-                    moment: tensors[f"{moment}.{name}"].to(master.device) for moment in MOMENTS
-                }
-                step = tensors[f"step.{name}"].reshape(()).to(master.device)
-                self._optimizer.state[master] = {"step": step, **state}
-        self._round_into_model()
+        self._optimizer.restore(tensors)
+        self._weights.write()
         return counters
 
     def close(self) -> None:
         """Take the hooks off the model and drop masters, gradients and moments."""
+        self.drop_gradients()
+        self._weights.close()
+        self._optimizer.close()
+        self._masters.clear()
+
+
+class WholeWeights:
+    """All of a model's trainable weights.
+
+    With a float32 model that stays on its device the masters are the model's own parameters.
+    Otherwise they are copies: every micro-batch's gradient is added to a float32 gradient of the
+    master as soon as autograd has it, and freed; after a step the masters are rounded into the
+    model. See docs/decisions/0002-one-model-float32-masters.md.
+    """
+
+    def __init__(self, model: nn.Module, *, offload: bool) -> None:
+        """`offload` keeps the masters and all that follows from them on the CPU."""
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        floats = all(p.dtype == torch.float32 for p in self._parameters.values())
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self.masters = dict(self._parameters)
+        self._shares_model = floats and not offload
+        if self._shares_model:
+            return
+        device = torch.device("cpu") if offload else None
+        for name, parameter in self._parameters.items():
+            copy = parameter.detach().to(device=device, dtype=torch.float32, copy=True)
+            self.masters[name] = nn.Parameter(copy)
+            register: Any = parameter.register_post_accumulate_grad_hook
+            self._hooks.append(register(partial(_move_gradient, self.masters[name])))
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Round the masters into the model."""
+        if not self._shares_model:
+            for name, parameter in self._parameters.items():
+                parameter.copy_(self.masters[name])
+
+    def drop_gradients(self) -> None:
+        """Forget gradients that are at the model's own parameters."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def close(self) -> None:
+        """Take the hooks off the model, which keeps its weights."""
         for hook in self._hooks:
             hook.remove()
-        self.drop_gradients()
-        self._optimizer.state.clear()
-        self._masters.clear()
 
 
 def _move_gradient(master: nn.Parameter, parameter: nn.Parameter) -> None:

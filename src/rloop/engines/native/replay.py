@@ -5,7 +5,8 @@
     print(found.metrics["loss_mean"], found.metrics["grad_norm"])    # nan nan, as in the run
     print(found.sequences, found.weights)    # which completions and which weights are not finite
 
-On a CPU, in the precision of the run.
+On a CPU, in the precision of the run; all weights train, also where the run trained adapters, whose
+gradients follow from theirs.
 """
 
 import json
@@ -62,6 +63,8 @@ def replay(file: str | Path, policy: str | Path | None = None) -> Replay:
     broken = nonfinite_names(model.state_dict())
     odd = _odd_sequences(model, sequences, objective.temperature, engine.microbatch_tokens)
     optimizer = OptimizerConfig(**facts["optimizer"])
+    # the gradient of all weights, of which an adapter's follows
+    engine = engine.model_copy(update={"lora": None, "optimizer_bits": 32})
     learner = Learner(model, optimizer, engine, num_updates=1, is_probed=False)
     metrics = learner.update(sequences, objective)
     return Replay(metrics=metrics, sequences=odd, weights=tuple(broken), facts=facts)
