@@ -9,13 +9,26 @@ import pytest
 from doubles_policies import InstantVerify, make_problem
 from doubles_runs import half_right, scripted, toy_recipe
 
-from rloop.config import Recipe
-from rloop.engines.base import LIVE, Engine, ExploreStep
+from rloop.config import LoraConfig, Recipe
+from rloop.engines.base import LIVE, Engine, ExploreStep, Verify
 from rloop.engines.registry import build_engine
 from rloop.types import Example, Group, Place, PolicyRef, Trajectory
 
 PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]
-ENGINES = {"scripted": scripted(half_right), "native": build_engine}
+
+
+def adapting(recipe: Recipe, verify: Verify) -> Engine:
+    """Build the native engine so that it trains low-rank adapters."""
+    lora = LoraConfig(rank=2, alpha=4)
+    engine = recipe.engine.model_copy(update={"lora": lora})
+    return build_engine(recipe.model_copy(update={"engine": engine}), verify)
+
+
+ENGINES = {
+    "scripted": scripted(half_right),
+    "native": build_engine,
+    "adapters": adapting,
+}
 
 
 @pytest.fixture(params=list(ENGINES))

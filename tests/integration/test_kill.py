@@ -138,6 +138,20 @@ def test_a_model_killed_in_training_ends_in_the_same_weights(native: Whole, plac
     native.check_killed_at([random.Random(place).choice(native.numbers(PLACES[place]))])
 
 
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    more = ["engine.lora={rank: 4, alpha: 8}", "engine.gradient_checkpointing=true"]
+    more += ["engine.dtype=bfloat16", "explore.kl_coef=0.01"]
+    recipe = load_recipe(ROOT / "recipes" / "tiny.yaml", [*NATIVE, *more])
+    return whole(tmp_path_factory.mktemp("adapted"), recipe, build_native)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["a step's file", "a fine-tuning"])
+def test_adapters_killed_in_training_end_in_the_same_weights(adapted: Whole, place: str):
+    adapted.check_killed_at([random.Random(place).choice(adapted.numbers(PLACES[place]))])
+
+
 @pytest.mark.soak
 def test_a_run_killed_at_each_change_of_a_file_ends_as_if_it_had_not_been(scripted: Whole):
     for number in (*scripted.numbers("(?!mark)"), *scripted.numbers("mark")[::10]):
