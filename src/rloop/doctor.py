@@ -13,6 +13,7 @@ from rloop.threads import allowed_cores
 
 OPTIONAL = {
     "vllm": ("vllm", "explore.sampler: vllm"),
+    "torchao": ("torchao", "engine.optimizer_bits: 8"),
     "datasets": ("hub", "problems from the hub"),
     "tensorboard": ("tensorboard", "sinks: [tensorboard]"),
     "wandb": ("wandb", "sinks: [wandb]"),

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from rloop.config import OptimizerConfig, Recipe
 from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
 from rloop.engines.native import attention
+from rloop.engines.native.adapters import target_weights
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.directory import first_line, written_whole
 from rloop.engines.native.finite import check_logits
@@ -23,6 +24,7 @@ from rloop.engines.native.microbatch import (
     check_architecture,
     sequence_logprobs,
 )
+from rloop.engines.native.optimizer import require_torchao
 from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.policies import (
     LoadedPolicy,
@@ -64,6 +66,8 @@ class NativeEngine:
         self._rows = row_budget(recipe.engine.max_batch)
         if recipe.explore.sampler == "vllm":
             require_vllm(self._device)
+        if recipe.engine.optimizer_bits == 8:
+            require_torchao()
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Turn the recipe's `policy.path` into a directory, and load it once as a check."""
@@ -75,7 +79,9 @@ class NativeEngine:
             needs_chat_template=self._recipe.prompt.template is None,
         )
         policy = PolicyRef(path=path, name="base")
-        self._load(policy)
+        model = self._load(policy).model
+        if self._recipe.engine.lora is not None:
+            target_weights(model, self._recipe.engine.lora)
         return policy
 
     def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:

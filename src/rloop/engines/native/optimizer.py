@@ -108,14 +108,18 @@ def _parts(value: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"": value.reshape(1) if value.dim() == 0 else value}
 
 
-def _eight_bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def require_torchao() -> None:
+    """Raise when moments in 8 bits are asked for and cannot be had."""
     if find_spec("torchao") is None:
         raise EngineUnavailable(
             "engine.optimizer_bits is 8, for which torchao is not installed. Install it: "
             "pip install 'rloop-rl[torchao]', or set engine.optimizer_bits=32."
         )
+
+
+def _eight_bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    require_torchao()
     from torchao.optim import AdamW8bit
 
-    # torchao's default decays by 0.01; each group says its own
     optimizer: torch.optim.Optimizer = AdamW8bit(groups)
     return optimizer
