@@ -1,7 +1,7 @@
 """What the loop may rely on, whatever engine is behind the seam."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,22 +17,28 @@ from rloop.types import Example, Group, Place, PolicyRef, Trajectory
 PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]
 
 
-def adapting(recipe: Recipe, verify: Verify) -> Engine:
-    """Build the native engine so that it trains low-rank adapters."""
-    lora = LoraConfig(rank=2, alpha=4)
-    engine = recipe.engine.model_copy(update={"lora": lora})
-    return build_engine(recipe.model_copy(update={"engine": engine}), verify)
+def on(**engine: object) -> Callable[[Recipe, Verify], Engine]:
+    """Build the recipe's engine with other values of its section."""
+
+    def build(recipe: Recipe, verify: Verify) -> Engine:
+        changed = recipe.engine.model_copy(update=engine)
+        return build_engine(recipe.model_copy(update={"engine": changed}), verify)
+
+    return build
 
 
 ENGINES = {
     "scripted": scripted(half_right),
     "native": build_engine,
-    "adapters": adapting,
+    "adapters": on(lora=LoraConfig(rank=2, alpha=4)),
+    "trl": on(name="trl"),
 }
 
 
 @pytest.fixture(params=list(ENGINES))
 def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "trl":
+        pytest.importorskip("trl", reason="needs TRL (extra trl)")
     return str(request.param)
 
 

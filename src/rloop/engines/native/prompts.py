@@ -46,12 +46,17 @@ class PromptBuilder:
             text = self._config.template.replace("{system}", self._config.system or "")
             text = text.replace("{problem}", content)
             return Prompt(text, tuple(self._tokenizer(text)["input_ids"]))
-        messages = [{"role": "user", "content": content}]
-        if self._config.system is not None:
-            messages.insert(0, {"role": "system", "content": self._config.system})
         rendered = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            self.messages(problem), tokenize=False, add_generation_prompt=True
         )
         text = str(rendered)
         # The template writes its own special tokens.
         return Prompt(text, tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    def messages(self, problem: Problem) -> list[dict[str, str]]:
+        """Return the conversation that the model's chat template renders."""
+        content = problem.question + self._config.suffix
+        messages = [{"role": "user", "content": content}]
+        if self._config.system is not None:
+            messages.insert(0, {"role": "system", "content": self._config.system})
+        return messages

@@ -1,0 +1,236 @@
+"""Engine `trl`, on rloop's side: problems out, completions in, verdicts and advantages in between.
+
+No model is here: commands go to workers that stay alive from phase to phase.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from rloop import errors
+from rloop.algo.advantages import has_signal
+from rloop.config import Recipe
+from rloop.engines.base import ExploreStep, FinetuneStep, PromptReport, Verify
+from rloop.engines.native.order import ProblemOrder
+from rloop.engines.native.step_metrics import sampling_metrics, timing_metrics
+from rloop.engines.trl.group import Workers
+from rloop.engines.trl.judging import Judge, shaped_rewards, step_advantages
+from rloop.engines.trl.launch import start_workers
+from rloop.engines.trl.messages import (
+    Advantages,
+    CountPrompts,
+    Counts,
+    Describe,
+    Done,
+    Encode,
+    Encoded,
+    Explore,
+    Facts,
+    Failed,
+    Message,
+    Next,
+    Prepare,
+    Ready,
+    Sample,
+    Sampled,
+    SavePolicy,
+    SaveState,
+    Score,
+    Scores,
+    Tune,
+    Updated,
+)
+from rloop.engines.trl.options import check_recipe
+from rloop.errors import EngineError
+from rloop.types import Example, Group, Place, PolicyRef, Problem, stable_hash
+
+Answer = TypeVar("Answer")
+BATCHES_PER_COMMAND = 4
+"""Full batches a worker samples before the verifiers see them."""
+
+_log = logging.getLogger(__name__)
+
+
+class TrlEngine:
+    """Implements `engines.base.Engine` on TRL's trainers."""
+
+    def __init__(self, recipe: Recipe, verify: Verify) -> None:
+        """Check what TRL can do of the recipe; no worker is started yet."""
+        for warning in check_recipe(recipe):
+            _log.warning(warning)
+        self._recipe = recipe
+        self._judge = Judge(verify)
+        self._workers: Workers | None = None
+
+    def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
+        """Turn the recipe's `policy.path` into a directory, and load it once as a check."""
+        done = self._ask(Prepare(source=source, directory=directory, seed=seed), Done)
+        return PolicyRef(path=done.path or directory, name="base")
+
+    def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
+        """Part problems by whether their prompt fits `prompt.max_tokens`."""
+        command = CountPrompts(policy=policy, problems=tuple(problems))
+        pairs = list(zip(problems, self._ask(command, Counts).values, strict=True))
+        limit = self._recipe.prompt.max_tokens
+        return PromptReport(
+            kept=tuple(problem for problem, length in pairs if length <= limit),
+            too_long=tuple(pair for pair in pairs if pair[1] > limit),
+        )
+
+    def explore(
+        self,
+        start: PolicyRef,
+        problems: Sequence[Problem],
+        place: Place,
+        *,
+        num_steps: int,
+        problem_weights: Mapping[str, float] | None = None,
+        resume_from: Path | None = None,
+    ) -> Iterator[ExploreStep]:
+        """Begin RL from `start` with a fresh optimizer; return its steps."""
+        wanted = self._recipe.explore.prompts_per_step
+        if len(problems) < wanted:
+            raise EngineError(
+                f"TRL's batches have one size: explore.prompts_per_step={wanted} needs as many "
+                f"problems, there are {len(problems)}. Lower it."
+            )
+        order = ProblemOrder(problems, place, problem_weights)
+        drawn = [problem for _ in range(num_steps) for problem in order.draw(wanted)]
+        index = {problem.problem_id: number for number, problem in enumerate(problems)}
+        command = Explore(
+            start=start,
+            place=place,
+            problems=tuple(problems),
+            rows=tuple(index[problem.problem_id] for problem in drawn),
+            resume_from=resume_from,
+        )
+        ready = self._ask(command, Ready)
+        return self._explore_steps(drawn, place, ready.step, num_steps)
+
+    def _explore_steps(
+        self, drawn: Sequence[Problem], place: Place, step: int, num_steps: int
+    ) -> Iterator[ExploreStep]:
+        config = self._recipe.explore
+        while step < num_steps:
+            chosen = drawn[step * config.prompts_per_step : (step + 1) * config.prompts_per_step]
+            step += 1
+            begin = time.perf_counter()
+            sampled = self._ask(Next(), Sampled)
+            sample_s = time.perf_counter() - begin
+            here = replace(place, step=step)
+            groups = self._judge.groups(chosen, config.group_size, sampled, config.sampling, here)
+            judged = time.perf_counter()
+            advantages = step_advantages(groups, config)
+            updated = self._ask(Advantages(values=advantages), Updated)
+            learn_s = time.perf_counter() - judged
+            num_signal = sum(has_signal(shaped_rewards(group, config)) for group in groups)
+            metrics = sampling_metrics(groups, num_signal)
+            metrics |= updated.metrics
+            metrics |= timing_metrics(metrics["sampled_tokens_count"], sample_s, learn_s)
+            yield ExploreStep(step=step, groups=tuple(groups), metrics=metrics)
+
+    def fine_tune(
+        self, start: PolicyRef, examples: Sequence[Example], place: Place
+    ) -> Iterator[FinetuneStep]:
+        """Do SFT from `start` on stored token ids, yielding each update."""
+        config = self._recipe.coldstart if place.phase == "coldstart" else self._recipe.finetune
+        if config is None:
+            raise EngineError(f"The recipe has no {place.phase} section.")
+        ordered = tuple(
+            examples[index]
+            for epoch in range(config.epochs)
+            for index in np.random.default_rng(
+                stable_hash(place.seed, place.iteration, place.phase, "order", epoch)
+            ).permutation(len(examples))
+        )
+        ready = self._ask(Tune(start=start, place=place, examples=ordered), Ready)
+        for _ in range(ready.num_steps):
+            updated = self._ask(Next(), Updated)
+            yield FinetuneStep(
+                step=updated.step, num_steps=ready.num_steps, metrics=updated.metrics
+            )
+
+    def sample(
+        self,
+        policy: PolicyRef | Literal["live"],
+        problems: Sequence[Problem],
+        num_samples: int,
+        place: Place,
+    ) -> Iterator[Group]:
+        """Sample and judge groups with `evaluate.sampling`, some problems at a time."""
+        engine = self._recipe.engine
+        batch = BATCHES_PER_COMMAND * engine.max_batch * engine.trl.launch.processes
+        width = max(1, batch // num_samples)
+        settings = self._recipe.evaluate.sampling
+        for begin in range(0, len(problems), width):
+            part = tuple(problems[begin : begin + width])
+            command = Sample(
+                policy=policy,
+                problems=part,
+                num_samples=num_samples,
+                settings=settings,
+                place=place,
+            )
+            sampled = self._ask(command, Sampled)
+            yield from self._judge.groups(part, num_samples, sampled, settings, place)
+
+    def logprobs(
+        self,
+        policy: PolicyRef | Literal["live"],
+        examples: Sequence[Example],
+        *,
+        temperature: float,
+    ) -> list[tuple[float, ...]]:
+        """Return [T] log-probabilities of each completion's tokens."""
+        command = Score(policy=policy, examples=tuple(examples), temperature=temperature)
+        return list(self._ask(command, Scores).logprobs)
+
+    def examples_from_solutions(
+        self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
+    ) -> list[Example]:
+        """Tokenise prompts and solutions for a cold start; completions end in EOS."""
+        command = Encode(
+            policy=policy, problems=tuple(problems), solution_template=solution_template
+        )
+        return list(self._ask(command, Encoded).examples)
+
+    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+        """Write the policy in training as one Hugging Face directory, whatever shards it."""
+        self._ask(SavePolicy(directory=directory, name=name), Done)
+        return PolicyRef(path=directory, name=name)
+
+    def save_state(self, directory: Path) -> None:
+        """Write TRL's checkpoint, whole or not at all."""
+        self._ask(SaveState(directory=directory), Done)
+
+    def save_skipped(self, stem: Path, place: Place) -> Path | None:
+        """Return None: TRL skips no update."""
+        del stem, place
+        return None
+
+    def describe(self) -> Mapping[str, str]:
+        """Return device, precision and threads of a worker, and how many there are."""
+        return self._ask(Describe(), Facts).facts
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def _ask(self, command: Message, kind: type[Answer]) -> Answer:
+        """Return the workers' answer; they are begun anew after a failure."""
+        if self._workers is None:
+            self._workers = start_workers(self._recipe)
+        answer = self._workers.ask(command)
+        if isinstance(answer, Failed):
+            self.close()
+            error: type[errors.RLoopError] = getattr(errors, answer.error)
+            raise error(answer.message)
+        assert isinstance(answer, kind), f"{command.kind} was answered by {answer.kind}"
+        return answer

@@ -1,0 +1,196 @@
+"""Starting many workers by `accelerate launch`, and what it takes to know why they ended.
+
+FOLDER/recipe.json    the resolved recipe, for the workers
+FOLDER/socket         where the first worker meets rloop
+FOLDER/workers.log    what the workers and their libraries write
+FOLDER/failure.json   which worker ended first, and of what: written by the launcher
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from rloop.config import LaunchConfig, Recipe
+from rloop.engines.trl.channel import SocketChannel
+from rloop.engines.trl.group import CLOSE_S, OwnWorker, Workers
+from rloop.engines.trl.messages import WORKER_LOST, Close, Failed, Message
+from rloop.errors import ConfigError, EngineError
+from rloop.threads import allowed_cores
+
+LOST_S = 20.0
+"""After a worker is lost the launcher has so long to say which one; then it is killed (seconds)."""
+
+
+def start_workers(recipe: Recipe) -> Workers:
+    """Return the recipe's workers: a thread, or processes started here, as many as it says."""
+    launch = recipe.engine.trl.launch
+    if is_launched() or not needs_launcher(launch):
+        return OwnWorker(recipe)
+    return LaunchedWorkers(recipe)
+
+
+def is_launched() -> bool:
+    """Whether a launcher of the user's (torchrun, accelerate, SLURM) started this process."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def needs_launcher(launch: LaunchConfig) -> bool:
+    """Whether one process alone will not do."""
+    return launch.processes > 1 or launch.config_file is not None or launch.preset in SHARDING
+
+
+def only_helps(recipe: Recipe) -> bool:
+    """Whether this process is a worker, or starts some, for a run that another one holds."""
+    if is_launched():
+        return int(os.environ["RANK"]) > 0
+    return recipe.engine.trl.launch.machine_rank > 0
+
+
+def help_out(recipe: Recipe) -> None:
+    """Work for the run that another process holds until it ends; raise when that goes wrong."""
+    if is_launched():
+        from rloop.engines.trl.worker import serve
+
+        return serve(recipe, None)
+    folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
+    launcher = start_launcher(recipe, folder)
+    if launcher.wait():
+        raise EngineError(failure(folder))
+    return shutil.rmtree(folder, ignore_errors=True)
+
+
+class LaunchedWorkers:
+    """Worker processes, on this machine and on others; the first one is here."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Start them, and wait for the first one."""
+        self._folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
+        self._channel: SocketChannel | None = None
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self._folder / "socket"))
+            listener.listen(1)
+            listener.settimeout(1.0)
+            self._launcher = start_launcher(recipe, self._folder)
+            while self._channel is None and self._launcher.poll() is None:
+                with suppress(TimeoutError):
+                    self._channel = SocketChannel(listener.accept()[0])
+
+    def ask(self, command: Message) -> Message:
+        """Return the answer; where a worker is lost, say which one and why."""
+        try:
+            if self._channel is None:
+                raise EOFError
+            self._channel.send(command)
+            while (answer := self._channel.receive(1.0)) is None:
+                pass
+        except (EOFError, OSError):
+            return self._lost()
+        if isinstance(answer, Failed) and answer.error == WORKER_LOST:
+            return self._lost(answer.message)
+        return answer
+
+    def close(self) -> None:
+        """Let the workers end; kill those that do not."""
+        if self._channel is not None:
+            with suppress(OSError):
+                self._channel.send(Close())
+        self._end(CLOSE_S)
+        if self._channel is not None:
+            self._channel.close()
+        if self._launcher.returncode == 0:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lost(self, seen: str = "") -> Failed:
+        self._end(LOST_S)
+        return Failed(error="EngineError", message=failure(self._folder, seen))
+
+    def _end(self, patience_s: float) -> None:
+        try:
+            self._launcher.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._launcher.pid, signal.SIGKILL)
+            self._launcher.wait()
+
+
+def failure(folder: Path, seen: str = "") -> str:
+    """Return why workers ended, in a sentence: the launcher's word, else what another one saw."""
+    log = folder / "workers.log"
+    try:
+        found = json.loads((folder / "failure.json").read_text())
+        reason = f"worker rank {found['rank']} on {found['host']} {found['reason']}"
+    except (OSError, ValueError):
+        reason = seen or "they ended without a word"
+    return f"TRL's workers could not go on: {reason}. What they wrote stands in {log}."
+
+
+def start_launcher(recipe: Recipe, folder: Path) -> "subprocess.Popen[bytes]":
+    """Start `accelerate launch` in a session of its own, so that Ctrl-C reaches rloop alone."""
+    (folder / "recipe.json").write_text(recipe.model_dump_json())
+    launch = recipe.engine.trl.launch
+    is_cpu = launch.preset == "cpu" or recipe.engine.device == "cpu"
+    environment = dict(os.environ)
+    if is_cpu:
+        num_here = max(1, launch.processes // launch.machines)
+        threads = max(1, int(environment.get("OMP_NUM_THREADS", allowed_cores())) // num_here)
+        environment |= {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
+    command = [
+        *(sys.executable, "-m", "rloop.engines.trl.launcher", str(folder / "failure.json")),
+        *launch_arguments(launch),
+        *("--module", "rloop.engines.trl.member", str(folder)),
+    ]
+    with (folder / "workers.log").open("wb") as log:
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+SHARDING = {
+    "fsdp2": (
+        *("--use_fsdp", "--fsdp_version=2", "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP"),
+        "--fsdp_state_dict_type=SHARDED_STATE_DICT",
+    ),
+    "zero3": ("--use_deepspeed", "--zero_stage=3", "--zero3_save_16bit_model=true"),
+}
+"""Presets that shard, in options of `accelerate launch`."""
+
+
+def launch_arguments(launch: LaunchConfig) -> list[str]:
+    """Return the options of `accelerate launch`; ConfigError where machines cannot meet."""
+    if launch.machines > 1 and not launch.port:
+        raise ConfigError(
+            "engine.trl.launch.port is 0: several machines need one that all know. Set --set "
+            "engine.trl.launch.port=29500."
+        )
+    if launch.processes % launch.machines:
+        raise ConfigError(
+            f"engine.trl.launch.processes={launch.processes} cannot be shared by "
+            f"{launch.machines} machines. Give the processes of all machines together."
+        )
+    if launch.config_file is not None:
+        kind: tuple[str, ...] = ("--config_file", launch.config_file)
+    else:
+        kind = SHARDING.get(launch.preset, ("--multi_gpu",))
+    return [
+        *kind,
+        f"--num_processes={launch.processes}",
+        f"--num_machines={launch.machines}",
+        f"--machine_rank={launch.machine_rank}",
+        f"--main_process_ip={launch.address}",
+        f"--main_process_port={launch.port or free_port()}",
+        *("--mixed_precision=no", "--dynamo_backend=no"),
+    ]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,28 @@
+"""The process of one launched worker: `python -m rloop.engines.trl.member FOLDER`."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from rloop.config import Recipe
+from rloop.engines.trl.channel import SocketChannel
+from rloop.engines.trl.worker import serve
+
+
+@record
+def main() -> None:
+    """Work until the run is over; the first worker meets rloop at the folder's socket."""
+    folder = Path(sys.argv[1])
+    recipe = Recipe.model_validate_json((folder / "recipe.json").read_text())
+    if int(os.environ["RANK"]) > 0:
+        return serve(recipe, None)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(folder / "socket"))
+        return serve(recipe, SocketChannel(connection))
+
+
+if __name__ == "__main__":
+    main()
