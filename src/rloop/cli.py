@@ -72,9 +72,11 @@ def run(
     from rloop.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
-    from rloop.engines.registry import build_engine
+    from rloop.engines.registry import build_engine, help_run
     from rloop.loop.session import start
 
+    if help_run(recipe):
+        return
     run_dir = out or Path("runs") / recipe.name
     _end(start(recipe_path, recipe, run_dir, build_engine), run_dir)
 
@@ -94,14 +96,18 @@ def resume(
 
     Example: rloop resume runs/demo --set iterations=4
     """
-    from rloop.engines.registry import build_engine
+    from rloop.engines.registry import build_engine, help_run
     from rloop.loop.session import resume as resume_run
     from rloop.loop.standalone import is_evaluation, resume_evaluation
+    from rloop.recipe import load_recipe
 
     if is_evaluation(run_dir):
         if recipe_path or overrides:
             raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
         return _print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
+    source = recipe_path or run_dir / "config.json"
+    if source.exists() and help_run(load_recipe(source, overrides or ())):
+        return
     _end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
 
 

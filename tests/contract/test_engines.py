@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from doubles_policies import InstantVerify, make_problem
@@ -13,6 +14,9 @@ from rloop.config import LoraConfig, Recipe
 from rloop.engines.base import LIVE, Engine, ExploreStep, Verify
 from rloop.engines.registry import build_engine
 from rloop.types import Example, Group, Place, PolicyRef, Trajectory
+
+if TYPE_CHECKING:
+    from doubles_trl import Pair
 
 PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]
 
@@ -27,17 +31,35 @@ def on(**engine: object) -> Callable[[Recipe, Verify], Engine]:
     return build
 
 
+def on_trl_pair(recipe: Recipe, verify: Verify) -> Engine:
+    """Build the TRL engine on the two processes that all these tests share."""
+    from doubles_trl import Pair
+
+    if not PAIRS:
+        PAIRS.append(Pair())
+    return PAIRS[0].build(recipe, verify)
+
+
+PAIRS: "list[Pair]" = []
 ENGINES = {
     "scripted": scripted(half_right),
     "native": build_engine,
     "adapters": on(lora=LoraConfig(rank=2, alpha=4)),
     "trl": on(name="trl"),
+    "trl-pair": on_trl_pair,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pairs() -> Iterator[None]:
+    yield
+    for pair in PAIRS:
+        pair.close()
 
 
 @pytest.fixture(params=list(ENGINES))
 def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == "trl":
+    if request.param.startswith("trl"):
         pytest.importorskip("trl", reason="needs TRL (extra trl)")
     return str(request.param)
 

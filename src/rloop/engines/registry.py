@@ -19,6 +19,22 @@ def build_engine(recipe: Recipe, verify: Verify) -> Engine:
     return NativeEngine(recipe, verify)
 
 
+def help_run(recipe: Recipe) -> bool:
+    """Work for a run that another process holds, until it ends; False where this one holds it.
+
+    That is so in all but the first process of a launcher, and on all but the first machine.
+    """
+    if recipe.engine.name != "trl":
+        return False
+    require_trl()
+    from rloop.engines.trl.launch import help_out, only_helps
+
+    if not only_helps(recipe):
+        return False
+    help_out(recipe)
+    return True
+
+
 def require_trl() -> None:
     """Raise EngineUnavailable where TRL is not installed."""
     if find_spec("trl") is None:

