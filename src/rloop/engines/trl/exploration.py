@@ -34,6 +34,7 @@ class Sink:
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer, recipe.prompt)
         self._prompts = [self._builder.build(problem) for problem in command.problems]
+        self.longest_prompt = max(len(prompt.ids) for prompt in self._prompts)
         self.trainer: GRPOTrainer | None = None
         self.data = Dataset.from_dict(
             {

@@ -1,5 +1,6 @@
 """The process of one launched worker: `python -m rloop.engines.trl.member FOLDER`."""
 
+import gc
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ from rloop.engines.trl.worker import serve
 @record
 def main() -> None:
     """Work until the run is over; the first worker meets rloop at the folder's socket."""
+    gc.freeze()  # what was imported stays: a collection after each phase need not look at it
     folder = Path(sys.argv[1])
     recipe = Recipe.model_validate_json((folder / "recipe.json").read_text())
     if int(os.environ["RANK"]) > 0:

@@ -53,7 +53,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
         )
     site = Site(size=engine.trl.launch.processes, is_cpu=True, is_bfloat16=False)
     place = Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="explore")
-    grpo_options(recipe, site, place, num_steps=explore.steps)
+    grpo_options(recipe, site, place, num_steps=explore.steps, longest_prompt=1)
     for config in tuned_phases(recipe):
         sft_options(recipe, config, site, place, longest=1)
     return _warnings(recipe)
@@ -87,7 +87,9 @@ def _warnings(recipe: Recipe) -> list[str]:
     return found
 
 
-def grpo_options(recipe: Recipe, site: Site, place: Place, *, num_steps: int) -> dict[str, Any]:
+def grpo_options(
+    recipe: Recipe, site: Site, place: Place, *, num_steps: int, longest_prompt: int
+) -> dict[str, Any]:
     """Return the options of an exploration's GRPOConfig, the recipe's pass-through among them."""
     explore = recipe.explore
     batch = explore.prompts_per_step * explore.group_size
@@ -99,7 +101,7 @@ def grpo_options(recipe: Recipe, site: Site, place: Place, *, num_steps: int) ->
             f"in explore.updates_per_step={explore.updates_per_step} equal parts. Choose them so "
             f"that the product is a multiple of {site.size * explore.updates_per_step}."
         )
-    longest = recipe.prompt.max_tokens + explore.sampling.max_completion_tokens
+    longest = longest_prompt + explore.sampling.max_completion_tokens
     rows = _rows_per_pass(share, longest, recipe.engine.microbatch_tokens)
     budget, size = "engine.microbatch_tokens", "explore.prompts_per_step"
     sampling = explore.sampling

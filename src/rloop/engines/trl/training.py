@@ -69,8 +69,14 @@ class Training:
     def _explorer(self, command: Explore, tokenizer: PreTrainedTokenizerBase) -> Any:  # noqa: ANN401
         explore = self._recipe.explore
         num_steps = len(command.rows) // explore.prompts_per_step
-        options = grpo_options(self._recipe, self._site, command.place, num_steps=num_steps)
         sink = Sink(self._recipe, self._crew, tokenizer, command)
+        options = grpo_options(
+            self._recipe,
+            self._site,
+            command.place,
+            num_steps=num_steps,
+            longest_prompt=sink.longest_prompt,
+        )
         return build_explorer(
             sink,
             options,

@@ -78,7 +78,8 @@ def join(recipe: Recipe) -> Site:
         is_bfloat16=resolve_dtype(recipe.engine.dtype, device) == torch.bfloat16,
     )
     place = Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="explore")
-    options = grpo_options(recipe, site, place, num_steps=recipe.explore.steps)
+    num_steps = recipe.explore.steps
+    options = grpo_options(recipe, site, place, num_steps=num_steps, longest_prompt=1)
     _checked(GRPOConfig, options, "grpo")
     for config in tuned_phases(recipe):
         _checked(SFTConfig, sft_options(recipe, config, site, place, longest=1), "sft")

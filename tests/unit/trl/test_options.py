@@ -1,0 +1,144 @@
+"""What of a recipe becomes which option of TRL's, and what is refused."""
+
+import math
+
+import pytest
+from doubles_runs import toy_recipe
+
+from rloop.config import Recipe
+from rloop.engines.trl.options import Site, check_recipe, grpo_options, sft_options
+from rloop.errors import ConfigError
+from rloop.types import Place
+
+PLACE = Place(run="toy", seed=0, iteration=1, phase="explore")
+
+
+def changed(recipe: Recipe, **values: object) -> Recipe:
+    """Return the recipe on TRL with dotted keys (a__b) replaced."""
+    data = recipe.model_dump()
+    data["engine"]["name"] = "trl"
+    for key, value in values.items():
+        *parents, name = key.split("__")
+        place = data
+        for parent in parents:
+            place = place[parent]
+        place[name] = value
+    return Recipe.model_validate(data)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return changed(toy_recipe(tmp_path))
+
+
+def grpo(recipe, *, size=1, longest_prompt=4):
+    site = Site(size=size, is_cpu=True, is_bfloat16=False)
+    return grpo_options(recipe, site, PLACE, num_steps=4, longest_prompt=longest_prompt)
+
+
+def test_the_batch_is_cut_by_the_token_budget_and_the_processes(recipe):
+    """3 prompts x 4 = 12 completions of up to 4 + 16 = 20 tokens; 100 tokens hold 5 of them, and 4
+    is the largest part of 12 that fits.
+    """
+    one = grpo(changed(recipe, engine__microbatch_tokens=100))
+    assert (one["per_device_train_batch_size"], one["gradient_accumulation_steps"]) == (4, 3)
+    # Two processes have 6 each: 3 at a time, twice.
+    two = grpo(changed(recipe, engine__microbatch_tokens=100), size=2)
+    assert (two["per_device_train_batch_size"], two["gradient_accumulation_steps"]) == (3, 2)
+    # Two updates a step: 6 completions each, generated together.
+    halves = grpo(changed(recipe, engine__microbatch_tokens=100, explore__updates_per_step=2))
+    assert (halves["per_device_train_batch_size"], halves["gradient_accumulation_steps"]) == (3, 2)
+    assert halves["steps_per_generation"] == 4
+    assert halves["max_steps"] == 8
+    # A sequence longer than the budget goes alone.
+    alone = grpo(recipe, longest_prompt=10**6)
+    assert (alone["per_device_train_batch_size"], alone["gradient_accumulation_steps"]) == (1, 12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("dapo", ("dapo", "token", 0.28)),
+        ("gspo", ("grpo", "sequence", 0.28)),
+        ("cispo", ("cispo", "token", 1.28)),
+    ],
+)
+def test_losses_are_those_of_the_same_equation(recipe, loss, expected):
+    options = grpo(changed(recipe, explore__loss=loss))
+    found = (options["loss_type"], options["importance_sampling_level"], options["epsilon_high"])
+    assert found == pytest.approx(expected)
+    assert options["epsilon"] == 0.2
+    assert options["scale_rewards"] == "none"
+
+
+def test_an_optimizer_is_translated(recipe):
+    plain = {"learning_rate": 1e-4, "schedule": "cosine", "warmup_frac": 1.0, "grad_clip": 0.0}
+    options = grpo(changed(recipe, explore__optimizer=plain))
+    assert options["learning_rate"] == 1e-4
+    assert options["lr_scheduler_type"] == "cosine"
+    assert math.ceil(1000 * options["warmup_steps"]) == 1000  # below 1, so a fraction to them
+    assert options["warmup_steps"] < 1.0
+    assert options["max_grad_norm"] == math.inf
+
+
+def test_the_seed_differs_between_iterations_only(recipe):
+    site = Site(size=1, is_cpu=True, is_bfloat16=False)
+    places = [PLACE, PLACE, Place(run="toy", seed=0, iteration=2, phase="explore")]
+    seeds = [
+        grpo_options(recipe, site, place, num_steps=4, longest_prompt=4)["seed"] for place in places
+    ]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_fine_tuning_takes_every_token_and_no_other_order(recipe):
+    site = Site(size=2, is_cpu=True, is_bfloat16=True)
+    options = sft_options(recipe, recipe.finetune, site, PLACE, longest=4)
+    assert options["max_length"] is None
+    assert options["train_sampling_strategy"] == "sequential"
+    assert options["bf16"] is True
+    assert options["per_device_train_batch_size"] == 2
+
+
+def test_what_is_passed_through_arrives(recipe):
+    options = grpo(changed(recipe, engine__trl__extra__grpo={"vllm_mode": "server"}))
+    assert options["vllm_mode"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"engine__trl__extra__grpo": {"learning_rate": 1.0}},
+            "engine.trl.extra.grpo.learning_rate=1.0: this option comes from "
+            "explore.optimizer.learning_rate. Set explore.optimizer.learning_rate alone.",
+        ),
+        (
+            {"engine__trl__extra__sft": {"max_length": 8}},
+            "engine.trl.extra.sft.max_length=8: this option is set by rloop itself. Leave it out.",
+        ),
+        ({"explore__group_size": 1, "explore__optimizer__learning_rate": 0.0}, "group_size >= 2"),
+        ({"explore__sampling__temperature": 0.0}, "explore.sampling.temperature=0"),
+        ({"expert__weight": "importance"}, "got expert.weight=importance"),
+        ({"engine__offload_optimizer": True}, "engine.offload_optimizer is the native engine's"),
+        (
+            {"engine__trl__launch__processes": 5},
+            "12 completions a step (explore.prompts_per_step=3 x explore.group_size=4) cannot be "
+            "shared by 5 processes in explore.updates_per_step=1 equal parts",
+        ),
+        ({"engine__trl__launch__processes": 3}, "finetune.batch_size=4 cannot be shared by 3"),
+    ],
+)
+def test_what_trl_cannot_do_is_refused_with_the_remedy(recipe, values, words):
+    with pytest.raises(ConfigError) as raised:
+        check_recipe(changed(recipe, **values))
+    assert words in str(raised.value)
+
+
+def test_what_trl_does_otherwise_is_said(recipe):
+    assert check_recipe(recipe) == []
+    [warning] = check_recipe(changed(recipe, explore__refill_rounds=2))
+    assert "explore.refill_rounds=2 is not done: TRL has no dynamic sampling" in warning
+    [warning] = check_recipe(changed(recipe, explore__kl_coef=0.1))
+    assert "explore.kl_coef" in warning
+    [warning] = check_recipe(changed(recipe, explore__sampler="vllm"))
+    assert "evaluates with rloop's own sampler" in warning
