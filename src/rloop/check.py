@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rloop.config import Recipe
 from rloop.errors import TaskError
-from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings, memory
+from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings
+from rloop.estimate_memory import memory
 from rloop.model_size import measure_model
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
@@ -155,7 +156,8 @@ def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:
         return []
     return [
         f"The run may hold {format_value(held[-1].value, 'bytes')} and this machine has "
-        f"{format_value(present, 'bytes')}: lower engine.microbatch_tokens or engine.max_batch."
+        f"{format_value(present, 'bytes')}: lower engine.microbatch_tokens or engine.max_batch, "
+        "or see docs/how-to/train-a-larger-model.md."
     ]
 
 

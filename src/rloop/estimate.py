@@ -1,4 +1,4 @@
-"""What a recipe will ask of a machine: batch arithmetic, disk and memory, each with its formula.
+"""What a recipe will ask of a machine: batch arithmetic and disk, each number with its formula.
 
 Upper bounds from the recipe and the model's files alone; no torch, nothing is sampled.
 """
@@ -9,20 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rloop.config import Recipe
-from rloop.model_size import ModelSize
+from rloop.config import EngineConfig, Recipe
+from rloop.model_size import Linears, ModelSize
 from rloop.tables import format_value
 
 TRAJECTORY_BYTES_PER_TOKEN = 12
 """Id, log-probability and text of a sampled token in the store, before compression."""
 TRAJECTORY_BYTES = 1000
 """Everything else in a trajectory's row, its prompt too."""
-MASTER_BYTES, GRADIENT_BYTES, ADAM_BYTES = 4, 4, 8
-"""Float32 weights, gradients and the two moments, per parameter."""
-LOGIT_COPIES = 3
-"""Float32 logits of a chunk, their exponentials and their gradient."""
-LOGIT_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
-"""What the learner's chunks are cut to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +146,6 @@ def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Dem
     stored += completions * TRAJECTORY_BYTES
     rows = [
         _bytes(
-            "disk",
             "trajectories, at most",
             stored,
             f"{TRAJECTORY_BYTES_PER_TOKEN} x sampled tokens + {TRAJECTORY_BYTES} x completions",
@@ -160,12 +153,15 @@ def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Dem
     ]
     if model is not None:
         size, kept, width = model.parameters, _kept_policies(recipe), compute_bytes(recipe)
-        state = 2 * (MASTER_BYTES + ADAM_BYTES) * size
+        numbers, moments = trainable_numbers(recipe.engine, model), moment_bytes(recipe.engine)
+        state = 2 * (4 + moments) * numbers
         rows += [
-            _bytes("disk", "policies", kept * width * size, f"{kept} x parameters x {width}"),
-            _bytes("disk", "saved state", state, "2 x parameters x (4 weights + 8 Adam moments)"),
+            _bytes("policies", kept * width * size, f"{kept} x parameters x {width}"),
+            _bytes(
+                "saved state", state, f"2 x {numbers:,} trainable x (4 + {moments} Adam moments)"
+            ),
         ]
-    return [*rows, _total("disk", rows)]
+    return [*rows, _bytes("together", sum(row.value for row in rows), "the sum of these")]
 
 
 def compute_bytes(recipe: Recipe) -> int:
@@ -177,6 +173,25 @@ def compute_bytes(recipe: Recipe) -> int:
     if dtype == "auto":
         return 2 if device.startswith("cuda") else 4
     return 2 if dtype == "bfloat16" else 4
+
+
+def moment_bytes(engine: EngineConfig) -> int:
+    """Return the bytes of both Adam moments, per number that trains."""
+    return 2 * engine.optimizer_bits // 8
+
+
+def trainable_numbers(engine: EngineConfig, model: ModelSize) -> int:
+    """Return how many numbers train: all weights, or those of the adapters."""
+    if engine.lora is None:
+        return model.parameters
+    return engine.lora.rank * sum(linears.ends for linears in adapted_linears(engine, model))
+
+
+def adapted_linears(engine: EngineConfig, model: ModelSize) -> list[Linears]:
+    """Return the linear maps that get adapters; none without `engine.lora`."""
+    wanted = engine.lora.target_modules if engine.lora else ()
+    names = model.linears if wanted is None else wanted
+    return [model.linears[name] for name in names if name in model.linears]
 
 
 def disk_warnings(written: Sequence[Demand], folder: Path) -> list[str]:
@@ -210,66 +225,6 @@ def _kept_policies(recipe: Recipe) -> int:
     return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
 
 
-def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]:
-    """Return what the model needs while it samples and learns, in bytes.
-
-    `compute_bytes` is the size of a number in the forward pass: 2 for bfloat16, 4 for float32.
-    Both states are counted at the same time, as the native engine holds them.
-    """
-    length = recipe.prompt.max_tokens + max(
-        recipe.explore.sampling.max_completion_tokens,
-        recipe.evaluate.sampling.max_completion_tokens,
-    )
-    cache = 2 * model.layers * model.kv_width * compute_bytes * recipe.engine.max_batch * length
-    weights = model.parameters * compute_bytes if compute_bytes != MASTER_BYTES else 0
-    states = MASTER_BYTES + GRADIENT_BYTES + ADAM_BYTES
-    chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device == "cpu" else "cuda"]
-    logits = LOGIT_COPIES * min(chunk, recipe.engine.microbatch_tokens * model.vocabulary * 4)
-    vllm = model.parameters * compute_bytes if recipe.explore.sampler == "vllm" else 0
-    rows = [
-        _bytes("memory", "weights to compute with", weights, f"parameters x {compute_bytes}"),
-        _bytes("memory", "weights in vLLM", vllm, f"parameters x {compute_bytes}"),
-        _bytes(
-            "memory",
-            "weights, gradients and Adam moments",
-            model.parameters * states,
-            "parameters x (4 + 4 + 8), float32"
-            + (", in CPU memory" if recipe.engine.offload_optimizer else ""),
-        ),
-        _bytes(
-            "memory",
-            "key-value cache",
-            cache,
-            f"2 x layers x kv width x {compute_bytes} x engine.max_batch x {length} tokens",
-        ),
-        _bytes("memory", "activations", _activations(recipe, model, compute_bytes), _ACTIVATIONS),
-        _bytes(
-            "memory",
-            "logits",
-            logits,
-            f"{LOGIT_COPIES} x (microbatch_tokens x vocabulary x 4, at most {chunk:,})",
-        ),
-    ]
-    rows = [row for row in rows if row.value]
-    return [*rows, _total("memory", rows)]
-
-
-_ACTIVATIONS = "engine.microbatch_tokens x layers x (8 width + 4 inner width + 2 kv width) x bytes"
-
-
-def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> int:
-    """Return what the backward pass keeps of the forward pass (norms, attention, feed-forward)."""
-    layer = 8 * model.width + 4 * model.inner_width + 2 * model.kv_width
-    numbers = model.layers * layer
-    if recipe.engine.gradient_checkpointing:
-        numbers = model.layers * model.width + layer
-    return recipe.engine.microbatch_tokens * numbers * compute_bytes
-
-
-def _total(section: str, rows: Sequence[Demand]) -> Demand:
-    return _bytes(section, "together", sum(row.value for row in rows), "the sum of these")
-
-
 def _count(name: str, value: float, formula: str) -> Demand:
     return Demand(section="batch", name=name, value=value, unit="", formula=formula)
 
@@ -278,5 +233,5 @@ def _tokens(name: str, value: float, formula: str) -> Demand:
     return Demand(section="batch", name=name, value=value, unit="tokens", formula=formula)
 
 
-def _bytes(section: str, name: str, value: float, formula: str) -> Demand:
-    return Demand(section=section, name=name, value=value, unit="bytes", formula=formula)
+def _bytes(name: str, value: float, formula: str) -> Demand:
+    return Demand(section="disk", name=name, value=value, unit="bytes", formula=formula)

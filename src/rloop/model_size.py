@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,13 +10,25 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+GGUF_NAMES = {
+    "attn_q": "q_proj",
+    "attn_k": "k_proj",
+    "attn_v": "v_proj",
+    "attn_output": "o_proj",
+    "ffn_gate": "gate_proj",
+    "ffn_up": "up_proj",
+    "ffn_down": "down_proj",
+}
+"""Names of linear maps in GGUF files, and in transformers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
     """What memory depends on.
 
-    Example: ModelSize(parameters=134_515_008, layers=30, width=576, inner_width=1536, kv_width=192,
-    vocabulary=49_152)
+    Example: ModelSize(parameters=134_515_008, layers=30, width=576, inner_width=1536,
+    query_width=576, kv_width=192, vocabulary=49_152, has_head_norms=False,
+    linears={"q_proj": Linears(numbers=9_953_280, ends=34_560), ...})
     """
 
     parameters: int
@@ -24,9 +36,28 @@ class ModelSize:
     width: int
     inner_width: int
     """Width of the feed-forward block."""
+    query_width: int
+    """Query heads times head width."""
     kv_width: int
     """Key heads times head width: values that one token adds to each of a layer's two caches."""
     vocabulary: int
+    has_head_norms: bool
+    """Whether queries and keys are normalised, as in Qwen3."""
+    linears: Mapping[str, "Linears"]
+    """The layers' linear maps, by the last part of their names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linears:
+    """The linear maps of one name in all layers together.
+
+    Example: Linears(numbers=2 * 64 * 96, ends=2 * (64 + 96)) for two of 64 to 96
+    """
+
+    numbers: int
+    """Entries of their weights."""
+    ends: int
+    """Inputs and outputs: an adapter of rank r has r times as many numbers."""
 
 
 def measure_model(source: str) -> ModelSize | None:
@@ -70,9 +101,26 @@ def _measure_directory(path: Path) -> ModelSize | None:
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
         inner_width=config["intermediate_size"],
+        query_width=heads * head_width,
         kv_width=(config.get("num_key_value_heads") or heads) * head_width,
         vocabulary=config["vocab_size"],
+        has_head_norms=any("q_norm" in name for name in shapes),
+        linears=_linears(shapes),
     )
+
+
+def _linears(shapes: Mapping[str, Sequence[int]]) -> dict[str, Linears]:
+    """Sum up the matrices that stand in a numbered layer, such as `layers.0.mlp.up_proj.weight`."""
+    found: dict[str, Linears] = {}
+    for name, shape in shapes.items():
+        module, _, kind = name.rpartition(".")
+        *parents, last = module.split(".")
+        if kind == "weight" and len(shape) == 2 and any(part.isdecimal() for part in parents):
+            so_far = found.get(last, Linears(numbers=0, ends=0))
+            found[last] = Linears(
+                numbers=so_far.numbers + math.prod(shape), ends=so_far.ends + sum(shape)
+            )
+    return found
 
 
 def _safetensors_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
@@ -96,11 +144,15 @@ def _measure_gguf(path: Path) -> ModelSize:
         return int(reader.fields[f"{kind}.{name}"].contents())
 
     tensors = {tensor.name: [int(n) for n in tensor.shape] for tensor in reader.tensors}
+    linears = _linears(tensors)
     return ModelSize(
         parameters=sum(math.prod(shape) for shape in tensors.values()),
         layers=value("block_count"),
         width=value("embedding_length"),
         inner_width=value("feed_forward_length"),
+        query_width=tensors["blk.0.attn_q.weight"][1],
         kv_width=tensors["blk.0.attn_k.weight"][1],
         vocabulary=tensors["token_embd.weight"][1],
+        has_head_norms="blk.0.attn_q_norm.weight" in tensors,
+        linears={GGUF_NAMES.get(name, name): sizes for name, sizes in linears.items()},
     )

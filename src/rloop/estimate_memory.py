@@ -1,0 +1,142 @@
+"""What a run holds in memory while it samples and learns: an upper bound of each part, its formula.
+
+From the recipe and the model's files alone, no torch. docs/how-to/train-a-larger-model.md compares
+it with what was measured.
+"""
+
+from collections.abc import Iterator
+
+from rloop.config import EngineConfig, Recipe
+from rloop.estimate import Demand, adapted_linears, moment_bytes, trainable_numbers
+from rloop.model_size import ModelSize
+
+MASTER_BYTES, GRADIENT_BYTES = 4, 4
+"""Float32 weights and gradients, per number that trains."""
+PROGRAM_BYTES = 450 * 10**6
+"""Python, torch and transformers with their libraries (measured on Linux)."""
+LOGIT_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+"""What the learner's float32 logits are cut to."""
+
+
+def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]:
+    """Return what the model needs while it samples and learns, in bytes.
+
+    `compute_bytes` is the size of a number in the forward pass: 2 for bfloat16, 4 for float32. What
+    sampling and learning need is counted as if held at the same time: an allocator keeps the one
+    for the other.
+    """
+    rows = [
+        _bytes("program", PROGRAM_BYTES, "Python, torch and transformers"),
+        *_weights(recipe, model, compute_bytes),
+        _cache(recipe, model, compute_bytes),
+        _activations(recipe, model, compute_bytes),
+        _logits(recipe, model, compute_bytes),
+    ]
+    rows = [row for row in rows if row.value]
+    return [*rows, _bytes("together", sum(row.value for row in rows), "the sum of these")]
+
+
+def _weights(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Iterator[Demand]:
+    """Yield the model, what trains, and copies."""
+    engine, numbers = recipe.engine, trainable_numbers(recipe.engine, model)
+    has_adapters, there = engine.lora is not None, ", in CPU memory"
+    is_shared = compute_bytes == MASTER_BYTES and not (has_adapters or engine.offload_optimizer)
+    size, formula = model.parameters * compute_bytes, f"parameters x {compute_bytes}"
+    if not is_shared:  # else the masters are the weights
+        yield _bytes("weights to compute with", size, formula)
+    if recipe.explore.sampler == "vllm":
+        yield _bytes("weights in vLLM", size, formula)
+    if has_adapters:
+        adapted = sum(linears.numbers for linears in adapted_linears(engine, model))
+        yield _bytes(
+            "start policy's weights",
+            adapted * compute_bytes,
+            f"adapted {adapted:,} x {compute_bytes}" + there * engine.offload_optimizer,
+        )
+    elif recipe.explore.kl_coef > 0:
+        yield _bytes("reference policy", size, formula)
+    moments = moment_bytes(engine)
+    yield _bytes(
+        "adapters, gradients and Adam moments"
+        if has_adapters
+        else "weights, gradients and Adam moments",
+        numbers * (MASTER_BYTES + GRADIENT_BYTES + moments),
+        f"{numbers:,} trainable x ({MASTER_BYTES} + {GRADIENT_BYTES} + {moments})"
+        + there * (engine.offload_optimizer and not has_adapters),
+    )
+
+
+def _cache(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
+    length = _longest(recipe)
+    size = 2 * model.layers * model.kv_width * compute_bytes * recipe.engine.max_batch * length
+    return _bytes(
+        "key-value cache",
+        size,
+        f"2 x layers x kv width x {compute_bytes} x engine.max_batch x {length} tokens",
+    )
+
+
+def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
+    """Return what the backward pass keeps of the forward pass, by tokens of a micro-batch."""
+    layer = _layer_bytes(recipe.engine, model, compute_bytes)
+    tokens = _microbatch_tokens(recipe)
+    if recipe.engine.gradient_checkpointing:
+        inputs = model.layers * model.width * compute_bytes
+        return _bytes(
+            "activations",
+            tokens * (inputs + 2 * layer),
+            f"{tokens:,} tokens x (layers x width x {compute_bytes} + 2 x {layer:,})",
+        )
+    return _bytes(
+        "activations", tokens * model.layers * layer, f"{tokens:,} tokens x layers x {layer:,}"
+    )
+
+
+def _layer_bytes(engine: EngineConfig, model: ModelSize, compute_bytes: int) -> int:
+    """Return what autograd keeps of one token in one layer.
+
+    Norms compute in float32, and keep their result too where their own weight trains; then the
+    inputs of the linear maps, rotated queries, keys and values, and what stands between the maps of
+    the feed-forward block.
+    """
+    normalised = 2 * model.width
+    if model.has_head_norms:
+        normalised += model.query_width + model.kv_width
+    norm_bytes = 4 + (0 if engine.lora else compute_bytes)
+    kept = 2 * model.width + 2 * model.query_width + 2 * model.kv_width + 4 * model.inner_width
+    return normalised * norm_bytes + kept * compute_bytes
+
+
+def _logits(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
+    """Return what the output embedding needs: chunks of logits, and its own gradient."""
+    chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device == "cpu" else "cuda"]
+    logits = min(chunk, _microbatch_tokens(recipe) * model.vocabulary * 4)
+    half = "" if compute_bytes == MASTER_BYTES else ".5"
+    size = 2 * logits + (logits // 2 if half else 0)
+    formula = f"2{half} x {logits:,}"
+    if recipe.engine.lora is None:
+        size += model.vocabulary * model.width * (4 + 4)
+        formula += " + vocabulary x width x (4 + 4)"
+    return _bytes("logits", size, formula)
+
+
+def _longest(recipe: Recipe) -> int:
+    """Return the tokens of the longest prompt with the longest completion."""
+    explore, evaluate = recipe.explore.sampling, recipe.evaluate.sampling
+    longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
+    return recipe.prompt.max_tokens + longest
+
+
+def _microbatch_tokens(recipe: Recipe) -> int:
+    """Return the tokens of the largest micro-batch: no more than an update has, nor fewer than a
+    sequence.
+    """
+    explore = recipe.explore
+    longest = recipe.prompt.max_tokens + explore.sampling.max_completion_tokens
+    sizes = [explore.prompts_per_step * explore.group_size // explore.updates_per_step]
+    sizes += [phase.batch_size for phase in (recipe.finetune, recipe.coldstart) if phase]
+    return max(longest, min(recipe.engine.microbatch_tokens, max(sizes) * longest))
+
+
+def _bytes(name: str, value: float, formula: str) -> Demand:
+    return Demand(section="memory", name=name, value=value, unit="bytes", formula=formula)
