@@ -3,6 +3,7 @@
 What needs no vLLM (the refusal, the size of the cache, the seeds) is tested everywhere.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -214,6 +215,31 @@ def test_the_cache_holds_every_sequence_in_full_length():
 def test_a_missing_vllm_is_refused_with_what_to_install(device: str, extra: str):
     with pytest.raises(EngineUnavailable, match=rf'pip install "rloop-rl\[{extra}\]"'):
         require_vllm(torch.device(device))
+
+
+def test_a_vllm_that_cannot_be_imported_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    reason = "operator torchvision::nms does not exist"
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text(f"raise RuntimeError({reason!r})\n")
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineUnavailable, match=rf"fails: {reason} \(RuntimeError\)\..*uninstall"):
+        require_vllm(torch.device("cpu"))
+
+
+def test_weights_that_vllm_does_not_know_are_refused_by_name(
+    sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch
+):
+    model = sampler.policy.model
+    weights = {"model.layers.7.nose": torch.zeros(1)}
+    monkeypatch.setattr(model, "state_dict", lambda: weights)
+    with pytest.raises(EngineError, match=r"does not take the weights.*explore\.sampler=native"):
+        sampler.vllm.take_weights(model)
+    monkeypatch.undo()
+    completions = draw(sampler, requests())
+    assert widest_gap(sampler.policy, completions, 1.0) < TOLERANCE
 
 
 def test_the_wrong_build_of_vllm_is_refused():

@@ -33,7 +33,7 @@ ENVIRONMENT = {
 CPU_BLOCK = 32
 """Tokens in a block of the cache on a CPU, where vLLM's own 128 is longer than most prompts."""
 LARGEST_BLOCK = 128
-LARGEST_GAP = 1.0
+LARGEST_GAP = 0.25
 """Mean difference of log-probabilities to transformers (nats) that rounding cannot explain."""
 Written = tuple[int, tuple[int, ...], tuple[float, ...]]
 """Index of the prompt, the sampled ids (a stop id is the last), the log-probability of each."""
@@ -197,10 +197,8 @@ def _import_vllm() -> str:
     # vLLM sets up its logging only when an engine starts.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            from vllm import LLMEngine  # noqa: F401 - what breaks an import breaks this one
-            from vllm.platforms import current_platform
+        from vllm import LLMEngine  # noqa: F401 - what breaks an import breaks this one
+        from vllm.platforms import current_platform
     except STARTUP_ERRORS as error:
         raise EngineUnavailable(
             f"vLLM is installed, but importing it fails: {_reason(error)} Where that names "
@@ -214,21 +212,23 @@ def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine"
     """Return an engine for the model described in `directory`, its weights still to come."""
     from vllm import EngineArgs, LLMEngine
 
+    given = EngineArgs(
+        model=str(directory),
+        load_format="dummy",
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        enable_prefix_caching=True,
+        logprobs_mode="raw_logprobs",
+        # Only checked against the free memory; the cache's size is among the arguments.
+        gpu_memory_utilization=0.01,
+        disable_log_stats=True,
+        **arguments,
+    )
     try:
-        return LLMEngine.from_engine_args(
-            EngineArgs(
-                model=str(directory),
-                load_format="dummy",
-                skip_tokenizer_init=True,
-                generation_config="vllm",
-                enable_prefix_caching=True,
-                logprobs_mode="raw_logprobs",
-                # Only checked against the free memory; the cache's size is among the arguments.
-                gpu_memory_utilization=0.01,
-                disable_log_stats=True,
-                **arguments,
-            )
-        )
+        with warnings.catch_warnings():
+            # Its modules use deprecated names of torch.
+            warnings.simplefilter("ignore", FutureWarning)
+            return LLMEngine.from_engine_args(given)
     except STARTUP_ERRORS as error:
         raise EngineError(
             f"vLLM cannot sample from {directory}: {_reason(error)} Set explore.sampler=native, or "

@@ -18,8 +18,9 @@ SEED_BITS = 63
 class VllmSampler:
     """Samples from one policy in memory with a vLLM that outlives it.
 
-    A seed gives the same completion again from the same vLLM on the same kind of device, but not
-    the native sampler's: the two draw differently from the same distribution.
+    A seed gives the same completion again from the same vLLM among the same requests; alone or in
+    other company, where rounding does not change with the number of rows. It is never the native
+    sampler's: the two draw differently from the same distribution.
     """
 
     policy: LoadedPolicy
