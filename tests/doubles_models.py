@@ -6,6 +6,8 @@ import torch
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -16,13 +18,19 @@ from transformers import (
 VOCABULARY = 64
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 
 
 def tiny_model(
-    family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32, tied: bool = True
+    family: str = "llama",
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    tied: bool = True,
+    head_width: int = 8,
 ) -> PreTrainedModel:
     """Return a random model of 2 layers, width 32, 64 tokens, in evaluation mode.
 
@@ -36,7 +44,7 @@ def tiny_model(
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=head_width,
         max_position_embeddings=128,
         initializer_range=0.2,
         tie_word_embeddings=tied,

@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 
+import torch
 from doubles_models import tiny_model
 from transformers import PreTrainedModel
 
@@ -13,9 +14,15 @@ from rloop.types import Problem, Verdict, VerdictKind
 EOS = 2
 
 
-def tiny_policy(family: str = "llama", *, seed: int = 0) -> LoadedPolicy:
+def tiny_policy(
+    family: str = "llama",
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    head_width: int = 8,
+) -> LoadedPolicy:
     """Return a random model of 64 tokens under rloop's attention; token 2 ends a completion."""
-    model: PreTrainedModel = tiny_model(family, seed=seed)
+    model: PreTrainedModel = tiny_model(family, seed=seed, dtype=dtype, head_width=head_width)
     model.set_attn_implementation(attention.register())
     return LoadedPolicy(model=model, tokenizer=character_tokenizer(), eos_ids=(EOS,), pad_id=0)
 

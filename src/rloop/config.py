@@ -309,8 +309,11 @@ class EngineConfig(Strict):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where
     the device multiplies it natively."""
-    max_batch: Count = 64
+    max_batch: Count = 256
     """Completions decoded at the same time."""
+    fused: bool = True
+    """Decode on a CPU with kernels that the machine's C compiler builds once; a warning says where
+    that cannot be done."""
     microbatch_tokens: Count = 4096
     """Tokens in one forward and backward pass, padding included."""
     gradient_checkpointing: bool = False

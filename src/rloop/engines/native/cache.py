@@ -89,6 +89,10 @@ class RowCache(Cache):
         num_rows = len(self._rows)
         return keys[:num_rows, :, : self._reach], values[:num_rows, :, : self._reach]
 
+    def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a layer's keys and values, [rows, G, C, K], for whoever writes them himself."""
+        return self._keys[number], self._values[number]
+
     def keep(self, rows: Sequence[int]) -> None:
         """Close the gaps: the given rows, in this order, become rows 0, 1, ..."""
         for layers in (self._keys, self._values):

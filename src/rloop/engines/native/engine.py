@@ -279,7 +279,12 @@ class NativeEngine:
         """Return what draws completions, in exploration and evaluation alike; vLLM stays alive."""
         config = self._recipe.engine
         if self._recipe.explore.sampler == "native":
-            return Sampler(policy, max_batch=self._rows, prefill_tokens=config.microbatch_tokens)
+            return Sampler(
+                policy,
+                max_batch=self._rows,
+                prefill_tokens=config.microbatch_tokens,
+                is_fused=config.fused,
+            )
         if self._vllm is None:
             assert self._source is not None, "a policy in memory was loaded from somewhere"
             self._vllm = VllmModel(

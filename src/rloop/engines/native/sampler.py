@@ -14,8 +14,9 @@ import torch
 
 from rloop.config import SamplingConfig
 from rloop.engines.native.cache import PrefillCache, RowCache
-from rloop.engines.native.draw import draw_tokens
+from rloop.engines.native.fused import FusedStep
 from rloop.engines.native.memory import Budget, free
+from rloop.engines.native.plain_step import PlainStep, choose_step
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import Prompt
 from rloop.types import Completion
@@ -75,13 +76,20 @@ class Sampler:
     """Samples from one loaded policy; holds no state between calls but the budget of rows."""
 
     def __init__(
-        self, policy: LoadedPolicy, *, max_batch: int | Budget, prefill_tokens: int
+        self,
+        policy: LoadedPolicy,
+        *,
+        max_batch: int | Budget,
+        prefill_tokens: int,
+        is_fused: bool = True,
     ) -> None:
         """Decode at most `max_batch` rows at once; prefill at most `prefill_tokens`, padded.
 
         A budget outlives the sampler; where memory runs out it is halved, and `prefill_tokens` too.
+        `is_fused` decodes with kernels where they can be had.
         """
         self._policy = policy
+        self._is_fused = is_fused
         self._rows = row_budget(max_batch) if isinstance(max_batch, int) else max_batch
         self._prefill_tokens = prefill_tokens
 
@@ -111,7 +119,8 @@ class Sampler:
     def _begin(self, waiting: Mapping[int, Request], settings: SamplingConfig) -> "Batch":
         rows = self._rows
         prefill_tokens = self._prefill_tokens * rows.value // rows.given
-        return Batch(self._policy, waiting, settings, rows.value, prefill_tokens)
+        step = choose_step(self._policy, is_fused=self._is_fused)
+        return Batch(self._policy, step, waiting, settings, rows.value, prefill_tokens)
 
 
 def row_budget(max_batch: int) -> Budget:
@@ -127,6 +136,7 @@ class Batch:
     def __init__(
         self,
         policy: LoadedPolicy,
+        decode_step: PlainStep | FusedStep,
         requests: Mapping[int, Request],
         settings: SamplingConfig,
         max_batch: int,
@@ -134,6 +144,7 @@ class Batch:
     ) -> None:
         """Queue the requests, by index; nothing is computed yet."""
         self._policy = policy
+        self._decode_step = decode_step
         self._settings = settings
         self._prefill_tokens = prefill_tokens
         self._queue = deque(requests.items())
@@ -226,25 +237,16 @@ class Batch:
         reach = max(positions) + 1
         positions_R = torch.tensor(positions, device=device)
         self._cache.begin_step(positions_R, reach)
-        mask_RS = torch.arange(reach, device=device) <= positions_R[:, None]
-        hidden = self._policy.decoder(
-            input_ids=torch.tensor(tokens, device=device)[:, None],
-            attention_mask=mask_RS[:, None, None, :],
-            position_ids=positions_R[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        logits: torch.Tensor = self._policy.head(hidden[:, 0])
-        return logits
+        tokens_R = torch.tensor(tokens, device=device)
+        return self._decode_step.logits(tokens_R, positions_R, reach, self._cache)
 
     def _append(
         self, rows: Sequence[tuple[int, Row | None]], logits: torch.Tensor
     ) -> list[tuple[int, Completion]]:
         """Draw the next token of each row; free the rows that end with it."""
         uniforms = [row.stream.number(len(row.token_ids)) if row else 0.0 for _, row in rows]
-        tokens, logprobs = draw_tokens(
-            logits, torch.tensor(uniforms, device=logits.device), self._settings
-        )
+        uniforms_R = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
+        tokens, logprobs = self._decode_step.draw(logits, uniforms_R, self._settings)
         finished = []
         for (number, row), token, logprob in zip(
             rows, tokens.tolist(), logprobs.tolist(), strict=True

@@ -96,6 +96,7 @@ class Inference:
             policy,
             max_batch=self._rows,
             prefill_tokens=self._recipe.engine.microbatch_tokens,
+            is_fused=self._recipe.engine.fused,
         )
         drawn = dict(sampler.sample(requests, command.settings))
         own = [drawn[index] for index in range(len(requests))]

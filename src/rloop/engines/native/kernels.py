@@ -1,0 +1,209 @@
+"""The C kernels of a decode step (`kernels.c`): built by the machine's compiler, called on tensors.
+
+They do in one pass each what takes PyTorch about forty small operations a layer. A build is made
+for one precision and shape of heads, takes about a second, and stays in the cache, under a name
+that covers source, compiler and processor. Where none can be made, `KernelsUnavailable` says why.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from rloop.engines.native.directory import cache_root
+
+SOURCE = Path(__file__).with_name("kernels.c")
+LANES = 16
+"""Widths that the kernels take are multiples of it."""
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+"""No -ffast-math: it would take NaN for a number."""
+DTYPES = (torch.bfloat16, torch.float32)
+_Pointer = ctypes.c_void_p
+_Int = ctypes.c_int64
+_Float = ctypes.c_float
+SIGNATURES = {
+    "add_norm": [*[_Pointer] * 4, _Int, _Int, _Float],
+    "silu_mul": [*[_Pointer] * 2, _Int, _Int],
+    "attend": [*[_Pointer] * 10, *[_Int] * 4, _Float, _Float],
+    "draw": [*[_Pointer] * 4, _Int, _Int, _Float],
+}
+
+
+class KernelsUnavailable(Exception):
+    """No kernels here; the message says why, as a clause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """What turns projections into queries and keys. P positions, K head width."""
+
+    cosines_PK: torch.Tensor
+    """Of the rotary embedding, as are the sines."""
+    sines_PK: torch.Tensor
+    query_norm_K: torch.Tensor | None
+    """Weight of the norm of each query, where the model has one."""
+    key_norm_K: torch.Tensor | None
+    scaling: float
+    """Factor of the scores."""
+    eps: float
+    """Of the norms."""
+
+
+class Kernels:
+    """The functions of one build. Tensors are contiguous, on the CPU, and in its precision.
+
+    Shape letters: R rows, D model width, I width of the MLP, H query heads, G key-value heads, K
+    head width, C capacity of the cache, S positions seen, V vocabulary.
+    """
+
+    def __init__(self, library: Path) -> None:
+        """Load a build; KernelsUnavailable where the machine will not."""
+        try:
+            foreign = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise KernelsUnavailable(f"{library} does not load ({error})") from error
+        for name, signature in SIGNATURES.items():
+            function = getattr(foreign, name)
+            function.argtypes, function.restype = signature, None
+        self._add_norm, self._silu_mul = foreign.add_norm, foreign.silu_mul
+        self._attend, self._draw = foreign.attend, foreign.draw
+
+    def add_norm(
+        self,
+        residual_RD: torch.Tensor,
+        delta_RD: torch.Tensor | None,
+        weight_D: torch.Tensor,
+        normed_RD: torch.Tensor,
+        eps: float,
+    ) -> None:
+        """Add delta to the residual, in place; normed = weight residual / rms(residual)."""
+        delta = None if delta_RD is None else delta_RD.data_ptr()
+        self._add_norm(
+            residual_RD.data_ptr(),
+            delta,
+            weight_D.data_ptr(),
+            normed_RD.data_ptr(),
+            *residual_RD.shape,
+            eps,
+        )
+
+    def silu_mul(self, gate_up_R2I: torch.Tensor, out_RI: torch.Tensor) -> None:
+        """Write out = silu(gate) * up."""
+        self._silu_mul(gate_up_R2I.data_ptr(), out_RI.data_ptr(), *out_RI.shape)
+
+    def attend(
+        self,
+        qkv_RN: torch.Tensor,
+        positions_R: torch.Tensor,
+        heads: "Heads",
+        states: tuple[torch.Tensor, torch.Tensor],
+        scores_RHS: torch.Tensor,
+        out_RN: torch.Tensor,
+    ) -> None:
+        """Write each row's key and value at its position, and attend up to it.
+
+        qkv is [R, (H + 2G) K]; states are keys and values, [R or more, G, C, K]; scores is room for
+        float32 numbers, its last width one more than the largest position; out is [R, HK].
+        """
+        keys, values = states
+        self._attend(
+            qkv_RN.data_ptr(),
+            positions_R.data_ptr(),
+            heads.cosines_PK.data_ptr(),
+            heads.sines_PK.data_ptr(),
+            None if heads.query_norm_K is None else heads.query_norm_K.data_ptr(),
+            None if heads.key_norm_K is None else heads.key_norm_K.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            out_RN.data_ptr(),
+            scores_RHS.data_ptr(),
+            len(qkv_RN),
+            keys.shape[1],
+            keys.shape[2],
+            scores_RHS.shape[2],
+            heads.scaling,
+            heads.eps,
+        )
+
+    def draw(
+        self, logits_RV: torch.Tensor, uniforms_R: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (tokens_R, logprobs_R) as `draw.draw_tokens` does, at a temperature above 0 and
+        without top-p or top-k; uniforms are float64.
+        """
+        tokens_R = torch.empty(len(logits_RV), dtype=torch.long)
+        logprobs_R = torch.empty(len(logits_RV), dtype=torch.float32)
+        self._draw(
+            logits_RV.data_ptr(),
+            uniforms_R.data_ptr(),
+            tokens_R.data_ptr(),
+            logprobs_R.data_ptr(),
+            *logits_RV.shape,
+            1.0 / temperature,
+        )
+        return tokens_R, logprobs_R
+
+
+@cache
+def load_kernels(dtype: torch.dtype, head_width: int, num_sharing: int) -> Kernels:
+    """Return the kernels for a precision and shape of heads, from the cache or built now.
+
+    KernelsUnavailable says that there is no compiler, or what it said.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise KernelsUnavailable("there is no C compiler (CC, cc, gcc or clang)")
+    shape = [f"-DHEAD={head_width}", f"-DSHARING={num_sharing}"]
+    flags = [*FLAGS, *shape, *(["-DBF16"] if dtype == torch.bfloat16 else [])]
+    name = hashlib.sha256(
+        "\n".join((SOURCE.read_text(), compiler, _version(compiler), _processor(), *flags)).encode()
+    ).hexdigest()[:16]
+    target = cache_root() / "kernels" / f"{name}.so"
+    if not target.exists():
+        _build(compiler, flags, target)
+    return Kernels(target)
+
+
+def find_compiler() -> str | None:
+    """Return the path of a C compiler: that of the variable CC, or the first of the usual ones."""
+    names = [*os.environ.get("CC", "").split()[:1], "cc", "gcc", "clang"]
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+def _build(compiler: str, flags: list[str], target: Path) -> None:
+    """Compile to the target, whole or not at all; on one core where OpenMP is missing."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            part = Path(folder) / target.name
+            for threads in (["-fopenmp"], []):
+                command = [compiler, *flags, *threads, str(SOURCE), "-o", str(part), "-lm"]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode == 0:
+                    part.replace(target)
+                    return
+    except OSError as error:
+        raise KernelsUnavailable(f"{target.parent} cannot be used ({error})") from error
+    said = (done.stderr.strip() or "nothing").splitlines()[0]
+    raise KernelsUnavailable(f"{compiler} could not build them ({said})")
+
+
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+
+
+def _processor() -> str:
+    """Return what the instructions of -march=native depend on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
