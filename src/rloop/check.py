@@ -70,7 +70,7 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     if model is None:
         warnings.append(_unknown_size(recipe.policy.path))
     else:
-        held = memory(recipe, model, compute_bytes(recipe))
+        held = memory(recipe, model, compute_bytes(recipe), num_evaluate=num_evaluate)
         demands += held
         warnings += _memory_warnings(recipe, held)
     return CheckReport(

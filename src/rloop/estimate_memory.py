@@ -14,21 +14,27 @@ MASTER_BYTES, GRADIENT_BYTES = 4, 4
 """Float32 weights and gradients, per number that trains."""
 PROGRAM_BYTES = 450 * 10**6
 """Python, torch and transformers with their libraries (measured on Linux)."""
+KERNEL_BYTES = 150 * 10**6
+"""Machine code that oneDNN makes and keeps for the shapes of bfloat16 products (measured)."""
 LOGIT_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 """What the learner's float32 logits are cut to."""
 
 
-def memory(recipe: Recipe, model: ModelSize, compute_bytes: int) -> list[Demand]:
+def memory(
+    recipe: Recipe, model: ModelSize, compute_bytes: int, *, num_evaluate: int = 0
+) -> list[Demand]:
     """Return what the model needs while it samples and learns, in bytes.
 
-    `compute_bytes` is the size of a number in the forward pass: 2 for bfloat16, 4 for float32. What
+    `compute_bytes` is the size of a number in the forward pass: 2 for bfloat16, 4 for float32;
+    `num_evaluate` how many held-out problems there are. What
     sampling and learning need is counted as if held at the same time: an allocator keeps the one
     for the other.
     """
+    kernels = KERNEL_BYTES * (recipe.engine.device == "cpu" and compute_bytes == 2)
     rows = [
-        _bytes("program", PROGRAM_BYTES, "Python, torch and transformers"),
+        _bytes("program", PROGRAM_BYTES + kernels, "Python, torch, transformers; oneDNN's kernels"),
         *_weights(recipe, model, compute_bytes),
-        _cache(recipe, model, compute_bytes),
+        _cache(recipe, model, compute_bytes, num_evaluate),
         _activations(recipe, model, compute_bytes),
         _logits(recipe, model, compute_bytes),
     ]
@@ -66,14 +72,16 @@ def _weights(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Iterator[D
     )
 
 
-def _cache(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
-    length = _longest(recipe)
-    size = 2 * model.layers * model.kv_width * compute_bytes * recipe.engine.max_batch * length
-    return _bytes(
-        "key-value cache",
-        size,
-        f"2 x layers x kv width x {compute_bytes} x engine.max_batch x {length} tokens",
+def _cache(recipe: Recipe, model: ModelSize, compute_bytes: int, num_evaluate: int) -> Demand:
+    """Return what the rows that decode together keep: `engine.max_batch`, or all there are."""
+    explore, evaluated = recipe.explore, num_evaluate * recipe.evaluate.samples
+    rows = min(
+        recipe.engine.max_batch, max(explore.prompts_per_step * explore.group_size, evaluated)
     )
+    length = _longest(recipe)
+    size = 2 * model.layers * model.kv_width * compute_bytes * rows * length
+    formula = f"2 x layers x kv width x {compute_bytes} x {rows} rows x {length} tokens"
+    return _bytes("key-value cache", size, formula)
 
 
 def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:

@@ -13,7 +13,7 @@ from rloop.estimate import (
     num_evaluations,
     run_tokens,
 )
-from rloop.estimate_memory import PROGRAM_BYTES, memory
+from rloop.estimate_memory import KERNEL_BYTES, PROGRAM_BYTES, memory
 from rloop.model_size import Linears, ModelSize
 
 SIZE = ModelSize(
@@ -149,10 +149,17 @@ def disk_warnings_with(free, written, folder, monkeypatch):
 def test_memory_adds_weights_states_cache_activations_and_logits(values):
     rows = named(memory(Recipe.model_validate(values), SIZE, 2))
     assert rows["program"] == PROGRAM_BYTES
+    on_cpu = Recipe.model_validate(values | {"engine": values["engine"] | {"device": "cpu"}})
+    assert named(memory(on_cpu, SIZE, 2))["program"] == PROGRAM_BYTES + KERNEL_BYTES
+    assert named(memory(on_cpu, SIZE, 4))["program"] == PROGRAM_BYTES
     assert rows["weights to compute with"] == 2_000_000
     assert rows["weights, gradients and Adam moments"] == 16_000_000
     # 2 caches x 2 layers x 4 wide x 2 bytes x 4 rows x (10 + 50) tokens
     assert rows["key-value cache"] == 7_680
+    values["engine"]["max_batch"] = 256  # 4 x 8 completions of a step, or 5 x 8 of an evaluation
+    recipe = Recipe.model_validate(values)
+    assert named(memory(recipe, SIZE, 2))["key-value cache"] == 7_680 * 32 / 4
+    assert named(memory(recipe, SIZE, 2, num_evaluate=5))["key-value cache"] == 7_680 * 40 / 4
     # a token in a layer: norms 2 x 8 x (4 + 2) = 96; linear maps' inputs 2 x 8 + 8, query 8, keys
     # and values 2 x 4, feed-forward 4 x 16: 104 x 2 bytes; 100 tokens x 2 layers x 304
     assert rows["activations"] == 60_800
