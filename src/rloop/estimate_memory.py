@@ -85,18 +85,16 @@ def _cache(recipe: Recipe, model: ModelSize, compute_bytes: int, num_evaluate: i
 
 
 def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
-    """Return what the backward pass keeps of the forward pass, by tokens of a micro-batch."""
-    layer = _layer_bytes(recipe.engine, model, compute_bytes)
-    tokens = _microbatch_tokens(recipe)
+    """Return what the backward pass keeps of the forward pass, and of its own in two layers."""
+    layer, tokens = _layer_bytes(recipe.engine, model, compute_bytes), _microbatch_tokens(recipe)
+    kept, formula = model.layers * layer, f"layers x {layer:,}"
     if recipe.engine.gradient_checkpointing:
-        inputs = model.layers * model.width * compute_bytes
-        return _bytes(
-            "activations",
-            tokens * (inputs + 2 * layer),
-            f"{tokens:,} tokens x (layers x width x {compute_bytes} + 2 x {layer:,})",
-        )
+        kept = model.layers * model.width * compute_bytes
+        formula = f"layers x width x {compute_bytes}"
     return _bytes(
-        "activations", tokens * model.layers * layer, f"{tokens:,} tokens x layers x {layer:,}"
+        "activations",
+        tokens * (kept + 2 * layer),
+        f"{tokens:,} tokens x ({formula} + 2 x {layer:,})",
     )
 
 

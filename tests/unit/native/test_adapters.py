@@ -188,7 +188,7 @@ def test_the_gradient_is_that_of_all_weights_projected():
     a, b = weights.masters[f"{name}.lora_A"], weights.masters[f"{name}.lora_B"]
     with torch.no_grad():
         b.fill_(0.5)
-    weight = model.get_submodule(name).weight
+    weight = model.get_parameter(f"{name}.weight")
     gradient = torch.arange(weight.numel(), dtype=torch.float32).reshape(weight.shape) / 100
     for _ in range(2):  # of two micro-batches
         (weight * gradient).sum().backward()
