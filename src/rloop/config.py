@@ -6,21 +6,10 @@ only description; `rloop config` prints it. There are no defaults for what decid
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-
-
-class Strict(BaseModel):
-    """Frozen, no unknown keys, field docstrings as descriptions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
+from rloop.config_trl import TrlConfig
 
 
 class PolicyConfig(Strict):
@@ -243,46 +232,6 @@ class EvaluateConfig(Strict):
     """RL steps between evaluations inside exploration; 0 turns them off."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the bootstrap intervals."""
-
-
-class LaunchConfig(Strict):
-    """Which processes `engine: trl` runs on; they stay alive from phase to phase."""
-
-    processes: Count = 1
-    """Processes in all, over every machine. One alone works inside rloop itself; more are started
-    by `accelerate launch`."""
-    machines: Count = 1
-    """Machines; all see the run directory at the same path."""
-    machine_rank: CountOrZero = 0
-    """This machine's number; `rloop run` with the same recipe is started on each, and machine 0
-    holds the run."""
-    address: str = "127.0.0.1"
-    """Address of machine 0 as the others see it."""
-    port: CountOrZero = 0
-    """Port at which the processes meet; 0 takes a free one (one machine only)."""
-    preset: Literal["cpu", "multi_gpu", "fsdp2", "zero3"] = "multi_gpu"
-    """Replicas on CPUs or GPUs; or weights, gradients and moments in shards, by FSDP2 or by
-    DeepSpeed ZeRO-3. `engine.device: cpu` makes `multi_gpu` replicas on CPUs."""
-    config_file: str | None = None
-    """A file of `accelerate config` that `accelerate launch` reads instead of the preset."""
-
-
-class TrlExtra(Strict):
-    """Options for TRL's own classes, which check them; none that rloop sets itself."""
-
-    grpo: dict[str, Any] = {}
-    """Options of `GRPOConfig`, such as `use_vllm: true`."""
-    sft: dict[str, Any] = {}
-    """Options of `SFTConfig`."""
-
-
-class TrlConfig(Strict):
-    """How `engine: trl` runs; other engines do not read it."""
-
-    launch: LaunchConfig = LaunchConfig()
-    """The processes."""
-    extra: TrlExtra = TrlExtra()
-    """What is handed on to TRL."""
 
 
 class LoraConfig(Strict):

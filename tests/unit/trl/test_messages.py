@@ -76,7 +76,12 @@ def test_a_socket_carries_messages_larger_than_its_buffers_in_order():
     ours, theirs = socket.socketpair()
     here, there = SocketChannel(ours), SocketChannel(theirs)
     large = Sampled(completions=(COMPLETION,) * 20_000, template_version="t")
-    sending = threading.Thread(target=lambda: [here.send(m) for m in (large, Next())])
+
+    def send() -> None:
+        here.send(large)
+        here.send(Next())
+
+    sending = threading.Thread(target=send)
     sending.start()
     assert there.receive(10.0) == large
     assert there.receive(10.0) == Next()

@@ -17,7 +17,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from rloop.config import LaunchConfig, Recipe
+from rloop.config import Recipe
+from rloop.config_trl import LaunchConfig
 from rloop.engines.trl.channel import SocketChannel
 from rloop.engines.trl.group import CLOSE_S, OwnWorker, Workers
 from rloop.engines.trl.messages import WORKER_LOST, Close, Failed, Message
