@@ -94,9 +94,13 @@ def test_the_gradient_does_not_depend_on_the_microbatch_split(name):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
-def test_a_shared_prompt_gives_the_loss_and_gradient_of_separate_rows(name, family):
+@pytest.mark.parametrize(("implementation", "shape"), [("sdpa", (2, 15)), ("rloop", (1, 26))])
+def test_a_shared_prompt_gives_the_loss_and_gradient_of_separate_rows(
+    implementation, shape, name, family
+):
     model = tiny_model(family)
-    model.set_attn_implementation(attention.register())
+    attention.register()
+    model.set_attn_implementation(implementation)
     objective = Objective(loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, temperature=0.8)
     sequences = make_sequences(model, temperature=0.8, num_prompts=2)
     separate = accumulated_gradient(model, sequences, objective, microbatch_tokens=1)
@@ -113,7 +117,7 @@ def test_a_shared_prompt_gives_the_loss_and_gradient_of_separate_rows(name, fami
         for one, other in zip(shared[1].split(sizes), separate[1].split(sizes), strict=True):
             assert (one - other).norm() <= 1e-5 * max(other.norm(), floor)
     # prompt 0 has completions of 5, 9 and 1 tokens: 3 + 4 + 8 + 0 = 15; prompt 1 of 2 and 4: 11
-    assert computed.count((2, 15)) == 2
+    assert computed.count(shape) == 2
     # at most 14: 3 + 8 + 0 and, alone, 3 + 4
     assert computed[-3:] == [(1, 11), (1, 11), (1, 7)]
 

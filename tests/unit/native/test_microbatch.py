@@ -16,7 +16,9 @@ from rloop.engines.native.microbatch import (
     TrainingSequence,
     check_architecture,
     form_microbatches,
+    is_packed,
     plan_microbatches,
+    plan_packs,
     sequence_logprobs,
 )
 from rloop.errors import EngineError
@@ -38,6 +40,13 @@ def test_plan_puts_the_longest_first_and_keeps_to_the_budget():
     assert plan_microbatches([5, 9, 5, 7, 2, 4], 20) == [[1, 3], [0, 2, 5, 4]]
     assert plan_microbatches([30, 1], 20) == [[0], [1]]  # too long for any batch: alone
     assert plan_microbatches([], 20) == []
+
+
+def test_packs_are_filled_first_fit_longest_first():
+    # 9 + 7 + 4 = 20 and 5 + 5 + 2 = 12, where padding takes 2 x 9 and 4 x 5
+    assert plan_packs([5, 9, 5, 7, 2, 4], 20) == [[1, 3, 5], [0, 2, 4]]
+    assert plan_packs([30, 1], 20) == [[0], [1]]  # too long for any pack: alone
+    assert plan_packs([], 20) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,6 +84,22 @@ def test_a_shared_row_by_hand():
     assert single.input_ids_RT.tolist() == [[9, 6]]
 
 
+def test_a_packed_row_by_hand():
+    model = tiny_model()
+    model.set_attn_implementation(attention.register())
+    first = TrainingSequence(prompt_ids=(9, 8), completion_ids=(1, 2, 3))
+    other = TrainingSequence(prompt_ids=[9, 8], completion_ids=(4, 5))
+    alone = TrainingSequence(prompt_ids=(9,), completion_ids=(6, 7))
+    (batch,) = form_microbatches([alone, other, first], 100, model)
+    assert batch.input_ids_RT.tolist() == [[9, 8, 1, 2, 4, 9, 6]]
+    assert batch.position_ids_RT.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
+    assert batch.spans == ((0, 2, 0, 0), (2, 4, 0, 2), (4, 5, 0, 2), (5, 7, 5, 5))
+    assert batch.mask_R1TT is None
+    assert batch.indices_B == (2, 1, 0)
+    assert batch.predicting_N.tolist() == [1, 2, 3, 1, 4, 5, 6]
+    assert batch.targets_N.tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
 def make_groups():
     """Three prompts with 3, 2 and 1 completions, mixed up."""
     one, two, three, *rest = make_sequences()
@@ -93,10 +118,8 @@ def test_a_shared_prompt_gives_what_separate_rows_give(family, implementation):
     model = tiny_model(family)
     model.set_attn_implementation(implementation)
     sequences = make_groups()
-    assert [batch.mask_R1TT is None for batch in form_microbatches(sequences, 1000, model)] == [
-        False,
-        True,
-    ]
+    batches = list(form_microbatches(sequences, 1000, model))
+    assert len(batches) == (1 if is_packed(model) else 2)  # shared rows need a mask, others none
     together = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1000)
     separate = sequence_logprobs(model, sequences, temperature=0.7, microbatch_tokens=1)
     for one, other in zip(together, separate, strict=True):
@@ -113,6 +136,16 @@ def test_the_model_computes_a_shared_prompt_once(budget, expected):
     )
     sequence_logprobs(model, group, temperature=1.0, microbatch_tokens=budget)
     assert sum(computed) == expected
+
+
+def test_models_that_keep_the_spans_from_attention_are_refused():
+    model = tiny_model()
+    model.set_attn_implementation(attention.register())
+    for layer in model.model.layers:
+        forward = layer.self_attn.forward
+        layer.self_attn.forward = lambda spans=(), forward=forward, **rest: forward(**rest)
+    with pytest.raises(EngineError, match="does not follow the attention mask and positions"):
+        check_architecture(model)
 
 
 def test_models_that_ignore_the_mask_are_refused():

@@ -8,14 +8,18 @@ pad. With a mask and one position (decoding), the query heads that share a key-v
 the query-position axis, so that grouped-query attention reads the cache once and never repeats it.
 With a mask and many positions (rows that share a prompt), keys and values are repeated on CUDA
 only, where no kernel takes both a mask and grouped heads.
+Spans say that sequences stand one behind the other in one row (`packed_attention.py`).
 transformers builds no mask for an attention function it does not know, hence windows and chunks
 must be refused at load.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 from transformers import AttentionInterface, PretrainedConfig
 
+from rloop.engines.native.packed_attention import Span, packed_attention
 from rloop.errors import EngineError
 
 NAME = "rloop"
@@ -29,6 +33,7 @@ def grouped_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
+    spans: Sequence[Span] = (),
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Attend; query [B, H, T, K], key and value [B, G, S, K] -> [B, T, H, K].
@@ -36,6 +41,9 @@ def grouped_attention(
     The mask, [B, 1, T, S] or None, holds True where seen, or what is added to the scores.
     """
     num_rows, num_heads, num_positions, head_width = query.shape
+    if spans:
+        scale = head_width**-0.5 if scaling is None else scaling
+        return packed_attention(query, key, value, spans, scale=scale), None
     num_sharing = num_heads // key.shape[1]
     if attention_mask is not None and num_positions == 1:
         grouped = query.reshape(num_rows, key.shape[1], num_sharing, head_width)

@@ -3,22 +3,26 @@
 Shape letters: B sequences of a micro-batch, R its rows, T tokens of a row, N completion tokens of
 all B, V vocabulary, D model width.
 
-Rows are padded on the right and attention is causal, so no real token sees a pad, and nothing is
-computed for pads beyond the transformer's own layers. Rows of one sequence need no mask; rows in
-which sequences share their prompt (`rows.py`) have one and go through the model together.
+On a CPU the rows of a micro-batch are packed, one behind the other, into one long row, and
+attention is told what each token sees (`packed_attention.py`). Elsewhere they are padded on the
+right; attention is causal, so no real token sees a pad, and nothing is computed for pads beyond the
+transformer's own layers. Rows of one sequence then need no mask; rows in which sequences share
+their prompt (`rows.py`) have one and go through the model together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
+from rloop.engines.native import attention
 from rloop.engines.native.finite import check_logits, overflowing
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
+from rloop.engines.native.packed_attention import Span
 from rloop.engines.native.rows import Row, plan_rows
 from rloop.errors import EngineError
 
@@ -65,7 +69,9 @@ class MicroBatch:
     """[1, T] where every row holds one sequence; else they restart after the prompt."""
     mask_R1TT: torch.Tensor | None
     """Added to attention's scores: 0 where a token (third axis) sees another (last axis), else
-    -inf; None is plainly causal."""
+    -inf; None is plainly causal, within `spans` where there are any."""
+    spans: tuple[Span, ...]
+    """What sees what in a packed row; none where rows are padded."""
     predicting_N: torch.Tensor
     """Positions in the flattened [R * T] whose output predicts a completion token; a shared
     prompt's last predicts the first token of several."""
@@ -102,18 +108,47 @@ def plan_microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]
     return plan
 
 
+def plan_packs(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Part rows of these lengths into lists of indices of at most `max_tokens`, nothing padded.
+
+    First fit, longest first. A row longer than `max_tokens` goes alone.
+    """
+    plan: list[list[int]] = []
+    totals: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = lengths[index]
+        place = next((i for i, t in enumerate(totals) if t + length <= max_tokens), len(plan))
+        if place == len(plan):
+            plan.append([])
+            totals.append(0)
+        plan[place].append(index)
+        totals[place] += length
+    return plan
+
+
+def is_packed(model: PreTrainedModel) -> bool:
+    """Whether the model's attention takes packed rows: on a CPU, where it is ours."""
+    return model.device.type == "cpu" and model.config._attn_implementation == attention.NAME
+
+
 def form_microbatches(
     sequences: Sequence[TrainingSequence], max_tokens: int, model: PreTrainedModel
 ) -> Iterator[MicroBatch]:
     """Cut the sequences into micro-batches of at most `max_tokens`, padding included, for the
     model.
     """
+    packed = is_packed(model)
     rows = plan_rows(
         [sequence.prompt_ids for sequence in sequences],
         [len(sequence.completion_ids) for sequence in sequences],
         max_tokens=max_tokens,
-        parity_tokens=PARITY_WIDTHS * output_embedding(model).in_features,
+        # packed attention computes no pair that is not seen
+        parity_tokens=inf if packed else PARITY_WIDTHS * output_embedding(model).in_features,
     )
+    if packed:
+        for part in plan_packs([row.num_tokens for row in rows], max_tokens):
+            yield _pack([rows[index] for index in part], sequences)
+        return
     for is_shared in (True, False):
         alike = [row for row in rows if row.is_shared == is_shared]
         for part in plan_microbatches([row.num_tokens for row in alike], max_tokens):
@@ -144,8 +179,34 @@ def _collate(
         input_ids_RT=torch.tensor(input_ids, device=device),
         position_ids_RT=torch.tensor(position_ids if is_shared else [range(width)], device=device),
         mask_R1TT=_sharing_mask(torch.tensor(owners), model) if is_shared else None,
+        spans=(),
         predicting_N=torch.tensor(predicting, device=device),
         targets_N=torch.tensor(targets, device=device),
+    )
+
+
+def _pack(rows: Sequence[Row], sequences: Sequence[TrainingSequence]) -> MicroBatch:
+    """Lay the rows one behind the other."""
+    input_ids, position_ids, predicting = list[int](), list[int](), list[int]()
+    spans = list[Span]()
+    for row in rows:
+        begin = len(input_ids)
+        laid = _lay_out([sequences[index] for index in row.indices])
+        input_ids.extend(laid.input_ids)
+        position_ids.extend(laid.position_ids)
+        spans.extend(Span(*(begin + place for place in span)) for span in laid.spans)
+        predicting.extend(begin + position for position in laid.predicting)
+    indices_B = tuple(chain.from_iterable(row.indices for row in rows))
+    sequences_B = tuple(sequences[index] for index in indices_B)
+    return MicroBatch(
+        indices_B=indices_B,
+        sequences_B=sequences_B,
+        input_ids_RT=torch.tensor([input_ids]),
+        position_ids_RT=torch.tensor([position_ids]),
+        mask_R1TT=None,
+        spans=tuple(spans),
+        predicting_N=torch.tensor(predicting),
+        targets_N=torch.tensor(list(chain.from_iterable(s.completion_ids for s in sequences_B))),
     )
 
 
@@ -159,12 +220,15 @@ class _LaidOut(NamedTuple):
     """0 in the prompt, i in the i-th completion."""
     predicting: list[int]
     """Positions whose output predicts a completion token, completion after completion."""
+    spans: list[Span]
+    """The prompt, and each completion behind it; one alone is all of the row."""
 
 
 def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
     """Lay sequences of one prompt out as [prompt | completion 1 | completion 2 | ...]."""
     start = len(members[0].prompt_ids)
-    row = _LaidOut(list(members[0].prompt_ids), list(range(start)), [0] * start, [])
+    prompt = list(members[0].prompt_ids)
+    row = _LaidOut(prompt, list(range(start)), [0] * start, [], [Span(0, start)])
     for owner, member in enumerate(members, start=1):
         # the token before predicts: the prompt's last the first one, and the last one nothing
         fed = member.completion_ids[:-1]
@@ -173,6 +237,9 @@ def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
         row.input_ids.extend(fed)
         row.position_ids.extend(range(start, start + len(fed)))
         row.owners.extend([owner] * len(fed))
+        row.spans.append(Span(begin, begin + len(fed), 0, start))
+    if len(members) == 1:
+        row.spans[:] = [Span(0, len(row.input_ids))]
     return row
 
 
@@ -225,6 +292,7 @@ def _predicting_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tenso
         position_ids=batch.position_ids_RT,
         attention_mask=batch.mask_R1TT,
         use_cache=False,
+        **({"spans": batch.spans} if batch.spans else {}),
     )
     hidden_RTD: torch.Tensor = output.last_hidden_state
     return hidden_RTD.flatten(0, 1)[batch.predicting_N]
@@ -302,7 +370,8 @@ def check_architecture(model: PreTrainedModel) -> None:
             "on a probe, as soft caps and logit scales do), which the native learner does not. "
             "Choose a Llama-, Qwen- or Mistral-like model."
         )
-    together = _collate([Row((0, 1), 14)], pair, model)
+    rows = [Row((0, 1), 14)]
+    together = _pack(rows, pair) if is_packed(model) else _collate(rows, pair, model)
     difference = _distance(_predicting_states(model, together), states_ND)
     if not difference < 1e-1:
         raise EngineError(
