@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from rloop.config import Recipe
+from rloop.engines.trl.options import check_recipe as check_trl
 from rloop.errors import TaskError
 from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings
 from rloop.estimate_memory import memory
@@ -53,6 +54,7 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     Raises ConfigError or TaskError where a run would stop at its start; a hub out of reach is a
     warning, for the run may be meant for another machine.
     """
+    engine_warnings = check_trl(recipe) if recipe.engine.name == "trl" else []
     problems = _load(recipe)
     kept = _judge(recipe, problems)
     num_evaluate = sum(problem.problem_id in kept for problem in problems.held_out)
@@ -64,6 +66,7 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
     warnings = [
         *recipe.warnings,
+        *engine_warnings,
         *problems.warnings,
         *disk_warnings(written, run_root / recipe.name),
     ]

@@ -145,6 +145,7 @@ class FusedStep:
         return room[:num_rows]
 
     def _scores(self, num_rows: int, reach: int) -> torch.Tensor:
+        reach = -(-reach // LANES) * LANES
         wanted = num_rows * self._num_heads * reach
         room = self._rooms.get("scores")
         if room is None or room.numel() < wanted:

@@ -152,28 +152,27 @@ static inline void rotate(float *x, const state *cosine, const state *sine) {
     }
 }
 
-/* p[n] = softmax(p). */
+/* p[n] = softmax(p); a vector's worth beyond p[n] may be written over. */
 static inline void softmax(float *p, int64_t n) {
+    for (int64_t t = n; t % LANES; t++) p[t] = -INFINITY;
     vf peaks = splat(-INFINITY), sums = {};
-    int64_t t = 0;
-    for (; t + LANES <= n; t += LANES) peaks = vmax(loadf(p + t), peaks);
-    float peak = largest(peaks), sum = 0;
-    for (; t < n; t++) peak = fmaxf(peak, p[t]);
-    t = 0;
-    for (; t + LANES <= n; t += LANES) {
+    for (int64_t t = 0; t < n; t += LANES) peaks = vmax(loadf(p + t), peaks);
+    float peak = largest(peaks);
+    for (int64_t t = 0; t < n; t += LANES) {
         vf weights = vexp(loadf(p + t) - peak);
         memcpy(p + t, &weights, sizeof weights);
         sums += weights;
     }
-    for (; t < n; t++) sum += p[t] = expf(p[t] - peak);
-    float scale = 1.f / (sum + total(sums));
-    for (t = 0; t < n; t++) p[t] *= scale;
+    float scale = 1.f / total(sums);
+    for (int64_t t = 0; t < n; t++) p[t] *= scale;
 }
+
+#define WIDE (HEAD % (2 * LANES) ? 1 : 2) /* vectors at a time: two hide the latency of a sum */
 
 /* For each row: normalise (where weights are given) and rotate queries and key, write key and value
  * at the row's position, attend over positions 0..position.
  * qkv[R, (H+2G)K]; cosine, sine [positions, K]; keys, values [R, G, C, K]; out[R, HK];
- * scratch[R, H, reach]. K is HEAD, and SHARING = H / G query heads share a key. */
+ * scratch[R, H, reach], reach a multiple of LANES. K is HEAD; SHARING = H / G heads share a key. */
 void attend(const state *qkv, const int64_t *positions, const state *cosine, const state *sine,
             const state *q_norm, const state *k_norm, state *keys, state *values, state *out,
             float *scratch, int64_t R, int64_t G, int64_t C, int64_t reach, float scaling,
@@ -207,14 +206,17 @@ void attend(const state *qkv, const int64_t *positions, const state *cosine, con
             for (int h = 0; h < SHARING; h++) scores[h * reach + t] = total(sums[h]);
         }
         for (int h = 0; h < SHARING; h++) softmax(scores + h * reach, seen);
-        for (int k = 0; k < HEAD; k += LANES) {
-            vf mixed[SHARING] = {};
+        for (int k = 0; k < HEAD; k += WIDE * LANES) {
+            vf mixed[SHARING][WIDE] = {};
             for (int64_t t = 0; t < seen; t++) {
-                vf part = load(value + t * HEAD + k);
-                for (int h = 0; h < SHARING; h++) mixed[h] += scores[h * reach + t] * part;
+                vf parts[WIDE];
+                for (int j = 0; j < WIDE; j++) parts[j] = load(value + t * HEAD + k + j * LANES);
+                for (int h = 0; h < SHARING; h++)
+                    for (int j = 0; j < WIDE; j++) mixed[h][j] += scores[h * reach + t] * parts[j];
             }
             for (int h = 0; h < SHARING; h++)
-                store(out + (r * H + g * SHARING + h) * HEAD + k, mixed[h]);
+                for (int j = 0; j < WIDE; j++)
+                    store(out + (r * H + g * SHARING + h) * HEAD + k + j * LANES, mixed[h][j]);
         }
     }
 }

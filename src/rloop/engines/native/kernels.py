@@ -111,7 +111,7 @@ class Kernels:
         """Write each row's key and value at its position, and attend up to it.
 
         qkv is [R, (H + 2G) K]; states are keys and values, [R or more, G, C, K]; scores is room for
-        float32 numbers, its last width one more than the largest position; out is [R, HK].
+        float32 numbers, [R, H, S], S a multiple of LANES above the largest position; out is [R, HK].
         """
         keys, values = states
         self._attend(

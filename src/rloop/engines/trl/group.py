@@ -1,5 +1,6 @@
 """The workers as rloop sees them: started late, asked one thing at a time, closed at the end."""
 
+import logging
 import threading
 from typing import Protocol
 
@@ -9,6 +10,9 @@ from rloop.engines.trl.messages import Close, Failed, Message
 
 CLOSE_S = 10.0
 """Workers that have not ended so long after `Close` are left alone, or killed (seconds)."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Workers(Protocol):
@@ -49,4 +53,7 @@ class OwnWorker:
     def _work(self) -> None:
         from rloop.engines.trl.worker import serve
 
-        serve(self._recipe, self._theirs)
+        try:
+            serve(self._recipe, self._theirs)
+        except Exception:  # noqa: BLE001 - TRL's own, told in a sentence already
+            _log.debug("TRL's worker has ended", exc_info=True)

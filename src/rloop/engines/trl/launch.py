@@ -3,10 +3,9 @@
 FOLDER/recipe.json    the resolved recipe, for the workers
 FOLDER/socket         where the first worker meets rloop
 FOLDER/workers.log    what the workers and their libraries write
-FOLDER/failure.json   which worker ended first, and of what: written by the launcher
+FOLDER/failure.txt    which worker ended first, and of what: written by the launcher
 """
 
-import json
 import os
 import shutil
 import signal
@@ -135,11 +134,8 @@ class LaunchedWorkers:
 def failure(folder: Path, seen: str = "") -> str:
     """Return why workers ended, in a sentence: the launcher's word, else what another one saw."""
     log = folder / "workers.log"
-    try:
-        found = json.loads((folder / "failure.json").read_text())
-        reason = f"worker rank {found['rank']} on {found['host']} {found['reason']}"
-    except (OSError, ValueError):
-        reason = seen or "they ended without a word"
+    note = folder / "failure.txt"
+    reason = note.read_text() if note.exists() else seen or "they ended without a word"
     return f"TRL's workers could not go on: {reason}. What they wrote stands in {log}."
 
 
@@ -154,7 +150,7 @@ def start_launcher(recipe: Recipe, folder: Path) -> "subprocess.Popen[bytes]":
         threads = max(1, int(environment.get("OMP_NUM_THREADS", allowed_cores())) // num_here)
         environment |= {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
     command = [
-        *(sys.executable, "-m", "rloop.engines.trl.launcher", str(folder / "failure.json")),
+        *(sys.executable, "-m", "rloop.engines.trl.launcher", str(folder / "failure.txt")),
         *launch_arguments(launch),
         *("--module", "rloop.engines.trl.member", str(folder)),
     ]

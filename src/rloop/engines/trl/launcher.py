@@ -1,6 +1,5 @@
 """`accelerate launch`, with a note of which worker ended first: `python -m ... NOTE OPTIONS`."""
 
-import json
 import signal
 import socket
 import sys
@@ -22,9 +21,11 @@ def main(note: Path, arguments: list[str]) -> int:
         launch_command(foreign.parse_args(arguments))
     except ChildFailedError as error:
         rank, failure = first_failure(error.failures)
-        found = {"rank": rank, "host": socket.gethostname(), "reason": reason(failure)}
-        note.write_text(json.dumps(found))
+        note.write_text(f"worker rank {rank} on {socket.gethostname()} {reason(failure)}")
         return 1
+    except Exception as error:
+        note.write_text(f"accelerate launch failed ({type(error).__name__}: {error})")
+        raise
     return 0
 
 
