@@ -5,7 +5,7 @@ then), `on_log` (a step is done, its numbers are there) and `on_save`.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def partial_of(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.partial")
 
 
-def step_metrics(updates: list[Mapping[str, float]]) -> dict[str, float]:
+def step_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the means of a step's updates under rloop's names; maxima where the name says so."""
     found: dict[str, float] = {}
     for theirs, ours in NAMES.items():
