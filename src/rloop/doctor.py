@@ -64,6 +64,8 @@ def _cores(threads: Mapping[str, str]) -> list[Finding]:
 def _devices() -> list[Finding]:
     import torch
 
+    from rloop.engines.native.kernels import find_compiler
+
     rows = [Finding(topic="devices", name="cpu", value=f"{torch.get_num_threads()} threads")]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -72,6 +74,15 @@ def _devices() -> list[Finding]:
     if len(rows) == 1:
         built = torch.version.cuda or "none (a CPU build of torch)"
         rows.append(Finding(topic="devices", name="cuda", value=f"no device; built for {built}"))
+    compiler = find_compiler()
+    rows.append(
+        Finding(
+            topic="devices",
+            name="C compiler (engine.fused)",
+            value=compiler or "missing",
+            remedy="" if compiler else "install gcc or clang: sampling on a CPU becomes faster",
+        )
+    )
     return rows
 
 

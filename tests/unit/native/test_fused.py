@@ -107,7 +107,7 @@ def test_attend_writes_the_cache_and_attends_to_what_was_seen(kernels, dtype, ha
             for row, p in enumerate(positions.tolist())
         ]
     )
-    out, scores = torch.empty(rows, heads * width, dtype=dtype), torch.empty(rows, heads, 39)
+    out, scores = torch.empty(rows, heads * width, dtype=dtype), torch.empty(rows, heads, 48)
     how = Heads(
         cosines_PK=cosines,
         sines_PK=sines,

@@ -110,8 +110,8 @@ class Kernels:
     ) -> None:
         """Write each row's key and value at its position, and attend up to it.
 
-        qkv is [R, (H + 2G) K]; states are keys and values, [R or more, G, C, K]; scores is room for
-        float32 numbers, [R, H, S], S a multiple of LANES above the largest position; out is [R, HK].
+        qkv is [R, (H + 2G) K]; states are keys and values, [R or more, G, C, K]; scores is room,
+        [R, H, S] float32, S a multiple of LANES above the largest position; out is [R, HK].
         """
         keys, values = states
         self._attend(

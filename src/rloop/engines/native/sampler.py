@@ -22,6 +22,10 @@ from rloop.engines.native.prompts import Prompt
 from rloop.types import Completion
 
 STREAM_CHUNK = 64
+FULL_PASS = 1024
+"""Tokens of a prefill from which on more rows no longer make its products faster."""
+SHORTEST = 0.85
+"""Length of a prompt, in that of the longest, below which it waits for a narrower pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +199,18 @@ class Batch:
 
     def _prefill(self, prompts: Sequence[Prompt]) -> None:
         """Run the new prompts through the model, longest first, a bounded number of tokens a
-        pass.
+        pass; a pass that is large enough takes none that would be mostly padding.
         """
         wanted = {p.ids for p in prompts if p.ids not in self._prefilled}
         todo = sorted(wanted, key=lambda ids: (len(ids), ids))
         while todo:
             width = len(todo[-1])
-            count = max(1, self._prefill_tokens // width)
-            self._prefill_pass(todo[-count:], width)
-            del todo[-count:]
+            enough = max(1, min(self._prefill_tokens, FULL_PASS) // width)
+            begin = max(0, len(todo) - max(1, self._prefill_tokens // width))
+            while len(todo) - begin > enough and len(todo[begin]) < SHORTEST * width:
+                begin += 1
+            self._prefill_pass(todo[begin:], width)
+            del todo[begin:]
 
     def _prefill_pass(self, batch: Sequence[tuple[int, ...]], width: int) -> None:
         device = self._policy.model.device
