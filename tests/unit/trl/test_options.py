@@ -125,6 +125,10 @@ def test_what_is_passed_through_arrives(recipe):
             "12 completions a step (explore.prompts_per_step=3 x explore.group_size=4) cannot be "
             "shared by 5 processes in explore.updates_per_step=1 equal parts",
         ),
+        (
+            {"engine__trl__launch": {"processes": 2, "preset": "fsdp2"}},
+            "preset=fsdp2 shards on GPUs only: on CPUs accelerate ignores it",
+        ),
         ({"engine__trl__launch__processes": 3}, "finetune.batch_size=4 cannot be shared by 3"),
     ],
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rloop.config import ColdstartConfig, FinetuneConfig, OptimizerConfig, Recipe
+from rloop.config_trl import LaunchConfig
 from rloop.errors import ConfigError
 from rloop.types import Place, stable_hash
 
@@ -51,12 +52,23 @@ def check_recipe(recipe: Recipe) -> list[str]:
             "engine.offload_optimizer is the native engine's. With engine.name=trl give "
             "engine.trl.launch.config_file an `accelerate config` that offloads."
         )
+    if engine.device == "cpu":
+        refuse_shards_on_cpu(engine.trl.launch)
     site = Site(size=engine.trl.launch.processes, is_cpu=True, is_bfloat16=False)
     place = Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="explore")
     grpo_options(recipe, site, place, num_steps=explore.steps, longest_prompt=1)
     for config in tuned_phases(recipe):
         sft_options(recipe, config, site, place, longest=1)
     return _warnings(recipe)
+
+
+def refuse_shards_on_cpu(launch: LaunchConfig) -> None:
+    """Raise ConfigError for what accelerate would make replicas of without a word."""
+    if launch.preset in ("fsdp2", "zero3") and launch.config_file is None:
+        raise ConfigError(
+            f"engine.trl.launch.preset={launch.preset} shards on GPUs only: on CPUs accelerate "
+            "ignores it. Set --set engine.trl.launch.preset=cpu."
+        )
 
 
 def tuned_phases(recipe: Recipe) -> list[FinetuneConfig | ColdstartConfig]:

@@ -39,7 +39,13 @@ from rloop.engines.trl.messages import (
     Score,
     Tune,
 )
-from rloop.engines.trl.options import Site, grpo_options, sft_options, tuned_phases
+from rloop.engines.trl.options import (
+    Site,
+    grpo_options,
+    refuse_shards_on_cpu,
+    sft_options,
+    tuned_phases,
+)
 from rloop.engines.trl.training import train
 from rloop.errors import ConfigError, EngineError, RLoopError
 from rloop.types import Place, PolicyRef
@@ -72,6 +78,8 @@ def join(recipe: Recipe) -> Site:
     """Return where this worker computes, after TRL has checked its options and met the others."""
     launch = recipe.engine.trl.launch
     device = torch.device("cpu") if launch.preset == "cpu" else resolve_device(recipe.engine.device)
+    if device.type == "cpu":
+        refuse_shards_on_cpu(launch)
     site = Site(
         size=int(os.environ.get("WORLD_SIZE", "1")),
         is_cpu=device.type == "cpu",
