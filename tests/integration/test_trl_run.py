@@ -70,9 +70,23 @@ def wait_for_step(process: "subprocess.Popen[str]", run_dir: Path, step: int) ->
     raise AssertionError(f"step {step} never came: {process.communicate()[0]}")
 
 
+def wait_for_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + NOTICED_S
+    while [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < deadline, "workers outlive the run that they worked for"
+        time.sleep(0.1)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_worker_that_dies_ends_the_run_with_its_name_and_resume_finishes_it(tmp_path: Path):
+def test_whoever_dies_is_named_or_leaves_nobody_behind_and_resume_finishes_the_run(tmp_path: Path):
     run_dir = tmp_path / "run"
     sets = [word for value in SETS for word in ("--set", value)]
     process = rloop("run", str(ROOT / "recipes" / "tiny.yaml"), *sets, "--out", str(run_dir))
@@ -85,6 +99,12 @@ def test_a_worker_that_dies_ends_the_run_with_its_name_and_resume_finishes_it(tm
     assert "worker rank 1 on " in output
     assert "was ended by SIGKILL (often: out of memory)" in output
     assert f"go on with `rloop resume {run_dir}`" in output
+    resumed = rloop("resume", str(run_dir))
+    wait_for_step(resumed, run_dir, 11)
+    workers = [worker(resumed, rank) for rank in (0, 1)]
+    resumed.kill()
+    resumed.communicate()
+    wait_for_end(workers)
     resumed = rloop("resume", str(run_dir))
     output, _ = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, output

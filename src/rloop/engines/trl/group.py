@@ -6,7 +6,7 @@ from typing import Protocol
 
 from rloop.config import Recipe
 from rloop.engines.trl.channel import queue_pair
-from rloop.engines.trl.messages import Close, Failed, Message
+from rloop.engines.trl.messages import WORKER_LOST, Close, Failed, Message
 
 CLOSE_S = 10.0
 """Workers that have not ended so long after `Close` are left alone, or killed (seconds)."""
@@ -43,6 +43,9 @@ class OwnWorker:
         while (answer := self._channel.receive(1.0)) is None:
             if not self._thread.is_alive():
                 return Failed(error="EngineError", message="TRL's thread has ended.")
+        if isinstance(answer, Failed) and answer.error == WORKER_LOST:
+            said = f"TRL's workers could not go on: {answer.message}. Its launcher says why."
+            return Failed(error="EngineError", message=said)
         return answer
 
     def close(self) -> None:

@@ -69,12 +69,17 @@ def help_out(recipe: Recipe) -> None:
     if is_launched():
         from rloop.engines.trl.worker import serve
 
-        return serve(recipe, None)
+        try:
+            serve(recipe, None)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise EngineError(f"This worker cannot go on without the others: {reason}") from error
+        return
     folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
     launcher = start_launcher(recipe, folder)
     if launcher.wait():
         raise EngineError(failure(folder))
-    return shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class LaunchedWorkers:

@@ -54,8 +54,8 @@ NAN_WORDS = "probability tensor contains"
 """In the error of a sampler that is given NaN for probabilities."""
 
 
-def serve(recipe: Recipe, channel: Channel | None) -> None:
-    """Join the other workers and answer until rloop says `Close`, or is gone.
+def serve(recipe: Recipe, channel: Channel | None) -> bool:
+    """Join the other workers and answer until rloop says `Close`; False when rloop is gone.
 
     What goes wrong is told to rloop, and raised.
     """
@@ -66,12 +66,13 @@ def serve(recipe: Recipe, channel: Channel | None) -> None:
         crew = Crew(channel)
         with quiet_transformers():
             Worker(recipe, site, crew).serve()
-    except EOFError:
-        return
+    except (EOFError, BrokenPipeError):
+        return False
     except Exception as error:
         if channel is not None:
             channel.send(explained(error, crew))
         raise
+    return True
 
 
 def join(recipe: Recipe) -> Site:
