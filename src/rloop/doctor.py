@@ -13,6 +13,8 @@ from rloop.threads import allowed_cores
 
 OPTIONAL = {
     "vllm": ("vllm", "explore.sampler: vllm"),
+    "trl": ("trl", "engine.name: trl"),
+    "peft": ("peft", "engine.lora on engine.name: trl"),
     "torchao": ("torchao", "engine.optimizer_bits: 8"),
     "datasets": ("hub", "problems from the hub"),
     "tensorboard": ("tensorboard", "sinks: [tensorboard]"),

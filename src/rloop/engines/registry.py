@@ -10,7 +10,7 @@ from rloop.errors import EngineUnavailable
 def build_engine(recipe: Recipe, verify: Verify) -> Engine:
     """Return the recipe's engine; EngineUnavailable says what is missing for it."""
     if recipe.engine.name == "trl":
-        require_trl()
+        require_packages(recipe)
         from rloop.engines.trl.engine import TrlEngine
 
         return TrlEngine(recipe, verify)
@@ -26,7 +26,7 @@ def help_run(recipe: Recipe) -> bool:
     """
     if recipe.engine.name != "trl":
         return False
-    require_trl()
+    require_packages(recipe)
     from rloop.engines.trl.launch import help_out, only_helps
 
     if not only_helps(recipe):
@@ -35,9 +35,16 @@ def help_run(recipe: Recipe) -> bool:
     return True
 
 
-def require_trl() -> None:
-    """Raise EngineUnavailable where TRL is not installed."""
-    if find_spec("trl") is None:
-        raise EngineUnavailable(
-            "engine.name is trl, but TRL is not installed. Install it: pip install 'rloop-rl[trl]'."
-        )
+def require_packages(recipe: Recipe) -> None:
+    """Raise EngineUnavailable where a package is missing that a recipe on TRL needs."""
+    wanted = {"trl": ("engine.name=trl", "pip install 'rloop-rl[trl]'")}
+    if recipe.engine.lora is not None:
+        wanted["peft"] = ("engine.lora on engine.name=trl", "pip install 'rloop-rl[peft]'")
+    if recipe.engine.trl.launch.preset == "zero3":
+        wanted["deepspeed"] = ("engine.trl.launch.preset=zero3", "pip install deepspeed")
+    for package, (setting, remedy) in wanted.items():
+        if find_spec(package) is None:
+            raise EngineUnavailable(
+                f"{setting} needs the package {package}, which is not installed. Install it: "
+                f"{remedy}."
+            )

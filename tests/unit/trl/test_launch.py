@@ -14,11 +14,12 @@ from doubles_trl import on_trl
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from rloop.config_trl import LaunchConfig
+from rloop.engines import registry
 from rloop.engines.registry import build_engine, help_run
 from rloop.engines.trl.launch import check_world, failure, launch_arguments, needs_launcher
 from rloop.engines.trl.launcher import first_failure, main, reason
 from rloop.engines.trl.pauses import step_metrics
-from rloop.errors import ConfigError, EngineError
+from rloop.errors import ConfigError, EngineError, EngineUnavailable
 
 
 @pytest.mark.parametrize("preset", ["cpu", "multi_gpu", "fsdp2", "zero3"])
@@ -65,6 +66,22 @@ def test_only_the_first_process_holds_the_run(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert not help_run(recipe)
+
+
+@pytest.mark.parametrize(
+    ("package", "engine", "remedy"),
+    [
+        ("trl", {}, "pip install 'rloop-rl[trl]'"),
+        ("peft", {"lora": {"rank": 1, "alpha": 1.0}}, "pip install 'rloop-rl[peft]'"),
+        ("deepspeed", {"trl": {"launch": {"preset": "zero3"}}}, "pip install deepspeed"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path, package, engine, remedy):
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == package else name)
+    recipe = toy_recipe(tmp_path, engine={"name": "trl", **engine})
+    with pytest.raises(EngineUnavailable) as raised:
+        registry.build_engine(recipe, InstantVerify())
+    assert remedy in str(raised.value)
 
 
 def failed(exitcode: int, message: object = "") -> ProcessFailure:
