@@ -147,6 +147,9 @@ class ExploreConfig(Strict):
     """Ratios are clipped below 1 - clip_low (cispo: unused)."""
     clip_high: NonNegative = 0.28
     """Ratios are clipped above 1 + clip_high."""
+    importance_cap: Annotated[float, Field(ge=1.0)] = 2.0
+    """Truncated importance sampling: no token's ratio to the sampler weighs more than this, however
+    much less probability the sampler gave it (dapo; gspo and cispo are bounded by themselves)."""
     kl_coef: NonNegative = 0.0
     """Weight of the k3 divergence from the iteration's start policy; 0 turns it off."""
     updates_per_step: Count = 1

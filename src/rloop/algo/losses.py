@@ -11,6 +11,7 @@ log-ratio is clamped to +-20, as in verl, so that one broken token cannot overfl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
@@ -31,6 +32,8 @@ class Objective:
     """Ratios are clipped below 1 - clip_low (`dapo`, `gspo`)."""
     clip_high: float = 0.0
     """Ratios are clipped above 1 + clip_high (`dapo`, `gspo`, `cispo`)."""
+    importance_cap: float = inf
+    """No token's ratio weighs more than this (`dapo`)."""
     kl_coef: float = 0.0
     """Weight of the k3 divergence from the reference policy; 0 turns it off."""
     temperature: float = 1.0
@@ -83,6 +86,16 @@ class LossOutput:
 def token_ratio(policy_logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
     """Return exp(policy - behavior), the log clamped to +-20; any shape."""
     return (policy_logprobs - behavior_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
+def truncated_ratio(ratio: torch.Tensor, cap: float) -> torch.Tensor:
+    """Return min(ratio, cap), with the gradient cap * d log ratio where it is cut; any shape.
+
+    Truncated importance sampling (Ionides 2008). The clip bounds the ratio of a good token alone:
+    where the sampler gave a bad one far less probability than the learner does, it would drown the
+    rest of the update.
+    """
+    return ratio * (cap / ratio.detach()).clamp(max=1.0)
 
 
 def clipped_surrogate(
@@ -188,7 +201,11 @@ def compute_loss(objective: Objective, batch: TokenBatch, counts: UpdateCounts) 
     low, high = objective.clip_low, objective.clip_high
     if objective.loss == "dapo":
         loss, is_clipped_N = dapo_loss(
-            ratio_N, batch.advantages_N, clip_low=low, clip_high=high, num_tokens=counts.num_tokens
+            truncated_ratio(ratio_N, objective.importance_cap),
+            batch.advantages_N,
+            clip_low=low,
+            clip_high=high,
+            num_tokens=counts.num_tokens,
         )
     elif objective.loss == "gspo":
         loss, is_clipped_N = gspo_loss(

@@ -16,6 +16,7 @@ from rloop.algo.losses import (
     k3_divergence,
     sft_loss,
     token_ratio,
+    truncated_ratio,
 )
 
 
@@ -31,6 +32,35 @@ def test_dapo_takes_the_smaller_of_plain_and_clipped_over_all_tokens():
     (grad_N,) = torch.autograd.grad(loss, [ratio_N])
     # -advantage / 10 where not clipped
     assert grad_N.tolist() == pytest.approx([0.0, -0.2, 0.2, 0.0, -0.1])
+
+
+def test_a_token_that_the_sampler_thought_far_less_likely_weighs_no_more_than_the_cap():
+    # One bad token of probability 0.01 at the sampler and 0.5 at the learner, and a good one.
+    policy_N = torch.tensor([log(0.5), log(0.5)], requires_grad=True)
+    batch = TokenBatch(
+        policy_logprobs_N=policy_N,
+        behavior_logprobs_N=torch.tensor([log(0.01), log(0.5)]),
+        reference_logprobs_N=None,
+        advantages_N=torch.tensor([-1.0, 1.0]),
+        weights_N=torch.ones(2),
+        lengths_B=[1, 1],
+    )
+    counts = UpdateCounts(num_tokens=2, num_sequences=2)
+    grads = {}
+    for cap in (float("inf"), 2.0):
+        objective = Objective(loss="dapo", clip_low=0.2, clip_high=0.28, importance_cap=cap)
+        output = compute_loss(objective, batch, counts)
+        # The ratio is reported as it is, 0.5 / 0.01.
+        assert output.ratio_N[0].item() == pytest.approx(50.0)
+        (grads[cap],) = torch.autograd.grad(output.loss, [policy_N])
+    # -A min(ratio, cap) / 2 tokens: 50 times the good token's without a cap, twice with it.
+    assert grads[float("inf")].tolist() == pytest.approx([25.0, -0.5])
+    assert grads[2.0].tolist() == pytest.approx([1.0, -0.5])
+
+
+def test_a_truncated_ratio_is_the_ratio_below_the_cap():
+    ratio = truncated_ratio(torch.tensor([0.5, 2.0, 3.0]), 2.0)
+    assert ratio.tolist() == pytest.approx([0.5, 2.0, 2.0])
 
 
 def test_gspo_compares_whole_sequences_by_their_geometric_mean_ratio():

@@ -113,6 +113,7 @@ class Reinforcer:
             loss=self._config.loss,
             clip_low=self._config.clip_low,
             clip_high=self._config.clip_high,
+            importance_cap=self._config.importance_cap,
             kl_coef=self._config.kl_coef,
             temperature=self._config.sampling.temperature or 1.0,
         )
