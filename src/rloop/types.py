@@ -117,7 +117,7 @@ class Place:
 
 def stable_hash(*parts: object) -> int:
     """Return a 64-bit hash of the parts that is the same in every process (blake2b)."""
-    text = "\x1f".join(str(part) for part in parts)
+    text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rloop.algo.candidates import IntArray
+from rloop.algo.candidates import BoolArray
+from rloop.algo.ngrams import Hashes, distinct_ngrams
 
-NGRAM = 4
-"""Tokens in an n-gram, as in the trajectory diversity of the evaluation."""
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-"""Odd multiplier of the n-gram hash (2^64 / golden ratio)."""
+_LOW = np.uint64(2**16 - 1)
+"""Bits of a hash that tell most n-grams from the few looked for."""
 
 
 def farthest_points(completions: Sequence[npt.ArrayLike], count: int) -> list[int]:
@@ -22,18 +21,18 @@ def farthest_points(completions: Sequence[npt.ArrayLike], count: int) -> list[in
     """
     if count >= len(completions):
         return list(range(len(completions)))
-    owners, grams = _gram_sets(completions)
+    owners, grams = distinct_ngrams(completions)
+    low = (grams & _LOW).astype(np.uint16)
     sizes = np.bincount(owners, minlength=len(completions))
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    is_chosen_gram = np.zeros(grams.max() + 1, bool)
     nearest = np.full(len(completions), np.inf)
     chosen = [0]
     while len(chosen) < count:
         last = chosen[-1]
-        own = grams[starts[last] : starts[last + 1]]
-        is_chosen_gram[own] = True
-        shared = np.bincount(owners, weights=is_chosen_gram[grams], minlength=len(completions))
-        is_chosen_gram[own] = False
+        own = slice(starts[last], starts[last + 1])
+        maybe = np.flatnonzero(_marks(low[own])[low])
+        found = maybe[_is_in(grams[maybe], grams[own])]
+        shared = np.bincount(owners[found], minlength=len(completions))
         distances = 1.0 - shared / (sizes + sizes[last] - shared)
         nearest = np.minimum(nearest, distances)
         nearest[last] = -1.0
@@ -41,19 +40,15 @@ def farthest_points(completions: Sequence[npt.ArrayLike], count: int) -> list[in
     return chosen
 
 
-def _gram_sets(completions: Sequence[npt.ArrayLike]) -> tuple[IntArray, IntArray]:
-    """Return (owner, gram) pairs without repeats, by owner; grams are numbered from 0."""
-    windows, lengths = [], []
-    for ids in map(np.asarray, completions):
-        padded = np.full(max(len(ids), NGRAM), -1, np.int64)
-        padded[: len(ids)] = ids
-        windows.append(np.lib.stride_tricks.sliding_window_view(padded, NGRAM))
-        lengths.append(len(windows[-1]))
-    hashes = np.zeros(sum(lengths), np.uint64)
-    for column in np.concatenate(windows).astype(np.uint64).T:
-        hashes = (hashes ^ column) * _MIX
-        hashes ^= hashes >> np.uint64(32)
-    names, grams = np.unique(hashes, return_inverse=True)
-    owners = np.repeat(np.arange(len(completions)), lengths)
-    pairs = np.unique(owners * len(names) + grams)
-    return pairs // len(names), pairs % len(names)
+def _marks(low: npt.NDArray[np.uint16]) -> BoolArray:
+    """Return for each possible value whether it is among those given."""
+    marks = np.zeros(int(_LOW) + 1, bool)
+    marks[low] = True
+    return marks
+
+
+def _is_in(grams: Hashes, wanted: Hashes) -> BoolArray:
+    """Return for each n-gram whether it is among the wanted ones, which are sorted."""
+    place = np.minimum(np.searchsorted(wanted, grams), len(wanted) - 1)
+    found: BoolArray = wanted[place] == grams
+    return found

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
 from statistics import fmean
 
-NGRAM = 4
-"""Tokens in an n-gram of the trajectory diversity."""
+from rloop.algo.ngrams import NGRAM
 
 TokenIds = Sequence[int]
 Ngrams = frozenset[tuple[int, ...]]

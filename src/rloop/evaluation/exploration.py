@@ -14,8 +14,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from rloop.algo.ngrams import ngram_hashes
 from rloop.evaluation.checkpoints import evenly_spaced
-from rloop.evaluation.ngrams import Tokens, jaccard_matrix, mean_of_pairs, ngram_hashes
+from rloop.evaluation.ngrams import Tokens, jaccard_matrix, mean_of_pairs
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PhaseName
 

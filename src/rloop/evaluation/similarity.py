@@ -15,9 +15,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from rloop.algo.ngrams import ngram_hashes
 from rloop.evaluation.checkpoints import Checkpoint, evenly_spaced
 from rloop.evaluation.exploration import Cell, Survey, read_groups
-from rloop.evaluation.ngrams import Floats, Tokens, jaccard_matrix, mean_of_pairs, ngram_hashes
+from rloop.evaluation.ngrams import Floats, Tokens, jaccard_matrix, mean_of_pairs
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PhaseName, stable_hash
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rloop.store.schema import SCHEMA, SCHEMA_VERSION, text_hash
+from rloop.store.schema import SCHEMA, SCHEMA_VERSION, text_hashes
 from rloop.types import FinishReason, PhaseName, Place, VerdictKind
 
 Wrong = npt.NDArray[np.bool_]
@@ -96,8 +96,8 @@ def _is_sum_wrong(rows: pa.Table) -> Wrong:
 
 
 def _is_hash_wrong(rows: pa.Table) -> Wrong:
-    found = [text_hash(text) for text in rows["completion_text"].to_pylist()]
-    wrong: Wrong = np.array(found, np.uint64) != rows["completion_hash"].to_numpy()
+    found = text_hashes(rows["completion_text"].to_pylist())
+    wrong: Wrong = found != rows["completion_hash"].to_numpy()
     return wrong
 
 

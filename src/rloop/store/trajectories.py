@@ -30,6 +30,14 @@ PART_BYTES = 150
 _DISTINCT = ("behavior_logprobs", "completion_text", "seed", "completion_hash")
 """Columns whose values seldom repeat: not worth a dictionary."""
 _FLOATS = {"behavior_logprobs.list.element": "BYTE_STREAM_SPLIT"}
+_ZSTD = dict.fromkeys(
+    (
+        *(f"{name}.list.element" for name in ("prompt_ids", "completion_ids", "behavior_logprobs")),
+        *("prompt_text", "completion_text"),
+    ),
+    "zstd",
+)
+"""What is worth compressing; of the rest a dictionary leaves next to nothing."""
 _CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -81,6 +89,7 @@ class TrajectoryStore:
             self._run_dir,
             use_dictionary=plain,
             column_encoding=_FLOATS,
+            compression=_ZSTD,
         )
         return path
 

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,11 @@ def test_each_choice_lies_no_farther_from_the_rest_than_the_one_before(rows):
         for n in range(1, len(chosen))
     ]
     assert all(second <= first for first, second in pairwise(gaps))
+
+
+def test_many_completions_of_a_large_vocabulary_agree_with_the_definition():
+    # 60 x 37 n-grams out of few texts: some shared, most not, and low bits of hashes that collide
+    rng = np.random.default_rng(0)
+    parts = rng.integers(0, 150_000, (12, 10))
+    rows = [parts[rng.integers(0, 12, 4)].ravel().tolist() for _ in range(60)]
+    assert farthest_points(rows, 12) == plain_farthest_points(rows, 12)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rloop.algo.ngrams import ngram_hashes
 from rloop.evaluation.diversity import distinct_n, jaccard, token_ngrams, trajectory_diversity
-from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs, ngram_hashes
+from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs
 
 completion = st.lists(st.integers(0, 3), max_size=12)
 groups = st.lists(completion, min_size=1, max_size=6)
