@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from contenders.measure import read_work, report
+from contenders.measure import plain_write_s, read_work, report
 from contenders.records import steps
 
 from rloop.types import Completion, Trajectory
@@ -23,11 +23,11 @@ COMPLETION = [field.name for field in fields(Completion)]
 def main() -> None:
     """Store, query, select and report."""
     work = read_work()
-    parts, count = {"append": 0.0}, 0
+    parts, count, num_steps = {"append": 0.0}, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trajectories.jsonl"
         with path.open("w") as file:
-            for _, groups in steps(work["S5"]):
+            for _, groups in steps(work["shape"]):
                 begin = time.perf_counter()
                 rows = [t for group in groups for t in group.trajectories]
                 file.writelines(json.dumps(as_row(row)) + "\n" for row in rows)
@@ -35,6 +35,8 @@ def main() -> None:
                 os.fsync(file.fileno())
                 parts["append"] += time.perf_counter() - begin
                 count += len(rows)
+                num_steps += 1
+        limits = {"append": plain_write_s(Path(folder), num_steps)}
         begin = time.perf_counter()
         rates = success_rates(path)
         parts["query"] = time.perf_counter() - begin
@@ -43,7 +45,7 @@ def main() -> None:
         with (Path(folder) / "expert.jsonl").open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in selected)
         parts["select"] = time.perf_counter() - begin
-    report(parts, count=count, check=len(selected), package="rloop-rl")
+    report(parts, count=count, check=len(selected), package="rloop-rl", limits=limits)
 
 
 def as_row(trajectory: Trajectory) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from contenders.measure import read_work, report
+from contenders.measure import plain_write_s, read_work, report
 from contenders.records import steps
 
 from rloop.loop.select import select_and_write
@@ -18,14 +18,16 @@ RATES = "select problem_id, avg(correct::int) as success_rate from trajectories 
 def main() -> None:
     """Store, query, select and report."""
     work = read_work()
-    parts = {"append": 0.0}
+    parts, num_steps = {"append": 0.0}, 0
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         store = TrajectoryStore(run_dir)
-        for place, groups in steps(work["S5"]):
+        for place, groups in steps(work["shape"]):
             begin = time.perf_counter()
             store.append(place, groups)
             parts["append"] += time.perf_counter() - begin
+            num_steps += 1
+        limits = {"append": plain_write_s(run_dir, num_steps)}
         begin = time.perf_counter()
         store.query(RATES)
         parts["query"] = time.perf_counter() - begin
@@ -42,7 +44,7 @@ def main() -> None:
             counts = select_and_write(store, run_dir, recipe, 1)
             parts[name] = time.perf_counter() - begin
         count = store.count()
-    report(parts, count=count, check=counts["kept_count"], package="rloop-rl")
+    report(parts, count=count, check=counts["kept_count"], package="rloop-rl", limits=limits)
 
 
 if __name__ == "__main__":
