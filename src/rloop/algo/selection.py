@@ -24,7 +24,7 @@ from rloop.types import stable_hash
 
 Outcome = Literal["kept", "too_easy", "not_solved"]
 NUM_BINS = 10
-BATCH_TOKENS = 2**26
+BATCH_TOKENS = 2**25
 """Token ids held at once while `prefer: diverse` compares completions."""
 
 

@@ -103,7 +103,7 @@ def read_rows(path: Path, rows: IntArray, columns: list[str]) -> pa.Table:
         ends = np.cumsum(sizes)
         groups = np.searchsorted(ends, rows, side="right")
         wanted, position = np.unique(groups, return_inverse=True)
-        read = file.read_row_groups(wanted.tolist(), columns)
+        read = file.read_row_groups(wanted.tolist(), columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
     skipped = (ends[wanted] - np.cumsum(np.asarray(sizes)[wanted]))[position]

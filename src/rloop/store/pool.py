@@ -4,6 +4,7 @@ Knows nothing of which rows those are.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ LIGHT = (
     "behavior_logprob_sum",
 )
 """What selection needs: no tokens and no text."""
+MAX_THREADS = 4
+"""Files read at a time: each holds a row group in memory."""
 
 
 class Pool:
@@ -52,10 +55,15 @@ class Pool:
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
         cuts = np.searchsorted(wanted, self._starts)
-        tables = [pa.schema([SCHEMA.field(name) for name in names]).empty_table()]
-        for number in np.flatnonzero(np.diff(cuts)):
-            local = wanted[cuts[number] : cuts[number + 1]] - self._starts[number]
-            tables.append(read_rows(self._files[number], local, list(names)))
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return pa.concat_tables(tables).take(back)
+        empty = pa.schema([SCHEMA.field(name) for name in names]).empty_table()
+
+        def read(number: int) -> pa.Table:
+            local = wanted[cuts[number] : cuts[number + 1]] - self._starts[number]
+            return read_rows(self._files[number], local, list(names))
+
+        # Whole row groups are decoded for a few rows of each.
+        with ThreadPoolExecutor(min(MAX_THREADS, pa.cpu_count())) as threads:
+            tables = list(threads.map(read, np.flatnonzero(np.diff(cuts)).tolist()))
+        return pa.concat_tables([empty, *tables]).take(back)
