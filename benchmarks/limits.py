@@ -1,40 +1,68 @@
-"""How long the matrix products of a work set would take alone, at the machine's measured rate.
+"""The least time that a work set could take: its operations and bytes over the machine's rates.
 
-Two operations a weight and token forward, four more backward. Counted are products with weights;
-those of attention, a few percent at these lengths, are not. A prompt counts once a group, the
-output embedding for completion tokens only, and an RL update for mixed groups only: the least that
-the method needs, whoever does it.
+Products: two operations a weight and token forward, four more backward. Counted are products with
+weights; those of attention, a few percent at these lengths, are not. A prompt counts once a group,
+the output embedding for completion tokens only, and an RL update for mixed groups only: the least
+that the method needs, whoever does it.
+
+Bytes: a decode step on a GPU reads the weights once, and each row's keys and values so far.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+Shape = dict[str, Any]
+Machine = dict[str, Any]
 
-def needed_flops(name: str, work: dict[str, Any]) -> float | None:
-    """Return the floating-point operations of a work set, None where no model takes part."""
-    if name not in _COUNTS:
+
+def limit_s(kind: str, work: dict[str, Any]) -> float | None:
+    """Return the least seconds of a work set on its device, None where no model takes part."""
+    if kind == "other":
         return None
-    shape = work[name]
+    shape, machine = work["shape"], work["machine"]
     prompts = [len(prompt["ids"]) for prompt in work["prompts"][: shape["problems"]]]
-    layers, head = work["machine"]["layer_weights"], work["machine"]["head_weights"]
-    return float(_COUNTS[name](shape, prompts, layers, layers + head))
+    on_gpu = work["on_gpu"]
+    rate: float = machine["square_flops_per_s" if on_gpu else "flops_per_s"]
+    if kind == "tune":
+        return tune_flops(shape, prompts, machine) / rate
+    if on_gpu:
+        bandwidth: float = machine["bytes_per_s"]
+        sampling_s = decode_bytes(shape, prompts, machine) / bandwidth
+    else:
+        sampling_s = sample_flops(shape, prompts, machine) / rate
+    if kind == "sample":
+        return sampling_s
+    return sampling_s + update_flops(shape, prompts, machine) / rate
 
 
-def _sample(shape: dict[str, int], prompts: Sequence[int], layers: int, whole: int) -> int:
+def sample_flops(shape: Shape, prompts: Sequence[int], machine: Machine) -> float:
+    """Return the operations of writing every completion; `prompts` are lengths in tokens."""
     sampled = shape["problems"] * shape["group_size"] * shape["tokens"]
-    return 2 * (sampled * whole + sum(prompts) * layers)
+    return float(2 * (sampled * _whole(machine) + sum(prompts) * machine["layer_weights"]))
 
 
-def _step(shape: dict[str, int], prompts: Sequence[int], layers: int, whole: int) -> int:
+def decode_bytes(shape: Shape, prompts: Sequence[int], machine: Machine) -> float:
+    """Return the bytes that the decode steps read, with `rows` completions in flight."""
+    num_rows = shape["problems"] * shape["group_size"]
+    num_steps = shape["tokens"] * -(-num_rows // shape["rows"])
+    weights = num_steps * machine["weight_bytes"]
+    written = shape["tokens"] * (shape["tokens"] - 1) // 2
+    tokens = shape["group_size"] * sum(length * shape["tokens"] + written for length in prompts)
+    return float(weights + tokens * machine["token_bytes"])
+
+
+def update_flops(shape: Shape, prompts: Sequence[int], machine: Machine) -> float:
+    """Return the operations of an update on the mixed groups, every other one."""
     mixed = prompts[::2]
     trained = len(mixed) * shape["group_size"] * shape["tokens"]
-    return _sample(shape, prompts, layers, whole) + 6 * (trained * whole + sum(mixed) * layers)
+    return float(6 * (trained * _whole(machine) + sum(mixed) * machine["layer_weights"]))
 
 
-def _tune(shape: dict[str, Any], prompts: Sequence[int], layers: int, whole: int) -> int:
+def tune_flops(shape: Shape, prompts: Sequence[int], machine: Machine) -> float:
+    """Return the operations of an epoch on stored trajectories."""
     fed = sum(prompts[i % len(prompts)] for i in range(shape["trajectories"]))
-    written: int = sum(shape["lengths"])
-    return 6 * (written * whole + fed * layers)
+    return float(6 * (sum(shape["lengths"]) * _whole(machine) + fed * machine["layer_weights"]))
 
 
-_COUNTS = {"S1": _sample, "S2": _step, "S3": _tune}
+def _whole(machine: Machine) -> int:
+    return int(machine["layer_weights"] + machine["head_weights"])

@@ -4,8 +4,10 @@ Standard library only: a contender may run in an environment without rloop.
 """
 
 import json
+import os
 import resource
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,43 @@ def read_work() -> dict[str, Any]:
     return work
 
 
-def report(parts: dict[str, float], *, count: int, check: int, package: str) -> None:
+def report(
+    parts: dict[str, float],
+    *,
+    count: int,
+    check: int,
+    package: str,
+    limits: dict[str, float] | None = None,
+) -> None:
     """Print the result: seconds of each part, and what was done in them.
 
-    `count` is what the rate is of; `check` must be the same number for every contender.
+    `count` is what the rate is of; `check` must be the same number for every contender. `limits`
+    holds the least seconds that a part could take.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = {
         "parts": parts,
+        "limits": limits or {},
         "count": count,
         "check": check,
-        "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+        "peak_bytes": _peak_bytes(),
         "version": f"{package} {metadata.version(package)}",
     }
     _print(result)
+
+
+def plain_write_s(folder: Path, num_steps: int) -> float:
+    """Return the seconds for as many bytes as a folder holds, in `num_steps` writes and fsyncs."""
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    piece = os.urandom(total // num_steps)
+    path = folder / "plain"
+    begin = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(num_steps):
+            file.write(piece)
+            os.fsync(file.fileno())
+    seconds = time.perf_counter() - begin
+    path.unlink()
+    return seconds
 
 
 def skip(reason: str) -> None:
@@ -44,13 +69,22 @@ def reward(number: int, member: int) -> float:
 
 
 def stored_completions(work: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """Return (prompt ids, completion ids) of S3: problems in turn, each its own text repeated."""
-    shape = work["S3"]
+    """Return (prompt ids, completion ids) to learn: problems in turn, their text repeated."""
+    shape = work["shape"]
     pairs = []
     for index, length in enumerate(shape["lengths"]):
         ids = work["prompts"][index % shape["problems"]]["ids"]
         pairs.append((ids, (ids * (length // len(ids) + 1))[:length]))
     return pairs
+
+
+def _peak_bytes() -> int:
+    """Return the peak memory of the device where there was work on a GPU, else of the process."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ from rloop.engines.native.sampler import Sampler
 
 
 def load_endless(work: dict[str, Any]) -> LoadedPolicy:
-    """Return the work's policy on the CPU; no token ends a completion."""
+    """Return the work's policy on its device; no token ends a completion."""
     policy = load_policy(
         Path(work["directory"]),
         dtype=getattr(torch, work["dtype"]),
-        device=torch.device("cpu"),
+        device=torch.device(work["device"]),
         trust_remote_code=False,
         attn_implementation=attention.register(),
     )
@@ -25,8 +25,10 @@ def load_endless(work: dict[str, Any]) -> LoadedPolicy:
 
 
 def engine_config(work: dict[str, Any]) -> EngineConfig:
-    """Return the recipe's defaults in the work's precision."""
-    return EngineConfig(device="cpu", dtype=work["dtype"])
+    """Return the recipe's defaults in the work's precision, with as many rows as it asks for."""
+    config = EngineConfig(device=work["device"], dtype=work["dtype"])
+    rows = work["shape"].get("rows", config.max_batch)
+    return config.model_copy(update={"max_batch": rows})
 
 
 def make_sampler(policy: LoadedPolicy, config: EngineConfig) -> Sampler:

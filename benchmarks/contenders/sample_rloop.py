@@ -1,8 +1,8 @@
 """S1 with rloop's sampler; it also keeps every token's log-probability and decodes the text."""
 
-import time
 from collections.abc import Sequence
 
+from contenders.clock import Clock
 from contenders.measure import read_work, report
 from contenders.native import engine_config, load_endless, make_sampler
 
@@ -14,7 +14,7 @@ from rloop.engines.native.sampler import Request, Sampler
 def main() -> None:
     """Sample and report."""
     work = read_work()
-    shape = work["S1"]
+    shape = work["shape"]
     sampler = make_sampler(load_endless(work), engine_config(work))
     requests = [
         Request(Prompt(prompt["text"], tuple(prompt["ids"])), seed=1000 * number + member)
@@ -22,10 +22,11 @@ def main() -> None:
         for member in range(shape["group_size"])
     ]
     sample(sampler, requests[: shape["group_size"]], 4)
-    begin = time.perf_counter()
+    clock = Clock(work["device"])
+    clock.mark()
     count = sample(sampler, requests, shape["tokens"])
-    seconds = time.perf_counter() - begin
-    report({"sample": seconds}, count=count, check=count, package="rloop-rl")
+    clock.mark()
+    report({"sample": clock.seconds()}, count=count, check=count, package="rloop-rl")
 
 
 def sample(sampler: Sampler, requests: Sequence[Request], num_tokens: int) -> int:

@@ -5,12 +5,12 @@ which is as many as it runs at a time.
 """
 
 import os
-import time
 from collections.abc import Sequence
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from contenders.clock import Clock
 from contenders.measure import read_work, report, skip
 
 if TYPE_CHECKING:
@@ -32,22 +32,28 @@ def main() -> None:
         return
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     from vllm import LLM
+    from vllm.platforms import current_platform
 
     work = read_work()
-    shape = work["S1"]
+    if current_platform.device_type != work["device"]:
+        skip(f"this vLLM does not run on {work['device']}")
+        return
+    shape = work["shape"]
     prompts = [prompt["ids"] for prompt in work["prompts"][: shape["problems"]]]
     model = LLM(
         work["directory"],
         dtype=work["dtype"],
         max_model_len=max(map(len, prompts)) + shape["tokens"],
         generation_config="vllm",
+        max_num_seqs=shape.get("rows", 256),
     )
     generate(model, prompts[:1], shape["group_size"], 4)
-    begin = time.perf_counter()
+    clock = Clock(work["device"])
+    clock.mark()
     count = generate(model, prompts, shape["group_size"], shape["tokens"])
-    seconds = time.perf_counter() - begin
+    clock.mark()
     (package,) = set(packages_distributions()["vllm"])
-    report({"sample": seconds}, count=count, check=count, package=package)
+    report({"sample": clock.seconds()}, count=count, check=count, package=package)
 
 
 def generate(model: "LLM", prompts: Sequence[list[int]], size: int, num_tokens: int) -> int:

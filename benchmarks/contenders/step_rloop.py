@@ -1,9 +1,9 @@
 """S2 with rloop: the steps of an exploration, at the recipe's defaults."""
 
-import time
 from collections import Counter
 from concurrent.futures import Future
 
+from contenders.clock import Clock
 from contenders.measure import read_work, report, reward
 from contenders.native import engine_config, load_endless, make_sampler
 
@@ -35,7 +35,7 @@ class MemberVerify:
 def main() -> None:
     """Learn and report."""
     work = read_work()
-    shape = work["S2"]
+    shape = work["shape"]
     num_steps = shape["warmup_steps"] + shape["steps"]
     config = ExploreConfig(
         steps=num_steps,
@@ -59,13 +59,14 @@ def main() -> None:
         place,
         list,
     )
-    times, count, mixed = [time.perf_counter()], 0, 0
+    clock, count, mixed = Clock(work["device"]), 0, 0
+    clock.mark()
     for step in reinforcer.run(num_steps):
-        times.append(time.perf_counter())
+        clock.mark()
         count += int(step.metrics["sampled_tokens_count"])
         mixed += sum(group.is_mixed for group in step.groups)
     assert mixed == num_steps * -(-shape["problems"] // 2), f"{mixed} groups were mixed"
-    seconds = (times[-1] - times[shape["warmup_steps"]]) / shape["steps"]
+    seconds = clock.seconds(shape["warmup_steps"]) / shape["steps"]
     count //= num_steps
     report({"step": seconds}, count=count, check=count, package="rloop-rl")
 

@@ -5,24 +5,24 @@ from collections import Counter
 from typing import Any
 
 from contenders.measure import read_work, report, reward
-from contenders.trainer import Clock, settings
+from contenders.trainer import StepClock, settings
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 NEVER = -1
 """Stands for an EOS id that no token has."""
-ROWS = 16
-"""Sequences of one forward and backward pass: about the 4096 tokens that rloop takes."""
+ROWS = {"cpu": 16, "cuda": 64}
+"""Sequences of one forward and backward pass: on a CPU about the 4096 tokens that rloop takes."""
 
 
 def main() -> None:
     """Learn and report."""
     work = read_work()
-    shape = work["S2"]
+    shape = work["shape"]
     num_steps = shape["warmup_steps"] + shape["steps"]
     texts = [prompt["text"] for prompt in work["prompts"][: shape["problems"]]]
-    clock, lengths = Clock(), list[int]()
+    clock, lengths = StepClock(work["device"]), list[int]()
 
     def member_reward(
         completion_ids: list[list[int]], number: list[int], **_: object
@@ -46,19 +46,20 @@ def main() -> None:
         )
         trainer.eos_token_ids = [NEVER]
         trainer.train()
-    seconds = (clock.times[-1] - clock.times[shape["warmup_steps"]]) / shape["steps"]
+    seconds = clock.seconds(shape["warmup_steps"]) / shape["steps"]
     count = sum(lengths) // num_steps
     report({"step": seconds}, count=count, check=count, package="trl")
 
 
 def arguments(work: dict[str, Any], folder: str, num_steps: int) -> GRPOConfig:
     """Return TRL's arguments; those not named are its own."""
-    shape = work["S2"]
+    shape = work["shape"]
     num_rows = shape["problems"] * shape["group_size"]
+    pass_rows = min(ROWS[work["device"]], num_rows)
     return GRPOConfig(
         **settings(work, folder),
-        per_device_train_batch_size=min(ROWS, num_rows),
-        gradient_accumulation_steps=num_rows // min(ROWS, num_rows),
+        per_device_train_batch_size=pass_rows,
+        gradient_accumulation_steps=num_rows // pass_rows,
         num_generations=shape["group_size"],
         max_completion_length=shape["tokens"],
         generation_kwargs={"eos_token_id": None},

@@ -1,9 +1,9 @@
 """What TRL's two contenders share: settings that keep a trainer to its work, and a clock."""
 
 import sys
-import time
 from typing import Any
 
+from contenders.clock import Clock
 from transformers import TrainerCallback
 
 
@@ -16,7 +16,7 @@ def settings(work: dict[str, Any], folder: str) -> dict[str, Any]:
     weights = sys.argv[2] if len(sys.argv) > 2 else work["dtype"]
     return {
         "output_dir": folder,
-        "use_cpu": True,
+        "use_cpu": work["device"] == "cpu",
         "model_init_kwargs": {"dtype": weights, "attn_implementation": "sdpa"},
         "bf16": work["dtype"] == "bfloat16",
         "gradient_checkpointing": False,
@@ -27,17 +27,13 @@ def settings(work: dict[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
-class Clock(TrainerCallback):
-    """Notes when the training began and each step ended."""
-
-    def __init__(self) -> None:
-        """Nothing has begun."""
-        self.times: list[float] = []
+class StepClock(TrainerCallback, Clock):
+    """Marks where the training begins and each step ends."""
 
     def on_train_begin(self, *_: object, **__: object) -> None:
-        """Note the time."""
-        self.times.append(time.perf_counter())
+        """Set the first mark."""
+        self.mark()
 
     def on_step_end(self, *_: object, **__: object) -> None:
-        """Note the time."""
-        self.times.append(time.perf_counter())
+        """Set a mark."""
+        self.mark()

@@ -1,9 +1,9 @@
 """S3 with rloop: one epoch on stored token ids, at the recipe's defaults."""
 
-import time
 from pathlib import Path
 
 import torch
+from contenders.clock import Clock
 from contenders.measure import read_work, report, stored_completions
 from contenders.native import engine_config
 
@@ -18,11 +18,11 @@ from rloop.types import Example, Place
 def main() -> None:
     """Learn and report."""
     work = read_work()
-    shape = work["S3"]
+    shape = work["shape"]
     policy = load_policy(
         Path(work["directory"]),
         dtype=getattr(torch, work["dtype"]),
-        device=torch.device("cpu"),
+        device=torch.device(work["device"]),
         trust_remote_code=False,
         attn_implementation=attention.register(),
     )
@@ -34,11 +34,12 @@ def main() -> None:
     optimizer = OptimizerConfig(learning_rate=1e-5)
     learner = Learner(policy.model, optimizer, engine_config(work), num_updates=num_updates)
     place = Place(run="bench", seed=0, iteration=1, phase="finetune")
-    begin = time.perf_counter()
+    clock = Clock(work["device"])
+    clock.mark()
     steps = tune(learner, examples, place, epochs=1, batch_size=shape["batch_size"])
     count = sum(int(step.metrics["loss_tokens_count"]) for step in steps)
-    seconds = time.perf_counter() - begin
-    report({"epoch": seconds}, count=count, check=count, package="rloop-rl")
+    clock.mark()
+    report({"epoch": clock.seconds()}, count=count, check=count, package="rloop-rl")
 
 
 if __name__ == "__main__":
