@@ -51,4 +51,4 @@ def test_sampling_is_measured_against_generate_on_the_same_work(tmp_path):
 def test_an_unknown_work_set_is_refused_with_the_known_ones():
     done = bench("S9")
     assert done.returncode == 2
-    assert "S9 is no work set; there are S1, S2, S3, S5" in done.stderr
+    assert "S9 is no work set; there are S1, S2, S3, S4a" in done.stderr
