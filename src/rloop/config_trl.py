@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from rloop.config_fields import Count, CountOrZero, Strict
+from rloop.config_fields import Count, CountOrZero, Positive, Strict
 
 
 class LaunchConfig(Strict):
@@ -20,6 +20,9 @@ class LaunchConfig(Strict):
     """Address of machine 0 as the others see it."""
     port: CountOrZero = 0
     """Port at which the processes meet; 0 takes a free one (one machine only)."""
+    silence_s: Positive = 90.0
+    """A worker that hangs, or whose machine or network is gone, ends the run after so long
+    (seconds); one that dies ends it at once."""
     preset: Literal["cpu", "multi_gpu", "fsdp2", "zero3"] = "multi_gpu"
     """Replicas on CPUs or GPUs; or weights, gradients and moments in shards, by FSDP2 or by
     DeepSpeed ZeRO-3. `engine.device: cpu` makes `multi_gpu` replicas on CPUs."""

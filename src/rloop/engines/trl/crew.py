@@ -17,7 +17,7 @@ from rloop.engines.trl.messages import Idle, Message, from_json, to_json
 IDLE_S = 60.0
 """The first worker says this often that there is nothing to do (seconds)."""
 TIMEOUT = timedelta(minutes=30)
-"""A worker that is silent for longer is taken to be lost; one that dies is noticed at once."""
+"""An exchange may take so long: who is lost is noticed sooner, by `watch.py`."""
 
 Record = TypeVar("Record")
 

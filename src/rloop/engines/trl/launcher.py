@@ -10,6 +10,8 @@ from typing import Any
 from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from rloop.engines.trl.board import Place, agree
+
 CONSEQUENCES = ("closed by peer", "reset by peer", "Connection refused", "Broken pipe")
 """In the error of a worker that another one's end has ended."""
 
@@ -18,10 +20,15 @@ def main(note: Path, arguments: list[str]) -> int:
     """Return 0 when all workers ended well; else write the note and return 1."""
     foreign: Any = launch_command_parser()
     try:
-        launch_command(foreign.parse_args(arguments))
+        options = foreign.parse_args(arguments)
+        launch_command(options)
     except ChildFailedError as error:
         rank, failure = first_failure(error.failures)
-        note.write_text(f"worker rank {rank} on {socket.gethostname()} {reason(failure)}")
+        said = f"worker rank {rank} on {socket.gethostname()} {reason(failure)}"
+        said = silence(failure) or said
+        if (options.num_machines or 1) > 1:
+            said = agree(place_of(options), said, is_cause=not is_consequence(failure))
+        note.write_text(said)
         return 1
     except Exception as error:
         note.write_text(f"accelerate launch failed ({type(error).__name__}: {error})")
@@ -29,16 +36,36 @@ def main(note: Path, arguments: list[str]) -> int:
     return 0
 
 
+def place_of(options: Any) -> Place:  # noqa: ANN401
+    """Return where this launcher stands, from parsed options of `accelerate launch`."""
+    return Place(
+        address=options.main_process_ip,
+        port=options.main_process_port,
+        machines=options.num_machines,
+        rank=options.machine_rank,
+    )
+
+
 def first_failure(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """Return the rank and failure that the others follow from: their times are whole seconds."""
 
     def follows(rank: int) -> tuple[bool, bool, int]:
         failure = failures[rank]
-        is_consequence = any(words in str(failure.message) for words in CONSEQUENCES)
-        return failure.exitcode == -signal.SIGTERM, is_consequence, failure.timestamp
+        return failure.exitcode == -signal.SIGTERM, is_consequence(failure), failure.timestamp
 
     rank = min(failures, key=follows)
     return rank, failures[rank]
+
+
+def is_consequence(failure: ProcessFailure) -> bool:
+    """Whether the worker ended because another one had."""
+    return any(words in str(failure.message) for words in CONSEQUENCES)
+
+
+def silence(failure: ProcessFailure) -> str:
+    """Return what a worker said of another one that is not heard of any more; else nothing."""
+    name, _, said = message_of(failure).partition(": ")
+    return said if name == "Silence" else ""
 
 
 def reason(failure: ProcessFailure) -> str:
@@ -47,10 +74,15 @@ def reason(failure: ProcessFailure) -> str:
         number = -failure.exitcode
         hint = " (often: out of memory)" if number == signal.SIGKILL else ""
         return f"was ended by {signal.Signals(number).name}{hint}"
+    return f"failed with exit code {failure.exitcode} ({message_of(failure)})"
+
+
+def message_of(failure: ProcessFailure) -> str:
+    """Return the first line of the worker's last words."""
     message: Any = failure.message
     if isinstance(message, dict):
         message = message.get("message", message)
-    return f"failed with exit code {failure.exitcode} ({str(message).splitlines()[0]})"
+    return str(message).splitlines()[0]
 
 
 if __name__ == "__main__":

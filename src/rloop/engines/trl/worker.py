@@ -3,11 +3,14 @@
 Every worker of a group runs this same code on the same commands; the first one talks to rloop.
 """
 
+import atexit
 import os
+import sys
 from typing import Any
 
 import torch
 from datasets import disable_progress_bars
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, SFTConfig
 
@@ -18,7 +21,7 @@ from rloop.engines.native.memory import is_out_of_memory
 from rloop.engines.native.policies import prepare_policy
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.tune import encode_solutions
-from rloop.engines.trl.channel import Channel
+from rloop.engines.trl.channel import Channel, QueueChannel
 from rloop.engines.trl.crew import Crew
 from rloop.engines.trl.inference import Inference
 from rloop.engines.trl.messages import (
@@ -47,6 +50,7 @@ from rloop.engines.trl.options import (
     tuned_phases,
 )
 from rloop.engines.trl.training import train
+from rloop.engines.trl.watch import Silence, Watch
 from rloop.errors import ConfigError, EngineError, RLoopError
 from rloop.types import Place, PolicyRef
 
@@ -60,10 +64,14 @@ def serve(recipe: Recipe, channel: Channel | None) -> bool:
     What goes wrong is told to rloop, and raised.
     """
     crew: Crew | None = None
+    watch: Watch | None = None
     try:
         disable_progress_bars()
         site = join(recipe)
         crew = Crew(channel)
+        if crew.size > 1:
+            silence_s = recipe.engine.trl.launch.silence_s
+            watch = Watch(crew.rank, crew.size, silence_s, lambda said: leave(said, channel))
         with quiet_transformers():
             Worker(recipe, site, crew).serve()
     except (EOFError, BrokenPipeError):
@@ -72,7 +80,25 @@ def serve(recipe: Recipe, channel: Channel | None) -> bool:
         if channel is not None:
             channel.send(explained(error, crew))
         raise
+    finally:
+        if watch is not None:
+            watch.close()
     return True
+
+
+def leave(said: str, channel: Channel | None) -> None:
+    """Tell rloop and the launcher who is silent; end this process, which waits for it for good."""
+    silence = Silence(said)
+    if channel is not None:
+        channel.send(Failed(error=WORKER_LOST, message=said))
+    if isinstance(channel, QueueChannel):
+        # This process is rloop's: it ends by itself, but not by waiting for the others.
+        atexit.register(os._exit, 1)
+        return
+    get_error_handler().record_exception(silence)
+    sys.stderr.write(f"{said}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def join(recipe: Recipe) -> Site:
