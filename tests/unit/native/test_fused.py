@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from rloop.config import SamplingConfig
 from rloop.engines.native import kernels as built
+from rloop.engines.native.cache import in_blocks
 from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.fused import FusedStep, lay_together, unsupported
-from rloop.engines.native.kernels import Heads, Kernels, find_compiler, load_kernels
+from rloop.engines.native.kernels import LANES, Heads, Kernels, find_compiler, load_kernels
 from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import Prompt
@@ -70,7 +71,7 @@ def test_silu_mul_is_the_gate_times_the_rest_at_large_numbers_too(kernels, dtype
 
 @pytest.mark.parametrize("has_norms", [False, True])
 def test_attend_writes_the_cache_and_attends_to_what_was_seen(kernels, dtype, has_norms):
-    rows, groups, sharing, width, capacity = 3, 2, 3, 32, 40
+    rows, groups, sharing, width, capacity = 3, 2, 3, 32, 48
     heads = groups * sharing
     positions = torch.tensor([0, 17, 38])
     qkv = noise(rows, (heads + 2 * groups) * width, dtype=dtype)
@@ -116,7 +117,9 @@ def test_attend_writes_the_cache_and_attends_to_what_was_seen(kernels, dtype, ha
         scaling=width**-0.5,
         eps=1e-6,
     )
-    kernels.attend(qkv, positions, how, (keys, values), scores, out)
+    blocked = torch.stack([in_blocks(row, LANES) for row in keys]).contiguous()
+    kernels.attend(qkv, positions, how, (blocked, values), scores, out)
+    keys = blocked.transpose(3, 4).flatten(2, 3)
     tolerance = 5 * TOLERANCE[dtype]
     torch.testing.assert_close(keys.double(), expected_keys, rtol=tolerance, atol=tolerance)
     assert torch.equal(values.double(), expected_values)

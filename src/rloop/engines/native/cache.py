@@ -8,6 +8,7 @@ zeros.
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
 
@@ -42,12 +43,17 @@ class PrefillCache(Cache):
 
 
 class RowCache(Cache):
-    """Rows that decode together; a decode step writes one position of each row."""
+    """Rows that decode together; a decode step writes one position of each row.
 
-    def __init__(self, num_rows: int, max_length: int) -> None:
+    Keys and values are [R, G, C, K]; with a `key_block` B above 1, which is the fused step's and
+    which `update` does not serve, keys are [R, G, C / B, K, B].
+    """
+
+    def __init__(self, num_rows: int, max_length: int, *, key_block: int = 1) -> None:
         """Reserve room for `num_rows`; memory is taken when the first prompt arrives."""
         super().__init__(layers=[])
         self._num_rows = num_rows
+        self._key_block = key_block
         self._max_length = max_length
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
@@ -62,7 +68,10 @@ class RowCache(Cache):
         length = keys[0].shape[1]
         self._ensure_capacity(length, keys, values)
         index = torch.as_tensor(rows, device=keys[0].device)
-        for target, source in zip(self._keys + self._values, [*keys, *values], strict=True):
+        for target, source in zip(self._keys, keys, strict=True):
+            states = in_blocks(source, self._key_block)
+            target[index, :, : states.shape[1]] = states
+        for target, source in zip(self._values, values, strict=True):
             target[index, :, :length] = source
 
     def begin_step(self, positions_R: torch.Tensor, reach: int) -> None:
@@ -107,16 +116,43 @@ class RowCache(Cache):
     def _ensure_capacity(
         self, length: int, like_keys: Sequence[torch.Tensor], like_values: Sequence[torch.Tensor]
     ) -> None:
-        capacity = self._keys[0].shape[2] if self._keys else 0
+        capacity = self._values[0].shape[2] if self._values else 0
         if length <= capacity:
             return
         wanted = min(self._max_length, max(length + 32, capacity * 3 // 2))
-        for layers, like in ((self._keys, like_keys), (self._values, like_values)):
-            grown = []
-            for number, source in enumerate(like):
-                num_rows = layers[number].shape[0] if layers else self._num_rows
-                fresh = source.new_zeros(num_rows, source.shape[-3], wanted, source.shape[-1])
-                if layers:
-                    fresh[:, :, :capacity] = layers[number]
-                grown.append(fresh)
-            layers[:] = grown
+        wanted = -(-wanted // self._key_block) * self._key_block
+        self._keys = self._grown(self._keys, like_keys, wanted, self._key_block)
+        self._values = self._grown(self._values, like_values, wanted, 1)
+
+    def _grown(
+        self,
+        layers: Sequence[torch.Tensor],
+        like: Sequence[torch.Tensor],
+        capacity: int,
+        block: int,
+    ) -> list[torch.Tensor]:
+        """Return the layers with room for more positions; new ones like [.., G, T, K] at first."""
+        grown = []
+        for number, source in enumerate(layers or like):
+            if layers:
+                num_rows, heads, _, *rest = source.shape
+            else:
+                num_rows, heads = self._num_rows, source.shape[-3]
+                rest = [source.shape[-1], *([block] if block > 1 else [])]
+            fresh = source.new_zeros(num_rows, heads, capacity // block, *rest)
+            if layers:
+                fresh[:, :, : source.shape[2]] = layers[number]
+            grown.append(fresh)
+        return grown
+
+
+def in_blocks(keys: torch.Tensor, block: int) -> torch.Tensor:
+    """Return keys [G, T, K] as [G, T / block rounded up, K, block]; as they are for a block of 1.
+
+    The last block is filled with zeros.
+    """
+    if block == 1:
+        return keys
+    padded = F.pad(keys, (0, 0, 0, -keys.shape[1] % block))
+    heads, length, width = padded.shape
+    return padded.view(heads, length // block, block, width).transpose(2, 3)

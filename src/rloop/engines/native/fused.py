@@ -73,6 +73,9 @@ class Layer:
 class FusedStep:
     """Decodes one token of each row with kernels; made anew for each batch, which is cheap."""
 
+    key_block = LANES
+    """Positions that stand together in the cache's keys."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         """Look the model over and lay its weights together; KernelsUnavailable says why not."""
         why = unsupported(model)

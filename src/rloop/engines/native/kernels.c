@@ -171,8 +171,9 @@ static inline void softmax(float *p, int64_t n) {
 
 /* For each row: normalise (where weights are given) and rotate queries and key, write key and value
  * at the row's position, attend over positions 0..position.
- * qkv[R, (H+2G)K]; cosine, sine [positions, K]; keys, values [R, G, C, K]; out[R, HK];
- * scratch[R, H, reach], reach a multiple of LANES. K is HEAD; SHARING = H / G heads share a key. */
+ * qkv[R, (H+2G)K]; cosine, sine [positions, K]; keys [R, G, C/LANES, K, LANES], so that the scores
+ * of neighbouring positions are one vector; values [R, G, C, K]; out[R, HK]; scratch[R, H, reach],
+ * reach a multiple of LANES. K is HEAD; SHARING = H / G heads share a key. */
 void attend(const state *qkv, const int64_t *positions, const state *cosine, const state *sine,
             const state *q_norm, const state *k_norm, state *keys, state *values, state *out,
             float *scratch, int64_t R, int64_t G, int64_t C, int64_t reach, float scaling,
@@ -188,7 +189,8 @@ void attend(const state *qkv, const int64_t *positions, const state *cosine, con
         for (int k = 0; k < HEAD; k++) fresh[k] = get(row + (H + g) * HEAD + k);
         if (k_norm) head_norm(fresh, k_norm, eps);
         rotate(fresh, c, s);
-        for (int k = 0; k < HEAD; k++) put(key + position * HEAD + k, fresh[k]);
+        state *column = key + position / LANES * LANES * HEAD + position % LANES;
+        for (int k = 0; k < HEAD; k++) put(column + k * LANES, fresh[k]);
         memcpy(value + position * HEAD, row + (H + G + g) * HEAD, HEAD * sizeof(state));
         for (int h = 0; h < SHARING; h++) {
             for (int k = 0; k < HEAD; k++) q[h][k] = get(row + (g * SHARING + h) * HEAD + k);
@@ -197,13 +199,18 @@ void attend(const state *qkv, const int64_t *positions, const state *cosine, con
             for (int k = 0; k < HEAD; k++) q[h][k] *= scaling;
         }
         float *scores = scratch + rg * SHARING * reach;
-        for (int64_t t = 0; t < seen; t++) {
-            vf sums[SHARING] = {};
-            for (int k = 0; k < HEAD; k += LANES) {
-                vf part = load(key + t * HEAD + k);
-                for (int h = 0; h < SHARING; h++) sums[h] += loadf(&q[h][k]) * part;
+        for (int64_t b = 0; b < seen; b += LANES) {
+            const state *block = key + b * HEAD;
+            vf sums[SHARING][2] = {}; /* two sums each: one alone would wait for itself */
+            for (int k = 0; k < HEAD; k += 2)
+                for (int j = 0; j < 2; j++) {
+                    vf part = load(block + (k + j) * LANES);
+                    for (int h = 0; h < SHARING; h++) sums[h][j] += q[h][k + j] * part;
+                }
+            for (int h = 0; h < SHARING; h++) {
+                vf sum = sums[h][0] + sums[h][1];
+                memcpy(scores + h * reach + b, &sum, sizeof sum);
             }
-            for (int h = 0; h < SHARING; h++) scores[h * reach + t] = total(sums[h]);
         }
         for (int h = 0; h < SHARING; h++) softmax(scores + h * reach, seen);
         for (int k = 0; k < HEAD; k += WIDE * LANES) {

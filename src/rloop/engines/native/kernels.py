@@ -110,8 +110,9 @@ class Kernels:
     ) -> None:
         """Write each row's key and value at its position, and attend up to it.
 
-        qkv is [R, (H + 2G) K]; states are keys and values, [R or more, G, C, K]; scores is room,
-        [R, H, S] float32, S a multiple of LANES above the largest position; out is [R, HK].
+        qkv is [R, (H + 2G) K]; states are keys, [R or more, G, C / LANES, K, LANES], and values,
+        [R or more, G, C, K]; scores is room, [R, H, S] float32, S a multiple of LANES above the
+        largest position; out is [R, HK].
         """
         keys, values = states
         self._attend(
@@ -126,8 +127,8 @@ class Kernels:
             out_RN.data_ptr(),
             scores_RHS.data_ptr(),
             len(qkv_RN),
-            keys.shape[1],
-            keys.shape[2],
+            values.shape[1],
+            values.shape[2],
             scores_RHS.shape[2],
             heads.scaling,
             heads.eps,

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 class PlainStep:
     """Decodes one token of each row by the model's own forward pass."""
 
+    key_block = 1
+    """Positions that stand together in the cache's keys."""
+
     def __init__(self, policy: LoadedPolicy) -> None:
         """Decode with the policy as it is at each call."""
         self._policy = policy

@@ -155,7 +155,11 @@ class Batch:
         self._prefilled: dict[tuple[int, ...], Prefilled] = {}
         num_rows = min(max_batch, len(requests))
         longest = max(len(request.prompt.ids) for request in requests.values())
-        self._cache = RowCache(num_rows, longest + settings.max_completion_tokens)
+        self._cache = RowCache(
+            num_rows,
+            longest + settings.max_completion_tokens,
+            key_block=decode_step.key_block,
+        )
         self._rows: list[Row | None] = [None] * num_rows
 
     @property
