@@ -167,7 +167,7 @@ S4A = replace(
     sentence=f"tiny model: {S1.sentence}",
     sizes={
         "tiny": {"problems": 4, "group_size": 8, "tokens": 16},
-        "short": {"problems": 16, "group_size": 8, "tokens": 64},
+        "short": {"problems": 8, "group_size": 8, "tokens": 32},
         "full": {"problems": 64, "group_size": 8, "tokens": 128},
     },
     contenders=tuple(c for c in S1.contenders if not c.needs_vllm),
@@ -179,7 +179,7 @@ S4B = replace(
     sentence=f"tiny model: {S2.sentence}",
     sizes={
         "tiny": {"problems": 2, "group_size": 8, "tokens": 16, "warmup_steps": 1, "steps": 1},
-        "short": {"problems": 8, "group_size": 8, "tokens": 64, "warmup_steps": 1, "steps": 3},
+        "short": {"problems": 4, "group_size": 8, "tokens": 32, "warmup_steps": 1, "steps": 2},
         "full": {"problems": 16, "group_size": 8, "tokens": 128, "warmup_steps": 1, "steps": 5},
     },
     model=TINY,
@@ -190,7 +190,7 @@ S4C = replace(
     sentence=f"tiny model: {S3.sentence}",
     sizes={
         "tiny": {"trajectories": 16, "problems": 4, "batch_size": 8},
-        "short": {"trajectories": 128, "problems": 32, "batch_size": 32},
+        "short": {"trajectories": 64, "problems": 16, "batch_size": 16},
         "full": {"trajectories": 512, "problems": 128, "batch_size": 32},
     },
     model=TINY,
