@@ -15,7 +15,7 @@ AGREE_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a launcher stands. Example: Place(address="10.0.0.1", port=29500, machines=2, rank=1)."""
+    """Where a launcher stands. Example: Place(address="10.0.0.1", port=1, machines=2, rank=1)."""
 
     address: str
     port: int
