@@ -1,11 +1,11 @@
 """The select phase: from the store's pool to the expert set on disk, by `algo.selection`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from rloop.algo.candidates import Candidates
-from rloop.algo.selection import select_expert_set
+from rloop.algo.selection import ProblemReport, select_expert_set
 from rloop.config import Recipe
 from rloop.errors import ConfigError
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
@@ -28,12 +28,13 @@ def select_and_write(
     pool = store.pool(range(first, iteration + 1))
     candidates = Candidates.from_table(pool.columns, pool.completion_ids)
     chosen = select_expert_set(candidates, recipe.expert, seed=recipe.seed)
+    names = [field.name for field in fields(ProblemReport)]
     write_expert_set(
         run_dir,
         iteration,
         trajectories=pool.take(chosen.rows, EXAMPLE_COLUMNS),
         weights=chosen.weights.tolist(),
-        problems=[asdict(report) for report in chosen.problems],
+        problems=[{name: getattr(report, name) for name in names} for report in chosen.problems],
     )
     return chosen.counts
 
