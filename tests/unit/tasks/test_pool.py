@@ -112,7 +112,7 @@ def test_workers_know_no_torch_ignore_ctrl_c_and_stay_the_same_process():
     with VerifierPool(num_workers=1, timeout_s=5.0, patience_s=5.0) as pool:
         assert pool.verify([(double("knows_no_torch"), "")])[0].is_correct
         (first,) = pool.verify([(double("tells_process"), "")])
-        os.kill(int(first.answer), signal.SIGINT)
+        os.kill(int(str(first.answer)), signal.SIGINT)
         (second,) = pool.verify([(double("tells_process"), "another text")])
     assert first.answer == second.answer != str(os.getpid())
 
