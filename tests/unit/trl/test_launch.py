@@ -1,6 +1,7 @@
 """How the workers are started, and what is said of one that ended."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,15 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from rloop.config_trl import LaunchConfig
 from rloop.engines import registry
 from rloop.engines.registry import build_engine, help_run
-from rloop.engines.trl.launch import check_world, failure, launch_arguments, needs_launcher
-from rloop.engines.trl.launcher import first_failure, main, reason
+from rloop.engines.trl import board
+from rloop.engines.trl.launch import (
+    check_world,
+    failure,
+    free_port,
+    launch_arguments,
+    needs_launcher,
+)
+from rloop.engines.trl.launcher import first_failure, main, reason, silence
 from rloop.engines.trl.pauses import step_metrics
 from rloop.errors import ConfigError, EngineError, EngineUnavailable
 
@@ -111,6 +119,32 @@ def test_the_worker_that_ended_first_is_named_not_those_that_followed(failures, 
 
 def test_an_error_of_a_worker_is_its_first_line():
     assert reason(failed(1, OWN)) == "failed with exit code 1 (ValueError: no such layer)"
+
+
+def test_what_a_worker_says_of_a_silent_one_is_the_cause_itself():
+    said = "worker rank 1 on far has not been heard of for 3 s"
+    assert silence(failed(1, {"message": f"Silence: {said}"})) == said
+    assert silence(failed(1, OWN)) == ""
+
+
+def test_launchers_agree_on_the_cause_that_one_of_them_knows(monkeypatch):
+    """The first machine only saw a connection close; the second one knows why."""
+    monkeypatch.setattr(board, "AGREE_S", 5.0)
+    port, machines = free_port(), 2
+    near, far = (
+        board.Place(address="127.0.0.1", port=port, machines=machines, rank=rank)
+        for rank in range(machines)
+    )
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(board.agree, near, "closed by peer", is_cause=False)
+        second = pool.submit(board.agree, far, "rank 1 was ended by SIGKILL", is_cause=True)
+    assert first.result() == second.result() == "rank 1 was ended by SIGKILL"
+
+
+def test_a_launcher_that_reaches_nobody_says_what_it_saw(monkeypatch):
+    monkeypatch.setattr(board, "AGREE_S", 0.5)
+    alone = board.Place(address="127.0.0.1", port=free_port(), machines=2, rank=1)
+    assert board.agree(alone, "closed by peer", is_cause=False) == "closed by peer"
 
 
 def test_a_launcher_that_cannot_start_says_why(tmp_path: Path):
