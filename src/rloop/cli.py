@@ -97,6 +97,7 @@ def resume(
     Example: rloop resume runs/demo --set iterations=4
     """
     from rloop.engines.registry import build_engine, help_run
+    from rloop.loop.session import read_resolved
     from rloop.loop.session import resume as resume_run
     from rloop.loop.standalone import is_evaluation, resume_evaluation
     from rloop.recipe import load_recipe
@@ -105,9 +106,13 @@ def resume(
         if recipe_path or overrides:
             raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
         return _print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
-    source = recipe_path or run_dir / "config.json"
-    if source.exists() and help_run(load_recipe(source, overrides or ())):
-        return
+    config = run_dir / "config.json"
+    if config.exists():
+        recipe = read_resolved(config)
+        if recipe_path or overrides:
+            recipe = load_recipe(recipe_path or config, overrides or ())
+        if help_run(recipe):
+            return
     _end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
 
 
