@@ -81,7 +81,7 @@ def test_it_goes_on_by_itself_with_the_same_numbers(
         "Warning: Out of memory with engine.microbatch_tokens=4096: going on with 2048 in more, "
         "smaller passes; the gradient is the same up to rounding."
     ) in text
-    assert "Warning: Out of memory with engine.max_batch=64: going on with 32 completions" in text
+    assert "Warning: Out of memory with engine.max_batch=256: going on with 128 completions" in text
     check_same_numbers(run_dir, plain)
 
 
