@@ -23,7 +23,7 @@ FREE = frozenset(
 """Keys that decide no result; whether the problems are the same is checked by themselves."""
 ROUNDING = frozenset(
     {
-        *("engine.max_batch", "engine.microbatch_tokens"),
+        *("engine.max_batch", "engine.microbatch_tokens", "engine.fused"),
         *("engine.gradient_checkpointing", "engine.offload_optimizer"),
     }
 )

@@ -13,7 +13,7 @@ from rloop.report.compare_runs import ComparedRun
 UNTRAINED = (
     *("sinks.", "keep_explored.", "keep_policies.", "explore.checkpoint_every."),
     *("tasks.data_dir.", "tasks.verifier_workers."),
-    *("engine.max_batch.", "engine.microbatch_tokens."),
+    *("engine.max_batch.", "engine.microbatch_tokens.", "engine.fused."),
     *("engine.gradient_checkpointing.", "engine.offload_optimizer."),
 )
 """Beginnings of dotted keys that decide where things go, how fast, or the last bits of a number."""
