@@ -190,7 +190,7 @@ SETTINGS = SamplingConfig(max_completion_tokens=8)
 def test_sampling_that_ran_out_of_memory_halfway_gives_the_same_completions(
     call: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    sampler = Sampler(tiny_policy(), max_batch=6, prefill_tokens=64)
+    sampler = Sampler(tiny_policy(), max_batch=6, prefill_tokens=64, is_fused=False)
     expected = {i: c.completion_ids for i, c in sampler.sample(REQUESTS, SETTINGS)}
     failing = Failing(Batch._decode, call)
     monkeypatch.setattr(Batch, "_decode", lambda *args: failing(*args))
@@ -208,6 +208,6 @@ def test_sampling_that_ran_out_of_memory_halfway_gives_the_same_completions(
 def test_sampling_that_runs_out_again_says_what_to_set(monkeypatch: pytest.MonkeyPatch):
     failing = Failing(Batch._decode, 2, 3)
     monkeypatch.setattr(Batch, "_decode", lambda *args: failing(*args))
-    sampler = Sampler(tiny_policy(), max_batch=6, prefill_tokens=64)
+    sampler = Sampler(tiny_policy(), max_batch=6, prefill_tokens=64, is_fused=False)
     with pytest.raises(EngineError, match=r"engine.max_batch=3 after .* --set engine.max_batch=1"):
         list(sampler.sample(REQUESTS, SETTINGS))
