@@ -9,10 +9,14 @@ every engine.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rloop.types import Example, Group, Place, PolicyRef, Problem, Verdict
+from rloop.algo.advantages import soft_overlong_penalty
+from rloop.config import ExploreConfig
+from rloop.errors import NonFinitePolicy
+from rloop.types import Completion, Example, Group, Place, PolicyRef, Problem, Verdict
 
 LIVE: Literal["live"] = "live"
 """Stands for the policy in training, where `sample` and `logprobs` expect a `PolicyRef`."""
@@ -60,6 +64,40 @@ class PromptReport:
 
     kept: tuple[Problem, ...]
     too_long: tuple[tuple[Problem, int], ...]
+
+    @classmethod
+    def part(
+        cls, problems: Sequence[Problem], lengths: Sequence[int], limit: int
+    ) -> "PromptReport":
+        """Part the problems by the token count of their prompts."""
+        pairs = list(zip(problems, lengths, strict=True))
+        return cls(
+            kept=tuple(problem for problem, length in pairs if length <= limit),
+            too_long=tuple(pair for pair in pairs if pair[1] > limit),
+        )
+
+
+def check_finite(completion: Completion, place: Place) -> None:
+    """Raise NonFinitePolicy for a completion drawn from NaN: it is noise, and no data."""
+    if not all(map(isfinite, completion.behavior_logprobs)):
+        raise NonFinitePolicy(
+            f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
+            "have grown until they overflow. Lower the learning rate that made it."
+        )
+
+
+def shaped_rewards(group: Group, config: ExploreConfig) -> list[float]:
+    """Return the group's rewards with the penalty for overlong completions."""
+    return [
+        t.reward
+        + soft_overlong_penalty(
+            len(t.completion.completion_ids),
+            max_tokens=config.sampling.max_completion_tokens,
+            buffer_tokens=config.overlong_buffer_tokens,
+            penalty=config.overlong_penalty,
+        )
+        for t in group.trajectories
+    ]
 
 
 class Engine(Protocol):

@@ -43,12 +43,8 @@ class ScriptedEngine:
     def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
         """Part problems by the bytes of their question."""
         del policy
-        limit = self._recipe.prompt.max_tokens
-        pairs = [(problem, len(problem.question.encode())) for problem in problems]
-        return PromptReport(
-            kept=tuple(problem for problem, length in pairs if length <= limit),
-            too_long=tuple(pair for pair in pairs if pair[1] > limit),
-        )
+        lengths = [len(problem.question.encode()) for problem in problems]
+        return PromptReport.part(problems, lengths, self._recipe.prompt.max_tokens)
 
     def explore(
         self,

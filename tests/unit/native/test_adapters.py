@@ -161,9 +161,13 @@ def test_the_start_policy_comes_back_inside_the_block_and_goes_to_the_bit(offloa
 
 
 def test_a_frozen_policy_is_its_own_start_policy():
-    learner = make_learner(tiny_model(), rate=0.0)
+    model = tiny_model()
+    start = bits_of(model)
+    learner = make_learner(model, rate=0.0)
     with learner.at_start():
         learner.update(EXAMPLES, SFT)
+        assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
+    assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
 
 def test_gradient_checkpointing_gives_the_same_adapters():

@@ -88,12 +88,7 @@ class NativeEngine:
         """Part problems by whether their prompt fits `prompt.max_tokens`."""
         builder = PromptBuilder(self._load(policy).tokenizer, self._recipe.prompt)
         lengths = [len(builder.build(problem).ids) for problem in problems]
-        pairs = list(zip(problems, lengths, strict=True))
-        limit = self._recipe.prompt.max_tokens
-        return PromptReport(
-            kept=tuple(problem for problem, length in pairs if length <= limit),
-            too_long=tuple(pair for pair in pairs if pair[1] > limit),
-        )
+        return PromptReport.part(problems, lengths, self._recipe.prompt.max_tokens)
 
     def explore(
         self,

@@ -7,10 +7,10 @@ updates.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rloop.algo.advantages import group_advantages, has_signal, soft_overlong_penalty
+from rloop.algo.advantages import group_advantages, has_signal
 from rloop.algo.losses import Objective
 from rloop.config import ExploreConfig
-from rloop.engines.base import ExploreStep
+from rloop.engines.base import ExploreStep, shaped_rewards
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
@@ -119,24 +119,11 @@ class Reinforcer:
         )
         return mean_metrics([self._learner.update(part, objective) for part in parts])
 
-    def _shaped_rewards(self, group: Group) -> list[float]:
-        config = self._config
-        return [
-            t.reward
-            + soft_overlong_penalty(
-                len(t.completion.completion_ids),
-                max_tokens=config.sampling.max_completion_tokens,
-                buffer_tokens=config.overlong_buffer_tokens,
-                penalty=config.overlong_penalty,
-            )
-            for t in group.trajectories
-        ]
-
     def _has_signal(self, group: Group) -> bool:
-        return has_signal(self._shaped_rewards(group))
+        return has_signal(shaped_rewards(group, self._config))
 
     def _sequences(self, group: Group) -> list[TrainingSequence]:
-        advantages = group_advantages(self._shaped_rewards(group), self._config.advantage)
+        advantages = group_advantages(shaped_rewards(group, self._config), self._config.advantage)
         return [
             TrainingSequence(
                 prompt_ids=t.completion.prompt_ids,

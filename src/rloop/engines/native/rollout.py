@@ -4,14 +4,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from math import isfinite
 
 from rloop.config import SamplingConfig
-from rloop.engines.base import Verify
+from rloop.engines.base import Verify, check_finite
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.sampler import Request, Sampler
 from rloop.engines.native.vllm_sampler import VllmSampler
-from rloop.errors import NonFinitePolicy
 from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
 
 Judged = tuple[Completion, "Future[Verdict]"]
@@ -49,7 +47,7 @@ class Roller:
             )
 
         for index, completion in self.sampler.sample(requests, settings):
-            _check_finite(completion, place)
+            check_finite(completion, place)
             number, member = divmod(index, num_samples)
             future = self.verify.submit(problems[number], completion.completion_text)
             members[number][member] = (completion, future)
@@ -91,12 +89,3 @@ class Roller:
                 )
             )
         return Group(problem=problem, trajectories=tuple(trajectories))
-
-
-def _check_finite(completion: Completion, place: Place) -> None:
-    """Raise NonFinitePolicy for a completion drawn from NaN: it is noise, and no data."""
-    if not all(map(isfinite, completion.behavior_logprobs)):
-        raise NonFinitePolicy(
-            f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
-            "have grown until they overflow. Lower the learning rate that made it."
-        )

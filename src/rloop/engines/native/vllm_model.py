@@ -37,7 +37,8 @@ LARGEST_GAP = 0.25
 """Mean difference of log-probabilities to transformers (nats) that rounding cannot explain."""
 Written = tuple[int, tuple[int, ...], tuple[float, ...]]
 """Index of the prompt, the sampled ids (a stop id is the last), the log-probability of each."""
-STARTUP_ERRORS = (ValueError, RuntimeError, OSError, ImportError, NotImplementedError)
+STARTUP_ERRORS = (ValueError, RuntimeError, OSError, ImportError)
+"""What its start raises for a model or a machine that it cannot serve."""
 
 
 class VllmModel:

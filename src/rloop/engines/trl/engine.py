@@ -15,11 +15,17 @@ import numpy as np
 from rloop import errors
 from rloop.algo.advantages import has_signal
 from rloop.config import Recipe
-from rloop.engines.base import ExploreStep, FinetuneStep, PromptReport, Verify
+from rloop.engines.base import (
+    ExploreStep,
+    FinetuneStep,
+    PromptReport,
+    Verify,
+    shaped_rewards,
+)
 from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.step_metrics import sampling_metrics, timing_metrics
 from rloop.engines.trl.group import Workers
-from rloop.engines.trl.judging import Judge, shaped_rewards, step_advantages
+from rloop.engines.trl.judging import Judge, step_advantages
 from rloop.engines.trl.launch import start_workers
 from rloop.engines.trl.messages import (
     Advantages,
@@ -82,12 +88,8 @@ class TrlEngine:
     def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
         """Part problems by whether their prompt fits `prompt.max_tokens`."""
         command = CountPrompts(policy=policy, problems=tuple(problems))
-        pairs = list(zip(problems, self._ask(command, Counts).values, strict=True))
-        limit = self._recipe.prompt.max_tokens
-        return PromptReport(
-            kept=tuple(problem for problem, length in pairs if length <= limit),
-            too_long=tuple(pair for pair in pairs if pair[1] > limit),
-        )
+        lengths = self._ask(command, Counts).values
+        return PromptReport.part(problems, lengths, self._recipe.prompt.max_tokens)
 
     def explore(
         self,

@@ -1,13 +1,12 @@
 """What rloop makes of what the workers sampled: verdicts, groups of trajectories, advantages."""
 
 from collections.abc import Sequence
-from math import isfinite
 
-from rloop.algo.advantages import group_advantages, has_signal, soft_overlong_penalty
+from rloop.algo.advantages import group_advantages, has_signal
 from rloop.config import ExploreConfig, SamplingConfig
-from rloop.engines.base import Verify
+from rloop.engines.base import Verify, check_finite, shaped_rewards
 from rloop.engines.trl.messages import Sampled
-from rloop.errors import EngineError, NonFinitePolicy
+from rloop.errors import EngineError
 from rloop.types import Group, Place, Problem, Trajectory
 
 
@@ -69,25 +68,8 @@ def _check(sampled: Sampled, num_wanted: int, place: Place) -> None:
             f"The workers handed over {len(sampled.completions)} completions, {num_wanted} were "
             "asked for."
         )
-    if not all(isfinite(value) for c in sampled.completions for value in c.behavior_logprobs):
-        raise NonFinitePolicy(
-            f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
-            "have grown until they overflow. Lower the learning rate that made it."
-        )
-
-
-def shaped_rewards(group: Group, config: ExploreConfig) -> list[float]:
-    """Return the group's rewards with the penalty for overlong completions."""
-    return [
-        t.reward
-        + soft_overlong_penalty(
-            len(t.completion.completion_ids),
-            max_tokens=config.sampling.max_completion_tokens,
-            buffer_tokens=config.overlong_buffer_tokens,
-            penalty=config.overlong_penalty,
-        )
-        for t in group.trajectories
-    ]
+    for completion in sampled.completions:
+        check_finite(completion, place)
 
 
 def step_advantages(groups: Sequence[Group], config: ExploreConfig) -> tuple[float, ...]:
