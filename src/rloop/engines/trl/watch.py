@@ -63,13 +63,14 @@ class Watch:
     def _listen(self) -> None:
         quiet, heard = dict.fromkeys(self._beats, 0), dict(self._beats)
         while not self._over.wait(self._silence_s / TICKS):
-            for rank, beats in dict(self._beats).items():
-                quiet[rank] = 0 if beats != heard[rank] else quiet[rank] + 1
-                heard[rank] = beats
-            # Without an answer to its own beat a worker hears nobody.
-            silent = [rank for rank in (self._rank, *self._others) if quiet[rank] > TICKS]
-            if silent:
-                return self._on_lost(self._sentence(silent[0]))
+            beats = dict(self._beats)
+            # Without an answer to its own beat a worker hears nobody, and cannot say who is silent.
+            is_answered = beats[self._rank] != heard[self._rank]
+            for rank in beats if is_answered else [self._rank]:
+                quiet[rank] = 0 if beats[rank] != heard[rank] else quiet[rank] + 1
+                heard[rank] = beats[rank]
+                if quiet[rank] > TICKS:
+                    return self._on_lost(self._sentence(rank))
         return None
 
     def _sentence(self, rank: int) -> str:
