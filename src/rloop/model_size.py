@@ -10,6 +10,8 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from rloop.gguf_header import read_gguf_header
+
 GGUF_NAMES = {
     "attn_q": "q_proj",
     "attn_k": "k_proj",
@@ -135,15 +137,12 @@ def _safetensors_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _measure_gguf(path: Path) -> ModelSize:
-    from gguf import GGUFReader
-
-    reader = GGUFReader(path)
-    kind = reader.fields["general.architecture"].contents()
+    header = read_gguf_header(path)
+    tensors, kind = header.shapes, header.values["general.architecture"]
 
     def value(name: str) -> int:
-        return int(reader.fields[f"{kind}.{name}"].contents())
+        return int(header.values[f"{kind}.{name}"])
 
-    tensors = {tensor.name: [int(n) for n in tensor.shape] for tensor in reader.tensors}
     linears = _linears(tensors)
     return ModelSize(
         parameters=sum(math.prod(shape) for shape in tensors.values()),
