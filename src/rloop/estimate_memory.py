@@ -16,7 +16,7 @@ PROGRAM_BYTES = 450 * 10**6
 """Python, torch and transformers with their libraries (measured on Linux)."""
 KERNEL_BYTES = 150 * 10**6
 """Machine code that oneDNN makes and keeps for the shapes of bfloat16 products (measured)."""
-LOGIT_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+LOGIT_CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 """What the learner's float32 logits are cut to."""
 
 
@@ -121,8 +121,8 @@ def _logits(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
     size = 2 * logits + (logits // 2 if half else 0)
     formula = f"2{half} x {logits:,}"
     if recipe.engine.lora is None:
-        size += model.vocabulary * model.width * (4 + 4)
-        formula += " + vocabulary x width x (4 + 4)"
+        size += model.vocabulary * model.width * 2 * compute_bytes
+        formula += f" + vocabulary x width x 2 x {compute_bytes}"
     return _bytes("logits", size, formula)
 
 

@@ -163,8 +163,8 @@ def test_memory_adds_weights_states_cache_activations_and_logits(values):
     # a token in a layer: norms 2 x 8 x (4 + 2) = 96; linear maps' inputs 2 x 8 + 8, query 8, keys
     # and values 2 x 4, feed-forward 4 x 16: 104 x 2 bytes; 100 tokens x (2 layers + 2) x 304
     assert rows["activations"] == 121_600
-    # 2.5 x (100 tokens x 100 words x 4 bytes) and 100 words x 8 wide x (4 + 4)
-    assert rows["logits"] == 106_400
+    # 2.5 x (100 tokens x 100 words x 4 bytes) and 100 words x 8 wide x 2 x 2
+    assert rows["logits"] == 103_200
     assert rows["together"] == sum(value for name, value in rows.items() if name != "together")
 
 
