@@ -40,6 +40,8 @@ def require_packages(recipe: Recipe) -> None:
     wanted = {"trl": ("engine.name=trl", "pip install 'rloop-rl[trl]'")}
     if recipe.engine.lora is not None:
         wanted["peft"] = ("engine.lora on engine.name=trl", "pip install 'rloop-rl[peft]'")
+    if recipe.explore.sampler == "vllm":
+        wanted["vllm"] = ("explore.sampler=vllm on engine.name=trl", "pip install 'trl[vllm]'")
     if recipe.engine.trl.launch.preset == "zero3":
         wanted["deepspeed"] = ("engine.trl.launch.preset=zero3", "pip install deepspeed")
     for package, (setting, remedy) in wanted.items():

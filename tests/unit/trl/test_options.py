@@ -68,6 +68,8 @@ def test_losses_are_those_of_the_same_equation(recipe, loss, expected):
     found = (options["loss_type"], options["importance_sampling_level"], options["epsilon_high"])
     assert found == pytest.approx(expected)
     assert options["epsilon"] == 0.2
+    assert options["delta"] == (2.0 if loss == "dapo" else None)
+    assert options["vllm_importance_sampling_clip_max"] == 2.0
     assert options["scale_rewards"] == "none"
 
 
@@ -130,6 +132,22 @@ def test_what_is_passed_through_arrives(recipe):
             "preset=fsdp2 shards on GPUs only: on CPUs accelerate ignores it",
         ),
         ({"engine__trl__launch__processes": 3}, "finetune.batch_size=4 cannot be shared by 3"),
+        ({"explore__importance_cap": 1.28}, "above 1 + explore.clip_high=1.28, got 1.28"),
+        ({"engine__trl__extra__grpo": {"delta": 4.0}}, "comes from explore.importance_cap"),
+        ({"engine__trl__launch": {"machine_rank": 1}}, "machine_rank=1 is none of 1 machines"),
+        (
+            {"engine__trl__launch": {"processes": 4, "machines": 3}},
+            "processes=4 cannot be shared by 3 machines",
+        ),
+        (
+            {"engine__trl__launch": {"processes": 2, "machines": 2, "address": "10.0.0.1"}},
+            "Set --set engine.trl.launch.port=29500",
+        ),
+        (
+            {"engine__trl__launch": {"processes": 2, "machines": 2, "port": 29500}},
+            "address=127.0.0.1 is each machine's own",
+        ),
+        ({"engine__trl__launch": {"config_file": "none.yaml"}}, "config_file=none.yaml is not a"),
     ],
 )
 def test_what_trl_cannot_do_is_refused_with_the_remedy(recipe, values, words):

@@ -44,7 +44,7 @@ class OwnWorker:
             if not self._thread.is_alive():
                 return Failed(error="EngineError", message="TRL's thread has ended.")
         if isinstance(answer, Failed) and answer.error == WORKER_LOST:
-            said = f"TRL's workers could not go on: {answer.message}. Its launcher says why."
+            said = f"TRL's workers could not go on: {answer.message}."
             return Failed(error="EngineError", message=said)
         return answer
 

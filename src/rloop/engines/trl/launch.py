@@ -8,7 +8,6 @@ FOLDER/failure.txt    which worker ended first, and of what: written by the laun
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,16 +15,21 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from rloop.config import Recipe
 from rloop.config_trl import LaunchConfig
 from rloop.engines.trl.channel import SocketChannel
 from rloop.engines.trl.group import CLOSE_S, OwnWorker, Workers
 from rloop.engines.trl.messages import WORKER_LOST, Close, Failed, Message
+from rloop.engines.trl.options import check_recipe
 from rloop.errors import ConfigError, EngineError
 from rloop.threads import allowed_cores
 
-LOST_S = 20.0
-"""After a worker is lost the launcher has so long to say which one; then it is killed (seconds)."""
+LOST_S = 5.0
+"""After a worker is lost the others may take so long to end; then they are killed (seconds)."""
+SAY_S = 20.0
+"""After its last worker the launcher has so long to say why it ended; then it is killed."""
 
 
 def start_workers(recipe: Recipe) -> Workers:
@@ -75,6 +79,7 @@ def help_out(recipe: Recipe) -> None:
             reason = str(error).strip().splitlines()[0]
             raise EngineError(f"This worker cannot go on without the others: {reason}") from error
         return
+    check_recipe(recipe)
     folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
     launcher = start_launcher(recipe, folder)
     if launcher.wait():
@@ -100,13 +105,14 @@ class LaunchedWorkers:
 
     def ask(self, command: Message) -> Message:
         """Return the answer; where a worker is lost, say which one and why."""
-        try:
-            if self._channel is None:
-                raise EOFError
+        if self._channel is None:
+            return self._lost()
+        with suppress(OSError):  # who is gone may have said why: that can be read still
             self._channel.send(command)
+        try:
             while (answer := self._channel.receive(1.0)) is None:
                 pass
-        except (EOFError, OSError):
+        except EOFError:
             return self._lost()
         if isinstance(answer, Failed) and answer.error == WORKER_LOST:
             return self._lost(answer.message)
@@ -128,12 +134,23 @@ class LaunchedWorkers:
         return Failed(error="EngineError", message=failure(self._folder, seen))
 
     def _end(self, patience_s: float) -> None:
-        try:
-            self._launcher.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(self._launcher.pid, signal.SIGKILL)
+        """Wait for the workers to end; kill those that hang, and a launcher that outlives them."""
+        if has_ended(self._launcher, patience_s):
+            return
+        # torch's own patience with a worker that hangs is 30 s.
+        for worker in psutil.Process(self._launcher.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+        if not has_ended(self._launcher, SAY_S):
+            self._launcher.kill()
             self._launcher.wait()
+
+
+def has_ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
+    """Whether the process ends in this time."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(patience_s)
+    return process.poll() is not None
 
 
 def failure(folder: Path, seen: str = "") -> str:
@@ -176,17 +193,7 @@ SHARDING = {
 
 
 def launch_arguments(launch: LaunchConfig) -> list[str]:
-    """Return the options of `accelerate launch`; ConfigError where machines cannot meet."""
-    if launch.machines > 1 and not launch.port:
-        raise ConfigError(
-            "engine.trl.launch.port is 0: several machines need one that all know. Set --set "
-            "engine.trl.launch.port=29500."
-        )
-    if launch.processes % launch.machines:
-        raise ConfigError(
-            f"engine.trl.launch.processes={launch.processes} cannot be shared by "
-            f"{launch.machines} machines. Give the processes of all machines together."
-        )
+    """Return the options of `accelerate launch`."""
     if launch.config_file is not None:
         kind: tuple[str, ...] = ("--config_file", launch.config_file)
     else:

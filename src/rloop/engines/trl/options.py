@@ -7,6 +7,7 @@ two places is an error that names both. What TRL cannot do is an error here, or 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rloop.config import ColdstartConfig, FinetuneConfig, OptimizerConfig, Recipe
@@ -52,6 +53,13 @@ def check_recipe(recipe: Recipe) -> list[str]:
             "engine.offload_optimizer is the native engine's. With engine.name=trl give "
             "engine.trl.launch.config_file an `accelerate config` that offloads."
         )
+    if explore.loss == "dapo" and explore.importance_cap <= 1 + explore.clip_high:
+        raise ConfigError(
+            "engine.name=trl needs explore.importance_cap above 1 + explore.clip_high="
+            f"{1 + explore.clip_high:g}, got {explore.importance_cap:g}: beyond it TRL's tokens "
+            "have no gradient. Raise it, or set engine.name=native."
+        )
+    check_launch(engine.trl.launch)
     if engine.device == "cpu":
         refuse_shards_on_cpu(engine.trl.launch)
     site = Site(size=engine.trl.launch.processes, is_cpu=True, is_bfloat16=False)
@@ -60,6 +68,35 @@ def check_recipe(recipe: Recipe) -> list[str]:
     for config in tuned_phases(recipe):
         sft_options(recipe, config, site, place, longest=1)
     return _warnings(recipe)
+
+
+def check_launch(launch: LaunchConfig) -> None:
+    """Raise ConfigError for machines that cannot meet or share, and for a file that is missing."""
+    if launch.machine_rank >= launch.machines:
+        raise ConfigError(
+            f"engine.trl.launch.machine_rank={launch.machine_rank} is none of "
+            f"{launch.machines} machines, which count from 0. Set engine.trl.launch.machines."
+        )
+    if launch.processes % launch.machines:
+        raise ConfigError(
+            f"engine.trl.launch.processes={launch.processes} cannot be shared by "
+            f"{launch.machines} machines. Give the processes of all machines together."
+        )
+    if launch.machines > 1 and not launch.port:
+        raise ConfigError(
+            "engine.trl.launch.port is 0: several machines need one that all know. Set --set "
+            "engine.trl.launch.port=29500."
+        )
+    if launch.machines > 1 and launch.address in ("localhost", "127.0.0.1", "::1"):
+        raise ConfigError(
+            f"engine.trl.launch.address={launch.address} is each machine's own: give the address "
+            "of machine 0 as the others see it."
+        )
+    if launch.config_file is not None and not Path(launch.config_file).is_file():
+        raise ConfigError(
+            f"engine.trl.launch.config_file={launch.config_file} is not a file here. Make it with "
+            "`accelerate config --config_file FILE`, or leave it out."
+        )
 
 
 def refuse_shards_on_cpu(launch: LaunchConfig) -> None:
@@ -133,6 +170,8 @@ def grpo_options(
         "top_p": (sampling.top_p, "explore.sampling.top_p"),
         "top_k": (sampling.top_k, "explore.sampling.top_k"),
         "use_vllm": (explore.sampler == "vllm", "explore.sampler"),
+        "vllm_importance_sampling_mode": ("token_truncate", "explore.importance_cap"),
+        "vllm_importance_sampling_clip_max": (explore.importance_cap, "explore.importance_cap"),
         "beta": (explore.kl_coef, "explore.kl_coef"),
         "use_bias_correction_kl": (False, "explore.kl_coef"),
         # rloop's own advantages come in as rewards.
@@ -157,11 +196,13 @@ def _loss_options(recipe: Recipe) -> Options:
     }[explore.loss]
     # TRL cuts CISPO's weight at epsilon_high itself, the others' ratio at 1 + epsilon_high.
     high = explore.clip_high + (explore.loss == "cispo")
+    cap = explore.importance_cap if explore.loss == "dapo" else None
     return {
         "loss_type": (loss, "explore.loss"),
         "importance_sampling_level": (level, "explore.loss"),
         "epsilon": (explore.clip_low, "explore.clip_low"),
         "epsilon_high": (high, "explore.clip_high"),
+        "delta": (cap, "explore.importance_cap"),
     }
 
 

@@ -59,6 +59,8 @@ class Pauses(TrainerCallback):
         self._updates_per_step = updates_per_step
         self._num_steps = num_steps
         self._logs: list[Mapping[str, float]] = []
+        self._metrics: dict[str, float] = {}
+        """Of the last step."""
         self._saving: Path | None = None
 
     def on_train_begin(
@@ -82,9 +84,9 @@ class Pauses(TrainerCallback):
         step, rest = divmod(state.global_step, self._updates_per_step)
         if rest:
             return
-        metrics, self._logs = step_metrics(self._logs), []
-        self._crew.send(Updated(step=step, metrics=metrics))
-        self._wait(args, state, control, metrics)
+        self._metrics, self._logs = step_metrics(self._logs), []
+        self._crew.send(Updated(step=step, metrics=self._metrics))
+        self._wait(args, state, control)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -101,18 +103,12 @@ class Pauses(TrainerCallback):
         self._crew.send(Done())
         self._wait(args, state, control)
 
-    def _wait(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
+    def _wait(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Answer what is asked between two steps; return to go on, or to write a checkpoint."""
         while True:
             command = self._crew.receive()
             if isinstance(command, Next):
-                return _check_finite(state.global_step, metrics or {})
+                return _check_finite(state.global_step, self._metrics)
             if isinstance(command, SaveState):
                 self._saving = command.directory
                 args.output_dir = str(partial_of(command.directory))

@@ -150,7 +150,8 @@ def explained(error: Exception, crew: Crew | None) -> Failed:
         )
     if crew is not None and crew.size > 1 and (lost := crew.lost_ranks()):
         ranks = ", ".join(map(str, lost))
-        return Failed(error=WORKER_LOST, message=f"worker rank {ranks} closed its connection")
+        said = f"worker rank {ranks} closed its connection, and the launcher says why"
+        return Failed(error=WORKER_LOST, message=said)
     reason = f"{type(error).__name__}: {first_line(error)}"
     return Failed(error="EngineError", message=f"TRL could not go on ({reason}).")
 
