@@ -267,7 +267,8 @@ class EngineConfig(Strict):
     """Decode on a CPU with kernels that the machine's C compiler builds once; a warning says where
     that cannot be done."""
     microbatch_tokens: Count = 4096
-    """Tokens in one forward and backward pass, padding included."""
+    """Most tokens of one forward and backward pass, pads included where rows are padded. A CPU's
+    packed rows have none, and are joined up to 1024 only."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
     offload_optimizer: bool = False

@@ -1,5 +1,7 @@
 """How sequences are cut and padded, and which models are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
@@ -98,6 +100,20 @@ def test_a_packed_row_by_hand():
     assert batch.indices_B == (2, 1, 0)
     assert batch.predicting_N.tolist() == [1, 2, 3, 1, 4, 5, 6]
     assert batch.targets_N.tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_packed_rows_are_joined_up_to_a_bound_and_a_larger_budget_changes_nothing():
+    model = tiny_model()
+    model.set_attn_implementation(attention.register())
+    sequences = [
+        TrainingSequence(prompt_ids=(9, number), completion_ids=(7,) * (length - 1))
+        for number, length in enumerate((600, 500, 400))
+    ]
+    shapes = [batch.input_ids_RT.shape for batch in form_microbatches(sequences, 4096, model)]
+    assert shapes == [(1, 600 + 400), (1, 500)]  # 600 + 500 > 1024
+    long = [replace(sequences[0], completion_ids=(7,) * 2000)]
+    (alone,) = form_microbatches(long, 4096, model)
+    assert alone.input_ids_RT.shape == (1, 2 + 1999)
 
 
 def make_groups():

@@ -102,8 +102,8 @@ def test_gradients_of_a_model_in_bf16_are_as_near_to_float32_packed_as_padded():
         model.set_attn_implementation(implementation)
         batches = list(form_microbatches(sequences, 1000, model))
         assert is_packed(model) == (implementation == attention.NAME) == bool(batches[0].spans)
-        total = sum(completion_logprobs(model, batch, 1.0).logprobs_N.sum() for batch in batches)
-        grads = torch.autograd.grad(total, list(model.parameters()))
+        logprobs = [completion_logprobs(model, batch, 1.0).logprobs_N for batch in batches]
+        grads = torch.autograd.grad(torch.cat(logprobs).sum(), list(model.parameters()))
         return torch.cat([grad.float().flatten() for grad in grads])
 
     for seed in range(8):

@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rloop.algo.losses import LossOutput, Objective, TokenBatch, UpdateCounts, compute_loss
 from rloop.config import EngineConfig, OptimizerConfig
+from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.masters import MasterWeights
 from rloop.engines.native.memory import Budget, explained
 from rloop.engines.native.microbatch import (
@@ -174,7 +175,8 @@ class Learner:
     ) -> "_Totals":
         """Run every micro-batch forward and backward; gradients end up in the masters."""
         totals = _Totals(self._model.device)
-        with _checkpointing(self._model, is_on=self._engine_config.gradient_checkpointing):
+        is_on = self._engine_config.gradient_checkpointing
+        with _checkpointing(self._model, is_on=is_on), lean_layers(self._model):
             for batch in form_microbatches(sequences, microbatch_tokens, self._model):
                 result = completion_logprobs(self._model, batch, objective.temperature)
                 tokens = _token_batch(batch, result.logprobs_N, objective)

@@ -34,6 +34,8 @@ Counting operations gives 6: 24 D * D a token in the layers, 4 D a pair in atten
 run at less than half the speed. Measured on CPU (D = 576): rows of 1024, 2048 and 4096 tokens cost
 1.62, 2.33 and 4.16 times as much a token as short ones, which gives 2.3 to 2.9.
 """
+PACK_TOKENS = 1024
+"""Packed rows are not joined beyond this: larger passes take more memory and are no faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,8 @@ def is_packed(model: PreTrainedModel) -> bool:
 def form_microbatches(
     sequences: Sequence[TrainingSequence], max_tokens: int, model: PreTrainedModel
 ) -> Iterator[MicroBatch]:
-    """Cut the sequences into micro-batches of at most `max_tokens`, padding included, for the
-    model.
+    """Cut the sequences into micro-batches of at most `max_tokens` for the model, pads included
+    where there are any.
     """
     packed = is_packed(model)
     rows = plan_rows(
@@ -146,7 +148,8 @@ def form_microbatches(
         parity_tokens=inf if packed else PARITY_WIDTHS * output_embedding(model).in_features,
     )
     if packed:
-        for part in plan_packs([row.num_tokens for row in rows], max_tokens):
+        lengths = [row.num_tokens for row in rows]
+        for part in plan_packs(lengths, min(max_tokens, PACK_TOKENS)):
             yield _pack([rows[index] for index in part], sequences)
         return
     for is_shared in (True, False):
