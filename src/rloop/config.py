@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
+from rloop.config_stop import EarlyStopConfig
 from rloop.config_trl import TrlConfig
 
 
@@ -110,21 +111,6 @@ class OptimizerConfig(Strict):
     """Bound on the global gradient norm; 0 turns it off."""
 
 
-class EarlyStopConfig(Strict):
-    """When exploration ends before `explore.steps`: each rule is off when absent."""
-
-    pass_at_k_falls: Count | None = None
-    """Held-out pass@k (largest k) fell this many evaluations in a row (needs `evaluate.every`)."""
-    min_entropy: NonNegative | None = None
-    """Mean policy entropy below this (nats per token)."""
-    max_entropy: Positive | None = None
-    """Mean policy entropy above this (nats per token)."""
-    max_grad_norm: Positive | None = None
-    """Gradient norm before clipping above this."""
-    patience_steps: Count = 3
-    """Steps in a row that an entropy or gradient rule must hold."""
-
-
 class ExploreConfig(Strict):
     """Reinforcement learning from the iteration's start policy; every trajectory is kept."""
 
@@ -161,11 +147,21 @@ class ExploreConfig(Strict):
     off."""
     overlong_penalty: NonNegative = 1.0
     """Penalty at the limit itself."""
+    replay_per_group: CountOrZero = 0
+    """Replay (RLEP): every iteration explores from the base, and from iteration 2 on this many
+    stored successes of the problem join each group's advantages and loss; 0 turns it off."""
+    average_every: CountOrZero = 0
+    """RL steps between the policies whose uniform mean (in float32) takes the place of RL's last
+    weights; 0 turns it off."""
     focus: Literal["uniform", "hard"] = "uniform"
     """From iteration 2: every problem alike, or those with a low but not hopeless success rate
     first."""
     sampler: Literal["native", "vllm"] = "native"
     """What draws completions: the native sampler, or vLLM where it is installed."""
+    total_steps: Count | None = None
+    """RL steps of all iterations together: what an exploration that ends early leaves goes to a
+    further iteration, and `iterations` is the most there can be; when absent each iteration has
+    `steps`."""
     early_stop: EarlyStopConfig = EarlyStopConfig()
     """When exploration ends early."""
     max_dead_steps: Count = 20
@@ -341,6 +337,46 @@ class Recipe(Strict):
             raise ValueError(
                 "explore.early_stop.pass_at_k_falls needs evaluations inside exploration, got "
                 "evaluate.every=0. Set --set evaluate.every=10."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> "Recipe":
+        explore, rules = self.explore, self.explore.early_stop
+        if rules.min_steps > explore.steps:
+            raise ValueError(
+                f"explore.early_stop.min_steps={rules.min_steps} is more than explore.steps="
+                f"{explore.steps}, so no rule could end an exploration. Lower it."
+            )
+        least = rules.min_steps if rules.has_rules else explore.steps
+        if explore.total_steps is not None and self.iterations * least < explore.total_steps:
+            remedy = f"Set --set iterations={-(-explore.total_steps // least)}."
+            raise ValueError(
+                f"explore.total_steps={explore.total_steps} may not be used up: iterations="
+                f"{self.iterations} may end after {least} steps each. {remedy}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_plain_rl(self) -> "Recipe":
+        """Check what goes with plain RL alone."""
+        explore = self.explore
+        asked = {name: getattr(explore, name) for name in ("replay_per_group", "average_every")}
+        on = [f"explore.{name}={value}" for name, value in asked.items() if value]
+        if len(on) == 2:
+            raise ValueError(f"{on[0]} and {on[1]} are two methods. Set one of them to 0.")
+        if not on:
+            return self
+        if self.finetune is not None or explore.optimizer.learning_rate == 0:
+            raise ValueError(
+                f"{on[0]} is a switch of plain RL that learns: set expert and finetune to null and "
+                "a learning rate above 0, or set it to 0."
+            )
+        if explore.replay_per_group and self.iterations < 2:
+            raise ValueError(f"{on[0]} replays earlier iterations, got iterations=1. Set 2.")
+        if explore.average_every >= explore.steps:
+            raise ValueError(
+                f"{on[0]} leaves one policy of explore.steps={explore.steps} to average. Lower it."
             )
         return self
 

@@ -95,8 +95,9 @@ def _passes(recipe: Recipe, num_train: int | None) -> list[Demand]:
 def _rft(recipe: Recipe, num_train: int | None) -> list[Demand]:
     if recipe.expert is None or recipe.finetune is None:
         return []
-    window = recipe.iterations if recipe.expert.window == "accumulated" else 1
-    most = window * explored_completions(recipe)
+    most = run_completions(recipe)
+    if recipe.expert.window == "iteration":
+        most = min(most, recipe.explore.steps * step_completions(recipe))
     formula = "all completions of the window"
     cap = recipe.expert.per_problem_cap
     if cap is not None and num_train is not None and cap * num_train < most:
@@ -109,38 +110,50 @@ def _rft(recipe: Recipe, num_train: int | None) -> list[Demand]:
     ]
 
 
-def explored_completions(recipe: Recipe) -> int:
-    """Return the most completions that one iteration's exploration samples."""
+def step_completions(recipe: Recipe) -> int:
+    """Return the most completions that an RL step samples."""
     explore = recipe.explore
-    rounds = 1 + explore.refill_rounds
-    return explore.steps * explore.prompts_per_step * explore.group_size * rounds
+    return explore.prompts_per_step * explore.group_size * (1 + explore.refill_rounds)
+
+
+def run_steps(recipe: Recipe) -> int:
+    """Return the most RL steps of all iterations together."""
+    return recipe.explore.total_steps or recipe.iterations * recipe.explore.steps
+
+
+def run_completions(recipe: Recipe) -> int:
+    """Return the most completions that all explorations sample."""
+    return run_steps(recipe) * step_completions(recipe)
 
 
 def explored_tokens(recipe: Recipe) -> int:
     """Return the most tokens that one iteration's exploration samples."""
-    return explored_completions(recipe) * recipe.explore.sampling.max_completion_tokens
+    steps = recipe.explore.steps
+    return steps * step_completions(recipe) * recipe.explore.sampling.max_completion_tokens
 
 
 def num_evaluations(recipe: Recipe) -> int:
     """Return how often the held-out problems are sampled, if no phase ends early."""
-    every = recipe.evaluate.every
-    steps = recipe.explore.steps
-    inside = (steps - 1) // every if every else 0
-    after = 1 if recipe.finetune is None else 2
+    every, total = recipe.evaluate.every, recipe.explore.total_steps
+    inside = recipe.iterations * ((recipe.explore.steps - 1) // every) if every else 0
+    if total is not None and every:
+        inside = min(inside, total // every)
+    after = 2 if recipe.finetune is not None or recipe.explore.average_every else 1
     coldstart = 0 if recipe.coldstart is None else 1
-    return 1 + coldstart + recipe.iterations * (inside + after)
+    return 1 + coldstart + inside + recipe.iterations * after
 
 
 def run_tokens(recipe: Recipe, num_evaluate: int) -> int:
     """Return the most tokens that the run samples."""
     evaluation = num_evaluate * recipe.evaluate.samples
     evaluation *= recipe.evaluate.sampling.max_completion_tokens
-    return recipe.iterations * explored_tokens(recipe) + num_evaluations(recipe) * evaluation
+    explored = run_completions(recipe) * recipe.explore.sampling.max_completion_tokens
+    return explored + num_evaluations(recipe) * evaluation
 
 
 def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Demand]:
     """Return what the run directory may grow to; without a model, its trajectories only."""
-    completions = recipe.iterations * explored_completions(recipe)
+    completions = run_completions(recipe)
     completions += num_evaluations(recipe) * num_evaluate * recipe.evaluate.samples
     stored = run_tokens(recipe, num_evaluate) * TRAJECTORY_BYTES_PER_TOKEN
     stored += completions * TRAJECTORY_BYTES
@@ -222,7 +235,10 @@ def _kept_policies(recipe: Recipe) -> int:
     explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     tuned = recipe.finetune is not None
     iterations = recipe.iterations if recipe.keep_policies == "all" else min(2, recipe.iterations)
-    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
+    every = recipe.explore.average_every
+    snapshots = -(-recipe.explore.steps // every) if every else 0
+    kept = int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
+    return kept + snapshots * (recipe.iterations if recipe.keep_explored else 1)
 
 
 def _count(name: str, value: float, formula: str) -> Demand:

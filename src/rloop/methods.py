@@ -10,8 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rloop.config import Recipe
+from rloop.config import ExploreConfig, Recipe
 from rloop.errors import ConfigError
+
+REPLAYED = 2
+"""Successes that `replay` adds to a group."""
+FALLS = 2
+"""Evaluations in a row that held-out pass@k falls before `adaptive` ends an exploration, where the
+recipe has no rule of its own."""
+COVERED = 8
+"""Successes of a problem that `coverage` keeps, where the recipe has no cap of its own."""
 
 Data = dict[str, Any]
 """A resolved recipe as nested mappings."""
@@ -50,6 +58,12 @@ class Method:
                 "Methods are made from a recipe of RLoop, and this one has explore.optimizer."
                 "learning_rate=0, so that RL would learn nothing. Give RL's learning rate; raft "
                 "and rest_em set it to 0 themselves."
+            )
+        if recipe.explore.total_steps is not None:
+            raise ConfigError(
+                "Methods share a budget of iterations x explore.steps, and this recipe has explore."
+                f"total_steps={recipe.explore.total_steps}. Leave it out; adaptive and replay set "
+                "it themselves."
             )
         data = recipe.model_dump(mode="json")
         self.apply(data)
@@ -92,6 +106,56 @@ def _keep_weights(data: Data) -> None:
 
 def _from_base(data: Data) -> None:
     data["finetune"]["init"] = "base"
+
+
+def _replay(data: Data) -> None:
+    total = _shared_steps(data)
+    data["iterations"] = 2
+    data["explore"] |= {
+        "steps": -(-total // 2),
+        "total_steps": total,
+        "replay_per_group": REPLAYED,
+    }
+    data["expert"] = data["finetune"] = None
+
+
+def _averaging(data: Data) -> None:
+    total = _shared_steps(data)
+    _plain_rl(data)
+    data["explore"]["average_every"] = min(data["evaluate"]["every"], -(-total // 2))
+
+
+def _shared_steps(data: Data) -> int:
+    """Return iterations x steps; ConfigError where that is one, which cannot be parted."""
+    total: int = data["explore"]["steps"] * data["iterations"]
+    if total < 2:
+        raise ConfigError(
+            "replay and averaging need two RL steps at least, got iterations=1 of explore.steps=1. "
+            "Raise explore.steps."
+        )
+    return total
+
+
+def _adaptive(data: Data) -> None:
+    _rloop(data)
+    explore, steps = data["explore"], data["explore"]["steps"]
+    total, least = steps * data["iterations"], max(1, steps // 4)
+    has_rules = ExploreConfig.model_validate(explore).early_stop.has_rules
+    rules = {} if has_rules else {"pass_at_k_falls": FALLS}
+    explore |= {"steps": min(2 * steps, total), "total_steps": total}
+    explore["early_stop"] |= {"min_steps": least, **rules}
+    data["iterations"] = -(-total // least)
+    data["evaluate"]["every"] = min(data["evaluate"]["every"] or least, least)
+
+
+def _coverage(data: Data) -> None:
+    _rloop(data)
+    data["expert"] |= {
+        "per_problem_cap": data["expert"]["per_problem_cap"] or COVERED,
+        "dedupe": True,
+        "prefer": "diverse",
+        "weight": "inverse_frequency",
+    }
 
 
 def _no_hardness(data: Data) -> None:
@@ -151,6 +215,34 @@ METHODS: Mapping[str, Method] = {
             source="ablation of arXiv 2511.04285",
             apply=_no_hardness,
         ),
+        Method(
+            name="coverage",
+            title="RLoop that covers",
+            description="each problem weighs alike, by its most different successes",
+            source="rloop's own",
+            apply=_coverage,
+        ),
+        Method(
+            name="adaptive",
+            title="Adaptive RLoop",
+            description="explorations end on evidence, what they leave goes to further iterations",
+            source="rloop's own",
+            apply=_adaptive,
+        ),
+        Method(
+            name="replay",
+            title="RL with replay",
+            description="half of the steps collect successes, RL from the base replays them",
+            source="after RLEP, arXiv 2507.07451",
+            apply=_replay,
+        ),
+        Method(
+            name="averaging",
+            title="RL, averaged",
+            description="plain RL whose last policy is the mean of those on the way",
+            source="after arXiv 2203.05482, 2504.10478",
+            apply=_averaging,
+        ),
     )
 }
 
@@ -170,13 +262,50 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
     finetune, explore = config.get("finetune"), config["explore"]
     is_frozen = explore.get("optimizer", {}).get("learning_rate") == 0
     if finetune is None:
-        return None if is_frozen else METHODS["rl"]
+        return None if is_frozen else METHODS[_kind_of_rl(explore)]
     if is_frozen:
         return METHODS["rest_em" if finetune["init"] == "base" else "raft"]
     if finetune["init"] != "iteration_start":
         return METHODS["from_base" if finetune["init"] == "base" else "keep_weights"]
-    is_easy_kept = (config.get("expert") or {}).get("max_success_rate") == 1
-    return METHODS["no_hardness" if is_easy_kept else "rloop"]
+    return METHODS[_kind_of_rloop(explore, config.get("expert") or {})]
+
+
+def _kind_of_rl(explore: Mapping[str, Any]) -> str:
+    if explore.get("replay_per_group"):
+        return "replay"
+    return "averaging" if explore.get("average_every") else "rl"
+
+
+def _kind_of_rloop(explore: Mapping[str, Any], expert: Mapping[str, Any]) -> str:
+    if explore.get("total_steps") is not None:
+        return "adaptive"
+    if expert.get("weight") == "inverse_frequency" and expert.get("per_problem_cap"):
+        return "coverage" if expert.get("prefer") == "diverse" else "rloop"
+    return "no_hardness" if expert.get("max_success_rate") == 1 else "rloop"
+
+
+def last_iteration(config: Mapping[str, Any], phases: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return which iteration is a run's last, as far as its complete phases tell.
+
+    `config` is its resolved recipe, `phases` the manifest's. Fewer than `iterations` where
+    `explore.total_steps` are used up before.
+    """
+    most, total = int(config.get("iterations", 1)), config["explore"].get("total_steps")
+    used = 0
+    for iteration in range(1, most + 1):
+        used += int(phases.get(f"{iteration}/explore", {}).get("steps", 0))
+        if total is not None and used >= total:
+            return iteration
+    return most
+
+
+def last_phase(config: Mapping[str, Any], phases: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the key of a run's last phase, as the manifest has it. Example: `1/explore`."""
+    last = last_iteration(config, phases)
+    if config.get("finetune") is not None:
+        return f"{last}/evaluate/iter-{last:03d}"
+    is_averaged = bool(config["explore"].get("average_every"))
+    return f"{last}/evaluate/averaged-{last:03d}" if is_averaged else f"{last}/explore"
 
 
 def method_title(config: Mapping[str, Any]) -> str:
@@ -194,10 +323,10 @@ def budget_warnings(recipe: Recipe, methods: list[Method]) -> list[str]:
             f"explore.refill_rounds={explore.refill_rounds} samples more where groups have no "
             "signal, so methods will differ in what they sample. Set it to 0 for equal budgets."
         )
-    if any(explore.early_stop.model_dump(exclude={"patience_steps"}).values()):
+    if explore.early_stop.has_rules:
         found.append(
             "explore.early_stop ends an exploration early, so methods may sample less than their "
-            "budget; raft and rest_em, whose policy does not move, run without it."
+            "budget, all but adaptive; raft and rest_em, whose policy does not move, run without."
         )
     names = {method.name for method in methods}
     if explore.focus == "hard" and recipe.iterations > 1 and "rl" in names:

@@ -9,16 +9,26 @@ from hypothesis import strategies as st
 
 from rloop.config import Recipe
 from rloop.errors import ConfigError
-from rloop.methods import METHODS, budget_warnings, find_methods, method_of, method_title
+from rloop.methods import (
+    METHODS,
+    budget_warnings,
+    find_methods,
+    last_iteration,
+    last_phase,
+    method_of,
+    method_title,
+)
 from rloop.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 TINY = load_recipe(ROOT / "recipes/tiny.yaml")
+RL: dict[str, object] = {"expert": None, "finetune": None}
 
 
 def sampled(recipe: Recipe) -> int:
     explore = recipe.explore
-    return recipe.iterations * explore.steps * explore.prompts_per_step * explore.group_size
+    steps = explore.total_steps or recipe.iterations * explore.steps
+    return steps * explore.prompts_per_step * explore.group_size
 
 
 def changed(recipe: Recipe, **values: object) -> Recipe:
@@ -52,6 +62,10 @@ def test_a_method_changes_only_its_switches(name):
         "keep_weights": {"finetune"},
         "from_base": {"finetune"},
         "no_hardness": {"expert"},
+        "coverage": {"expert"},
+        "adaptive": {"iterations", "explore", "evaluate"},
+        "replay": {"explore", "expert", "finetune"},  # of two iterations already
+        "averaging": {"iterations", "explore", "expert", "finetune", "evaluate"},
     }
     before, after = TINY.model_dump(), METHODS[name].of(TINY).model_dump()
     assert {key for key in before if before[key] != after[key]} == changes[name]
@@ -65,7 +79,106 @@ def test_a_method_changes_only_its_switches(name):
 )
 def test_any_recipe_keeps_its_budget_under_any_method(iterations, steps, every, name):
     recipe = changed(TINY, iterations=iterations, explore__steps=steps, evaluate__every=every)
+    if name in ("replay", "averaging") and iterations * steps == 1:
+        with pytest.raises(ConfigError, match="need two RL steps at least"):
+            METHODS[name].of(recipe)
+        return
     assert sampled(METHODS[name].of(recipe)) == sampled(recipe)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "steps", "each", "total"), [(2, 4, 4, 8), (3, 5, 8, 15), (1, 7, 4, 7)]
+)
+def test_replay_parts_the_steps_into_two_explorations(iterations, steps, each, total):
+    recipe = METHODS["replay"].of(changed(TINY, iterations=iterations, explore__steps=steps))
+    explore = recipe.explore
+    assert (recipe.iterations, explore.steps, explore.total_steps) == (2, each, total)
+    assert explore.replay_per_group == 2
+    assert (recipe.expert, recipe.finetune) == (None, None)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, 20), (5, 5), (30, 20)])
+def test_averaging_takes_the_policies_that_plain_rl_measures(every, expected):
+    recipe = changed(TINY, iterations=3, explore__steps=20, evaluate__every=every)
+    averaged = METHODS["averaging"].of(recipe)
+    assert averaged.explore.average_every == averaged.evaluate.every == expected
+    single = METHODS["averaging"].of(changed(recipe, iterations=1, evaluate__every=0))
+    assert single.explore.average_every == 10  # of 20 steps, so that there are two
+
+
+def test_adaptive_explorations_take_a_quarter_to_twice_the_steps():
+    recipe = METHODS["adaptive"].of(changed(TINY, iterations=3, explore__steps=50))
+    explore, rules = recipe.explore, recipe.explore.early_stop
+    assert (explore.steps, explore.total_steps, rules.min_steps) == (100, 150, 12)
+    assert recipe.iterations == 13  # 150 / 12, rounded up
+    assert (rules.pass_at_k_falls, recipe.evaluate.every) == (2, 12)
+
+
+def test_adaptive_keeps_the_rules_of_the_recipe():
+    given = {"max_similarity": 0.6, "patience_steps": 5}
+    rules = METHODS["adaptive"].of(changed(TINY, explore__early_stop=given)).explore.early_stop
+    assert (rules.max_similarity, rules.patience_steps, rules.min_steps) == (0.6, 5, 1)
+    assert rules.pass_at_k_falls is None
+
+
+def test_coverage_takes_the_recipes_cap_or_its_own():
+    assert TINY.expert is not None
+    for cap, expected in ((4, 4), (None, 8)):
+        recipe = METHODS["coverage"].of(
+            changed(TINY, expert__per_problem_cap=cap, expert__prefer="newest")
+        )
+        assert recipe.expert is not None
+        assert recipe.expert.per_problem_cap == expected
+        assert (recipe.expert.prefer, recipe.expert.weight) == ("diverse", "inverse_frequency")
+
+
+@pytest.mark.parametrize(
+    ("changes", "last", "key"),
+    [
+        ({"1/explore": 8, "2/explore": 4}, 8, "8/evaluate/iter-008"),  # of at most 8
+        ({"1/explore": 8, "2/explore": 5, "3/explore": 3}, 3, "3/evaluate/iter-003"),
+    ],
+)
+def test_the_last_iteration_is_the_one_that_uses_up_the_total(changes, last, key):
+    config = METHODS["adaptive"].of(changed(TINY, explore__steps=8)).model_dump(mode="json")
+    assert config["explore"]["total_steps"] == 16
+    phases = {name: {"steps": steps} for name, steps in changes.items()}
+    assert last_iteration(config, phases) == last
+    assert last_phase(config, phases) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("rl", "1/explore"), ("averaging", "1/evaluate/averaged-001"), ("replay", "2/explore")],
+)
+def test_a_run_of_rl_ends_with_its_own_last_phase(name, key):
+    config = METHODS[name].of(TINY).model_dump(mode="json")
+    assert last_phase(config, {}) == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"explore__replay_per_group": 2}, "replay_per_group=2 is a switch of plain RL"),
+        ({"explore__average_every": 2}, "average_every=2 is a switch of plain RL"),
+        (RL | {"explore__replay_per_group": 2, "explore__average_every": 2}, "are two methods"),
+        (RL | {"explore__average_every": 4}, "average_every=4 leaves one policy of explore.steps"),
+        (RL | {"explore__replay_per_group": 2, "iterations": 1}, "got iterations=1"),
+        (
+            RL | {"explore__average_every": 2, "explore__optimizer__learning_rate": 0},
+            "learning rate above 0",
+        ),
+        ({"explore__early_stop": {"min_steps": 5}}, "min_steps=5 is more than explore.steps=4"),
+        ({"explore__total_steps": 9}, "total_steps=9 may not be used up.*iterations=3"),
+        (
+            {"explore__total_steps": 8, "explore__early_stop": {"min_entropy": 0.1}},
+            "iterations=2 may end after 1 steps each. Set --set iterations=8",
+        ),
+    ],
+)
+def test_switches_that_make_no_sense_together_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        changed(TINY, **changes)
 
 
 @pytest.mark.parametrize(("every", "expected"), [(0, 4), (2, 2), (4, 4), (7, 4)])
@@ -113,6 +226,7 @@ def test_raft_takes_groups_of_one():
     [
         ({"expert": None, "finetune": None}, "expert and finetune set to null"),
         ({"explore__optimizer__learning_rate": 0}, r"learning_rate=0.*raft and rest_em"),
+        ({"explore__total_steps": 8}, r"total_steps=8. Leave it out"),
     ],
 )
 def test_a_recipe_without_rl_or_fine_tuning_makes_no_methods(changes, said):

@@ -16,8 +16,19 @@ from typing import Literal, Protocol
 from rloop.algo.advantages import soft_overlong_penalty
 from rloop.config import ExploreConfig
 from rloop.errors import NonFinitePolicy
-from rloop.types import Completion, Example, Group, Place, PolicyRef, Problem, Verdict
+from rloop.types import (
+    Completion,
+    Example,
+    Group,
+    Place,
+    PolicyRef,
+    Problem,
+    Trajectory,
+    Verdict,
+)
 
+Successes = Mapping[str, Sequence[Trajectory]]
+"""Stored successes by problem_id, to be replayed."""
 LIVE: Literal["live"] = "live"
 """Stands for the policy in training, where `sample` and `logprobs` expect a `PolicyRef`."""
 
@@ -123,6 +134,7 @@ class Engine(Protocol):
         *,
         num_steps: int,
         problem_weights: Mapping[str, float] | None = None,
+        replayed: Successes | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
         """Begin RL from `start` with a fresh optimizer; return its steps, done as they are pulled.
@@ -130,7 +142,9 @@ class Engine(Protocol):
         When this returns, `LIVE` is the start policy, or the one of the saved state.
 
         `problem_weights` (from `explore.focus: hard`) draws problems in proportion; None shuffles
-        them all in epochs. `resume_from` continues after the step whose state was saved there.
+        them all in epochs. Of `replayed`, `explore.replay_per_group` join each group's advantages
+        and loss (`algo.replay`); a step's groups are what was sampled in it alone. `resume_from`
+        continues after the step whose state was saved there.
         """
         ...
 
@@ -173,8 +187,15 @@ class Engine(Protocol):
         """Tokenise prompts and solutions for a cold start; completions end in EOS."""
         ...
 
-    def save_policy(self, directory: Path, name: str) -> PolicyRef:
-        """Write the policy in training as a Hugging Face directory, loaded again as a check."""
+    def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:
+        """Write the policy in training as a Hugging Face directory, loaded again as a check.
+
+        Its phase is over then, unless it `goes_on`.
+        """
+        ...
+
+    def average(self, policies: Sequence[PolicyRef], directory: Path, name: str) -> PolicyRef:
+        """Write the uniform mean of the policies' weights as a Hugging Face directory."""
         ...
 
     def save_state(self, directory: Path) -> None:

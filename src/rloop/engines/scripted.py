@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rloop.algo.replay import join_replayed
 from rloop.config import Recipe, SamplingConfig
 from rloop.disk import write_text
-from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
+from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Successes, Verify
 from rloop.types import Completion, Example, Group, Place, PolicyRef, Problem, Trajectory
 
 EOS = 256
@@ -54,6 +55,7 @@ class ScriptedEngine:
         *,
         num_steps: int,
         problem_weights: Mapping[str, float] | None = None,
+        replayed: Successes | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
         """Begin to take the problems in turn; each step is one update."""
@@ -62,10 +64,10 @@ class ScriptedEngine:
         if resume_from is not None:
             state = json.loads((resume_from / POLICY_FILE).read_text())
             self._updates, self._step = state["updates"], state["step"]
-        return self._steps(problems, place, num_steps)
+        return self._steps(problems, place, num_steps, replayed or {})
 
     def _steps(
-        self, problems: Sequence[Problem], place: Place, num_steps: int
+        self, problems: Sequence[Problem], place: Place, num_steps: int, replayed: Successes
     ) -> Iterator[ExploreStep]:
         config = self._recipe.explore
         while self._step < num_steps:
@@ -73,9 +75,14 @@ class ScriptedEngine:
             chosen = [problems[(begin + i) % len(problems)] for i in range(config.prompts_per_step)]
             here = replace(place, step=self._step + 1)
             groups = [self._group(p, config.group_size, config.sampling, here) for p in chosen]
+            trained = [
+                join_replayed(g, replayed.get(g.problem.problem_id, ()), config.replay_per_group)
+                for g in groups
+            ]
             self._updates += 1
             self._step += 1
-            yield ExploreStep(step=self._step, groups=tuple(groups), metrics=_metrics(groups))
+            metrics = _metrics(groups, trained)
+            yield ExploreStep(step=self._step, groups=tuple(groups), metrics=metrics)
 
     def fine_tune(
         self, start: PolicyRef, examples: Sequence[Example], place: Place
@@ -134,11 +141,17 @@ class ScriptedEngine:
             for problem in problems
         ]
 
-    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+    def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:
         """Write the counter."""
+        del goes_on
         directory.mkdir(parents=True, exist_ok=True)
         write_text(directory / POLICY_FILE, json.dumps({"updates": self._updates}))
         return PolicyRef(path=directory, name=name)
+
+    def average(self, policies: Sequence[PolicyRef], directory: Path, name: str) -> PolicyRef:
+        """Write the mean of the counters, rounded down."""
+        self._updates = sum(map(self._read, policies)) // len(policies)
+        return self.save_policy(directory, name)
 
     def save_state(self, directory: Path) -> None:
         """Write the counter and the step."""
@@ -199,11 +212,14 @@ class ScriptedEngine:
         return Group(problem=problem, trajectories=tuple(trajectories))
 
 
-def _metrics(groups: Sequence[Group]) -> dict[str, float]:
+def _metrics(groups: Sequence[Group], trained: Sequence[Group]) -> dict[str, float]:
     trajectories = [t for group in groups for t in group.trajectories]
+    num_trained = sum(len(group.trajectories) for group in trained)
+    num_replayed = num_trained - len(trajectories)
     return {
+        **({"replayed_count": num_replayed} if num_replayed else {}),
         "reward_mean": sum(t.reward for t in trajectories) / len(trajectories),
         "trajectories_count": len(trajectories),
-        "groups_signal_frac": sum(group.is_mixed for group in groups) / len(groups),
+        "groups_signal_frac": sum(group.is_mixed for group in trained) / len(trained),
         "sampled_tokens_count": sum(len(t.completion.completion_ids) for t in trajectories),
     }

@@ -165,12 +165,18 @@ class Context:
         """
         if self.recipe.keep_policies == "all":
             return
-        for iteration, kind in product(range(1, before), ("iter", "explored")):
+        for iteration, kind in product(range(1, before), ("iter", "explored", "averaged")):
             policy = self.policy_dir(f"{kind}-{iteration:03d}")
             leaving = policy.with_name(f".{policy.name}.old")
             if policy.exists():
                 policy.rename(leaving)
             shutil.rmtree(leaving, ignore_errors=True)
+
+    def drop_snapshots(self, iteration: int) -> None:
+        """Remove the policies that an average was made of, unless explored ones are to be kept."""
+        if not self.recipe.keep_explored:
+            for snapshot in self.policy_dir("").glob(f"explored-{iteration:03d}-step-*"):
+                shutil.rmtree(snapshot, ignore_errors=True)
 
     def policy_dir(self, name: str) -> Path:
         """Return where the run keeps the policy of that name."""

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from rloop.engines.base import LIVE, ExploreStep
+from rloop.engines.base import LIVE, ExploreStep, Successes
 from rloop.errors import DegenerateRun, NonFinitePolicy
 from rloop.evaluation.phase import Counts
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
+from rloop.loop.revisits import revisit_similarity
+from rloop.loop.step_budget import StepBudget
 from rloop.loop.watch import Watch, needs_explored_weights
 from rloop.observe.bar import Bar
 from rloop.observe.run_log import read_metrics
@@ -27,10 +29,12 @@ class Exploration:
         start: PolicyRef,
         iteration: int,
         *,
+        budget: StepBudget,
         base_counts: Mapping[str, Counts],
         keep_policy: bool,
     ) -> None:
         """Explore from `start`; `keep_policy` writes the explored weights as a policy directory."""
+        self._budget = budget
         self._context = context
         self._start = start
         self._key = f"{iteration}/explore"
@@ -48,9 +52,9 @@ class Exploration:
         self._reason: str | None = None
         self._is_broken = False
 
-    def run(self, weights: Mapping[str, float] | None) -> PolicyRef:
+    def run(self, weights: Mapping[str, float] | None, replayed: Successes | None) -> PolicyRef:
         """Explore to the end, or to an early stop; resume from a saved point where there is one."""
-        context, num_steps = self._context, self._context.recipe.explore.steps
+        context, num_steps = self._context, self._budget.num_steps
         point = context.begin(self._key)
         self._restore(point)
         steps = context.engine.explore(
@@ -59,6 +63,7 @@ class Exploration:
             self._place,
             num_steps=num_steps,
             problem_weights=weights,
+            replayed=replayed,
             resume_from=context.run_dir / point["state"] if point["state"] else None,
         )
         try:
@@ -84,9 +89,10 @@ class Exploration:
         # An interrupt may have come in the middle of the saved step's evaluation.
         self._reason = self._reason or self._evaluate_if_due()
         for result in steps if self._reason is None else ():
-            self._record(result)
+            metrics = self._record(result)
             bar.advance(self._step, tokens=self._sampled_tokens)
-            self._judge(result)
+            self._snapshot_if_due()
+            self._judge(result, metrics)
             if self._reason is not None:
                 break
 
@@ -119,24 +125,28 @@ class Exploration:
         store.drop_after(iteration, "evaluate", self._evaluated_step)
         self._context.check_stored(iteration, point)
 
-    def _record(self, result: ExploreStep) -> None:
-        """Store first, before anything can filter or fail, then log."""
-        place = replace(self._place, step=result.step)
+    def _record(self, result: ExploreStep) -> Mapping[str, float]:
+        """Store first, before anything can filter or fail, then log; return what was logged."""
+        place, metrics = replace(self._place, step=result.step), dict(result.metrics)
         self._context.store.append(place, result.groups)
-        self._context.log.metrics(place, result.metrics)
-        self._context.console.step(place, result.metrics)
-        skipped = self._context.keep_skipped(place, result.metrics)
-        self._alarms.step(place, result.metrics, skipped=skipped)
+        if self._context.recipe.explore.early_stop.max_similarity is not None:
+            metrics |= revisit_similarity(self._context.store, place, result.groups)
+        self._context.log.metrics(place, metrics)
+        self._context.console.step(place, metrics)
+        skipped = self._context.keep_skipped(place, metrics)
+        self._alarms.step(place, metrics, skipped=skipped)
         self._step = result.step
         self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
         self._num_trajectories += sum(len(group.trajectories) for group in result.groups)
+        return metrics
 
-    def _judge(self, result: ExploreStep) -> None:
+    def _judge(self, result: ExploreStep, metrics: Mapping[str, float]) -> None:
         """Decide whether exploration ends after this step; save a point where one is due."""
         every = self._context.recipe.explore.checkpoint_every
+        rule = self._watch.early_stop(metrics)
         self._reason = (
             self._watch.check(result)
-            or self._watch.early_stop(result.metrics)
+            or (rule if self._budget.may_end(self._step) else None)
             or self._evaluate_if_due()
         )
         if self._reason is None and self._step % every == 0:
@@ -148,8 +158,8 @@ class Exploration:
         if not every or self._step % every or self._evaluated_step == self._step:
             return None
         previous = self._last_pass_at_k
-        current = self._evaluate()
-        return self._watch.early_stop_on_evaluation(previous, current)
+        rule = self._watch.early_stop_on_evaluation(previous, self._evaluate())
+        return rule if self._budget.may_end(self._step) else None
 
     def _evaluate(self) -> float:
         """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
@@ -191,13 +201,40 @@ class Exploration:
         if saved and saved != state:
             shutil.rmtree(context.run_dir / saved, ignore_errors=True)
 
+    def _snapshot_if_due(self) -> None:
+        """Keep the policy of this step for the average, before anything can interrupt."""
+        every = self._context.recipe.explore.average_every
+        if every and self._step % every == 0:
+            self._snapshot(self._step, goes_on=True)
+
+    def _snapshot(self, step: int, *, goes_on: bool) -> None:
+        snapshot = self._snapshot_of(step)
+        with self._surviving():
+            self._context.engine.save_policy(snapshot.path, snapshot.name, goes_on=goes_on)
+
+    def _snapshot_of(self, step: int) -> PolicyRef:
+        name = f"{self._name}-step-{step:06d}"
+        return PolicyRef(path=self._context.policy_dir(name), name=name)
+
+    def _averaged(self, every: int) -> PolicyRef:
+        """Return the mean of the policies kept on the way and the last one."""
+        context, name = self._context, f"averaged-{self._place.iteration:03d}"
+        steps = [*range(every, self._step, every), self._step]
+        self._snapshot(self._step, goes_on=False)
+        snapshots = [self._snapshot_of(step) for step in steps]
+        return context.engine.average(snapshots, context.policy_dir(name), name)
+
     def _finish(self) -> PolicyRef:
-        context = self._context
+        context, every = self._context, self._context.recipe.explore.average_every
         directory = context.policy_dir(self._name)
         policy = PolicyRef(path=directory, name=self._name)
         if self._keep_policy and not self._is_broken:
             with self._surviving():
-                policy = context.engine.save_policy(directory, self._name)
+                policy = (
+                    self._averaged(every)
+                    if every
+                    else context.engine.save_policy(directory, self._name)
+                )
         facts = {
             "steps": self._step,
             "early_stop": self._reason,

@@ -5,6 +5,7 @@ already.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun, StoreError
@@ -12,8 +13,11 @@ from rloop.evaluation.phase import Counts, counts_of
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
+from rloop.loop.replayed import read_successes
 from rloop.loop.select import focus_weights, select_and_write
+from rloop.loop.step_budget import StepBudget
 from rloop.loop.watch import TuneWatch
+from rloop.methods import last_iteration
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place, PolicyRef
 
@@ -60,6 +64,11 @@ class Phases:
                 )
         return counts
 
+    @property
+    def last_iteration(self) -> int:
+        """The iteration that is the last one, as far as the complete explorations tell."""
+        return last_iteration(self.recipe.model_dump(mode="json"), self._context.manifest.phases)
+
     def coldstart(self, policy: PolicyRef) -> PolicyRef:
         """Fine-tune the base on its task's own solutions."""
         context, config = self._context, self.recipe.coldstart
@@ -77,7 +86,8 @@ class Phases:
         """Do RL from the policy; every trajectory goes to the store.
 
         The returned policy's directory exists when something needs it: no fine-tuning follows, it
-        starts from the explored policy, or `keep_explored` is on.
+        starts from the explored policy, or `keep_explored` is on. With `explore.average_every` it
+        is the mean of the policies on the way.
         """
         context = self._context
         found = context.manifest.result(f"{iteration}/explore")
@@ -85,20 +95,42 @@ class Phases:
             explored = policy_from(found, context.run_dir)
         else:
             explored = self._explore(policy, iteration)
+        context.drop_snapshots(iteration)
         if self.recipe.finetune is None:
             context.drop_policies(before=iteration)
         return explored
 
     def _explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
-        context, finetune = self._context, self.recipe.finetune
+        context, finetune, config = self._context, self.recipe.finetune, self.recipe.explore
         keep = finetune is None or finetune.init == "explored" or self.recipe.keep_explored
-        weights = None
-        if self.recipe.explore.focus == "hard" and iteration > 1:
+        weights = replayed = None
+        if config.focus == "hard" and iteration > 1:
             weights = focus_weights(context.store, context.problems.train, before=iteration)
+        if config.replay_per_group and iteration > 1:
+            for earlier in range(1, iteration):
+                context.check_stored(earlier, self._explored(earlier))
+            replayed = read_successes(
+                context.store, context.problems.train, before=iteration, seed=self.recipe.seed
+            )
         exploration = Exploration(
-            context, policy, iteration, base_counts=self._base_counts, keep_policy=keep
+            context,
+            policy,
+            iteration,
+            budget=StepBudget.of(config, self._steps_before(iteration)),
+            base_counts=self._base_counts,
+            keep_policy=keep,
         )
-        return exploration.run(weights)
+        return exploration.run(weights, replayed)
+
+    def _steps_before(self, iteration: int) -> int:
+        """Return the RL steps of the explorations before an iteration."""
+        return sum(int(self._explored(earlier)["steps"]) for earlier in range(1, iteration))
+
+    def _explored(self, iteration: int) -> Mapping[str, Any]:
+        """Return what the manifest has of an exploration that is complete."""
+        found = self._context.manifest.result(f"{iteration}/explore")
+        assert found is not None, f"iteration {iteration} has not explored yet"
+        return found
 
     def select(self, iteration: int) -> int:
         """Keep the successes on hard problems as the expert set; return how many."""
@@ -107,9 +139,7 @@ class Phases:
         if found is not None:
             return int(found["kept_count"])
         context.begin(key)
-        explored = context.manifest.result(f"{iteration}/explore")
-        assert explored is not None, "selection follows exploration"
-        context.check_stored(iteration, explored)
+        context.check_stored(iteration, self._explored(iteration))
         place = context.place(iteration, "select")
         with context.log.span("select", place):
             counts = select_and_write(context.store, context.run_dir, self.recipe, iteration)

@@ -18,10 +18,14 @@ def run_loop(phases: Phases) -> PolicyRef:
         base = policy = phases.coldstart(policy)
         phases.evaluate(policy, iteration=0)
 
-    for iteration in range(1, recipe.iterations + 1):
-        explored = phases.explore(policy, iteration)
+    iteration = 0
+    while iteration < phases.last_iteration:
+        iteration += 1
+        explored = phases.explore(base if recipe.explore.replay_per_group else policy, iteration)
         if recipe.expert is None or recipe.finetune is None:
             policy = explored
+            if recipe.explore.average_every:
+                phases.evaluate(policy, iteration)
             continue
         expert_set = phases.select(iteration)
         start = {"iteration_start": policy, "base": base, "explored": explored}[

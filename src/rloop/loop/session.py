@@ -14,7 +14,7 @@ from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine, Verify
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
-from rloop.estimate import disk, disk_warnings
+from rloop.estimate import disk, disk_warnings, run_completions
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.environment import add_engine, environment
@@ -27,6 +27,7 @@ from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock
 from rloop.loop.summary import final_rows
+from rloop.methods import method_title
 from rloop.model_size import measure_model
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
@@ -226,18 +227,20 @@ def drop_orphans(run_dir: Path, manifest: Manifest) -> None:
 def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, str]:
     """Return what the console shows before a run: model, tasks, method, budget, machine."""
     explore = recipe.explore
-    completions = explore.steps * explore.prompts_per_step * explore.group_size
-    tokens = recipe.iterations * completions * explore.sampling.max_completion_tokens
+    tokens = run_completions(recipe) * explore.sampling.max_completion_tokens
     held_out = ", ".join(f"{name} ({len(those)})" for name, those in problems.evaluate.items())
-    method = "RLoop" if recipe.finetune else "plain RL"
+    method = method_title(recipe.model_dump(mode="json"))
+    turns = f"{recipe.iterations} x {explore.steps} RL steps"
+    if explore.total_steps is not None:
+        turns = f"{explore.total_steps} RL steps, at most {turns}"
     return {
         "run": f"{recipe.name}, seed {recipe.seed}",
         "model": recipe.policy.path,
         "train": f"{len(problems.train)} problems",
         "held out": held_out,
-        "method": f"{method}, {recipe.iterations} x {explore.steps} RL steps, {explore.loss} loss",
+        "method": f"{method}, {turns}, {explore.loss} loss",
         "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
-        f"at most {tokens * (1 + explore.refill_rounds):,} tokens",
+        f"at most {tokens:,} tokens",
         **engine.describe(),
     }
 

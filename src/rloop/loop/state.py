@@ -57,6 +57,12 @@ class Manifest:
         """Raise StoreError unless metrics.jsonl holds what the complete phases wrote to it."""
         check_logged(self._path.parent, self._data)
 
+    @property
+    def phases(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each complete phase produced, by key."""
+        phases: Mapping[str, Mapping[str, Any]] = self._data["phases"]
+        return phases
+
     def completed(self) -> list[str]:
         """Return the keys of complete phases in the order in which they ended."""
         return list(self._data["phases"])

@@ -18,11 +18,11 @@ from typing import Literal
 from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.errors import ConfigError, RLoopError
-from rloop.estimate import disk, explored_completions, run_tokens
+from rloop.estimate import disk, run_completions, run_tokens
 from rloop.loop.recipe_change import differences, told
 from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume, start
 from rloop.loop.state import Manifest
-from rloop.methods import budget_warnings, find_methods
+from rloop.methods import budget_warnings, find_methods, last_phase
 from rloop.model_size import measure_model
 from rloop.observe.console import Console
 from rloop.tables import format_value
@@ -47,8 +47,7 @@ class PlannedRun:
     def state(self) -> State:
         """Return how far the run is."""
         manifest = Manifest(self.directory)
-        last = self.recipe.iterations
-        key = f"{last}/evaluate/iter-{last:03d}" if self.recipe.finetune else f"{last}/explore"
+        key = last_phase(self.recipe.model_dump(mode="json"), manifest.phases)
         if manifest.result(key) is not None:
             return "complete"
         return "begun" if manifest.has_begun else "new"
@@ -117,7 +116,7 @@ def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str
     model = measure_model(recipe.policy.path)
     tokens = sum(run_tokens(run.recipe, len(held_out)) for run in left)
     most = sum(disk(run.recipe, len(held_out), model)[-1].value for run in left)
-    completions = recipe.iterations * explored_completions(recipe)
+    completions = run_completions(recipe)
     methods = ", ".join(dict.fromkeys(run.method for run in runs))
     lines = [
         f"{len(runs)} runs, {len(runs) - len(left)} of them complete: {methods}; seeds "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rloop.methods import method_title
+from rloop.methods import last_phase, method_title
 from rloop.report.run_record import Row, RunRecord
 from rloop.report.words import count
 
@@ -19,13 +19,15 @@ def describe_method(config: Row) -> str:
     if not explore:
         return ""
     iterations = config.get("iterations", 1)
-    said = [f"{method_title(config)}: {_count(iterations, 'iteration')}."]
+    total = explore.get("total_steps")
+    most = f" at most, {_count(total, 'RL step')} together" if total else ""
+    said = [f"{method_title(config)}: {_count(iterations, 'iteration')}{most}."]
     if config.get("coldstart"):
         said.insert(0, "A cold start on worked solutions first.")
     each = "It" if iterations == 1 else "Each"
     if finetune is None:
         said.append(f"{each} is {_exploration(explore)}.")
-        said.append("No selection and no fine-tuning: RL's own weights are the result.")
+        said += _result_of_rl(explore)
         return " ".join(said)
     start = {
         "iteration_start": "goes back to the weights that the iteration began with",
@@ -53,10 +55,7 @@ def is_finished(record: RunRecord) -> bool:
     """Whether the run's last phase is complete."""
     if record.is_evaluation:
         return bool(record.rows("evaluate"))
-    last = record.config.get("iterations", 1)
-    if record.config.get("finetune") is None:
-        return record.is_complete(f"{last}/explore")
-    return record.is_complete(f"{last}/evaluate/iter-{last:03d}")
+    return record.is_complete(last_phase(record.config, record.manifest.get("phases", {})))
 
 
 def describe_state(record: RunRecord) -> str:
@@ -108,6 +107,20 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def _result_of_rl(explore: Row) -> list[str]:
+    """Return what plain RL does with successes and weights."""
+    said, every = [], explore.get("average_every")
+    if explore.get("replay_per_group"):
+        successes = _count(explore["replay_per_group"], "stored success")
+        said.append(f"Each begins at the base; from the second on {successes} join each group.")
+    result = (
+        f"the mean of RL's weights every {_count(every, 'step')} is"
+        if every
+        else ("RL's own weights are")
+    )
+    return [*said, f"No selection and no fine-tuning: {result} the result."]
+
+
 def _exploration(explore: Row) -> str:
     steps, prompts = explore["steps"], explore["prompts_per_step"]
     batch = f"{prompts} prompts x {explore['group_size']} completions"
@@ -127,7 +140,8 @@ def _selection(expert: Row) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {plural}"
 
 
 def _task_names(tasks: list[Row]) -> str:

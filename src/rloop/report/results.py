@@ -158,7 +158,7 @@ def _policy_row(record: RunRecord, row: Row, task: str, metrics: list[str]) -> P
     policy = str(row.get("policy"))
     is_explored = policy.startswith("explored-") and not record.is_evaluation
     finetune = record.config.get("finetune")
-    is_passing = is_explored and finetune is not None
+    is_passing = is_explored and not record.is_plain_rl
     note = f"after {row.get('step')} RL steps" if is_explored else ""
     if finetune is not None and is_explored and finetune.get("init") != "explored":
         note += ", thrown away"

@@ -42,8 +42,9 @@ class RunRecord:
 
     @property
     def is_plain_rl(self) -> bool:
-        """Whether RL's own weights are what an iteration goes on with."""
-        return self.config.get("finetune") is None
+        """Whether RL's own weights, not a mean of them, are what an iteration goes on with."""
+        explore = self.config.get("explore") or {}
+        return self.config.get("finetune") is None and not explore.get("average_every")
 
     @property
     def is_evaluation(self) -> bool:

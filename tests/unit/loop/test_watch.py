@@ -42,6 +42,12 @@ def test_the_gradient_norm_has_a_limit_and_the_reason_names_it(tmp_path: Path):
     assert reason == "explore.early_stop.max_grad_norm=10.0 held 2 steps in a row"
 
 
+def test_completions_like_the_last_visits_end_exploration(tmp_path: Path):
+    watched = watch(tmp_path, max_similarity=0.6)
+    found = reasons(watched, "similarity_mean", [0.7, 0.6, 0.65, 0.7])
+    assert found == [False, False, False, True]
+
+
 def test_a_step_without_the_number_breaks_a_streak(tmp_path: Path):
     watched = watch(tmp_path, max_grad_norm=10.0)
     watched.early_stop({"grad_norm": 11.0})

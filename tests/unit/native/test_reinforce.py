@@ -9,6 +9,7 @@ from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
 from rloop.config import EngineConfig, PromptConfig, Recipe
+from rloop.engines.base import Successes
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
@@ -26,7 +27,9 @@ def as_given(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
     return list(sequences)
 
 
-def reinforcer(recipe: Recipe, problems: list[Problem]) -> Reinforcer:
+def reinforcer(
+    recipe: Recipe, problems: list[Problem], replayed: Successes | None = None
+) -> Reinforcer:
     policy = tiny_policy()
     roller = Roller(
         sampler=Sampler(policy, max_batch=8, prefill_tokens=64),
@@ -34,9 +37,8 @@ def reinforcer(recipe: Recipe, problems: list[Problem]) -> Reinforcer:
         verify=InstantVerify(),
     )
     learner = Learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
-    return Reinforcer(
-        recipe.explore, roller, learner, ProblemOrder(problems, PLACE), PLACE, as_given
-    )
+    order = ProblemOrder(problems, PLACE)
+    return Reinforcer(recipe.explore, roller, learner, order, PLACE, as_given, replayed or {})
 
 
 def easy_hard(number: int) -> list[Problem]:
@@ -62,6 +64,25 @@ def test_dynamic_sampling_replaces_groups_without_a_signal(tmp_path: Any):
     assert len(step.groups) == 9
     assert len({group.problem.problem_id for group in step.groups}) == 9
     assert step.metrics["trajectories_count"] == 36
+
+
+def test_replayed_successes_make_failures_a_group_to_learn_from(tmp_path: Any):
+    recipe = toy_recipe(
+        tmp_path, iterations=2, expert=None, finetune=None, explore__replay_per_group=2
+    )
+    hard = easy_hard(3)[3:]
+    earlier = group_at(place_at(iteration=9), completions=[(str(n), True) for n in range(5)])
+    replayed = {hard[0].problem_id: earlier.trajectories, hard[1].problem_id: ()}
+    step = next(reinforcer(recipe, hard, replayed).run(1))
+    # of three groups of 4 wrong ones the one that has stored successes is trained on, with 2
+    assert step.metrics["groups_all_wrong_frac"] == 1
+    assert step.metrics["groups_signal_frac"] == pytest.approx(1 / 3)
+    assert step.metrics["replayed_count"] == 2
+    assert step.metrics["trained_sequences_count"] == 4 + 2
+    assert step.metrics["trajectories_count"] == 12
+    assert all(len(group.trajectories) == 4 for group in step.groups)
+    # the stored ones claim to have been sampled at -0.5 a token, which no random model gives
+    assert step.metrics["gap_max"] < 1e-4
 
 
 def test_refill_stops_when_the_problems_are_used_up(tmp_path: Any):

@@ -148,6 +148,14 @@ def test_what_is_passed_through_arrives(recipe):
             "address=127.0.0.1 is each machine's own",
         ),
         ({"engine__trl__launch": {"config_file": "none.yaml"}}, "config_file=none.yaml is not a"),
+        (
+            {"expert": None, "finetune": None, "explore__average_every": 2},
+            "explore.average_every=2 is the native engine's",
+        ),
+        (
+            {"expert": None, "finetune": None, "explore__replay_per_group": 1},
+            "explore.replay_per_group=1 is the native engine's",
+        ),
     ],
 )
 def test_what_trl_cannot_do_is_refused_with_the_remedy(recipe, values, words):

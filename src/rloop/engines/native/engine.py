@@ -12,9 +12,17 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from rloop.config import OptimizerConfig, Recipe
-from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Verify
+from rloop.engines.base import (
+    LIVE,
+    ExploreStep,
+    FinetuneStep,
+    PromptReport,
+    Successes,
+    Verify,
+)
 from rloop.engines.native import attention
 from rloop.engines.native.adapters import target_weights
+from rloop.engines.native.averaging import mean_weights
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.directory import first_line, written_whole
 from rloop.engines.native.finite import check_logits
@@ -98,6 +106,7 @@ class NativeEngine:
         *,
         num_steps: int,
         problem_weights: Mapping[str, float] | None = None,
+        replayed: Successes | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
         """Begin RL from `start` with a fresh optimizer; return its steps."""
@@ -112,6 +121,7 @@ class NativeEngine:
             ProblemOrder(problems, place, problem_weights),
             place,
             self._reference(start, policy.model, learner),
+            replayed or {},
         )
         self._reinforcer = reinforcer
         if resume_from is not None:
@@ -180,7 +190,7 @@ class NativeEngine:
         builder = PromptBuilder(loaded.tokenizer, self._recipe.prompt)
         return encode_solutions(loaded, builder, problems, solution_template)
 
-    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+    def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:
         """Write the policy in training, in the precision in which it was sampled.
 
         NonFinitePolicy says that its weights, or its logits on a probe, are not finite.
@@ -188,11 +198,22 @@ class NativeEngine:
         policy, source = self._live(), self._source
         assert source is not None, "a live policy was loaded from somewhere"
         check_logits(policy.model, name)
-        self._end_learning()
+        if not goes_on:
+            self._end_learning()
         save_policy(policy.model, directory, source_dir=source.path)
         saved = PolicyRef(path=directory, name=name)
-        self._source, self._is_changed = saved, False
+        if not goes_on:
+            self._source, self._is_changed = saved, False
         return saved
+
+    def average(self, policies: Sequence[PolicyRef], directory: Path, name: str) -> PolicyRef:
+        """Write the mean of the policies, in their precision; one of them is loaded at a time."""
+        self._end_learning()
+        self._policy = None
+        mean = mean_weights(self._read(policy).model.state_dict() for policy in policies)
+        model = self._load(policies[0]).model
+        save_policy(model, directory, source_dir=policies[0].path, state=mean)
+        return PolicyRef(path=directory, name=name)
 
     def save_state(self, directory: Path) -> None:
         """Write learner and order, whole or not at all."""

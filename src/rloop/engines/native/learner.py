@@ -182,7 +182,8 @@ class Learner:
                 tokens = _token_batch(batch, result.logprobs_N, objective)
                 output = compute_loss(objective, tokens, counts)
                 output.loss.backward()  # type: ignore[no-untyped-call]
-                totals.add(output, tokens, result.entropy_N)
+                is_own_N = batch.repeat(lambda s: float(not s.is_replayed))
+                totals.add(output, tokens, result.entropy_N, is_own_N)
         return totals
 
     def save(self, directory: Path) -> None:
@@ -224,23 +225,30 @@ class _Totals:
 
     def __init__(self, device: torch.device) -> None:
         self._num_tokens = 0
-        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(6, dtype=torch.float64, device=device)
         self._gap_max = torch.zeros((), device=device)
         self._has_behavior = False
 
     @torch.no_grad()
-    def add(self, output: LossOutput, tokens: TokenBatch, entropy_N: torch.Tensor) -> None:
-        """Add one micro-batch."""
+    def add(
+        self,
+        output: LossOutput,
+        tokens: TokenBatch,
+        entropy_N: torch.Tensor,
+        is_own_N: torch.Tensor,
+    ) -> None:
+        """Add one micro-batch; `is_own_N` is 0 for tokens that are replayed, else 1."""
         gap_N = torch.zeros_like(entropy_N)
         if tokens.behavior_logprobs_N is not None:
             self._has_behavior = True
-            gap_N = (tokens.policy_logprobs_N - tokens.behavior_logprobs_N).abs()
+            gap_N = (tokens.policy_logprobs_N - tokens.behavior_logprobs_N).abs() * is_own_N
         parts = (
             output.loss,
             entropy_N.sum(),
             output.is_clipped_N.sum(),
             gap_N.sum(),
             output.kl_N.sum(),
+            is_own_N.sum(),
         )
         self._sums += torch.stack([part.detach().double() for part in parts])
         self._gap_max = torch.maximum(self._gap_max, gap_N.max())
@@ -256,13 +264,14 @@ class _Totals:
         if self._num_tokens == 0:
             return {}
         loss, *sums = self._sums.tolist()
-        entropy, clipped, gap, kl = (total / self._num_tokens for total in sums)
-        found = {"loss_mean": loss, "entropy_mean": entropy}
+        entropy, clipped, gap, kl, num_own = sums
+        found = {"loss_mean": loss, "entropy_mean": entropy / self._num_tokens}
         if self._has_behavior:
-            gap_max = float(self._gap_max)
-            found |= {"clip_frac": clipped, "gap_mean": gap, "gap_max": gap_max}
+            found["clip_frac"] = clipped / self._num_tokens
+        if self._has_behavior and num_own:
+            found |= {"gap_mean": gap / num_own, "gap_max": float(self._gap_max)}
         if has_kl:
-            found["kl_mean"] = kl
+            found["kl_mean"] = kl / self._num_tokens
         return found
 
 

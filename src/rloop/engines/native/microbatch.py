@@ -57,6 +57,8 @@ class TrainingSequence:
     """Compared with its group; unused by `sft`."""
     weight: float = 1.0
     """Weight of its tokens; used by `sft` only."""
+    is_replayed: bool = False
+    """Whether an earlier policy sampled it, so that it says nothing of the sampler's gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

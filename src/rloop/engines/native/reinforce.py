@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rloop.algo.advantages import group_advantages, has_signal
 from rloop.algo.losses import Objective
+from rloop.algo.replay import is_replayed, join_replayed
 from rloop.config import ExploreConfig
-from rloop.engines.base import ExploreStep, shaped_rewards
+from rloop.engines.base import ExploreStep, Successes, shaped_rewards
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
@@ -35,6 +36,7 @@ class Reinforcer:
         order: ProblemOrder,
         place: Place,
         reference: Reference,
+        replayed: Successes,
     ) -> None:
         """Begin before step 1."""
         self._config = config
@@ -43,6 +45,7 @@ class Reinforcer:
         self._order = order
         self._place = place
         self._reference = reference
+        self._replayed = replayed
         self.step = 0
 
     def state(self) -> dict[str, int]:
@@ -59,7 +62,7 @@ class Reinforcer:
             begin = time.perf_counter()
             groups, trained = self._roll_out(self.step + 1)
             sampled = time.perf_counter()
-            metrics = sampling_metrics(groups, sum(map(self._has_signal, groups)))
+            metrics = sampling_metrics(groups, len(trained))
             metrics |= self._learn(trained)
             learned = time.perf_counter()
             metrics |= timing_metrics(
@@ -72,7 +75,7 @@ class Reinforcer:
         """Return every group sampled in the step, and those to train on."""
         wanted = self._config.prompts_per_step
         groups = self._sample(self._order.draw(wanted), step)
-        trained = [group for group in groups if self._has_signal(group)]
+        trained = self._trained(groups)
         for _ in range(self._config.refill_rounds):
             drawn = {group.problem.problem_id for group in groups}
             problems = self._order.draw(wanted - len(trained), exclude=drawn)
@@ -80,8 +83,17 @@ class Reinforcer:
                 break
             fresh = self._sample(problems, step)
             groups += fresh
-            trained += [group for group in fresh if self._has_signal(group)]
+            trained += self._trained(fresh)
         return groups, trained
+
+    def _trained(self, groups: Sequence[Group]) -> list[Group]:
+        """Return the groups that have a signal, once what is replayed has joined them."""
+        count = self._config.replay_per_group
+        joined = [
+            join_replayed(group, self._replayed.get(group.problem.problem_id, ()), count)
+            for group in groups
+        ]
+        return [group for group in joined if has_signal(shaped_rewards(group, self._config))]
 
     def _sample(self, problems: Sequence[Problem], step: int) -> list[Group]:
         """Return one group a problem, in the order of the problems."""
@@ -105,10 +117,13 @@ class Reinforcer:
 
     def _learn(self, groups: Sequence[Group]) -> dict[str, float]:
         """Split the groups into the step's updates and do them."""
-        sequences = self._reference([s for group in groups for s in self._sequences(group)])
-        size = self._config.group_size
-        per_update = -(-len(groups) // self._config.updates_per_step) * size
-        parts = [sequences[i : i + per_update] for i in range(0, len(sequences), per_update or 1)]
+        per_update = -(-len(groups) // self._config.updates_per_step) or 1
+        parts = [
+            [s for group in groups[i : i + per_update] for s in self._sequences(group)]
+            for i in range(0, len(groups), per_update)
+        ]
+        # Before the first update, which moves what a reference with adapters is computed by.
+        parts = [self._reference(part) for part in parts]
         objective = Objective(
             loss=self._config.loss,
             clip_low=self._config.clip_low,
@@ -117,10 +132,10 @@ class Reinforcer:
             kl_coef=self._config.kl_coef,
             temperature=self._config.sampling.temperature or 1.0,
         )
-        return mean_metrics([self._learner.update(part, objective) for part in parts])
-
-    def _has_signal(self, group: Group) -> bool:
-        return has_signal(shaped_rewards(group, self._config))
+        metrics = mean_metrics([self._learner.update(part, objective) for part in parts])
+        if self._config.replay_per_group:
+            metrics["replayed_count"] = float(sum(s.is_replayed for p in parts for s in p))
+        return metrics
 
     def _sequences(self, group: Group) -> list[TrainingSequence]:
         advantages = group_advantages(shaped_rewards(group, self._config), self._config.advantage)
@@ -130,6 +145,7 @@ class Reinforcer:
                 completion_ids=t.completion.completion_ids,
                 behavior_logprobs=t.completion.behavior_logprobs,
                 advantage=advantage,
+                is_replayed=is_replayed(t, group),
             )
             for t, advantage in zip(group.trajectories, advantages, strict=True)
         ]

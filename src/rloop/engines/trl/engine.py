@@ -19,6 +19,7 @@ from rloop.engines.base import (
     ExploreStep,
     FinetuneStep,
     PromptReport,
+    Successes,
     Verify,
     shaped_rewards,
 )
@@ -99,9 +100,12 @@ class TrlEngine:
         *,
         num_steps: int,
         problem_weights: Mapping[str, float] | None = None,
+        replayed: Successes | None = None,
         resume_from: Path | None = None,
     ) -> Iterator[ExploreStep]:
         """Begin RL from `start` with a fresh optimizer; return its steps."""
+        if replayed:
+            raise EngineError("TRL's trainers replay nothing. Set engine.name=native.")
         wanted = self._recipe.explore.prompts_per_step
         if len(problems) < wanted:
             raise EngineError(
@@ -208,10 +212,17 @@ class TrlEngine:
         )
         return list(self._ask(command, Encoded).examples)
 
-    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+    def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:
         """Write the policy in training as one Hugging Face directory, whatever shards it."""
+        if goes_on:
+            raise EngineError("TRL's trainers save no policy on the way. Set engine.name=native.")
         self._ask(SavePolicy(directory=directory, name=name), Done)
         return PolicyRef(path=directory, name=name)
+
+    def average(self, policies: Sequence[PolicyRef], directory: Path, name: str) -> PolicyRef:
+        """Raise EngineError: a recipe that averages policies is the native engine's."""
+        del policies, directory
+        raise EngineError(f"TRL's trainers do not average {name}. Set engine.name=native.")
 
     def save_state(self, directory: Path) -> None:
         """Write TRL's checkpoint, whole or not at all."""

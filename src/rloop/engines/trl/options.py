@@ -48,6 +48,12 @@ def check_recipe(recipe: Recipe) -> list[str]:
             f"TRL's SFTTrainer does not weight examples, got expert.weight={recipe.expert.weight}. "
             "Set --set expert.weight=uniform, or engine.name=native."
         )
+    for name in ("replay_per_group", "average_every"):
+        if getattr(explore, name):
+            raise ConfigError(
+                f"explore.{name}={getattr(explore, name)} is the native engine's. Set it to 0, or "
+                "engine.name=native."
+            )
     if engine.offload_optimizer:
         raise ConfigError(
             "engine.offload_optimizer is the native engine's. With engine.name=trl give "

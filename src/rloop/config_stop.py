@@ -1,0 +1,29 @@
+"""When an exploration ends on evidence."""
+
+from rloop.config_fields import Count, Fraction, NonNegative, Positive, Strict
+
+
+class EarlyStopConfig(Strict):
+    """When exploration ends before `explore.steps`: each rule is off when absent."""
+
+    pass_at_k_falls: Count | None = None
+    """Held-out pass@k (largest k) fell this many evaluations in a row (needs `evaluate.every`)."""
+    min_entropy: NonNegative | None = None
+    """Mean policy entropy below this (nats per token)."""
+    max_entropy: Positive | None = None
+    """Mean policy entropy above this (nats per token)."""
+    max_grad_norm: Positive | None = None
+    """Gradient norm before clipping above this."""
+    max_similarity: Fraction | None = None
+    """Completions as like those of the same problems' last visit as this, or more: mean Jaccard
+    similarity of token 4-grams, over the step's problems that came before."""
+    patience_steps: Count = 3
+    """Steps in a row that an entropy, gradient or similarity rule must hold."""
+    min_steps: Count = 1
+    """Steps that an exploration has at least, whatever the rules say."""
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether any rule is on."""
+        rules = self.model_dump(exclude={"patience_steps", "min_steps"})
+        return any(limit is not None for limit in rules.values())
