@@ -2,6 +2,7 @@
 
 import logging
 import math
+import platform
 from collections import Counter
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch.nn import functional as F
 
 from rloop.config import SamplingConfig
 from rloop.engines.native import kernels as built
-from rloop.engines.native.cache import in_blocks
+from rloop.engines.native.cache import Prefilled
 from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.fused import FusedStep, lay_together, unsupported
 from rloop.engines.native.kernels import LANES, Heads, Kernels, find_compiler, load_kernels
+from rloop.engines.native.paged_cache import PagedCache, to_pages
 from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import Prompt
@@ -69,16 +71,91 @@ def test_silu_mul_is_the_gate_times_the_rest_at_large_numbers_too(kernels, dtype
     )
 
 
+def from_pages(pages: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return keys and values [.., T, K] of pages [.., T / LANES, 2, LANES K]."""
+    pair = 2 if pages.dtype == torch.bfloat16 else 1
+    keys, values = pages.unbind(-2)
+    keys = keys.unflatten(-1, (width // pair, LANES, pair)).transpose(-3, -2).flatten(-2)
+    values = values.unflatten(-1, (LANES // pair, width, pair)).transpose(-2, -1).flatten(-3, -2)
+    return keys.flatten(-3, -2), values.flatten(-3, -2)
+
+
+def test_a_page_holds_keys_by_dimension_and_values_by_position():
+    keys, values = noise(2, 20, 32), noise(2, 20, 33)[..., 1:]
+    pages = to_pages(keys, values)
+    assert pages.shape == (2, 2, 2, LANES * 32)
+    # Position 17 is the second of the second page.
+    assert torch.equal(pages[1, 1, 0].view(32, LANES)[:, 1], keys[1, 17])
+    assert torch.equal(pages[1, 1, 1].view(LANES, 32)[1], values[1, 17])
+    assert pages[:, 1, 0].view(2, 32, LANES)[:, :, 4:].count_nonzero() == 0
+    halves = to_pages(keys.bfloat16(), values.bfloat16())
+    # Side by side stand two dimensions of a key, and the values of two positions.
+    assert torch.equal(halves[1, 1, 0].view(16, LANES, 2)[3, 1], keys[1, 17, 6:8].bfloat16())
+    assert torch.equal(halves[1, 1, 1].view(8, 32, 2)[0, 5], values[1, 16:18, 5].bfloat16())
+
+
+def prefilled(ids: range, dtype: torch.dtype) -> Prefilled:
+    """Return noise as the states of a prompt, 2 layers of 2 heads of width 32."""
+    keys, values = (
+        [noise(2, len(ids), extra + 32, dtype=dtype)[..., extra:].contiguous() for extra in extras]
+        for extras in ((0, 1), (2, 3))
+    )
+    return Prefilled(tuple(ids), keys, values, noise(7))
+
+
+LENGTHS = {1: 1, 2: 16, 3: 37}
+"""Of three prompts: within a page, a whole page, several."""
+
+
 @pytest.mark.parametrize("has_norms", [False, True])
 def test_attend_writes_the_cache_and_attends_to_what_was_seen(kernels, dtype, has_norms):
-    rows, groups, sharing, width, capacity = 3, 2, 3, 32, 48
+    check_attend(kernels, dtype, has_norms=has_norms)
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no such option")
+def test_attend_does_the_same_without_dot_products_of_bfloat16(monkeypatch):
+    monkeypatch.setattr(built, "FLAGS", (*built.FLAGS, "-mno-avx512bf16"))
+    portable = load_kernels.__wrapped__(torch.bfloat16, 32, 3)
+    check_attend(portable, torch.bfloat16, has_norms=True)
+
+
+def check_attend(kernels: Kernels, dtype: torch.dtype, *, has_norms: bool) -> None:
+    groups, sharing, width, layer = 2, 3, 32, 1
     heads = groups * sharing
-    positions = torch.tensor([0, 17, 38])
-    qkv = noise(rows, (heads + 2 * groups) * width, dtype=dtype)
-    keys, values = (noise(rows, groups, capacity, width, dtype=dtype) for _ in range(2))
-    angles = torch.arange(capacity)[:, None] / 10.0 ** torch.arange(width // 2)
+    prompts = {n: prefilled(range(n, n + length), dtype) for n, length in LENGTHS.items()}
+    of_rows = [3, 1, 3, 2, 3, *[2] * 11, 3]
+    rows = len(of_rows)
+    cache = PagedCache(rows, 40)
+    for n, prompt in prompts.items():
+        cache.place([row for row, of_row in enumerate(of_rows) if of_row == n], prompt)
+    after = torch.tensor([0, 3, 33, 16, 15, *range(11), 1])  # how many follow the prompt
+    lengths = torch.tensor([LENGTHS[n] for n in of_rows])
+    positions = lengths + after
+    cache.begin_step(positions)
+    angles = torch.arange(80)[:, None] / 10.0 ** torch.arange(width // 2)
     cosines, sines = (f(angles.repeat(1, 2)).to(dtype) for f in (torch.cos, torch.sin))
     norms = [noise(width, dtype=dtype), noise(width + 1, dtype=dtype)[1:].clone()]
+    how = Heads(
+        cosines_PK=cosines,
+        sines_PK=sines,
+        query_norm_K=norms[0] if has_norms else None,
+        key_norm_K=norms[1] if has_norms else None,
+        scaling=width**-0.5,
+        eps=1e-6,
+    )
+    states = cache.layer(layer)
+    states.own.fill_(math.nan)
+    earlier = noise(2, rows, groups, 33, width, dtype=dtype)
+    own = states.own.shape[2] * LANES
+    filled = torch.full((2, rows, groups, own, width), math.nan, dtype=dtype)
+    for row, count in enumerate(after.tolist()):
+        filled[:, row, :, :count] = earlier[:, row, :, :count]
+    states.own.copy_(to_pages(*filled))
+    qkv = noise(rows, (heads + 2 * groups) * width, dtype=dtype)
+    out, scores = torch.empty(rows, heads * width, dtype=dtype), torch.empty(rows, heads, 96)
+    kernels.attend(qkv, positions, how, states, scores, out)
+
     query, key, value = (
         part.unflatten(1, (-1, width)).double()
         for part in qkv.split([heads * width, groups * width, groups * width], dim=1)
@@ -94,36 +171,64 @@ def test_attend_writes_the_cache_and_attends_to_what_was_seen(kernels, dtype, ha
         turned = torch.cat([-second, first], dim=-1)
         return states * cosines[positions, None].double() + turned * sines[positions, None].double()
 
-    expected_keys, expected_values = keys.double(), values.double()
-    at = torch.arange(rows)
-    expected_keys[at, :, positions] = rotate(key)
-    expected_values[at, :, positions] = value
-    expected = torch.stack(
-        [
-            F.scaled_dot_product_attention(
-                rotate(query)[row, :, None],
-                expected_keys[row, :, : p + 1].repeat_interleave(sharing, 0),
-                expected_values[row, :, : p + 1].repeat_interleave(sharing, 0),
-            ).flatten()
-            for row, p in enumerate(positions.tolist())
-        ]
-    )
-    out, scores = torch.empty(rows, heads * width, dtype=dtype), torch.empty(rows, heads, 48)
-    how = Heads(
-        cosines_PK=cosines,
-        sines_PK=sines,
-        query_norm_K=norms[0] if has_norms else None,
-        key_norm_K=norms[1] if has_norms else None,
-        scaling=width**-0.5,
-        eps=1e-6,
-    )
-    blocked = torch.stack([in_blocks(row, LANES) for row in keys]).contiguous()
-    kernels.attend(qkv, positions, how, (blocked, values), scores, out)
-    keys = blocked.transpose(3, 4).flatten(2, 3)
     tolerance = 5 * TOLERANCE[dtype]
-    torch.testing.assert_close(keys.double(), expected_keys, rtol=tolerance, atol=tolerance)
-    assert torch.equal(values.double(), expected_values)
-    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+    keys, values = from_pages(states.own, width)
+    for row, (count, n) in enumerate(zip(after.tolist(), of_rows, strict=True)):
+        written = rotate(key)[row], value[row]
+        torch.testing.assert_close(
+            keys[row, :, count].double(), written[0], rtol=tolerance, atol=tolerance
+        )
+        assert torch.equal(values[row, :, count].double(), written[1])
+        seen_keys, seen_values = (
+            torch.cat([prompt[layer].double(), before[row, :, :count].double(), new[:, None]], 1)
+            for prompt, before, new in zip(
+                (prompts[n].keys, prompts[n].values), earlier, written, strict=True
+            )
+        )
+        expected = F.scaled_dot_product_attention(
+            rotate(query)[row, :, None],
+            seen_keys.repeat_interleave(sharing, 0),
+            seen_values.repeat_interleave(sharing, 0),
+        ).flatten()
+        torch.testing.assert_close(out[row].double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_rows_of_a_prompt_share_its_states_until_the_last_leaves():
+    cache = PagedCache(12, 8)
+    cache.place(range(10), prefilled(range(20), torch.float32))
+    cache.place([10], prefilled(range(3), torch.float32))
+    cache.place([11], prefilled(range(20), torch.float32))
+    cache.begin_step(torch.tensor([20] * 10 + [3, 20]))
+    states = cache.layer(0)
+    address, other = states.families_F4[0, 2], states.families_F4[2, 2]
+    # Eleven rows of the first prompt are two families; states exist once.
+    assert states.families_F4.tolist() == [
+        [0, 8, address, 20],
+        [8, 3, address, 20],
+        [11, 1, other, 3],
+    ]
+    assert states.rows_R.tolist() == [*range(10), 11, 10]
+    states.own[10] = 5.0
+    cache.begin_step(torch.tensor([20] * 2 + [0] * 8 + [3, 20]))  # rows 2 to 9 have finished
+    assert cache.layer(0).families_F4.tolist() == [[0, 3, address, 20], [3, 1, other, 3]]
+    assert cache.layer(0).rows_R.tolist() == [0, 1, 11, 10]
+    cache.keep([10, 1])
+    cache.begin_step(torch.tensor([4, 21]))
+    states = cache.layer(0)
+    assert states.families_F4.tolist() == [[0, 1, other, 3], [1, 1, address, 20]]
+    assert states.own[0].eq(5).all()
+
+
+def test_capacity_grows_with_the_longest_row_and_keeps_what_is_there():
+    cache = PagedCache(2, 70)
+    cache.place([0, 1], prefilled(range(5), torch.float32))
+    cache.begin_step(torch.tensor([5, 0]))
+    assert cache.layer(1).own.shape == (2, 2, 2, 2, LANES * 32)
+    cache.layer(1).own.copy_(filled := noise(2, 2, 2, 2, LANES * 32))
+    cache.begin_step(torch.tensor([5 + 69, 0]))
+    # max(70 + 31, 48) positions, but no more than 70, are 5 pages.
+    assert cache.layer(1).own.shape == (2, 2, 5, 2, LANES * 32)
+    assert torch.equal(cache.layer(1).own[:, :, :2], filled)
 
 
 @pytest.mark.parametrize("vocabulary", [7, 64, 300, 5000])

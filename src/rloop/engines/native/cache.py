@@ -6,9 +6,9 @@ zeros.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
 
@@ -42,18 +42,26 @@ class PrefillCache(Cache):
         return keys, values
 
 
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A prompt's states, [G, T, K] for each layer, and the logits after it, [V]."""
+
+    ids: tuple[int, ...]
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    logits: torch.Tensor
+
+
 class RowCache(Cache):
     """Rows that decode together; a decode step writes one position of each row.
 
-    Keys and values are [R, G, C, K]; with a `key_block` B above 1, which is the fused step's and
-    which `update` does not serve, keys are [R, G, C / B, K, B].
+    Keys and values are [R, G, C, K].
     """
 
-    def __init__(self, num_rows: int, max_length: int, *, key_block: int = 1) -> None:
+    def __init__(self, num_rows: int, max_length: int) -> None:
         """Reserve room for `num_rows`; memory is taken when the first prompt arrives."""
         super().__init__(layers=[])
         self._num_rows = num_rows
-        self._key_block = key_block
         self._max_length = max_length
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
@@ -61,18 +69,17 @@ class RowCache(Cache):
         self._positions = torch.zeros(0, dtype=torch.long)
         self._reach = 0
 
-    def place(
-        self, rows: Sequence[int], keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]
-    ) -> None:
-        """Copy one prompt's states, [G, T, K] for each layer, to the start of each given row."""
-        length = keys[0].shape[1]
-        self._ensure_capacity(length, keys, values)
-        index = torch.as_tensor(rows, device=keys[0].device)
-        for target, source in zip(self._keys, keys, strict=True):
-            states = in_blocks(source, self._key_block)
-            target[index, :, : states.shape[1]] = states
-        for target, source in zip(self._values, values, strict=True):
-            target[index, :, :length] = source
+    def place(self, rows: Sequence[int], prefilled: Prefilled) -> None:
+        """Copy the prompt's states to the start of each given row."""
+        length = len(prefilled.ids)
+        self._ensure_capacity(length, prefilled.keys, prefilled.values)
+        index = torch.as_tensor(rows, device=prefilled.logits.device)
+        for targets, sources in (
+            (self._keys, prefilled.keys),
+            (self._values, prefilled.values),
+        ):
+            for target, source in zip(targets, sources, strict=True):
+                target[index, :, :length] = source
 
     def begin_step(self, positions_R: torch.Tensor, reach: int) -> None:
         """Say where the next token of each row goes, and how far the longest row reaches with
@@ -98,10 +105,6 @@ class RowCache(Cache):
         num_rows = len(self._rows)
         return keys[:num_rows, :, : self._reach], values[:num_rows, :, : self._reach]
 
-    def layer(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's keys and values, [rows, G, C, K], for whoever writes them himself."""
-        return self._keys[number], self._values[number]
-
     def keep(self, rows: Sequence[int]) -> None:
         """Close the gaps: the given rows, in this order, become rows 0, 1, ..."""
         for layers in (self._keys, self._values):
@@ -120,39 +123,18 @@ class RowCache(Cache):
         if length <= capacity:
             return
         wanted = min(self._max_length, max(length + 32, capacity * 3 // 2))
-        wanted = -(-wanted // self._key_block) * self._key_block
-        self._keys = self._grown(self._keys, like_keys, wanted, self._key_block)
-        self._values = self._grown(self._values, like_values, wanted, 1)
+        self._keys = self._grown(self._keys, like_keys, wanted)
+        self._values = self._grown(self._values, like_values, wanted)
 
     def _grown(
-        self,
-        layers: Sequence[torch.Tensor],
-        like: Sequence[torch.Tensor],
-        capacity: int,
-        block: int,
+        self, layers: Sequence[torch.Tensor], like: Sequence[torch.Tensor], capacity: int
     ) -> list[torch.Tensor]:
         """Return the layers with room for more positions; new ones like [.., G, T, K] at first."""
         grown = []
         for number, source in enumerate(layers or like):
-            if layers:
-                num_rows, heads, _, *rest = source.shape
-            else:
-                num_rows, heads = self._num_rows, source.shape[-3]
-                rest = [source.shape[-1], *([block] if block > 1 else [])]
-            fresh = source.new_zeros(num_rows, heads, capacity // block, *rest)
+            num_rows = len(source) if layers else self._num_rows
+            fresh = source.new_zeros(num_rows, source.shape[-3], capacity, source.shape[-1])
             if layers:
                 fresh[:, :, : source.shape[2]] = layers[number]
             grown.append(fresh)
         return grown
-
-
-def in_blocks(keys: torch.Tensor, block: int) -> torch.Tensor:
-    """Return keys [G, T, K] as [G, T / block rounded up, K, block]; as they are for a block of 1.
-
-    The last block is filled with zeros.
-    """
-    if block == 1:
-        return keys
-    padded = F.pad(keys, (0, 0, 0, -keys.shape[1] % block))
-    heads, length, width = padded.shape
-    return padded.view(heads, length // block, block, width).transpose(2, 3)

@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.cache import RowCache
 from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.kernels import (
     DTYPES,
@@ -31,6 +30,7 @@ from rloop.engines.native.kernels import (
     KernelsUnavailable,
     load_kernels,
 )
+from rloop.engines.native.paged_cache import PagedCache
 
 ARCHITECTURES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 ROTARY_KINDS = ("default", "linear", "llama3", "yarn")
@@ -73,9 +73,6 @@ class Layer:
 class FusedStep:
     """Decodes one token of each row with kernels; made anew for each batch, which is cheap."""
 
-    key_block = LANES
-    """Positions that stand together in the cache's keys."""
-
     def __init__(self, model: PreTrainedModel) -> None:
         """Look the model over and lay its weights together; KernelsUnavailable says why not."""
         why = unsupported(model)
@@ -101,12 +98,17 @@ class FusedStep:
         self._scaling = foreign.model.layers[0].self_attn.scaling
         self._rooms: dict[str, torch.Tensor] = {}
 
-    def logits(
-        self, tokens_R: torch.Tensor, positions_R: torch.Tensor, reach: int, cache: RowCache
-    ) -> torch.Tensor:
-        """Return the logits [R, V] after each row's token, which enters the cache at its position;
-        good until the next call.
+    def open_cache(self, num_rows: int, longest_prompt: int, max_tokens: int) -> PagedCache:
+        """Return the cache of a new batch, which `logits` reads and writes from now on."""
+        self._cache = PagedCache(num_rows, max_tokens)
+        return self._cache
+
+    def logits(self, tokens_R: torch.Tensor, positions_R: torch.Tensor, reach: int) -> torch.Tensor:
+        """Return the logits [R, V] after each row's token, which enters the cache at its position,
+        below the reach; good until the next call.
         """
+        cache = self._cache
+        cache.begin_step(positions_R)
         kernels, eps = self._kernels, self._eps
         num_rows = len(tokens_R)
         residual_RD = self._embedding(tokens_R)
@@ -118,7 +120,8 @@ class FusedStep:
             kernels.add_norm(residual_RD, delta_RD, layer.attention_norm_D, normed_RD, eps)
             qkv_RN = self._multiply("qkv", layer.qkv, normed_RD)
             heads = self._heads(layer, reach)
-            kernels.attend(qkv_RN, positions_R, heads, cache.layer(number), scores_RHS, mixed_RN)
+            states = cache.layer(number)
+            kernels.attend(qkv_RN, positions_R, heads, states, scores_RHS, mixed_RN)
             delta_RD = self._multiply("output", layer.output, mixed_RN)
             kernels.add_norm(residual_RD, delta_RD, layer.mlp_norm_D, normed_RD, eps)
             gate_up_R2I = self._multiply("gate_up", layer.gate_up, normed_RD)
@@ -148,7 +151,7 @@ class FusedStep:
         return room[:num_rows]
 
     def _scores(self, num_rows: int, reach: int) -> torch.Tensor:
-        reach = -(-reach // LANES) * LANES
+        reach = (-(-reach // LANES) + 1) * LANES  # prompt and rest begin a page each
         wanted = num_rows * self._num_heads * reach
         room = self._rooms.get("scores")
         if room is None or room.numel() < wanted:

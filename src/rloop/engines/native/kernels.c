@@ -1,7 +1,7 @@
 /* What a decode step of a Llama-like model does between its matrix products, on a CPU.
  *
- * Letters as in the shapes elsewhere: R rows, D model width, G key-value heads, C capacity of the
- * cache in positions, I width of the MLP, V vocabulary. Given when this is compiled: BF16 where
+ * Letters as in the shapes elsewhere: R rows, D model width, G key-value heads, C capacity of a
+ * row of the cache in positions, I width of the MLP, V vocabulary. Given when this is compiled: BF16 where
  * activations, weights and cache are bfloat16 (float32 otherwise), HEAD, the width of a head, and
  * SHARING, the query heads that share a key-value head. Widths are multiples of LANES. Sums are
  * float32; what transformers rounds to the model's precision on the way is rounded here too.
@@ -18,6 +18,7 @@ typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 
 #ifdef BF16
+#define PAIR 2
 typedef uint16_t state;
 static inline float get(const state *p) {
     uint32_t bits = (uint32_t)*p << 16;
@@ -45,6 +46,7 @@ static inline void store(state *p, vf x) {
     memcpy(p, &half, sizeof half);
 }
 #else
+#define PAIR 1
 typedef float state;
 static inline float get(const state *p) { return *p; }
 static inline void put(state *p, float x) { *p = x; }
@@ -152,79 +154,204 @@ static inline void rotate(float *x, const state *cosine, const state *sine) {
     }
 }
 
-/* p[n] = softmax(p); a vector's worth beyond p[n] may be written over. */
-static inline void softmax(float *p, int64_t n) {
+/* Products of pairs. A cache in bfloat16 holds two numbers that are summed over side by side: one
+ * load brings both, and a processor with AVX-512's dot product multiplies them as they are. */
+#if defined(BF16) && defined(__AVX512BF16__)
+#include <immintrin.h>
+typedef state factor; /* what a number of the cache is multiplied with */
+typedef __m512bh pairs;
+static inline pairs load_pairs(const state *p, int64_t step) {
+    (void)step;
+    pairs x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+static inline vf add_products(vf sum, pairs x, const factor *f) {
+    int32_t both;
+    memcpy(&both, f, sizeof both);
+    return (vf)_mm512_dpbf16_ps((__m512)sum, x, (__m512bh)_mm512_set1_epi32(both));
+}
+static inline void put_factors(factor *f, vf x) { store(f, x); }
+static inline factor as_factor(float x) { state s; put(&s, x); return s; }
+#else
+typedef float factor;
+typedef struct { vf first, second; } pairs;
+static inline pairs load_pairs(const state *p, int64_t step) {
+#ifdef BF16
+    (void)step;
+    vu both;
+    memcpy(&both, p, sizeof both);
+    return (pairs){(vf)(both << 16), (vf)(both & 0xffff0000)};
+#else
+    return (pairs){load(p), load(p + step)};
+#endif
+}
+static inline vf add_products(vf sum, pairs x, const factor *f) {
+    return sum + x.first * f[0] + x.second * f[1];
+}
+static inline void put_factors(factor *f, vf x) { memcpy(f, &x, sizeof x); }
+static inline factor as_factor(float x) { return x; }
+#endif
+
+/* p[n], floats, become the factors exp(p - max(p)), and 0 from there to a full vector; returns
+ * 1 / their sum. */
+static inline float exponentials(float *p, int64_t n) {
     for (int64_t t = n; t % LANES; t++) p[t] = -INFINITY;
     vf peaks = splat(-INFINITY), sums = {};
     for (int64_t t = 0; t < n; t += LANES) peaks = vmax(loadf(p + t), peaks);
     float peak = largest(peaks);
     for (int64_t t = 0; t < n; t += LANES) {
         vf weights = vexp(loadf(p + t) - peak);
-        memcpy(p + t, &weights, sizeof weights);
+        put_factors((factor *)p + t, weights);
         sums += weights;
     }
-    float scale = 1.f / total(sums);
-    for (int64_t t = 0; t < n; t++) p[t] *= scale;
+    return 1.f / total(sums);
 }
 
+/* The cache is made of pages. A page holds LANES positions of a key-value head: keys
+ * [HEAD / PAIR, LANES, PAIR], so that the scores of neighbouring positions are one vector, then
+ * values [LANES / PAIR, HEAD, PAIR]. */
+#define KEYS (LANES * HEAD)
+#define PAGE (2 * KEYS)
 #define WIDE (HEAD % (2 * LANES) ? 1 : 2) /* vectors at a time: two hide the latency of a sum */
+#define TOGETHER (SHARING < 8 ? 8 / SHARING : 1) /* rows whose queries one load of a key serves */
+#define MOST (TOGETHER * SHARING)
+#define UNROLLED static inline __attribute__((always_inline)) /* for each constant number n */
 
-/* For each row: normalise (where weights are given) and rotate queries and key, write key and value
- * at the row's position, attend over positions 0..position.
- * qkv[R, (H+2G)K]; cosine, sine [positions, K]; keys [R, G, C/LANES, K, LANES], so that the scores
- * of neighbouring positions are one vector; values [R, G, C, K]; out[R, HK]; scratch[R, H, reach],
- * reach a multiple of LANES. K is HEAD; SHARING = H / G heads share a key. */
-void attend(const state *qkv, const int64_t *positions, const state *cosine, const state *sine,
-            const state *q_norm, const state *k_norm, state *keys, state *values, state *out,
-            float *scratch, int64_t R, int64_t G, int64_t C, int64_t reach, float scaling,
-            float eps) {
-    const int64_t H = G * SHARING;
-#pragma omp parallel for schedule(static, 1)
-    for (int64_t rg = 0; rg < R * G; rg++) {
-        int64_t r = rg / G, g = rg % G, position = positions[r], seen = position + 1;
-        const state *row = qkv + r * (H + 2 * G) * HEAD;
-        const state *c = cosine + position * HEAD, *s = sine + position * HEAD;
-        state *key = keys + rg * C * HEAD, *value = values + rg * C * HEAD;
-        float q[SHARING][HEAD], fresh[HEAD];
-        for (int k = 0; k < HEAD; k++) fresh[k] = get(row + (H + g) * HEAD + k);
-        if (k_norm) head_norm(fresh, k_norm, eps);
-        rotate(fresh, c, s);
-        state *column = key + position / LANES * LANES * HEAD + position % LANES;
-        for (int k = 0; k < HEAD; k++) put(column + k * LANES, fresh[k]);
-        memcpy(value + position * HEAD, row + (H + G + g) * HEAD, HEAD * sizeof(state));
-        for (int h = 0; h < SHARING; h++) {
-            for (int k = 0; k < HEAD; k++) q[h][k] = get(row + (g * SHARING + h) * HEAD + k);
-            if (q_norm) head_norm(q[h], q_norm, eps);
-            rotate(q[h], c, s);
-            for (int k = 0; k < HEAD; k++) q[h][k] *= scaling;
-        }
-        float *scores = scratch + rg * SHARING * reach;
-        for (int64_t b = 0; b < seen; b += LANES) {
-            const state *block = key + b * HEAD;
-            vf sums[SHARING][2] = {}; /* two sums each: one alone would wait for itself */
-            for (int k = 0; k < HEAD; k += 2)
-                for (int j = 0; j < 2; j++) {
-                    vf part = load(block + (k + j) * LANES);
-                    for (int h = 0; h < SHARING; h++) sums[h][j] += q[h][k + j] * part;
-                }
-            for (int h = 0; h < SHARING; h++) {
-                vf sum = sums[h][0] + sums[h][1];
-                memcpy(scores + h * reach + b, &sum, sizeof sum);
+/* scores[n, reach] = scaling times the products of queries q[n, HEAD] and the keys of the pages. */
+UNROLLED void score(int n, factor (*q)[HEAD], const state *page, int64_t pages, float scaling,
+                    float *scores, int64_t reach) {
+    for (int64_t b = 0; b < pages; b++, page += PAGE) {
+        vf sums[MOST][2] = {}; /* two sums each: one alone would wait for itself */
+        for (int k = 0; k < HEAD; k += 4)
+            for (int j = 0; j < 2; j++) {
+                pairs keys = load_pairs(page + (k + 2 * j) * LANES, LANES);
+                for (int h = 0; h < n; h++)
+                    sums[h][j] = add_products(sums[h][j], keys, q[h] + k + 2 * j);
             }
+        for (int h = 0; h < n; h++) {
+            vf sum = (sums[h][0] + sums[h][1]) * scaling;
+            memcpy(scores + h * reach + b * LANES, &sum, sizeof sum);
         }
-        for (int h = 0; h < SHARING; h++) softmax(scores + h * reach, seen);
-        for (int k = 0; k < HEAD; k += WIDE * LANES) {
-            vf mixed[SHARING][WIDE] = {};
-            for (int64_t t = 0; t < seen; t++) {
-                vf parts[WIDE];
-                for (int j = 0; j < WIDE; j++) parts[j] = load(value + t * HEAD + k + j * LANES);
-                for (int h = 0; h < SHARING; h++)
-                    for (int j = 0; j < WIDE; j++) mixed[h][j] += scores[h * reach + t] * parts[j];
-            }
-            for (int h = 0; h < SHARING; h++)
+    }
+}
+
+/* mixed[n, HEAD] += weights[n, stride] @ the values of `seen` positions of the pages; where `seen`
+ * is odd the next weight is 0. */
+UNROLLED void mix(int n, const factor *weights, int64_t stride, const state *page, int64_t seen,
+                  float (*mixed)[HEAD]) {
+    for (int k = 0; k < HEAD; k += WIDE * LANES) {
+        vf sums[MOST][WIDE];
+        for (int h = 0; h < n; h++) memcpy(sums[h], mixed[h] + k, sizeof sums[h]);
+        for (int64_t t = 0; t < seen; t += 2) {
+            const state *value = page + t / LANES * PAGE + KEYS + t % LANES * HEAD + k * PAIR;
+            pairs values[WIDE];
+            for (int j = 0; j < WIDE; j++) values[j] = load_pairs(value + j * LANES * PAIR, HEAD);
+            for (int h = 0; h < n; h++)
                 for (int j = 0; j < WIDE; j++)
-                    store(out + (r * H + g * SHARING + h) * HEAD + k + j * LANES, mixed[h][j]);
+                    sums[h][j] = add_products(sums[h][j], values[j], weights + h * stride + t);
         }
+        for (int h = 0; h < n; h++) memcpy(mixed[h] + k, sums[h], sizeof sums[h]);
+    }
+}
+
+/* What the rows of attend share; see there. */
+struct attention {
+    const state *qkv;
+    const int64_t *positions;
+    const state *cosine, *sine, *q_norm, *k_norm;
+    state *own, *out;
+    int64_t G, C, reach;
+    float scaling, eps;
+};
+
+/* Reads a row's queries q[SHARING, HEAD], and writes its key and value to its page, at `at` of the
+ * positions there: normalised where weights are given, and rotated. */
+static inline void enter(const struct attention *a, int64_t r, int64_t g, state *page, int64_t at,
+                         factor (*q)[HEAD]) {
+    const int64_t H = a->G * SHARING;
+    const state *row = a->qkv + r * (H + 2 * a->G) * HEAD, *value = row + (H + a->G + g) * HEAD;
+    const state *c = a->cosine + a->positions[r] * HEAD, *s = a->sine + a->positions[r] * HEAD;
+    state *keys = page + at * PAIR, *values = page + KEYS + at / PAIR * PAIR * HEAD;
+    float x[HEAD];
+    for (int k = 0; k < HEAD; k++) x[k] = get(row + (H + g) * HEAD + k);
+    if (a->k_norm) head_norm(x, a->k_norm, a->eps);
+    rotate(x, c, s);
+    for (int k = 0; k < HEAD; k++) put(keys + k / PAIR * PAIR * LANES + k % PAIR, x[k]);
+    for (int k = 0; k < HEAD; k++) values[k * PAIR + at % PAIR] = value[k];
+    if (at % 2 == 0) /* what shares a product with it has the weight 0, but must not be NaN */
+        for (int k = 0; k < HEAD; k++) values[PAIR == 2 ? k * 2 + 1 : HEAD + k] = 0;
+    for (int h = 0; h < SHARING; h++) {
+        for (int k = 0; k < HEAD; k++) x[k] = get(row + (g * SHARING + h) * HEAD + k);
+        if (a->q_norm) head_norm(x, a->q_norm, a->eps);
+        rotate(x, c, s);
+        for (int k = 0; k < HEAD; k++) q[h][k] = as_factor(x[k]);
+    }
+}
+
+/* Attention of `count` rows of a family for the key-value head g, given its prompt's pages. */
+UNROLLED void attend_rows(int count, const struct attention *a, const int64_t *rows, int64_t g,
+                          const state *prompt, int64_t length, float *scores) {
+    const int64_t pages = (length + LANES - 1) / LANES, reach = a->reach;
+    const int64_t stride = reach * (int64_t)(sizeof(float) / sizeof(factor));
+    factor q[MOST][HEAD];
+    float mixed[MOST][HEAD] = {}, scales[MOST];
+    state *own[TOGETHER];
+    int64_t seen[TOGETHER];
+    for (int i = 0; i < count; i++) {
+        int64_t at = a->positions[rows[i]] - length;
+        own[i] = a->own + (rows[i] * a->G + g) * a->C * 2 * HEAD;
+        seen[i] = at + 1;
+        enter(a, rows[i], g, own[i] + at / LANES * PAGE, at % LANES, q + i * SHARING);
+    }
+    score(count * SHARING, q, prompt, pages, a->scaling, scores, reach);
+    for (int i = 0; i < count; i++)
+        for (int h = i * SHARING; h < (i + 1) * SHARING; h++)
+            for (int64_t t = length; t < pages * LANES; t++) scores[h * reach + t] = -INFINITY;
+    for (int i = 0; i < count; i++) {
+        float *mine = scores + i * SHARING * reach;
+        score(SHARING, q + i * SHARING, own[i], (seen[i] + LANES - 1) / LANES, a->scaling,
+              mine + pages * LANES, reach);
+        for (int h = 0; h < SHARING; h++)
+            scales[i * SHARING + h] = exponentials(mine + h * reach, pages * LANES + seen[i]);
+    }
+    const factor *weights = (const factor *)scores;
+    mix(count * SHARING, weights, stride, prompt, length, mixed);
+    for (int i = 0; i < count; i++) {
+        state *out = a->out + (rows[i] * a->G + g) * SHARING * HEAD;
+        mix(SHARING, weights + i * SHARING * stride + pages * LANES, stride, own[i], seen[i],
+            mixed + i * SHARING);
+        for (int h = 0; h < SHARING; h++)
+            for (int k = 0; k < HEAD; k += LANES)
+                store(out + h * HEAD + k,
+                      loadf(mixed[i * SHARING + h] + k) * scales[i * SHARING + h]);
+    }
+}
+
+/* For each row of a family: normalise (where weights are given) and rotate queries and key, write key and value
+ * at the row's position, attend over positions 0..position. Rows of one prompt are a family: its
+ * keys and values exist once, and one load serves several rows.
+ * qkv[R, (H+2G)K]; positions[R]; rows[R], family by family; families[N, 4]: the first of its rows,
+ * their number, the address of the prompt's pages [layers, G, length / LANES rounded up], the
+ * prompt's length; cosine, sine [positions, K]; own[R, G, C / LANES], the pages of what follows the
+ * prompt; out[R, HK]; scratch[R, H, reach], reach a multiple of LANES with room for the pages of
+ * both. K is HEAD; SHARING = H / G heads share a key. */
+void attend(const state *qkv, const int64_t *positions, const int64_t *rows,
+            const int64_t *families, const state *cosine, const state *sine, const state *q_norm,
+            const state *k_norm, state *own, state *out, float *scratch, int64_t layer, int64_t N,
+            int64_t G, int64_t C, int64_t reach, float scaling, float eps) {
+    const struct attention a = {qkv, positions, cosine, sine,  q_norm,  k_norm, own,
+                                out, G,         C,      reach, scaling, eps};
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t unit = 0; unit < N * G; unit++) {
+        const int64_t *family = families + unit / G * 4, *mine = rows + family[0];
+        int64_t g = unit % G, count = family[1], length = family[3], i = 0;
+        int64_t size = (length + LANES - 1) / LANES * PAGE;
+        const state *prompt = (const state *)(intptr_t)family[2] + (layer * G + g) * size;
+        float *scores = scratch + (family[0] * G + g * count) * SHARING * reach;
+        for (; i + TOGETHER <= count; i += TOGETHER)
+            attend_rows(TOGETHER, &a, mine + i, g, prompt, length, scores);
+        for (; i < count; i++) attend_rows(1, &a, mine + i, g, prompt, length, scores);
     }
 }
 

@@ -32,7 +32,7 @@ _Float = ctypes.c_float
 SIGNATURES = {
     "add_norm": [*[_Pointer] * 4, _Int, _Int, _Float],
     "silu_mul": [*[_Pointer] * 2, _Int, _Int],
-    "attend": [*[_Pointer] * 10, *[_Int] * 4, _Float, _Float],
+    "attend": [*[_Pointer] * 11, *[_Int] * 5, _Float, _Float],
     "draw": [*[_Pointer] * 4, _Int, _Int, _Float],
 }
 
@@ -55,6 +55,21 @@ class Heads:
     """Factor of the scores."""
     eps: float
     """Of the norms."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStates:
+    """A layer's keys and values. R rows, F families, which are rows of one prompt."""
+
+    rows_R: torch.Tensor
+    """Family by family."""
+    families_F4: torch.Tensor
+    """Where its rows begin, how many they are, the address of its prompt's pages of all layers
+    [layers, G, T / LANES rounded up, 2, LANES K], the prompt's length T."""
+    own: torch.Tensor
+    """Pages of what follows the prompts, [R, G, C / LANES, 2, LANES K]."""
+    number: int
+    """Of the layer."""
 
 
 class Kernels:
@@ -103,32 +118,32 @@ class Kernels:
         self,
         qkv_RN: torch.Tensor,
         positions_R: torch.Tensor,
-        heads: "Heads",
-        states: tuple[torch.Tensor, torch.Tensor],
+        heads: Heads,
+        states: LayerStates,
         scores_RHS: torch.Tensor,
         out_RN: torch.Tensor,
     ) -> None:
         """Write each row's key and value at its position, and attend up to it.
 
-        qkv is [R, (H + 2G) K]; states are keys, [R or more, G, C / LANES, K, LANES], and values,
-        [R or more, G, C, K]; scores is room, [R, H, S] float32, S a multiple of LANES above the
-        largest position; out is [R, HK].
+        qkv is [R, (H + 2G) K]; scores is room, [R, H, S] float32, S a multiple of LANES, enough
+        for prompt and rest, each rounded up to one; out is [R, HK].
         """
-        keys, values = states
         self._attend(
             qkv_RN.data_ptr(),
             positions_R.data_ptr(),
+            states.rows_R.data_ptr(),
+            states.families_F4.data_ptr(),
             heads.cosines_PK.data_ptr(),
             heads.sines_PK.data_ptr(),
             None if heads.query_norm_K is None else heads.query_norm_K.data_ptr(),
             None if heads.key_norm_K is None else heads.key_norm_K.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
+            states.own.data_ptr(),
             out_RN.data_ptr(),
             scores_RHS.data_ptr(),
-            len(qkv_RN),
-            values.shape[1],
-            values.shape[2],
+            states.number,
+            len(states.families_F4),
+            states.own.shape[1],
+            states.own.shape[2] * LANES,
             scores_RHS.shape[2],
             heads.scaling,
             heads.eps,

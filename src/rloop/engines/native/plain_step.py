@@ -21,25 +21,26 @@ log = logging.getLogger(__name__)
 class PlainStep:
     """Decodes one token of each row by the model's own forward pass."""
 
-    key_block = 1
-    """Positions that stand together in the cache's keys."""
-
     def __init__(self, policy: LoadedPolicy) -> None:
         """Decode with the policy as it is at each call."""
         self._policy = policy
 
-    def logits(
-        self, tokens_R: torch.Tensor, positions_R: torch.Tensor, reach: int, cache: RowCache
-    ) -> torch.Tensor:
-        """Return the logits [R, V] after each row's token, which enters the cache at its
-        position.
+    def open_cache(self, num_rows: int, longest_prompt: int, max_tokens: int) -> RowCache:
+        """Return the cache of a new batch, which `logits` reads and writes from now on."""
+        self._cache = RowCache(num_rows, longest_prompt + max_tokens)
+        return self._cache
+
+    def logits(self, tokens_R: torch.Tensor, positions_R: torch.Tensor, reach: int) -> torch.Tensor:
+        """Return the logits [R, V] after each row's token, which enters the cache at its position,
+        below the reach.
         """
+        self._cache.begin_step(positions_R, reach)
         mask_RS = torch.arange(reach, device=positions_R.device) <= positions_R[:, None]
         hidden = self._policy.decoder(
             input_ids=tokens_R[:, None],
             attention_mask=mask_RS[:, None, None, :],
             position_ids=positions_R[:, None],
-            past_key_values=cache,
+            past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
         logits: torch.Tensor = self._policy.head(hidden[:, 0])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.cache import PrefillCache, RowCache
+from rloop.engines.native.cache import PrefillCache, Prefilled
 from rloop.engines.native.fused import FusedStep
 from rloop.engines.native.memory import Budget, free
 from rloop.engines.native.plain_step import PlainStep, choose_step
@@ -65,15 +65,6 @@ class Row:
     def next_position(self) -> int:
         """Where the newest token goes in the cache."""
         return len(self.prompt.ids) + len(self.token_ids) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Prefilled:
-    """A prompt's states, [G, T, K] for each layer, and the logits after it, [V]."""
-
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    logits: torch.Tensor
 
 
 class Sampler:
@@ -155,11 +146,7 @@ class Batch:
         self._prefilled: dict[tuple[int, ...], Prefilled] = {}
         num_rows = min(max_batch, len(requests))
         longest = max(len(request.prompt.ids) for request in requests.values())
-        self._cache = RowCache(
-            num_rows,
-            longest + settings.max_completion_tokens,
-            key_block=decode_step.key_block,
-        )
+        self._cache = decode_step.open_cache(num_rows, longest, settings.max_completion_tokens)
         self._rows: list[Row | None] = [None] * num_rows
 
     @property
@@ -193,8 +180,7 @@ class Batch:
             by_prompt.setdefault(row.prompt.ids, []).append(number)
             self._rows[number] = row
         for ids, numbers in by_prompt.items():
-            states = self._prefilled[ids]
-            self._cache.place(numbers, states.keys, states.values)
+            self._cache.place(numbers, self._prefilled[ids])
         logits = torch.stack([self._prefilled[row.prompt.ids].logits for _, row in entering])
         # The queue is in order of prompts, so only the next prompt's states can be wanted again.
         waiting = self._queue[0][1].prompt.ids if self._queue else None
@@ -230,7 +216,7 @@ class Batch:
         logits = self._policy.head(hidden[torch.arange(len(batch), device=device), last])
         for number, ids in enumerate(batch):
             keys, values = cache.row(number, len(ids))
-            self._prefilled[ids] = Prefilled(keys, values, logits[number].clone())
+            self._prefilled[ids] = Prefilled(ids, keys, values, logits[number].clone())
 
     def _close_gaps(self) -> None:
         """Shrink the batch when nothing waits and an eighth of its rows is idle."""
@@ -247,9 +233,8 @@ class Batch:
         positions = [row.next_position if row else 0 for row in rows]
         reach = max(positions) + 1
         positions_R = torch.tensor(positions, device=device)
-        self._cache.begin_step(positions_R, reach)
         tokens_R = torch.tensor(tokens, device=device)
-        return self._decode_step.logits(tokens_R, positions_R, reach, self._cache)
+        return self._decode_step.logits(tokens_R, positions_R, reach)
 
     def _append(
         self, rows: Sequence[tuple[int, Row | None]], logits: torch.Tensor
