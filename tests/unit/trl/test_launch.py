@@ -1,6 +1,7 @@
 """How the workers are started, and what is said of one that ended."""
 
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from doubles_policies import InstantVerify
 from doubles_runs import toy_recipe
 from doubles_trl import on_trl
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, not in __all__
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from rloop.config_trl import LaunchConfig
@@ -134,6 +136,21 @@ def test_launchers_agree_on_the_cause_that_one_of_them_knows(monkeypatch):
         first = pool.submit(board.agree, near, "closed by peer", is_cause=False)
         second = pool.submit(board.agree, far, "rank 1 was ended by SIGKILL", is_cause=True)
     assert first.result() == second.result() == "rank 1 was ended by SIGKILL"
+
+
+def test_a_cause_is_told_again_when_the_workers_store_gives_way_to_the_launchers(monkeypatch):
+    monkeypatch.setattr(board, "AGREE_S", 5.0)
+    port = free_port()
+    near, far = (
+        board.Place(address="127.0.0.1", port=port, machines=2, rank=rank) for rank in (0, 1)
+    )
+    workers = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(board.agree, far, "told to stop", is_cause=True)
+        time.sleep(0.3)
+        del workers
+        first = pool.submit(board.agree, near, "closed by peer", is_cause=False)
+    assert first.result() == second.result() == "told to stop"
 
 
 def test_a_launcher_that_reaches_nobody_says_what_it_saw(monkeypatch):

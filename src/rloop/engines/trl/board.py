@@ -23,23 +23,34 @@ class Place:
     rank: int
 
 
-CAUSE, READERS = "rloop/cause", "rloop/readers"
+CAUSE, READERS, HERE = "rloop/cause", "rloop/readers", "rloop/here"
 
 
 def agree(place: Place, said: str, *, is_cause: bool) -> str:
     """Return the cause that was found first, on any machine; `said` where none is known."""
-    try:
-        store = open_store(place)
-        if is_cause:
-            store.compare_set(CAUSE, "", said)
-        said = store.get(CAUSE).decode()
-        num_readers = store.add(READERS, 1)
-        deadline = time.monotonic() + AGREE_S
-        while place.rank == 0 and num_readers < place.machines and time.monotonic() < deadline:
-            time.sleep(0.1)
-            num_readers = store.add(READERS, 0)
-    except RuntimeError:
-        return said  # out of reach, or nobody knows
+    deadline = time.monotonic() + AGREE_S
+    while True:
+        try:
+            return _exchange(place, said, is_cause=is_cause)
+        except RuntimeError:
+            # Out of reach, or nobody knows; or the workers' store has just given way to this one.
+            if place.rank == 0 or time.monotonic() > deadline:
+                return said
+
+
+def _exchange(place: Place, said: str, *, is_cause: bool) -> str:
+    store = open_store(place)
+    if place.rank == 0:
+        store.set(HERE, "")
+    store.wait([HERE])
+    if is_cause:
+        store.compare_set(CAUSE, "", said)
+    said = store.get(CAUSE).decode()
+    num_readers = store.add(READERS, 1)
+    deadline = time.monotonic() + AGREE_S
+    while place.rank == 0 and num_readers < place.machines and time.monotonic() < deadline:
+        time.sleep(0.1)
+        num_readers = store.add(READERS, 0)
     return said
 
 

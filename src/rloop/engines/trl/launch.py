@@ -8,6 +8,7 @@ FOLDER/failure.txt    which worker ended first, and of what: written by the laun
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -81,10 +82,28 @@ def help_out(recipe: Recipe) -> None:
         return
     check_recipe(recipe)
     folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
+    say_where(recipe.engine.trl.launch)
     launcher = start_launcher(recipe, folder)
-    if launcher.wait():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        launcher.wait()
+    except KeyboardInterrupt:
+        launcher.terminate()  # it tells the other machines
+        launcher.wait()
+        raise
+    if launcher.returncode:
         raise EngineError(failure(folder))
     shutil.rmtree(folder, ignore_errors=True)
+    sys.stderr.write("The run has ended on machine 0.\n")
+
+
+def say_where(launch: LaunchConfig) -> None:
+    """Say that several machines wait for each other, which they do for 15 minutes."""
+    if launch.machines > 1:
+        sys.stderr.write(
+            f"machine {launch.machine_rank} of {launch.machines}: the others are awaited at "
+            f"{launch.address}:{launch.port}\n"
+        )
 
 
 class LaunchedWorkers:
@@ -92,6 +111,7 @@ class LaunchedWorkers:
 
     def __init__(self, recipe: Recipe) -> None:
         """Start them, and wait for the first one."""
+        say_where(recipe.engine.trl.launch)
         self._folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
         self._channel: SocketChannel | None = None
         with socket.socket(socket.AF_UNIX) as listener:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from rloop.engines.trl.board import Place, agree
@@ -25,15 +26,18 @@ def main(note: Path, arguments: list[str]) -> int:
     except ChildFailedError as error:
         rank, failure = first_failure(error.failures)
         said = f"worker rank {rank} on {socket.gethostname()} {reason(failure)}"
-        said = silence(failure) or said
-        if (options.num_machines or 1) > 1:
-            said = agree(place_of(options), said, is_cause=not is_consequence(failure))
-        note.write_text(said)
-        return 1
+        said, is_cause = silence(failure) or said, not is_consequence(failure)
+    except SignalException as error:
+        said, is_cause = f"{socket.gethostname()} was told to stop ({error.sigval.name})", True
     except Exception as error:
         note.write_text(f"accelerate launch failed ({type(error).__name__}: {error})")
         raise
-    return 0
+    else:
+        return 0
+    if (options.num_machines or 1) > 1:
+        said = agree(place_of(options), said, is_cause=is_cause)
+    note.write_text(said)
+    return 1
 
 
 def place_of(options: Any) -> Place:  # noqa: ANN401
