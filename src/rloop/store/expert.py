@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
-from rloop.store.schema import SCHEMA
+from rloop.store.schema import ENCODING, SCHEMA
 from rloop.types import Example
 
 VERSION_KEY = b"rloop.expert"
@@ -65,7 +65,7 @@ def write_expert_set(
         pa.Table.from_pylist(list(problems), PROBLEMS),
         run_dir,
     )
-    write_whole(path, table.cast(EXAMPLES), run_dir)
+    write_whole(path, table.cast(EXAMPLES), run_dir, **ENCODING)
     return path
 
 

@@ -38,7 +38,8 @@ class Pool:
         """Read the columns."""
         self._files = tuple(files)
         names = list(columns)
-        parts = [read_whole(path, names).select(names) for path in self._files]
+        with _threads() as threads:
+            parts = list(threads.map(lambda path: read_whole(path, names).select(names), files))
         fields = [SCHEMA.field(name) for name in names]
         empty = pa.schema(fields, metadata=SCHEMA.metadata).empty_table()
         self.columns: pa.Table = pa.concat_tables([empty, *parts])
@@ -64,6 +65,10 @@ class Pool:
             return read_rows(self._files[number], local, list(names))
 
         # Whole row groups are decoded for a few rows of each.
-        with ThreadPoolExecutor(min(MAX_THREADS, pa.cpu_count())) as threads:
+        with _threads() as threads:
             tables = list(threads.map(read, np.flatnonzero(np.diff(cuts)).tolist()))
-        return pa.concat_tables([empty, *tables]).take(back)
+        return pa.concat_tables([empty, *tables]).combine_chunks().take(back)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(MAX_THREADS, pa.cpu_count()))

@@ -22,22 +22,11 @@ import pyarrow.fs
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
 from rloop.store.pool import Pool
-from rloop.store.schema import SCHEMA, VERSION_KEY, trajectory_table
+from rloop.store.schema import ENCODING, SCHEMA, VERSION_KEY, trajectory_table
 from rloop.types import Group, PhaseName, Place, stable_hash
 
 PART_BYTES = 150
 """Of a part in a file's name: file systems take 255 for all of it."""
-_DISTINCT = ("behavior_logprobs", "completion_text", "seed", "completion_hash")
-"""Columns whose values seldom repeat: not worth a dictionary."""
-_FLOATS = {"behavior_logprobs.list.element": "BYTE_STREAM_SPLIT"}
-_ZSTD = dict.fromkeys(
-    (
-        *(f"{name}.list.element" for name in ("prompt_ids", "completion_ids", "behavior_logprobs")),
-        *("prompt_text", "completion_text"),
-    ),
-    "zstd",
-)
-"""What is worth compressing; of the rest a dictionary leaves next to nothing."""
 _CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
@@ -82,15 +71,7 @@ class TrajectoryStore:
         suffix = f"-{_in_a_name(part)}" if part else ""
         folder = self._folder(place.iteration, place.phase)
         path = folder / f"step-{place.step:06d}{suffix}.parquet"
-        plain = [name for name in SCHEMA.names if name not in _DISTINCT]
-        write_whole(
-            path,
-            table,
-            self._run_dir,
-            use_dictionary=plain,
-            column_encoding=_FLOATS,
-            compression=_ZSTD,
-        )
+        write_whole(path, table, self._run_dir, **ENCODING)
         return path
 
     def query(self, sql: str) -> pa.Table:
