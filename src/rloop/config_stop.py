@@ -15,7 +15,7 @@ class EarlyStopConfig(Strict):
     max_grad_norm: Positive | None = None
     """Gradient norm before clipping above this."""
     max_similarity: Fraction | None = None
-    """Completions as like those of the same problems' last visit as this, or more: mean Jaccard
+    """Completions more like those of the same problems' last visit than this: mean Jaccard
     similarity of token 4-grams, over the step's problems that came before."""
     patience_steps: Count = 3
     """Steps in a row that an entropy, gradient or similarity rule must hold."""

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from doubles_runs import BuildEngine, begin, half_right, scripted, toy_recipe, trajectories
+from safetensors.torch import load_file
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
+from rloop.engines.registry import build_engine
 from rloop.engines.scripted import Handler, ScriptedEngine
 from rloop.evaluation.checkpoints import read_checkpoints
 from rloop.loop.replayed import read_successes
@@ -223,3 +226,21 @@ def test_an_interrupt_while_a_policy_is_measured_loses_nothing(whole, tmp_path, 
         assert begin(recipe, tmp_path, engine)[0] == 130
 
     check_resumed(whole, tmp_path, go)
+
+
+def test_a_model_is_averaged_over_its_policies_and_goes_on_as_if_it_had_not_been(tmp_path: Path):
+    data = toy_recipe(tmp_path, evaluate__every=4, keep_explored=True).model_dump(mode="json")
+    data["tasks"]["train"][0]["verifier"] = "python:doubles_verifiers:is_short"
+    for method in ("rl", "averaging"):
+        (tmp_path / method).mkdir()
+        recipe = METHODS[method].of(Recipe.model_validate(data))
+        assert begin(recipe, tmp_path / method, build_engine)[0] == 0
+    policies = tmp_path / "averaging/run/policies"
+    steps = [load_file(policies / f"explored-001-step-00000{n}/model.safetensors") for n in (4, 8)]
+    averaged = load_file(policies / "averaged-001/model.safetensors")
+    assert averaged.keys() == steps[0].keys()
+    for name, weight in averaged.items():
+        torch.testing.assert_close(weight, (steps[0][name] + steps[1][name]) / 2)
+    plain = load_file(tmp_path / "rl/run/policies/explored-001/model.safetensors")
+    assert all(torch.equal(plain[name], weight) for name, weight in steps[1].items())
+    assert not any(torch.equal(steps[0][name], weight) for name, weight in plain.items())
