@@ -35,7 +35,8 @@ run at less than half the speed. Measured on CPU (D = 576): rows of 1024, 2048 a
 1.62, 2.33 and 4.16 times as much a token as short ones, which gives 2.3 to 2.9.
 """
 PACK_TOKENS = 1024
-"""Packed rows are not joined beyond this: larger passes take more memory and are no faster."""
+"""Packed rows are not joined beyond this. Measured with 2,700 tokens of SmolLM2-135M on a busy
+machine: one pass takes 5 % less processor time than three, and keeps 2.7 times as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
