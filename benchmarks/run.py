@@ -115,7 +115,6 @@ def prepare(
         model = work_set.model_of(size)
         works[name] = {
             "shape": work_set.sizes[size],
-            name: work_set.sizes[size],
             "device": device if work_set.on_gpu else "cpu",
             "on_gpu": work_set.on_gpu,
             **({"model": model.path, "dtype": model.dtype} if model else {}),
