@@ -100,15 +100,19 @@ def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
     return [checkpoint for checkpoint in found if checkpoint not in unfinished]
 
 
-def training_paths(checkpoints: Sequence[Checkpoint]) -> list[TrainingPath]:
+def training_paths(
+    checkpoints: Sequence[Checkpoint], *, restarts: bool = False
+) -> list[TrainingPath]:
     """Return the paths through one task's checkpoints: RL of each iteration, then the kept ones.
 
     RL of an iteration begins at the last policy measured before it: the cold start where there is
-    one, the policy kept by the iteration before, or for RL that goes on, its last weights.
+    one, the policy kept by the iteration before, or for RL that goes on, its last weights. RL that
+    `restarts` begins at the last policy of iteration 0 each time.
     """
     paths = []
     for iteration in sorted({c.iteration for c in checkpoints if not c.is_kept}):
-        start = [c for c in checkpoints if c.iteration < iteration][-1:]
+        first = 1 if restarts else iteration
+        start = [c for c in checkpoints if c.iteration < first][-1:]
         inside = [c for c in checkpoints if c.iteration == iteration and not c.is_kept]
         paths.append(
             TrainingPath(name=f"RL of iteration {iteration}", checkpoints=(*start, *inside))

@@ -36,7 +36,10 @@ def overfitting_words(
                 confidence=record.confidence,
             ),
         )
-        for path in training_paths(held.checkpoints)
+        for path in training_paths(
+            held.checkpoints,
+            restarts=bool((record.config.get("explore") or {}).get("replay_per_group")),
+        )
     ]
     if not found:
         return None

@@ -200,6 +200,8 @@ def test_rl_that_goes_on_begins_where_it_was():
         "RL of iteration 1": ["base", "explored-001@2", "explored-001@4"],
         "RL of iteration 2": ["explored-001@4", "explored-002@2"],
     }
+    restarted = training_paths(run, restarts=True)[1]
+    assert [c.label for c in restarted.checkpoints] == ["base", "explored-002@2"]
 
 
 def test_checkpoints_of_different_tasks_or_samples_are_not_compared():

@@ -46,6 +46,16 @@ def test_plain_rl_and_a_cold_start_are_told(config) -> None:
     assert describe_method(config).startswith("A cold start on worked solutions first. RLoop")
 
 
+def test_replay_averaging_and_a_total_of_steps_are_told(config) -> None:
+    config |= {"expert": None, "finetune": None}
+    config["explore"] |= {"replay_per_group": 2, "total_steps": 39}
+    text = describe_method(config)
+    assert text.startswith("RL with replay: 2 iterations at most, 39 RL steps together. Each is ")
+    assert "Each begins at the base; from the second on 2 stored successes join each group." in text
+    config["explore"] |= {"replay_per_group": 0, "average_every": 5}
+    assert describe_method(config).endswith("the mean of RL's weights every 5 steps is the result.")
+
+
 def test_an_early_stop_is_told_with_its_reason(build_run) -> None:
     run_dir = build_run()
     manifest = json.loads((run_dir / "manifest.json").read_text())
