@@ -290,8 +290,8 @@ def last_iteration(config: Mapping[str, Any], phases: Mapping[str, Mapping[str, 
     `config` is its resolved recipe, `phases` the manifest's. Fewer than `iterations` where
     `explore.total_steps` are used up before.
     """
-    most, total = int(config.get("iterations", 1)), config["explore"].get("total_steps")
-    used = 0
+    most, used = int(config.get("iterations", 1)), 0
+    total = config.get("explore", {}).get("total_steps")
     for iteration in range(1, most + 1):
         used += int(phases.get(f"{iteration}/explore", {}).get("steps", 0))
         if total is not None and used >= total:
@@ -304,7 +304,7 @@ def last_phase(config: Mapping[str, Any], phases: Mapping[str, Mapping[str, Any]
     last = last_iteration(config, phases)
     if config.get("finetune") is not None:
         return f"{last}/evaluate/iter-{last:03d}"
-    is_averaged = bool(config["explore"].get("average_every"))
+    is_averaged = bool(config.get("explore", {}).get("average_every"))
     return f"{last}/evaluate/averaged-{last:03d}" if is_averaged else f"{last}/explore"
 
 
