@@ -6,9 +6,9 @@ One `Problem` gives one prompt; a policy writes a `Completion`; a verifier turns
 Policies cross rooms as a `PolicyRef`: a Hugging Face directory, never weights.
 """
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,13 +112,25 @@ class Place:
         It depends on (seed, iteration, phase, step, problem, member) alone, so a trajectory can be
         sampled again by itself, in any order, on any number of workers.
         """
-        return stable_hash(self.seed, self.iteration, self.phase, self.step, problem_id, member)
+        return next(self.stream_seeds([(problem_id, member)]))
+
+    def stream_seeds(self, names: Iterable[tuple[str, int]]) -> Iterator[int]:
+        """Yield `stream_seed` of many (problem_id, member); the place is hashed once."""
+        begun = blake2b(digest_size=8)
+        begun.update(_joined(self.seed, self.iteration, self.phase, self.step, ""))
+        for problem_id, member in names:
+            whole = begun.copy()
+            whole.update(_joined(problem_id, member))
+            yield int.from_bytes(whole.digest(), "little")
 
 
 def stable_hash(*parts: object) -> int:
     """Return a 64-bit hash of the parts that is the same in every process (blake2b)."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(_joined(*parts), digest_size=8).digest(), "little")
+
+
+def _joined(*parts: object) -> bytes:
+    return "\x1f".join(map(str, parts)).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,15 +29,16 @@ def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     marks = {**(table.schema.metadata or {}), SEAL_KEY: b"1"}
-    # Sealed in memory, where looking at every page header costs no call of the system.
-    memory = BytesIO()
+    written = pa.BufferOutputStream()
     pq.write_table(
         table.replace_schema_metadata(marks),
-        memory,
+        written,
         write_page_checksum=True,
         row_group_size=max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes)),
         **{"compression": "zstd", **options},
     )
+    # Sealed in memory, where looking at every page header costs no call of the system.
+    memory = BytesIO(written.getvalue())
     seal(memory)
     with written_whole(path, run_dir) as file:
         file.write(memory.getbuffer())

@@ -107,7 +107,7 @@ def _is_seed_wrong(rows: pa.Table, place: StepPlace) -> Wrong:
         run="", seed=place.seed, iteration=place.iteration, phase=place.phase, step=place.step
     )
     names = (rows["problem_id"].to_pylist(), rows["member"].to_pylist())
-    found = [here.stream_seed(*pair) for pair in zip(*names, strict=True)]
+    found = list(here.stream_seeds(zip(*names, strict=True)))
     wrong: Wrong = np.array(found, np.uint64) != rows["seed"].to_numpy()
     return wrong
 

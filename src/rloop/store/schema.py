@@ -117,7 +117,7 @@ def _provenance(place: Place, rows: Sequence[Trajectory]) -> dict[str, Any]:
         "temperature": [row.temperature for row in rows],
         "top_p": [row.top_p for row in rows],
         "top_k": [row.top_k for row in rows],
-        "seed": list(map(place.stream_seed, ids, members)),
+        "seed": list(place.stream_seeds(zip(ids, members, strict=True))),
         "template_version": [row.template_version for row in rows],
     }
 

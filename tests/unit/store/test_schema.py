@@ -5,6 +5,7 @@ import pytest
 from doubles_records import group_at, place_at
 
 from rloop.store.schema import text_hashes, trajectory_table
+from rloop.types import Place, stable_hash
 
 
 def test_sums_and_lengths_are_of_each_row_also_of_an_empty_one():
@@ -42,3 +43,11 @@ def test_a_sum_is_that_of_doubles_though_floats_are_stored():
 def test_hashes_do_not_depend_on_the_machine():
     # blake2b of the empty text with 8 bytes is e4a6a0577479b2b4, read as a little-endian number
     assert text_hashes(["", "a", ""]).tolist()[::2] == [0xB4B2797457A0A6E4] * 2
+
+
+def test_seeds_are_hashes_of_place_problem_and_member_and_stay_what_they_are():
+    place = Place(run="r", seed=3, iteration=2, phase="explore", step=7)
+    names = [("a/b", 4), ("a", 4), ("", 0)]
+    seeds = list(place.stream_seeds(names))
+    assert seeds == [stable_hash(3, 2, "explore", 7, *name) for name in names]
+    assert seeds[0] == place.stream_seed("a/b", 4) == 17552862667836423715
