@@ -4,8 +4,9 @@
 
 A problem is `3 5 7 9 = 42`; right is any expression of + - * and parentheses that uses each digit
 once and has that value, so most problems have many right answers, and a policy can be right in more
-or fewer ways. Targets are 0 to 99, of `shifted` 100 to 149, which the base has never seen. No two
-files share a problem, in whatever order its digits stand.
+or fewer ways. The base learns targets from 0 to 149; those to train on and held out reach 99,
+`shifted` has the others: what RL never sees and the base can do. No two files share a problem, in
+whatever order its digits stand.
 """
 
 import json
@@ -18,8 +19,13 @@ from pathlib import Path
 from rloop.tasks.verifiers.expressions import read_arithmetic
 from rloop.types import Problem
 
-SIZES = {"held-out": 300, "train": 256, "solved": 60_000}
-NUM_SHIFTED = 150
+FILES = {
+    "shifted": (150, range(100, 150)),
+    "held-out": (300, range(100)),
+    "train": (256, range(100)),
+    "solved": (60_000, range(150)),
+}
+"""Of each file: its number of problems, and the targets they have."""
 MAX_CHARS = 40
 Row = dict[str, str]
 
@@ -75,8 +81,7 @@ def main(folder: Path, seed: int = 0) -> None:
     """Write the four files; the same seed gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
-    sources = [(name, size, range(100)) for name, size in SIZES.items()]
-    for name, size, targets in [("shifted", NUM_SHIFTED, range(100, 150)), *sources]:
+    for name, (size, targets) in FILES.items():
         rng = random.Random(f"{seed} {name}")
         mine: set[str] = set()
         rows: list[Row] = []
