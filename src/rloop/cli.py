@@ -252,7 +252,11 @@ def compare(
 def sweep(
     recipe_path: RecipeArgument,
     methods: Annotated[
-        str, typer.Option(help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness.")
+        str,
+        typer.Option(
+            help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness, coverage, "
+            "adaptive, replay, averaging."
+        ),
     ] = "rloop,rl,raft,rest_em,keep_weights",
     seeds: Annotated[
         str, typer.Option(help="A count, from the recipe's seed on, or a list such as 0,3,7.")
@@ -261,10 +265,13 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the runs; runs/NAME-sweep when absent.")
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time; each gets its share of the cores.")
+    ] = 1,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Run methods x seeds of a recipe of RLoop under one budget, one by one; then compare them.
+    """Run methods x seeds of a recipe of RLoop under one budget; then compare them.
 
     The same command again skips what is complete, resumes what has begun and starts the rest.
 
@@ -281,7 +288,7 @@ def sweep(
     from rloop.report.page import write_report
 
     again = shlex.join(["rloop", *sys.argv[1:]])
-    code = run_sweep(runs, recipe_path, build_engine, finish=write_report, again=again)
+    code = run_sweep(runs, recipe_path, build_engine, finish=write_report, again=again, jobs=jobs)
     if code != INTERRUPTED:
         _compare([folder], None, None, as_json=as_json)
     raise typer.Exit(code)

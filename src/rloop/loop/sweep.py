@@ -1,4 +1,5 @@
-"""A sweep: methods x seeds of one recipe under one budget, a run directory each, one after another.
+"""A sweep: methods x seeds of one recipe under one budget, a run directory each, one after another
+or several at a time.
 
     DIR/rloop-seed-0  DIR/rloop-seed-1  DIR/rl-seed-0 ...   DIR/sweep.json: how each ended
 
@@ -9,9 +10,11 @@ nothing: the base is measured, and a cold start done, in each, so that each stan
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +24,7 @@ from rloop.errors import ConfigError, RLoopError
 from rloop.estimate import disk, run_completions, run_tokens
 from rloop.loop.recipe_change import differences, told
 from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume, start
+from rloop.loop.side_by_side import Call, run_side_by_side
 from rloop.loop.state import Manifest
 from rloop.methods import budget_warnings, find_methods, last_phase
 from rloop.model_size import measure_model
@@ -28,6 +32,7 @@ from rloop.observe.console import Console
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 
+INTERRUPTED = 130
 State = Literal["new", "begun", "complete"]
 
 
@@ -147,34 +152,31 @@ def run_sweep(
     *,
     finish: Callable[[Path], object],
     again: str,
+    jobs: int = 1,
 ) -> int:
     """Run what is not complete; return 0, 1 when any run failed, or 130 (interrupted).
 
     `finish` is called with the directory of each run that had begun and ended; `again` is the
-    command that goes on. What a run prints as its result goes to standard error.
+    command that goes on. What a run prints as its result goes to standard error. With `jobs` above
+    1 so many run at a time, in processes with their share of the cores; what they print goes to
+    `METHOD-seed-SEED.log` beside the run directory, and `build_engine` must be a module's function.
     """
     console = Console()
-    ended: dict[str, str] = {}
-    for number, run in enumerate(runs, start=1):
-        state = run.state()
-        title = f"Run {number} of {len(runs)}: {run.method}, seed {run.seed}"
-        words = {"new": "", "begun": ", goes on", "complete": " is complete already"}[state]
-        console.say(f"{title}{words} ({run.directory})")
-        if state == "complete":
-            ended[run.directory.name] = "complete"
-            continue
-        try:
-            with redirect_stdout(sys.stderr):
-                code, reason = _run(run, recipe_path, build_engine, state)
-        except KeyboardInterrupt:
-            code, reason = 130, ""
-        if code == 130:
-            console.say(f"The sweep stopped at run {number} of {len(runs)}. Go on with: {again}")
-            return 130
-        ended[run.directory.name] = reason or "complete"
-        write_text(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
-        if run.state() != "new":
-            finish(run.directory)
+    ended = {run.directory.name: "complete" for run in runs if run.state() == "complete"}
+    go = _one_by_one if jobs == 1 else partial(_side_by_side, jobs=jobs)
+    try:
+        for run, code, reason in go(runs, recipe_path, build_engine, console):
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt
+            ended[run.directory.name] = reason or "complete"
+            write_text(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
+            if run.state() != "new":
+                finish(run.directory)
+    except KeyboardInterrupt:
+        console.say(
+            f"The sweep stopped after {len(ended)} of {len(runs)} runs. Go on with: {again}"
+        )
+        return INTERRUPTED
     failed = {name: reason for name, reason in ended.items() if reason != "complete"}
     for name, reason in failed.items():
         console.warn(f"{name} failed: {reason}")
@@ -183,17 +185,70 @@ def run_sweep(
     return 1 if failed else 0
 
 
-def _run(
-    run: PlannedRun, recipe_path: Path, build_engine: EngineBuilder, state: State
-) -> tuple[int, str]:
+Ended = Iterator[tuple[PlannedRun, int, str]]
+"""Runs that have ended, each with its exit code, and why it failed where it did."""
+
+
+def _one_by_one(
+    runs: Sequence[PlannedRun], recipe_path: Path, build_engine: EngineBuilder, console: Console
+) -> Ended:
+    for run, title in _announced(runs):
+        console.say(title)
+        if run.state() != "complete":
+            with redirect_stdout(sys.stderr):
+                code, reason = _run(run, recipe_path, build_engine)
+            yield run, code, reason
+
+
+def _side_by_side(
+    runs: Sequence[PlannedRun],
+    recipe_path: Path,
+    build_engine: EngineBuilder,
+    console: Console,
+    *,
+    jobs: int,
+) -> Ended:
+    titles, calls = {}, []
+    for run, title in _announced(runs):
+        if run.state() == "complete":
+            console.say(title)
+            continue
+        name = run.directory.name
+        titles[name] = (run, title)
+        log = run.directory.parent / f"{name}.log"
+        arguments = (run, recipe_path, build_engine)
+        calls.append(Call(name=name, log=log, function=_run, arguments=arguments))
+    began = {}
+
+    def on_start(call: Call) -> None:
+        began[call.name] = time.monotonic()
+        console.say(titles[call.name][1])
+
+    for call, found in run_side_by_side(calls, jobs, on_start):
+        code, reason = found if isinstance(found, tuple) else (1, str(found))
+        took = format_value(time.monotonic() - began[call.name], "seconds")
+        console.say(f"{call.name} {'failed' if reason else 'ended'} after {took}")
+        yield titles[call.name][0], code, reason
+
+
+def _announced(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, str]]:
+    words = {"new": "", "begun": ", goes on", "complete": " is complete already"}
+    for number, run in enumerate(runs, start=1):
+        title = f"Run {number} of {len(runs)}: {run.method}, seed {run.seed}"
+        yield run, f"{title}{words[run.state()]} ({run.directory})"
+
+
+def _run(run: PlannedRun, recipe_path: Path, build_engine: EngineBuilder) -> tuple[int, str]:
     """Start or resume a run; return its exit code, and why it failed where it did."""
     try:
-        if state == "begun":
+        if run.state() == "begun":
             code = resume(run.directory, build_engine)
         else:
             code = start(recipe_path, run.recipe, run.directory, build_engine)
     except RLoopError as error:
         return 1, str(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED, ""
     return code, "stopped, there was nothing left to learn from" if code == 1 else ""
 
 

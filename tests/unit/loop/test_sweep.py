@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles_kill import build_scripted
 from doubles_runs import half_right, scripted, toy_recipe, trajectories
 
 from rloop.config import Recipe
-from rloop.engines.base import Verify
+from rloop.engines.base import Engine, Verify
 from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError, EngineError
 from rloop.loop.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
@@ -157,7 +159,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_ends_as_if_it_had_not_been(
     code, finished = sweep(runs, source, build)
     assert (code, finished) == (130, ["rloop-seed-0"])
     assert [run.state() for run in runs] == ["complete", "begun"]
-    assert "stopped at run 2 of 2. Go on with: rloop sweep again" in capsys.readouterr().err
+    assert "stopped after 1 of 2 runs. Go on with: rloop sweep again" in capsys.readouterr().err
     code, finished = sweep(plan(tmp_path, "rloop,rl", "1"), source)
     assert (code, finished) == (0, ["rl-seed-0"])
     assert "rl, seed 0, goes on" in capsys.readouterr().err
@@ -183,6 +185,77 @@ def test_a_failing_run_is_recorded_and_does_not_stop_the_others(tmp_path, source
     assert ended["rl-seed-0"] == "The engine is out of order."
     assert "nothing left to learn from" in ended["raft-seed-0"]
     assert "2 of 3 runs failed. To try them again: rloop sweep again" in capsys.readouterr().err
+
+
+def test_runs_side_by_side_are_those_one_after_another(tmp_path, source, capsys):
+    runs = plan(tmp_path, "rloop,rl,raft", "1")
+    finished: list[Path] = []
+    code = run_sweep(runs, source, build_scripted, finish=finished.append, again="again", jobs=2)
+    told = capsys.readouterr().err
+    assert code == 0, told
+    assert {path.name for path in finished} == {run.directory.name for run in runs}
+    assert "Run 3 of 3: raft, seed 0 (" in told
+    assert "rl-seed-0 ended after" in told
+    assert "Iteration 1" not in told
+    alone = plan_sweep(toy_recipe(tmp_path), "rloop,rl,raft", "1", tmp_path / "alone")
+    sweep(alone, source)
+    for run, other in zip(runs, alone, strict=True):
+        there, here = (r.directory / "metrics.jsonl" for r in (run, other))
+        assert there.read_bytes() == here.read_bytes()
+        log = run.directory.parent / f"{run.directory.name}.log"
+        assert "Iteration 1" in log.read_text()
+    ended = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert ended == {run.directory.name: "complete" for run in runs}
+
+
+def build_failing(recipe: Recipe, verify: Verify) -> Engine:
+    """One run of the sweep dies, one says why it cannot go on, one is asked to stop."""
+    if "rl-seed-0" in recipe.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "raft-seed-0" in recipe.name:
+        raise EngineError("The engine is out of order.")
+    return build_scripted(recipe, verify)
+
+
+def test_a_run_that_dies_or_fails_side_by_side_is_one(tmp_path, source, capsys):
+    runs = plan(tmp_path, "rl,raft,rloop", "1")
+    code = run_sweep(runs, source, build_failing, finish=lambda _: None, again="again", jobs=3)
+    assert code == 1
+    ended = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert ended["rl-seed-0"].startswith("its process was killed by SIGKILL; ")
+    assert ended["raft-seed-0"] == "The engine is out of order."
+    assert ended["rloop-seed-0"] == "complete"
+    assert "2 of 3 runs failed. To try them again: again" in capsys.readouterr().err
+
+
+def build_waiting(recipe: Recipe, verify: Verify) -> ScriptedEngine:
+    """The user presses Ctrl-C once when both runs sample, which then take their time."""
+    if "rl-seed-0" in recipe.name:
+        os.kill(os.getppid(), signal.SIGINT)
+    return build_slow(recipe, verify)
+
+
+class Slow(ScriptedEngine):
+    def sample(self, *args: Any) -> Iterator[Group]:
+        time.sleep(1)
+        yield from super().sample(*args)
+
+
+def build_slow(recipe: Recipe, verify: Verify) -> ScriptedEngine:
+    return Slow(recipe, verify, half_right)
+
+
+def test_ctrl_c_stops_all_that_run_and_the_sweep_goes_on_from_there(tmp_path, source, capsys):
+    runs = plan(tmp_path, "rloop,rl", "1")
+    code = run_sweep(runs, source, build_waiting, finish=lambda _: None, again="again", jobs=2)
+    told = capsys.readouterr().err
+    assert code == 130
+    assert "The sweep stopped after 0 of 2 runs. Go on with: again" in told
+    for run in runs:
+        log = run.directory.parent / f"{run.directory.name}.log"
+        assert "Stopping after this step" in log.read_text()
+    assert run_sweep(runs, source, build_scripted, finish=lambda _: None, again="", jobs=2) == 0
+    assert {run.state() for run in runs} == {"complete"}
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):

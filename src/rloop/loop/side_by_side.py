@@ -1,0 +1,122 @@
+"""Calls side by side, each in a process of its own: a log, a share of the cores, a result.
+
+Ctrl-C and SIGTERM reach the parent alone; it passes them on, once, and waits until all have saved.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from rloop.threads import allowed_cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function of a module with its arguments, all of which can be pickled.
+
+    Example: Call(name="rl-seed-0", log=Path("rl-seed-0.log"), function=f, arguments=(1,))
+    """
+
+    name: str
+    log: Path
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def run_side_by_side(
+    calls: Sequence[Call], jobs: int, on_start: Callable[[Call], None]
+) -> Iterator[tuple[Call, object]]:
+    """Yield each call with its result when it has ended, `jobs` at a time, started in order.
+
+    Each has cores / jobs threads and writes what it prints at the end of its log. The result of one
+    whose process died is a sentence about that. KeyboardInterrupt after all have ended, where the
+    user asked to stop.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(calls)
+    running: dict[Connection, tuple[Call, BaseProcess]] = {}
+    threads = {"OMP_NUM_THREADS": str(max(1, allowed_cores() // jobs))}
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                call = waiting.pop(0)
+                on_start(call)
+                result, end = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(call, end, threads), name=call.name)
+                _start_with(process, threads)
+                end.close()
+                running[result] = (call, process)
+            ready = set(wait(list(running)))
+            for result in [result for result in running if result in ready]:
+                call, started = running.pop(result)
+                yield call, _received(call, result, started)
+    finally:
+        _stop([process for _, process in running.values()])
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _start_with(process: BaseProcess, variables: Mapping[str, str]) -> None:
+    """Start a process in this environment: threads are counted when libraries are imported."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        process.start()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(call: Call, end: Connection, variables: Mapping[str, str]) -> None:
+    """Run in the new process."""
+    os.environ.update(variables)
+    os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which passes it on
+    call.log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout = sys.stderr = call.log.open("a", buffering=1)
+    for number in (1, 2):
+        os.dup2(sys.stdout.fileno(), number)
+    end.send(call.function(*call.arguments))
+
+
+def _received(call: Call, result: Connection, process: BaseProcess) -> object:
+    try:
+        value: object = result.recv()
+    except EOFError:
+        value = None
+    process.join()
+    if value is None:
+        cause = process.exitcode or 0
+        how = (
+            f"was killed by {signal.Signals(-cause).name}" if cause < 0 else f"exited with {cause}"
+        )
+        return f"its process {how}; {call.log} has what it said"
+    return value
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    """Ask processes to save and end, and wait; a second Ctrl-C stops them at once."""
+    for process in processes:
+        _signal(process)
+    try:
+        for process in processes:
+            process.join()
+    except KeyboardInterrupt:
+        for process in processes:
+            _signal(process)
+        for process in processes:
+            process.join()
+
+
+def _signal(process: BaseProcess) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signal.SIGINT)
