@@ -138,6 +138,8 @@ class ExploreConfig(Strict):
     much less probability the sampler gave it (dapo; gspo and cispo are bounded by themselves)."""
     kl_coef: NonNegative = 0.0
     """Weight of the k3 divergence from the iteration's start policy; 0 turns it off."""
+    entropy_coef: NonNegative = 0.0
+    """Weight of the entropy bonus, the mean entropy of the tokens trained on; 0 turns it off."""
     updates_per_step: Count = 1
     """Optimizer updates a step's batch is split into."""
     refill_rounds: CountOrZero = 0

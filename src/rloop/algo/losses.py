@@ -22,7 +22,7 @@ MAX_LOG_RATIO = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What an update minimises: a loss, its clip range and an optional divergence penalty.
+    """What an update minimises: a loss, its clip range, a divergence penalty, an entropy bonus.
 
     Example: Objective(loss="dapo", clip_low=0.2, clip_high=0.28); Objective(loss="sft")
     """
@@ -36,6 +36,8 @@ class Objective:
     """No token's ratio weighs more than this (`dapo`)."""
     kl_coef: float = 0.0
     """Weight of the k3 divergence from the reference policy; 0 turns it off."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy, which is a bonus; 0 turns it off."""
     temperature: float = 1.0
     """Divides the logits: the sampling temperature in RL, 1 in SFT."""
 
@@ -68,6 +70,8 @@ class TokenBatch:
     weights_N: torch.Tensor
     """The sequence's weight, repeated for each token (`sft`)."""
     lengths_B: Sequence[int]
+    entropy_N: torch.Tensor | None = None
+    """Of the policy's distribution, with a gradient; needed when `entropy_coef` > 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +191,7 @@ def k3_divergence(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tenso
 
 
 def compute_loss(objective: Objective, batch: TokenBatch, counts: UpdateCounts) -> LossOutput:
-    """Return the micro-batch's part of the update's loss, the divergence penalty included.
+    """Return the micro-batch's part of the update's loss, penalty and entropy bonus included.
 
     Where no behavior log-probabilities were stored the ratio is one: the policy is its own
     behavior.
@@ -226,6 +230,8 @@ def compute_loss(objective: Objective, batch: TokenBatch, counts: UpdateCounts) 
     if batch.reference_logprobs_N is not None:
         kl_N = k3_divergence(policy_N, batch.reference_logprobs_N)
         loss = loss + objective.kl_coef * kl_N.sum() / counts.num_tokens
+    if objective.entropy_coef and batch.entropy_N is not None:
+        loss = loss - objective.entropy_coef * batch.entropy_N.sum() / counts.num_tokens
     return LossOutput(
         loss=loss, ratio_N=ratio_N.detach(), is_clipped_N=is_clipped_N, kl_N=kl_N.detach()
     )

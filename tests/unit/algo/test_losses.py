@@ -133,8 +133,9 @@ def test_parts_with_the_updates_denominators_add_up_to_the_whole(name):
         "reference_logprobs_N": numbers(),
         "advantages_N": advantages_N,
         "weights_N": advantages_N.abs(),
+        "entropy_N": numbers(),
     }
-    objective = Objective(loss=name, clip_low=0.2, clip_high=0.3, kl_coef=0.1)
+    objective = Objective(loss=name, clip_low=0.2, clip_high=0.3, kl_coef=0.1, entropy_coef=0.2)
     counts = UpdateCounts(num_tokens=10, num_sequences=4)
     whole = compute_loss(objective, TokenBatch(**columns, lengths_B=lengths_B), counts).loss
     cut = {key: torch.split(column, sizes) for key, column in columns.items()}

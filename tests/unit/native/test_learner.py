@@ -83,7 +83,9 @@ def accumulated_gradient(model, sequences, objective, **engine):
 @pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
 def test_the_gradient_does_not_depend_on_the_microbatch_split(name):
     model = tiny_model()
-    objective = Objective(loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, temperature=0.8)
+    objective = Objective(
+        loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, entropy_coef=0.02, temperature=0.8
+    )
     sequences = make_sequences(model, temperature=0.8)
     whole = accumulated_gradient(model, sequences, objective, microbatch_tokens=1000)
     for tokens in (1, 16, 24):
@@ -101,7 +103,9 @@ def test_a_shared_prompt_gives_the_loss_and_gradient_of_separate_rows(
     model = tiny_model(family)
     attention.register()
     model.set_attn_implementation(implementation)
-    objective = Objective(loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, temperature=0.8)
+    objective = Objective(
+        loss=name, clip_low=0.1, clip_high=0.1, kl_coef=0.05, entropy_coef=0.02, temperature=0.8
+    )
     sequences = make_sequences(model, temperature=0.8, num_prompts=2)
     separate = accumulated_gradient(model, sequences, objective, microbatch_tokens=1)
     computed = []
@@ -341,6 +345,26 @@ def test_metrics_off_policy():
     assert metrics["gap_max"] == pytest.approx(0.5, abs=1e-5)
     assert metrics["clip_frac"] == pytest.approx(15 / 21)  # advantages > 0: 5 + 9 + 1 tokens
     assert metrics["kl_mean"] == pytest.approx(0.0, abs=1e-6)  # the reference is the policy itself
+
+
+def test_an_entropy_bonus_keeps_the_entropy_up():
+    sequences = make_sequences(tiny_model(), shift=0.0)
+    ends = []
+    for coef in (0.0, 0.5):
+        model = tiny_model()
+        learner = make_learner(model, rate=3e-3)
+        objective = Objective(loss="dapo", clip_low=9.0, clip_high=9.0, entropy_coef=coef)
+        ends.append([learner.update(sequences, objective) for _ in range(8)][-1]["entropy_mean"])
+    without, with_bonus = ends
+    assert with_bonus > without + 0.01
+
+
+def test_an_entropy_bonus_alone_moves_the_policy():
+    sequences = [replace(s, advantage=0.0) for s in make_sequences(tiny_model(), shift=0.0)]
+    for coef, num_trained in ((0.0, 0), (0.5, len(sequences))):
+        objective = Objective(loss="dapo", clip_low=0.2, clip_high=0.2, entropy_coef=coef)
+        metrics = make_learner(tiny_model()).update(sequences, objective)
+        assert metrics["trained_sequences_count"] == num_trained
 
 
 def test_what_cannot_be_trained_on_is_refused_in_a_sentence():

@@ -74,6 +74,31 @@ def test_values_and_gradients_equal_the_plain_version_however_chunked(rows, bias
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_gradient_of_the_entropy_equals_the_plain_version(rows, bias, temperature):
+    inputs = random_inputs(torch.float32, bias=bias)
+    exact = random_inputs(torch.float64, bias=bias)
+    grad_N = torch.linspace(-1, 2, N, dtype=torch.float64)
+    grad_entropy_N = torch.linspace(3, -1, N, dtype=torch.float64)
+
+    result = linear_logprobs(
+        *inputs, temperature=temperature, is_entropy_trained=True, chunk_bytes=4 * V * rows
+    )
+    expected_N, entropy_N = plain_logprobs(exact, temperature)
+    sums = result.logprobs_N * grad_N.float() + result.entropy_N * grad_entropy_N.float()
+    found = gradients(sums.sum(), inputs)
+    wanted = gradients((expected_N * grad_N + entropy_N * grad_entropy_N).sum(), exact)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5)
+
+
+def test_the_entropy_has_no_gradient_unless_it_is_asked_for():
+    result = linear_logprobs(*random_inputs(torch.float32), temperature=1.0)
+    assert not result.entropy_N.requires_grad
+
+
 def test_large_logits_neither_overflow_nor_lose_the_gradient():
     inputs = random_inputs(torch.float32, scale=20.0)
     result = linear_logprobs(*inputs, temperature=1.0)

@@ -170,5 +170,7 @@ def test_what_trl_does_otherwise_is_said(recipe):
     assert "explore.refill_rounds=2 is not done: TRL has no dynamic sampling" in warning
     [warning] = check_recipe(changed(recipe, explore__kl_coef=0.1))
     assert "explore.kl_coef" in warning
+    [warning] = check_recipe(changed(recipe, explore__entropy_coef=0.1))
+    assert "explore.entropy_coef: on TRL the entropy is a mean over all" in warning
     [warning] = check_recipe(changed(recipe, explore__sampler="vllm"))
     assert "evaluates with rloop's own sampler" in warning

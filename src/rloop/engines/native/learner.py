@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rloop.algo.losses import LossOutput, Objective, TokenBatch, UpdateCounts, compute_loss
 from rloop.config import EngineConfig, OptimizerConfig
 from rloop.engines.native.lean_layers import lean_layers
+from rloop.engines.native.logprobs import TokenLogprobs
 from rloop.engines.native.masters import MasterWeights
 from rloop.engines.native.memory import Budget, explained
 from rloop.engines.native.microbatch import (
@@ -98,7 +99,7 @@ class Learner:
         """Do one optimizer update on all the sequences and return its metrics.
 
         The loss's denominators count every sequence given, also those whose own advantage (or, in
-        SFT, weight) is zero; these cost nothing, unless a divergence penalty acts on them. Leave
+        SFT, weight) is zero; these cost nothing, unless penalty or entropy bonus act on them. Leave
         out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
         stay, `skipped_updates_count` is 1, and `skipped` holds what the update was computed from;
         later ones are held only after it has been set to None. Where memory runs out the update
@@ -178,8 +179,13 @@ class Learner:
         is_on = self._engine_config.gradient_checkpointing
         with _checkpointing(self._model, is_on=is_on), lean_layers(self._model):
             for batch in form_microbatches(sequences, microbatch_tokens, self._model):
-                result = completion_logprobs(self._model, batch, objective.temperature)
-                tokens = _token_batch(batch, result.logprobs_N, objective)
+                result = completion_logprobs(
+                    self._model,
+                    batch,
+                    objective.temperature,
+                    is_entropy_trained=objective.entropy_coef > 0.0,
+                )
+                tokens = _token_batch(batch, result, objective)
                 output = compute_loss(objective, tokens, counts)
                 output.loss.backward()  # type: ignore[no-untyped-call]
                 is_own_N = batch.repeat(lambda s: float(not s.is_replayed))
@@ -293,16 +299,15 @@ def _check_complete(sequences: Sequence[TrainingSequence], objective: Objective)
 def _has_gradient(sequence: TrainingSequence, objective: Objective) -> bool:
     """Whether the sequence's own part of the loss can move the policy."""
     factor = sequence.weight if objective.loss == "sft" else sequence.advantage
-    return factor != 0.0 or objective.kl_coef > 0.0
+    return factor != 0.0 or objective.kl_coef > 0.0 or objective.entropy_coef > 0.0
 
 
-def _token_batch(
-    batch: MicroBatch, policy_logprobs_N: torch.Tensor, objective: Objective
-) -> TokenBatch:
+def _token_batch(batch: MicroBatch, policy: TokenLogprobs, objective: Objective) -> TokenBatch:
     """Lay the micro-batch's stored numbers beside the policy's log-probabilities."""
     is_rl, has_kl = objective.loss != "sft", objective.kl_coef > 0.0
     return TokenBatch(
-        policy_logprobs_N=policy_logprobs_N,
+        policy_logprobs_N=policy.logprobs_N,
+        entropy_N=policy.entropy_N,
         behavior_logprobs_N=batch.gather(lambda s: s.behavior_logprobs or ()) if is_rl else None,
         reference_logprobs_N=batch.gather(lambda s: s.reference_logprobs or ()) if has_kl else None,
         advantages_N=batch.repeat(lambda s: s.advantage),

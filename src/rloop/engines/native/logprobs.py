@@ -27,7 +27,7 @@ class TokenLogprobs(NamedTuple):
     logprobs_N: torch.Tensor
     """Natural log-probability of each target at the given temperature, with a gradient."""
     entropy_N: torch.Tensor
-    """Entropy of the whole distribution (nats), without a gradient."""
+    """Entropy of the whole distribution (nats), with a gradient only where asked for."""
 
 
 def linear_logprobs(
@@ -37,18 +37,21 @@ def linear_logprobs(
     targets_N: torch.Tensor,
     *,
     temperature: float,
+    is_entropy_trained: bool = False,
     chunk_bytes: int | None = None,
 ) -> TokenLogprobs:
     """Return log softmax((hidden W^T + bias) / temperature) at the targets, and its entropy.
 
-    `chunk_bytes` bounds one float32 buffer of logits; None takes the device's default. A
-    temperature of 0 (greedy sampling) has no distribution of its own and counts as 1.
+    The entropy's gradient costs a second buffer of logits. `chunk_bytes` bounds one float32 buffer
+    of logits; None takes the device's default. A temperature of 0 (greedy sampling) has no
+    distribution of its own and counts as 1.
     """
     if chunk_bytes is None:
         chunk_bytes = GPU_CHUNK_BYTES if hidden_ND.is_cuda else CPU_CHUNK_BYTES
     scale = 1.0 / temperature if temperature > 0.0 else 1.0
     apply: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _LinearLogprobs.apply
-    outputs = apply(hidden_ND, weight_VD, bias_V, targets_N, scale, chunk_bytes // 4)
+    plan = _Plan(scale, chunk_bytes // 4, is_entropy_trained)
+    outputs = apply(hidden_ND, weight_VD, bias_V, targets_N, plan)
     return TokenLogprobs(*outputs)
 
 
@@ -60,11 +63,16 @@ def _scaled_logits(
     return logits_CV if scale == 1.0 else logits_CV.mul_(scale)
 
 
+class _Plan(NamedTuple):
+    scale: float
+    num_logits: int
+    is_entropy_trained: bool
+
+
 class _Context(Protocol):
     """What autograd carries from the forward to the backward pass."""
 
-    scale: float
-    num_logits: int
+    plan: _Plan
     needs_input_grad: tuple[bool, ...]
     saved_tensors: tuple[torch.Tensor, ...]
 
@@ -83,17 +91,16 @@ class _LinearLogprobs(torch.autograd.Function):
         weight_VD: torch.Tensor,
         bias_V: torch.Tensor | None,
         targets_N: torch.Tensor,
-        scale: float,
-        num_logits: int,
+        plan: _Plan,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (logprobs_N, entropy_N), one exponential of each logit."""
-        num_rows = max(1, num_logits // len(weight_VD))
+        num_rows = max(1, plan.num_logits // len(weight_VD))
         logprobs_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.float32)
         entropy_N = torch.empty_like(logprobs_N)
         normalizer_N = torch.empty_like(logprobs_N)
         for start in range(0, len(hidden_ND), num_rows):
             rows = slice(start, start + num_rows)
-            shifted_CV = _scaled_logits(hidden_ND[rows], weight_VD, bias_V, scale)
+            shifted_CV = _scaled_logits(hidden_ND[rows], weight_VD, bias_V, plan.scale)
             largest_C1 = shifted_CV.amax(-1, keepdim=True)
             shifted_CV.sub_(largest_C1)
             exponential_CV = shifted_CV.exp()
@@ -104,36 +111,47 @@ class _LinearLogprobs(torch.autograd.Function):
             weighted_C = shifted_CV.mul_(exponential_CV).sum(-1)
             entropy_N[rows] = log_total_C - weighted_C / total_C
             normalizer_N[rows] = largest_C1.squeeze(-1) + log_total_C
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, normalizer_N)
-        ctx.scale, ctx.num_logits = scale, num_logits
-        ctx.mark_non_differentiable(entropy_N)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_N, normalizer_N, entropy_N)
+        ctx.plan = plan
+        if not plan.is_entropy_trained:
+            ctx.mark_non_differentiable(entropy_N)
         return logprobs_N, entropy_N
 
     @staticmethod
     def backward(
-        ctx: _Context, grad_N: torch.Tensor, _grad_entropy_N: torch.Tensor
+        ctx: _Context, grad_N: torch.Tensor, grad_entropy_N: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients; that of hidden states is summed over chunks in float32.
 
         With q = softmax - onehot(target), d hidden = -g scale (q W) and d weight = -(q^T (g scale
-        hidden)): the row factors g act on [N, D], never on logits.
+        hidden)): the row factors g act on [N, D], never on logits. Where the entropy H is trained
+        too, with row factors h, p = softmax and factors that act on logits after all,
+        q = g (p - onehot) + h p (log p + H), d hidden = -scale (q W), d weight = -(q^T (scale
+        hidden)).
         """
-        hidden_ND, weight_VD, bias_V, targets_N, normalizer_N = ctx.saved_tensors
-        factor_N1 = (grad_N * -ctx.scale).unsqueeze(-1)
+        hidden_ND, weight_VD, bias_V, targets_N, normalizer_N, entropy_N = ctx.saved_tensors
+        on_logits_N = grad_N if ctx.plan.is_entropy_trained else torch.ones_like(grad_N)
+        on_rows_N = torch.ones_like(grad_N) if ctx.plan.is_entropy_trained else grad_N
+        factor_N1 = (on_rows_N * -ctx.plan.scale).unsqueeze(-1)
         scaled_ND = hidden_ND.float().mul(factor_N1).to(weight_VD.dtype)
         grad_hidden_ND = torch.zeros_like(hidden_ND, dtype=torch.float32)
         grad_weight_VD = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
         grad_bias_V = torch.empty_like(bias_V) if ctx.needs_input_grad[2] else None
-        num_words = max(1, ctx.num_logits // max(1, len(hidden_ND)))
+        num_words = max(1, ctx.plan.num_logits // max(1, len(hidden_ND)))
         for start in range(0, len(weight_VD), num_words):
             words = slice(start, start + num_words)
             weight_WD, bias_W = weight_VD[words], None if bias_V is None else bias_V[words]
-            q_NW = _scaled_logits(hidden_ND, weight_WD, bias_W, ctx.scale)
-            q_NW.sub_(normalizer_N.unsqueeze(-1)).exp_()
+            q_NW = _scaled_logits(hidden_ND, weight_WD, bias_W, ctx.plan.scale)
+            q_NW.sub_(normalizer_N.unsqueeze(-1))
+            if ctx.plan.is_entropy_trained:
+                factor_NW = (q_NW + entropy_N.unsqueeze(-1)).mul_(grad_entropy_N.unsqueeze(-1))
+                q_NW.exp_().mul_(factor_NW.add_(grad_N.unsqueeze(-1)))
+            else:
+                q_NW.exp_()
             places_N = targets_N - start
             is_here_N = (places_N >= 0) & (places_N < len(weight_WD))
             places_N = places_N.clamp_(0, len(weight_WD) - 1)
-            q_NW.scatter_add_(-1, places_N.unsqueeze(-1), -is_here_N.float().unsqueeze(-1))
+            q_NW.scatter_add_(-1, places_N.unsqueeze(-1), -(is_here_N * on_logits_N).unsqueeze(-1))
             if grad_bias_V is not None:
                 grad_bias_V[words] = q_NW.t() @ factor_N1.squeeze(-1)
             q_NW = q_NW.to(weight_VD.dtype)
@@ -141,4 +159,4 @@ class _LinearLogprobs(torch.autograd.Function):
             if grad_weight_VD is not None:
                 grad_weight_VD[words] = q_NW.t() @ scaled_ND
         grad_hidden_ND = grad_hidden_ND.mul_(factor_N1).to(hidden_ND.dtype)
-        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None, None
+        return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None

@@ -266,9 +266,16 @@ def _sharing_mask(owners_RT: torch.Tensor, model: PreTrainedModel) -> torch.Tens
 
 
 def completion_logprobs(
-    model: PreTrainedModel, batch: MicroBatch, temperature: float
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    temperature: float,
+    *,
+    is_entropy_trained: bool = False,
 ) -> TokenLogprobs:
-    """Return log-probability and entropy of each completion token, [N], from one forward pass."""
+    """Return log-probability and entropy of each completion token, [N], from one forward pass.
+
+    The entropy has a gradient only where it `is_entropy_trained`.
+    """
     head = output_embedding(model)
     return linear_logprobs(
         _predicting_states(model, batch),
@@ -276,6 +283,7 @@ def completion_logprobs(
         head.bias,
         batch.targets_N,
         temperature=temperature,
+        is_entropy_trained=is_entropy_trained,
     )
 
 

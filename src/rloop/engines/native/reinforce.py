@@ -130,6 +130,7 @@ class Reinforcer:
             clip_high=self._config.clip_high,
             importance_cap=self._config.importance_cap,
             kl_coef=self._config.kl_coef,
+            entropy_coef=self._config.entropy_coef,
             temperature=self._config.sampling.temperature or 1.0,
         )
         metrics = mean_metrics([self._learner.update(part, objective) for part in parts])

@@ -135,6 +135,11 @@ def _warnings(recipe: Recipe) -> list[str]:
             "explore.kl_coef: on TRL the divergence is a mean over all completions of a step, "
             "those of groups without a signal too."
         )
+    if explore.entropy_coef:
+        found.append(
+            "explore.entropy_coef: on TRL the entropy is a mean over all completions of a step, "
+            "those of groups without a signal too."
+        )
     if explore.sampler == "vllm":
         found.append(
             "explore.sampler=vllm explores; engine.name=trl evaluates with rloop's own sampler."
@@ -179,6 +184,7 @@ def grpo_options(
         "vllm_importance_sampling_mode": ("token_truncate", "explore.importance_cap"),
         "vllm_importance_sampling_clip_max": (explore.importance_cap, "explore.importance_cap"),
         "beta": (explore.kl_coef, "explore.kl_coef"),
+        "entropy_coef": (explore.entropy_coef, "explore.entropy_coef"),
         "use_bias_correction_kl": (False, "explore.kl_coef"),
         # rloop's own advantages come in as rewards.
         "scale_rewards": ("none", "explore.advantage"),
