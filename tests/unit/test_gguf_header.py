@@ -23,7 +23,7 @@ def path(tmp_path):
     writer = GGUFWriter(found, "llama")
     for number, name in enumerate(SCALARS):
         getattr(writer, f"add_{name}")(f"a.{name}", 100 + number)
-    writer.add_array("tokenizer.ggml.tokens", ["<s>", "", "früh", "a" * 300])
+    writer.add_array("tokenizer.ggml.tokens", ["<s>", "", "fr\u00fch", "a" * 300])
     writer.add_float32("a.float32", 0.5)
     writer.add_array("tokenizer.ggml.scores", [0.25, 1.5, -2.0])
     writer.add_float64("a.float64", 0.1)

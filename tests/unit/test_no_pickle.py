@@ -35,6 +35,10 @@ ALLOWED = {
     ("tasks/verifiers/python.py", "importlib.import_module"),  # python:MODULE:FUNCTION of a recipe
     ("tasks/verifiers/registry.py", "importlib.import_module"),  # rloop's own verifiers
     ("observe/sinks.py", "import_module"),  # the four trackers that a recipe can name
+    # What a sweep tells the processes it starts itself; nothing of a file.
+    ("loop/side_by_side.py", "multiprocessing"),
+    ("loop/side_by_side.py", "multiprocessing.connection"),
+    ("loop/side_by_side.py", "multiprocessing.process"),
 }
 
 

@@ -272,10 +272,7 @@ def completion_logprobs(
     *,
     is_entropy_trained: bool = False,
 ) -> TokenLogprobs:
-    """Return log-probability and entropy of each completion token, [N], from one forward pass.
-
-    The entropy has a gradient only where it `is_entropy_trained`.
-    """
+    """Return log-probability and entropy of each completion token, [N], from one forward pass."""
     head = output_embedding(model)
     return linear_logprobs(
         _predicting_states(model, batch),
