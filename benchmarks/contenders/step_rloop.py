@@ -58,6 +58,7 @@ def main() -> None:
         ProblemOrder(problems, place),
         place,
         list,
+        {},
     )
     clock, count, mixed = Clock(work["device"]), 0, 0
     clock.mark()

@@ -24,8 +24,8 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_sampling_is_measured_against_generate_on_the_same_work(tmp_path):
     file = tmp_path / "new" / "bench.json"
-    arguments = ["S1", "--tiny", "--rounds", "1", "--peers", "generate", "--json", str(file)]
-    done = bench(*arguments)
+    sets = ["S1", "S2", "S3"]
+    done = bench(*sets, *("--tiny", "--rounds", "1", "--peers", "generate", "--json", str(file)))
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text())
     sampling = found["sets"]["S1"]
@@ -45,6 +45,8 @@ def test_sampling_is_measured_against_generate_on_the_same_work(tmp_path):
     assert [line.split()[:2] for line in table if "tokens/s" in line] == [
         ["sample", "rloop"],
         ["sample", "transformers"],
+        ["step", "rloop"],
+        ["epoch", "rloop"],
     ]
 
 
