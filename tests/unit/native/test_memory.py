@@ -3,7 +3,10 @@ set.
 """
 
 import logging
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from doubles_policies import tiny_policy
 from rloop.algo.losses import Objective
 from rloop.config import EngineConfig, OptimizerConfig, SamplingConfig
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.memory import Budget, explained, is_out_of_memory
+from rloop.engines.native.memory import Budget, explained, is_out_of_memory, return_freed
 from rloop.engines.native.microbatch import TrainingSequence, completion_logprobs
 from rloop.engines.native.prompts import Prompt
 from rloop.engines.native.sampler import Batch, Request, Sampler
@@ -211,3 +214,18 @@ def test_sampling_that_runs_out_again_says_what_to_set(monkeypatch: pytest.Monke
     sampler = Sampler(tiny_policy(), max_batch=6, prefill_tokens=64, is_fused=False)
     with pytest.raises(EngineError, match=r"engine.max_batch=3 after .* --set engine.max_batch=1"):
         list(sampler.sample(REQUESTS, SETTINGS))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_freed_in_pieces_goes_back_to_the_system():
+    def resident_mib() -> int:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGESIZE") >> 20
+
+    pieces = [bytearray(100_000) for _ in range(2000)]
+    kept = pieces[::50]  # so that the heap cannot simply shrink from its end
+    before = resident_mib()
+    del pieces
+    return_freed()
+    assert resident_mib() < before - 150
+    assert len(kept) == 40

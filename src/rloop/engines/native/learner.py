@@ -19,7 +19,7 @@ from rloop.config import EngineConfig, OptimizerConfig
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs
 from rloop.engines.native.masters import MasterWeights
-from rloop.engines.native.memory import Budget, explained
+from rloop.engines.native.memory import Budget, explained, return_freed
 from rloop.engines.native.microbatch import (
     MicroBatch,
     TrainingSequence,
@@ -132,6 +132,8 @@ class Learner:
         grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
+            if self._num_steps == 0:
+                return_freed()  # the optimizer makes its state now
             with explained("the optimizer's state", OPTIMIZER_REMEDY):
                 masters.step(learning_rate=rate, grad_norm=grad_norm)
             self._num_steps += 1

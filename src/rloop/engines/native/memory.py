@@ -3,6 +3,7 @@
 Device-neutral: PyTorch's own error on a GPU, and on a CPU what its allocator and Python say.
 """
 
+import ctypes
 import gc
 import logging
 from collections.abc import Callable, Iterator
@@ -85,8 +86,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
+def return_freed() -> None:
+    """Give the system back what this process has freed and its C library keeps for later.
+
+    What a pass forward and backward leaves behind is in many pieces, and none of them fits an
+    optimizer's state: 0.4 GB of SmolLM2's peak. 30 to 60 ms; does nothing without glibc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def free() -> None:
     """Give back what nothing refers to any more, so that a second try has it."""
     gc.collect()
+    return_freed()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
