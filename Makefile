@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test soak check proof-base bench lock docs
+.PHONY: setup demo test soak check proof-base proof-small proof-quick bench lock docs
 
 setup: $(STAMP)
 
@@ -39,6 +39,22 @@ check: setup
 proof-base: setup
 	test -d runs/proof/ground || $(BIN)/python proof/ground.py runs/proof/ground
 	test -d runs/proof/base || $(BIN)/rloop run proof/base.yaml --out runs/proof/base
+
+# Every method with five seeds from that base, two runs at a time, and the pictures of
+# docs/results.md; about two hours on two cores. What is complete is skipped, so it can be stopped.
+METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,averaging,adaptive,coverage
+proof-small: proof-base
+	$(BIN)/rloop sweep proof/small.yaml --methods $(METHODS) --seeds 5 --jobs 2 --out runs/proof/small
+	$(BIN)/python proof/pictures.py runs/proof/small runs/proof/pictures
+
+# Which way it goes, in a quarter of an hour: a base that learned less, plain RL and RLoop, two seeds.
+proof-quick: setup
+	test -d runs/proof/ground || $(BIN)/python proof/ground.py runs/proof/ground
+	test -d runs/proof/quick-base || $(BIN)/rloop run proof/base.yaml --out runs/proof/quick-base \
+		--set coldstart.epochs=2 --set evaluate.samples=8 --set evaluate.k=[1,8]
+	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 2 --jobs 2 --out runs/proof/quick \
+		--set policy.path=runs/proof/quick-base/policies/coldstart --set explore.steps=25
+	$(BIN)/python proof/pictures.py runs/proof/quick runs/proof/quick-pictures
 
 # On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
 bench: setup

@@ -6,7 +6,7 @@ it with what was measured.
 
 from collections.abc import Iterator
 
-from rloop.config import EngineConfig, Recipe
+from rloop.config import Recipe
 from rloop.estimate import Demand, adapted_linears, moment_bytes, trainable_numbers
 from rloop.model_size import ModelSize
 
@@ -14,7 +14,7 @@ MASTER_BYTES, GRADIENT_BYTES = 4, 4
 """Float32 weights and gradients, per number that trains."""
 PROGRAM_BYTES = 450 * 10**6
 """Python, torch and transformers with their libraries (measured on Linux)."""
-KERNEL_BYTES = 150 * 10**6
+KERNEL_BYTES = 110 * 10**6
 """Machine code that oneDNN makes and keeps for the shapes of bfloat16 products (measured)."""
 LOGIT_CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 """What the learner's float32 logits are cut to."""
@@ -86,7 +86,7 @@ def _cache(recipe: Recipe, model: ModelSize, compute_bytes: int, num_evaluate: i
 
 def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:
     """Return what the backward pass keeps of the forward pass, and of its own in two layers."""
-    layer, tokens = _layer_bytes(recipe.engine, model, compute_bytes), _microbatch_tokens(recipe)
+    layer, tokens = _layer_bytes(model, compute_bytes), _microbatch_tokens(recipe)
     kept, formula = model.layers * layer, f"layers x {layer:,}"
     if recipe.engine.gradient_checkpointing:
         kept = model.layers * model.width * compute_bytes
@@ -98,19 +98,16 @@ def _activations(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand
     )
 
 
-def _layer_bytes(engine: EngineConfig, model: ModelSize, compute_bytes: int) -> int:
-    """Return what autograd keeps of one token in one layer.
+def _layer_bytes(model: ModelSize, compute_bytes: int) -> int:
+    """Return what autograd keeps of one token in one layer (`engines/native/lean_layers.py`).
 
-    Norms compute in float32, and keep their result too where their own weight trains; then the
-    inputs of the linear maps, rotated queries, keys and values, and what stands between the maps of
-    the feed-forward block.
+    Inputs of norms and of the linear maps, rotated queries, keys and values, gate and up, and room
+    for what the backward pass makes of them again.
     """
-    normalised = 2 * model.width
+    kept = 4 * model.width + 2 * model.query_width + 2 * model.kv_width + 3 * model.inner_width
     if model.has_head_norms:
-        normalised += model.query_width + model.kv_width
-    norm_bytes = 4 + (0 if engine.lora else compute_bytes)
-    kept = 2 * model.width + 2 * model.query_width + 2 * model.kv_width + 4 * model.inner_width
-    return normalised * norm_bytes + kept * compute_bytes
+        kept += model.query_width + model.kv_width
+    return kept * compute_bytes
 
 
 def _logits(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Demand:

@@ -160,9 +160,9 @@ def test_memory_adds_weights_states_cache_activations_and_logits(values):
     recipe = Recipe.model_validate(values)
     assert named(memory(recipe, SIZE, 2))["key-value cache"] == 7_680 * 32 / 4
     assert named(memory(recipe, SIZE, 2, num_evaluate=5))["key-value cache"] == 7_680 * 40 / 4
-    # a token in a layer: norms 2 x 8 x (4 + 2) = 96; linear maps' inputs 2 x 8 + 8, query 8, keys
-    # and values 2 x 4, feed-forward 4 x 16: 104 x 2 bytes; 100 tokens x (2 layers + 2) x 304
-    assert rows["activations"] == 121_600
+    # a token in a layer: inputs of norms and linear maps 4 x 8 + 8, query 8, keys and values 2 x 4,
+    # gate, up and a product 3 x 16: 104 x 2 bytes; 100 tokens x (2 layers + 2) x 208
+    assert rows["activations"] == 83_200
     # 2.5 x (100 tokens x 100 words x 4 bytes) and 100 words x 8 wide x 2 x 2
     assert rows["logits"] == 103_200
     assert rows["together"] == sum(value for name, value in rows.items() if name != "together")
@@ -172,8 +172,8 @@ def test_float32_computes_with_the_master_weights_and_checkpointing_keeps_less(v
     values["engine"]["gradient_checkpointing"] = True
     rows = named(memory(Recipe.model_validate(values), SIZE, 4))
     assert "weights to compute with" not in rows
-    # a layer 2 x 8 x 8 + 104 x 4 = 544; 100 tokens x (2 layers x 8 x 4 bytes + 2 x 544)
-    assert rows["activations"] == 115_200
+    # a layer 104 x 4 = 416; 100 tokens x (2 layers x 8 x 4 bytes + 2 x 416)
+    assert rows["activations"] == 89_600
 
 
 def test_adapters_train_few_numbers_beside_the_start_policys_weights(values):
@@ -185,7 +185,7 @@ def test_adapters_train_few_numbers_beside_the_start_policys_weights(values):
     assert rows["start policy's weights"] == 768  # (128 + 256) x 2 bytes
     # 3 x (32 + 48) = 240 numbers of 4 + 4 + 2 bytes
     assert rows["adapters, gradients and Adam moments"] == 2_400
-    assert rows["activations"] == 100 * 4 * (2 * 8 * 4 + 104 * 2)  # frozen norms keep no result
+    assert rows["activations"] == 83_200
     assert rows["logits"] == 100_000  # a frozen embedding has no gradient
     assert named(disk(recipe, 5, SIZE))["saved state"] == 2 * 240 * (4 + 2)
     values["engine"]["lora"]["target_modules"] = ["up_proj"]
@@ -205,10 +205,10 @@ def test_a_micro_batch_is_no_larger_than_an_update_nor_smaller_than_a_sequence(v
     values["engine"]["microbatch_tokens"] = 4096
     # an update of 4 x 8 / 2 = 16 completions, or 16 examples, of at most 60 tokens: 960
     rows = named(memory(Recipe.model_validate(values), SIZE, 4))
-    assert rows["activations"] == 960 * 4 * 544
+    assert rows["activations"] == 960 * 4 * 416
     values["engine"]["microbatch_tokens"] = 20
     rows = named(memory(Recipe.model_validate(values), SIZE, 4))
-    assert rows["activations"] == 60 * 4 * 544
+    assert rows["activations"] == 60 * 4 * 416
 
 
 def test_head_norms_and_offloaded_masters_count(values):
@@ -216,4 +216,4 @@ def test_head_norms_and_offloaded_masters_count(values):
     size = dataclasses.replace(SIZE, has_head_norms=True)
     rows = named(memory(Recipe.model_validate(values), size, 4))
     assert rows["weights to compute with"] == 4_000_000  # the masters are copies of them
-    assert rows["activations"] == 100 * 4 * (544 + (8 + 4) * 8)
+    assert rows["activations"] == 100 * 4 * (416 + (8 + 4) * 4)
