@@ -28,7 +28,7 @@ from rloop.loop.side_by_side import Call, run_side_by_side
 from rloop.loop.state import Manifest
 from rloop.methods import budget_warnings, find_methods, last_phase
 from rloop.model_size import measure_model
-from rloop.observe.console import Console
+from rloop.observe.console import Console, clock_time
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 
@@ -226,7 +226,7 @@ def _side_by_side(
 
     for call, found in run_side_by_side(calls, jobs, on_start):
         code, reason = found if isinstance(found, tuple) else (1, str(found))
-        took = format_value(time.monotonic() - began[call.name], "seconds")
+        took = clock_time(time.monotonic() - began[call.name])
         console.say(f"{call.name} {'failed' if reason else 'ended'} after {took}")
         yield titles[call.name][0], code, reason
 

@@ -78,7 +78,7 @@ class Console:
             yield bar
         done = "done" if bar.done == total else f"{bar.done:,} of {_count(total, unit)}"
         tokens = f", {bar.tokens:,} tokens" if bar.tokens else ""
-        self._print(Text(f"{what}: {done} in {_clock(bar.seconds)}{tokens}"))
+        self._print(Text(f"{what}: {done} in {clock_time(bar.seconds)}{tokens}"))
 
     def step(self, place: Place, metrics: Mapping[str, float]) -> None:
         """Show a step of a learning phase as a line, or an evaluation as a line for each task."""
@@ -144,9 +144,9 @@ class Console:
         """Print how far a phase is, unless something was written a short while ago."""
         if bar.done >= bar.total or self._clock() - self._written < SILENCE_S:
             return
-        left = "" if bar.seconds_left is None else f", {_clock(bar.seconds_left)} left"
+        left = "" if bar.seconds_left is None else f", {clock_time(bar.seconds_left)} left"
         done = f"{bar.done:,} of {_count(bar.total, unit)}"
-        self._print(Text(f"{what}: {done} in {_clock(bar.seconds)}{left}"))
+        self._print(Text(f"{what}: {done} in {clock_time(bar.seconds)}{left}"))
 
     def _open_progress(self) -> Progress:
         if self._progress is None:
@@ -184,9 +184,9 @@ class _Numbers(ProgressColumn):
         if bar is not None and bar.tokens_per_s is not None:
             parts.append(f"{bar.tokens_per_s:,.0f} tok/s")
         if bar is not None and bar.seconds_left is not None:
-            parts.append(f"{_clock(bar.seconds_left)} left")
+            parts.append(f"{clock_time(bar.seconds_left)} left")
         else:
-            parts.append(_clock(task.elapsed or 0.0))
+            parts.append(clock_time(task.elapsed or 0.0))
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
 
@@ -206,7 +206,8 @@ def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'' if number == 1 else 's'}"
 
 
-def _clock(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
+    """Return 3723 as `1:02:03`, 83 as `1:23`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

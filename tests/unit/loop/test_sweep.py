@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -195,7 +196,7 @@ def test_runs_side_by_side_are_those_one_after_another(tmp_path, source, capsys)
     assert code == 0, told
     assert {path.name for path in finished} == {run.directory.name for run in runs}
     assert "Run 3 of 3: raft, seed 0 (" in told
-    assert "rl-seed-0 ended after" in told
+    assert re.search(r"rl-seed-0 ended after [0-9]+:[0-9]{2}\n", told)
     assert "Iteration 1" not in told
     alone = plan_sweep(toy_recipe(tmp_path), "rloop,rl,raft", "1", tmp_path / "alone")
     sweep(alone, source)
