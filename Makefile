@@ -50,7 +50,8 @@ proof-small: proof-base
 		--set explore.optimizer.learning_rate=3e-5
 	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/rate-3e-4 \
 		--set explore.optimizer.learning_rate=3e-4
-	$(BIN)/python proof/pictures.py runs/proof/small runs/proof/pictures
+	$(BIN)/python proof/pictures.py runs/proof/small runs/proof/pictures \
+		--rates runs/proof/rate-3e-5 runs/proof/rate-3e-4
 
 # Which way it goes, in a quarter of an hour: a base that learned less, plain RL and RLoop, two seeds.
 proof-quick: setup

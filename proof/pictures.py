@@ -1,14 +1,16 @@
 """The pictures of docs/results.md, from the folder of a sweep.
 
-    python proof/pictures.py runs/proof/small docs/images [runs/proof/sensitivity]
+    python proof/pictures.py runs/proof/small docs/images --rates runs/proof/rate-*
 
-Writes proof-main.png, proof-methods.png and proof-dynamics.png, and proof-sensitivity.png where a
-folder of sweeps with one changed value each is named too.
+Writes proof-main.png, proof-methods.png and proof-dynamics.png; proof-rates.png where sweeps at
+other learning rates are named, and proof-sensitivity.png where a folder of sweeps with one changed
+value each is (`--sensitivity DIR`).
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from rloop.evaluation.exploration import step_diversity, survey_exploration
 from rloop.evaluation.forgetting import forgetting
 from rloop.methods import METHODS, method_title
 from rloop.observe.run_log import read_metrics
-from rloop.store.store import TrajectoryStore
+from rloop.store.trajectories import TrajectoryStore
 
 mpl.use("Agg")
 TASKS = {"held_out": "held out", "shifted": "shifted"}
@@ -62,11 +64,7 @@ class Run:
     def handed_over(self) -> list[tuple[int, dict[str, Any]]]:
         """Return (RL steps so far, metrics) of base and of each policy it could have ended with."""
         is_plain = self.config["finetune"] is None and not self.config["explore"]["average_every"]
-        steps = 0
-        done: dict[int, int] = {}
-        for line in self.of("explore"):
-            steps += 1
-            done[line["iteration"]] = steps
+        done = {line["iteration"]: n for n, line in enumerate(self.of("explore"), start=1)}
         found = []
         for line in self.of("evaluate"):
             is_kept = not line["policy"].startswith("explored-")
@@ -114,7 +112,7 @@ def _along(ax: Axes, runs: Sequence[Run], key: str, color: str, label: str) -> N
 
 
 def draw_methods(sweep: dict[str, list[Run]], path: Path) -> None:
-    """Draw each method's last policy as a point: avg@n against pass@32, with the spread of seeds."""
+    """Draw each method's last policy: avg@n against pass@32, with the spread of its seeds."""
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     samples = next(iter(sweep.values()))[0].config["evaluate"]["samples"]
     for ax, (task, words) in zip(figure.subplots(1, 2), TASKS.items(), strict=True):
@@ -148,36 +146,43 @@ def draw_dynamics(sweep: dict[str, list[Run]], path: Path) -> None:
     }
     for ax, (words, key) in zip(axes[0], panels.items(), strict=True):
         for title in (RL, RLOOP):
-            _curves(ax, title, [_column(run, key) for run in sweep[title]])
+            _curves(ax, title, [_column(run, key) for run in sweep[title]], smooth=5)
         ax.set_title(words, fontsize=11, loc="left")
-    axes[0, 2].set_yscale("log")
     axes[0, 0].legend(frameon=False)
     for title in (RL, RLOOP):
-        _curves(axes[1, 0], title, [_diversity(run) for run in sweep[title]], smooth=1)
-    axes[1, 0].set_title("1 - similarity within a group", fontsize=11, loc="left")
+        _curves(axes[1, 0], title, [_diversity(run) for run in sweep[title]], smooth=3)
+    axes[1, 0].set_title("difference within a group (4-grams)", fontsize=11, loc="left")
     for ax, task in zip(axes[1, 1:], TASKS, strict=True):
         for title in (RL, RLOOP):
             curves = [_forgotten(run, task) for run in sweep[title]]
             steps = [step for step, _ in curves[0]]
             values = np.array([[value for _, value in curve] for curve in curves])
             ax.plot(steps, values.mean(0), color=COLORS[title], marker="o")
-        ax.set_title(f"forgotten of what the base solved, {TASKS[task]}", fontsize=11, loc="left")
+        ax.set_title(f"the base's solved forgotten, {TASKS[task]}", fontsize=11, loc="left")
     for ax in axes.flat:
         _bare(ax)
         ax.set_xlabel("RL steps")
     _save(figure, path)
 
 
-def _column(run: Run, key: str) -> list[float]:
-    return [line[key] if line[key] is not None else np.nan for line in run.of("explore")]
+Points = list[tuple[int, float]]
+"""(RL steps, all iterations together; value)."""
 
 
-def _diversity(run: Run) -> list[float]:
+def _column(run: Run, key: str) -> Points:
+    lines = enumerate(run.of("explore"), start=1)
+    return [(n, np.nan if line[key] is None else line[key]) for n, line in lines]
+
+
+def _diversity(run: Run) -> Points:
+    """Return 1 - similarity of token 4-grams within a problem's group, of some steps."""
+    places = {(o["iteration"], o["step"]): n for n, o in enumerate(run.of("explore"), start=1)}
     store = TrajectoryStore(run.directory)
-    return [row.diversity for row in step_diversity(store, survey_exploration(store))]
+    rows = step_diversity(store, survey_exploration(store))
+    return [(places[row.iteration, row.step], row.diversity) for row in rows]
 
 
-def _forgotten(run: Run, task: str) -> list[tuple[int, float]]:
+def _forgotten(run: Run, task: str) -> Points:
     """Return (RL steps, problems that the base solved and this policy does not)."""
     steps = {(line["policy"], line["step"]): at for at, line in run.handed_over()}
     found: list[Checkpoint] = [
@@ -192,23 +197,55 @@ def _forgotten(run: Run, task: str) -> list[tuple[int, float]]:
     ]
 
 
-def _curves(ax: Axes, title: str, curves: list[list[float]], smooth: int = 5) -> None:
+def _curves(ax: Axes, title: str, curves: list[Points], *, smooth: int) -> None:
+    """Draw each seed's points thinly, and the mean over seeds and `smooth` neighbours."""
     length = min(map(len, curves))
-    values = np.array([curve[:length] for curve in curves])
-    mean = np.nanmean(values, axis=0)
-    kernel = np.ones(smooth) / smooth
-    steps = np.arange(1, length + 1)
+    steps = np.array([step for step, _ in curves[0]][:length])
+    values = np.array([[value for _, value in curve[:length]] for curve in curves])
     for curve in values:
         ax.plot(steps, curve, color=COLORS[title], linewidth=0.5, alpha=0.2)
+    mean = np.convolve(np.nanmean(values, axis=0), np.ones(smooth) / smooth, "valid")
     inside = slice(smooth // 2, length - smooth // 2)
-    smoothed = np.convolve(mean, kernel, "valid")
-    ax.plot(steps[inside], smoothed, color=COLORS[title], linewidth=2, label=title)
+    ax.plot(steps[inside], mean, color=COLORS[title], linewidth=2, label=title)
+
+
+def draw_rates(sweeps: Sequence[dict[str, list[Run]]], path: Path) -> None:
+    """Draw the last policies of plain RL and RLoop against RL's learning rate."""
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
+    samples = sweeps[0][RL][0].config["evaluate"]["samples"]
+    for row, (task, words) in enumerate(TASKS.items()):
+        for column, metric in enumerate((f"avg@{samples}", "pass@32")):
+            ax, key = axes[row, column], f"evaluate/{task}/{metric}"
+            base = sweeps[0][RL][0].handed_over()[0][1][key]
+            ax.axhline(base, color=BASE, linewidth=1, linestyle=":", label="base")
+            for title in (RL, RLOOP):
+                runs = [run for sweep in sweeps for run in sweep[title]]
+                points = sorted((_rate(run), run.handed_over()[-1][1][key]) for run in runs)
+                rates = sorted({rate for rate, _ in points})
+                means = [np.mean([v for r, v in points if r == rate]) for rate in rates]
+                ax.plot(*zip(*points, strict=True), ".", color=COLORS[title], alpha=0.5)
+                ax.plot(rates, means, "o-", color=COLORS[title], linewidth=2.2, label=title)
+            ax.set_title(f"{metric}, {words}", fontsize=11, loc="left")
+            ax.set_xscale("log")
+            ax.set_xticks(rates, [f"{rate:.0e}".replace("e-0", "e-") for rate in rates])
+            ax.minorticks_off()
+            _bare(ax)
+    axes[0, 1].legend(frameon=False)
+    for ax in axes[1]:
+        ax.set_xlabel("RL's learning rate")
+    _save(figure, path)
+
+
+def _rate(run: Run) -> float:
+    return float(run.config["explore"]["optimizer"]["learning_rate"])
 
 
 def draw_sensitivity(folder: Path, reference: dict[str, list[Run]], path: Path) -> None:
     """Draw RLoop's last policy for each sweep with one changed value, beside the recipe's own."""
     changed = {each.name: read_sweep(each) for each in sorted(folder.iterdir()) if each.is_dir()}
-    rows = {"the recipe": reference[RLOOP], **{n: r[next(iter(r))] for n, r in changed.items() if r}}
+    rows = {"the recipe": reference[RLOOP]}
+    rows |= {name: found[next(iter(found))] for name, found in changed.items() if found}
     figure = Figure(figsize=(11, 0.32 * len(rows) + 1.4), layout="constrained")
     samples = reference[RLOOP][0].config["evaluate"]["samples"]
     metrics = [(task, m) for task in TASKS for m in (f"avg@{samples}", "pass@32")]
@@ -236,20 +273,24 @@ def _save(figure: Figure, path: Path) -> None:
     sys.stdout.write(f"{path}\n")
 
 
-def main(folder: Path, images: Path, sensitivity: Path | None = None) -> None:
+def main() -> None:
     """Draw what the folders have."""
-    sweep = read_sweep(folder)
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/results.md.")
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--rates", type=Path, nargs="*", default=[])
+    parser.add_argument("--sensitivity", type=Path)
+    options = parser.parse_args()
+    sweep, images = read_sweep(options.sweep), options.images
     images.mkdir(parents=True, exist_ok=True)
-    pictures: dict[str, Callable[[dict[str, list[Run]], Path], None]] = {
-        "proof-main.png": draw_main,
-        "proof-methods.png": draw_methods,
-        "proof-dynamics.png": draw_dynamics,
-    }
-    for name, draw in pictures.items():
-        draw(sweep, images / name)
-    if sensitivity is not None:
-        draw_sensitivity(sensitivity, sweep, images / "proof-sensitivity.png")
+    draw_main(sweep, images / "proof-main.png")
+    draw_methods(sweep, images / "proof-methods.png")
+    draw_dynamics(sweep, images / "proof-dynamics.png")
+    if options.rates:
+        draw_rates([sweep, *map(read_sweep, options.rates)], images / "proof-rates.png")
+    if options.sensitivity:
+        draw_sensitivity(options.sensitivity, sweep, images / "proof-sensitivity.png")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()
