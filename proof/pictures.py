@@ -282,6 +282,9 @@ def main() -> None:
     parser.add_argument("--sensitivity", type=Path)
     options = parser.parse_args()
     sweep, images = read_sweep(options.sweep), options.images
+    missing = {RL, RLOOP} - sweep.keys()
+    if missing:
+        parser.error(f"{options.sweep} has no run of {' and '.join(sorted(missing))}")
     images.mkdir(parents=True, exist_ok=True)
     draw_main(sweep, images / "proof-main.png")
     draw_methods(sweep, images / "proof-methods.png")
