@@ -204,9 +204,11 @@ def _curves(ax: Axes, title: str, curves: list[Points], *, smooth: int) -> None:
     values = np.array([[value for _, value in curve[:length]] for curve in curves])
     for curve in values:
         ax.plot(steps, curve, color=COLORS[title], linewidth=0.5, alpha=0.2)
-    mean = np.convolve(np.nanmean(values, axis=0), np.ones(smooth) / smooth, "valid")
-    inside = slice(smooth // 2, length - smooth // 2)
-    ax.plot(steps[inside], mean, color=COLORS[title], linewidth=2, label=title)
+    width = min(smooth, length)
+    mean = np.convolve(np.nanmean(values, axis=0), np.ones(width) / width, "valid")
+    first = (width - 1) // 2
+    shown = steps[first : first + len(mean)]
+    ax.plot(shown, mean, color=COLORS[title], linewidth=2, label=title)
 
 
 def draw_rates(sweeps: Sequence[dict[str, list[Run]]], path: Path) -> None:
