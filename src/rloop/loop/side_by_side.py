@@ -50,7 +50,7 @@ def run_side_by_side(
                 call = waiting.pop(0)
                 on_start(call)
                 result, end = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(call, end, threads), name=call.name)
+                process = context.Process(target=_work, args=(call, end), name=call.name)
                 _start_with(process, threads)
                 end.close()
                 running[result] = (call, process)
@@ -77,9 +77,8 @@ def _start_with(process: BaseProcess, variables: Mapping[str, str]) -> None:
                 os.environ[name] = value
 
 
-def _work(call: Call, end: Connection, variables: Mapping[str, str]) -> None:
+def _work(call: Call, end: Connection) -> None:
     """Run in the new process."""
-    os.environ.update(variables)
     os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which passes it on
     call.log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = call.log.open("a", buffering=1)
