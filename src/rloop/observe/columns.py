@@ -67,13 +67,13 @@ def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
 
 
 def evaluation_lines(place: Place, metrics: Metrics) -> list[str]:
-    """Return a line for the policy and its KL from the base, then one a task: avg@n, pass@k."""
+    """Return a line for the policy and its KL from the loop's start, then one a task: avg@n, pass@k."""
     step = f", step {place.step}" if place.step else ""
     tasks = dict.fromkeys(key.rsplit("/", 1)[0] for key in metrics if "@" in key)
     width = max(map(len, tasks), default=0)
     lines = [f"  {place.policy}{step}"]
     if "kl_base_mean" in metrics:
-        lines[0] += f"  KL from the base {interval(metrics, 'kl_base_mean')}"
+        lines[0] += f"  KL from the loop's start {interval(metrics, 'kl_base_mean')}"
     for task in tasks:
         names = [key.rsplit("/", 1)[1] for key in metrics if key.rsplit("/", 1)[0] == task]
         shown = headline(names)

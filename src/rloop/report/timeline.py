@@ -79,7 +79,7 @@ class Timeline:
 
         def drift(line: Row) -> Iterable[tuple[str, Estimate]]:
             found = optional_estimate(line, DRIFT_KEY)
-            return [] if found is None else [("KL to the base", found)]
+            return [] if found is None else [("KL from the loop's start", found)]
 
         return self._strokes(drift)
 

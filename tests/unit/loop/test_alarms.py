@@ -151,7 +151,9 @@ def test_a_policy_far_from_the_base_is_named(listen: Listen):
     place = place_at(0, phase="evaluate", policy="iter-001")
     heard.alarms.evaluation(place, {"kl_base_mean": 0.9})
     heard.alarms.evaluation(place, {"kl_base_mean": 1.1})
-    assert heard.screen.getvalue().startswith("Warning: iter-001: KL from the base is 1.10 nats")
+    assert heard.screen.getvalue().startswith(
+        "Warning: iter-001: KL from the loop's start is 1.10 nats"
+    )
 
 
 def test_values_that_are_not_finite_break_nothing(listen: Listen):

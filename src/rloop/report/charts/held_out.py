@@ -70,9 +70,9 @@ def drift_figure(timeline: Timeline) -> Figure | None:
     said = ", ".join(f"{row['policy']} {row['value']:.3g}" for row in kept)
     return make_figure(
         "kl_base_mean",
-        "KL to the base",
-        "Nats per token on the policy's own completions. Diamonds: policies kept.",
-        f"KL divergence of the policies kept from the base: {said}.",
+        "KL from the loop's start",
+        "Nats per token on completions of the policy that entered the loop. Diamonds: policies kept.",
+        f"KL divergence of the policies kept from the one that entered the loop: {said}.",
         chart.properties(height=SMALL),
         numbers([row for row in rows if not row["is_start"]], _COLUMNS),
     )
