@@ -241,5 +241,6 @@ def _verdict_alarms(metrics: Metrics, max_error_frac: float) -> Iterator[Alarm]:
 def _evaluation_alarms(metrics: Metrics) -> Iterator[Alarm]:
     moved = metrics.get("kl_base_mean", 0.0)
     if DIVERGENCE < moved < float("inf"):
-        text = f"KL from the loop's start is {moved:.2f} nats a token: the policy is far from where it began"
+        far = "the policy is far from where it began"
+        text = f"KL from the loop's start is {moved:.2f} nats a token: {far}"
         yield Alarm(what="divergence", value=moved, threshold=DIVERGENCE, text=text)

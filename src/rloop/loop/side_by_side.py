@@ -31,13 +31,17 @@ class Call:
 
 
 def run_side_by_side(
-    calls: Sequence[Call], jobs: int, on_start: Callable[[Call], None]
+    calls: Sequence[Call],
+    jobs: int,
+    *,
+    on_start: Callable[[Call], None],
+    on_stop: Callable[[], None],
 ) -> Iterator[tuple[Call, object]]:
     """Yield each call with its result when it has ended, `jobs` at a time, started in order.
 
     Each has cores / jobs threads and writes what it prints at the end of its log. The result of one
     whose process died is a sentence about that. KeyboardInterrupt after all have ended, where the
-    user asked to stop.
+    user asked to stop, of which `on_stop` is told at once.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(calls)
@@ -59,7 +63,9 @@ def run_side_by_side(
                 call, started = running.pop(result)
                 yield call, _received(call, result, started)
     finally:
-        _stop([process for _, process in running.values()])
+        if running:
+            on_stop()
+            _stop([process for _, process in running.values()])
         signal.signal(signal.SIGTERM, previous)
 
 

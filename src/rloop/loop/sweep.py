@@ -224,7 +224,12 @@ def _side_by_side(
         began[call.name] = time.monotonic()
         console.say(titles[call.name][1])
 
-    for call, found in run_side_by_side(calls, jobs, on_start):
+    def on_stop() -> None:
+        console.say("Stopping the runs after their steps; press Ctrl-C again to stop at once.")
+
+    if calls:
+        console.say(f"What a run prints goes to its log, such as {calls[0].log}")
+    for call, found in run_side_by_side(calls, jobs, on_start=on_start, on_stop=on_stop):
         code, reason = found if isinstance(found, tuple) else (1, str(found))
         took = clock_time(time.monotonic() - began[call.name])
         console.say(f"{call.name} {'failed' if reason else 'ended'} after {took}")

@@ -67,7 +67,7 @@ def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
 
 
 def evaluation_lines(place: Place, metrics: Metrics) -> list[str]:
-    """Return a line for the policy and its KL from the loop's start, then one a task: avg@n, pass@k."""
+    """Return a line for the policy and its KL from the start, then one a task: avg@n, pass@k."""
     step = f", step {place.step}" if place.step else ""
     tasks = dict.fromkeys(key.rsplit("/", 1)[0] for key in metrics if "@" in key)
     width = max(map(len, tasks), default=0)

@@ -173,6 +173,21 @@ def test_what_decides_no_result_is_accepted_and_kept(tmp_path: Path, capsys: Any
     assert "up to rounding" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["address=10.0.0.7", "port=29501", "silence_s=30.0"])
+def test_machines_may_meet_elsewhere_and_wait_longer(tmp_path: Path, key: str):
+    _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
+    assert resume(run_dir, scripted(), overrides=[f"engine.trl.launch.{key}"]) == 0
+    name = key.partition("=")[0]
+    kept = json.loads((run_dir / "config.json").read_text())["engine"]["trl"]["launch"][name]
+    assert key == f"{name}={kept}"
+
+
+def test_how_many_processes_share_a_batch_may_not_change(tmp_path: Path):
+    _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
+    with pytest.raises(ConfigError, match=r"processes: 1 -> 2(.|\n)*engine\.trl\.launch\.address"):
+        resume(run_dir, scripted(), overrides=["engine.trl.launch.processes=2"])
+
+
 def test_an_edited_config_is_refused_with_the_difference(tmp_path: Path):
     _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
     config = run_dir / "config.json"

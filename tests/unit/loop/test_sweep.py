@@ -196,6 +196,9 @@ def test_runs_side_by_side_are_those_one_after_another(tmp_path, source, capsys)
     assert code == 0, told
     assert {path.name for path in finished} == {run.directory.name for run in runs}
     assert "Run 3 of 3: raft, seed 0 (" in told
+    assert f"goes to its log, such as {tmp_path}/sweep/rloop-seed-0.log" in "".join(
+        told.split("\n")
+    )
     assert re.search(r"rl-seed-0 ended after [0-9]+:[0-9]{2}\n", told)
     assert "Iteration 1" not in told
     alone = plan_sweep(toy_recipe(tmp_path), "rloop,rl,raft", "1", tmp_path / "alone")
@@ -249,6 +252,7 @@ def test_ctrl_c_stops_all_that_run_and_the_sweep_goes_on_from_there(tmp_path, so
     told = capsys.readouterr().err
     assert code == 130
     assert "The sweep stopped after 1 of 3 runs. Go on with: again" in told
+    assert "Stopping the runs after their steps; press Ctrl-C again" in told
     assert any(
         "Stopping after this step" in log.read_text() for log in (tmp_path / "sweep").glob("*.log")
     )

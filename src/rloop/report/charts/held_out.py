@@ -71,7 +71,7 @@ def drift_figure(timeline: Timeline) -> Figure | None:
     return make_figure(
         "kl_base_mean",
         "KL from the loop's start",
-        "Nats per token on completions of the policy that entered the loop. Diamonds: policies kept.",
+        "Nats per token on completions of the policy that entered the loop. Diamonds: those kept.",
         f"KL divergence of the policies kept from the one that entered the loop: {said}.",
         chart.properties(height=SMALL),
         numbers([row for row in rows if not row["is_start"]], _COLUMNS),
