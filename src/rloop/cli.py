@@ -92,7 +92,8 @@ def resume(
     """Continue an interrupted run at its last saved point, or an interrupted evaluation.
 
     A run may get more: --set iterations=4 goes on even with a complete one, as if
-    it had had 4 from the start. What would change what is done is refused.
+    it had had 4 from the start. What decides no result may change too, such as where machines meet
+    (engine.trl.launch.address, port, silence_s). What would change what is done is refused.
 
     Example: rloop resume runs/demo --set iterations=4
     """

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from rloop.config_engine import EngineConfig
 from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
 from rloop.config_stop import EarlyStopConfig
-from rloop.config_trl import TrlConfig
 
 
 class PolicyConfig(Strict):
@@ -235,49 +235,6 @@ class EvaluateConfig(Strict):
     """Level of the bootstrap intervals."""
 
 
-class LoraConfig(Strict):
-    """Low-rank adaptation: each target's weight changes by alpha / rank times B A, merged in."""
-
-    rank: Count
-    """Rank of the change, peft's `r`."""
-    alpha: Positive
-    """Scale of the change, times rank; peft's `lora_alpha`."""
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Last parts of the adapted linear layers' names, such as `q_proj`; when absent all but the
-    output embedding, peft's `all-linear`."""
-
-
-class EngineConfig(Strict):
-    """What runs the model."""
-
-    name: Literal["native", "trl"] = "native"
-    """The engine behind the seam: rloop's own on one device, or TRL's trainers on many."""
-    trl: TrlConfig = TrlConfig()
-    """Processes and options of `engine.name: trl`."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where
-    the device multiplies it natively."""
-    max_batch: Count = 256
-    """Completions decoded at the same time."""
-    fused: bool = True
-    """Decode on a CPU with kernels that the machine's C compiler builds once; a warning says where
-    that cannot be done."""
-    microbatch_tokens: Count = 4096
-    """Most tokens of one forward and backward pass, pads included where rows are padded. A CPU's
-    packed rows have none, and are joined up to 1024 only."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more work."""
-    offload_optimizer: bool = False
-    """Keep master weights, gradients and optimizer moments in CPU memory; with `engine.lora` the
-    start policy's weights instead."""
-    optimizer_bits: Literal[8, 32] = 32
-    """Bits of an optimizer moment; 8 needs torchao and compiles its first step."""
-    lora: LoraConfig | None = None
-    """Train low-rank changes instead of all weights, fresh ones in each phase; off when absent."""
-
-
 class Recipe(Strict):
     """One experiment, whole."""
 
@@ -325,7 +282,7 @@ class Recipe(Strict):
         if self.explore.group_size < 2 and self.explore.optimizer.learning_rate > 0:
             raise ValueError(
                 "explore.group_size must be >= 2 so that rewards can be compared, got "
-                f"{self.explore.group_size}. Set --set explore.group_size=8."
+                f"{self.explore.group_size}. Use --set explore.group_size=8."
             )
         if (self.expert is None) != (self.finetune is None):
             raise ValueError(
@@ -338,7 +295,7 @@ class Recipe(Strict):
         if self.explore.early_stop.pass_at_k_falls and not self.evaluate.every:
             raise ValueError(
                 "explore.early_stop.pass_at_k_falls needs evaluations inside exploration, got "
-                "evaluate.every=0. Set --set evaluate.every=10."
+                "evaluate.every=0. Use --set evaluate.every=10."
             )
         return self
 
@@ -352,7 +309,7 @@ class Recipe(Strict):
             )
         least = rules.min_steps if rules.has_rules else explore.steps
         if explore.total_steps is not None and self.iterations * least < explore.total_steps:
-            remedy = f"Set --set iterations={-(-explore.total_steps // least)}."
+            remedy = f"Use --set iterations={-(-explore.total_steps // least)}."
             raise ValueError(
                 f"explore.total_steps={explore.total_steps} may not be used up: iterations="
                 f"{self.iterations} may end after {least} steps each. {remedy}"
@@ -397,4 +354,10 @@ class Recipe(Strict):
         template = self.prompt.template
         if self.prompt.system and template is not None and "{system}" not in template:
             found.append("prompt.system is not used: prompt.template has no {system} in it.")
+        unread = self.engine.trl.set_values if self.engine.name != "trl" else ()
+        if unread:
+            found.append(
+                f"engine.trl.{unread[0]} is not used: engine.name={self.engine.name} runs in one "
+                "process on one device. Use --set engine.name=trl."
+            )
         return tuple(found)

@@ -46,3 +46,13 @@ class TrlConfig(Strict):
     """The processes."""
     extra: TrlExtra = TrlExtra()
     """What is handed on to TRL."""
+
+    @property
+    def set_values(self) -> tuple[str, ...]:
+        """The values that are not the default, as `launch.processes=2`."""
+        return tuple(
+            f"{section}.{name}={value}"
+            for section in type(self).model_fields
+            for name, value in getattr(self, section)
+            if value != type(getattr(self, section)).model_fields[name].default
+        )

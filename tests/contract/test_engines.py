@@ -10,7 +10,8 @@ import pytest
 from doubles_policies import InstantVerify, make_problem
 from doubles_runs import half_right, scripted, toy_recipe
 
-from rloop.config import LoraConfig, Recipe
+from rloop.config import Recipe
+from rloop.config_engine import LoraConfig
 from rloop.engines.base import LIVE, Engine, ExploreStep, Verify
 from rloop.engines.registry import build_engine
 from rloop.types import Example, Group, Place, PolicyRef, Trajectory

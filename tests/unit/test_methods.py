@@ -172,7 +172,7 @@ def test_a_run_of_rl_ends_with_its_own_last_phase(name, key):
         ({"explore__total_steps": 9}, "total_steps=9 may not be used up.*iterations=3"),
         (
             {"explore__total_steps": 8, "explore__early_stop": {"min_entropy": 0.1}},
-            "iterations=2 may end after 1 steps each. Set --set iterations=8",
+            "iterations=2 may end after 1 steps each. Use --set iterations=8",
         ),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_template_needs_the_problem_and_falling_pass_at_k_its_evaluations(path
     assert refusal(path, "prompt.template=hello").endswith(
         "prompt.template must contain {problem}, got 'hello'."
     )
-    assert "evaluate.every=0. Set --set evaluate.every=10." in refusal(
+    assert "evaluate.every=0. Use --set evaluate.every=10." in refusal(
         path, "explore.early_stop={pass_at_k_falls: 2}"
     )
 
@@ -227,6 +227,15 @@ def test_a_system_text_that_the_template_leaves_out_is_a_warning(path):
     overrides = ["prompt.system=Be brief.", "prompt.template={problem}"]
     assert "prompt.system is not used" in load_recipe(path, overrides).warnings[0]
     assert load_recipe(path, [overrides[0], "prompt.template={system} {problem}"]).warnings == ()
+
+
+def test_what_another_engine_alone_reads_is_a_warning(path):
+    asked = "engine.trl.launch.processes=2"
+    (warning,) = load_recipe(path, [asked]).warnings
+    assert warning.startswith(f"{asked} is not used: engine.name=native runs in one process")
+    assert warning.endswith("Use --set engine.name=trl.")
+    assert load_recipe(path, [asked, "engine.name=trl"]).warnings == ()
+    assert load_recipe(path, ["engine.trl.launch.processes=1"]).warnings == ()
 
 
 def test_a_group_of_one_is_refused_with_the_remedy(path):

@@ -15,7 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from rloop.config import EngineConfig, EvaluateConfig
+from rloop.config import EvaluateConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.base import LIVE, Engine
 from rloop.errors import StoreError
 from rloop.evaluation.metrics import evaluate_counts, paired_difference

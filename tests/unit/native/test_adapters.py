@@ -9,7 +9,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from rloop.algo.losses import Objective
-from rloop.config import EngineConfig, LoraConfig, OptimizerConfig
+from rloop.config import OptimizerConfig
+from rloop.config_engine import EngineConfig, LoraConfig
 from rloop.engines.native import attention
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.learner import Learner

@@ -15,7 +15,8 @@ from doubles_models import tiny_model
 from doubles_policies import tiny_policy
 
 from rloop.algo.losses import Objective
-from rloop.config import EngineConfig, OptimizerConfig, SamplingConfig
+from rloop.config import OptimizerConfig, SamplingConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.memory import Budget, explained, is_out_of_memory, return_freed
 from rloop.engines.native.microbatch import TrainingSequence, completion_logprobs

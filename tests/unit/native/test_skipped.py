@@ -14,7 +14,8 @@ from doubles_records import place_at
 from safetensors import safe_open
 
 from rloop.algo.losses import Objective
-from rloop.config import EngineConfig, OptimizerConfig
+from rloop.config import OptimizerConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.native import skipped as skipped_module
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence

@@ -16,7 +16,8 @@ from doubles_trl import on_trl
 
 from rloop.algo.advantages import group_advantages, has_signal
 from rloop.algo.losses import Objective
-from rloop.config import LoraConfig, Recipe
+from rloop.config import Recipe
+from rloop.config_engine import LoraConfig
 from rloop.engines.base import Engine, ExploreStep
 from rloop.engines.native import attention
 from rloop.engines.native.engine import NativeEngine

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.config import LoraConfig
+from rloop.config_engine import LoraConfig
 from rloop.errors import EngineError
 from rloop.types import stable_hash
 

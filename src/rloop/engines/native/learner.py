@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rloop.algo.losses import LossOutput, Objective, TokenBatch, UpdateCounts, compute_loss
-from rloop.config import EngineConfig, OptimizerConfig
+from rloop.config import OptimizerConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs
 from rloop.engines.native.masters import MasterWeights

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.config import EngineConfig, OptimizerConfig
+from rloop.config import OptimizerConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.optimizer import AdamW
 from rloop.errors import EngineError

@@ -22,7 +22,8 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rloop.algo.losses import Objective
-from rloop.config import EngineConfig, OptimizerConfig
+from rloop.config import OptimizerConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.native import attention
 from rloop.engines.native.directory import load_complete
 from rloop.engines.native.finite import nonfinite_names

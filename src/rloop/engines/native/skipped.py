@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from rloop.algo.losses import Objective
-from rloop.config import EngineConfig, OptimizerConfig
+from rloop.config import OptimizerConfig
+from rloop.config_engine import EngineConfig
 from rloop.engines.native.directory import first_line
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.types import Place

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
-from rloop.config import LoraConfig, Recipe
+from rloop.config import Recipe
+from rloop.config_engine import LoraConfig
 from rloop.engines.native import attention
 from rloop.engines.native.device import resolve_dtype
 from rloop.engines.native.finite import check_logits

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 
-from rloop.config import LoraConfig, Recipe
+from rloop.config import Recipe
+from rloop.config_engine import LoraConfig
 from rloop.engines.native.directory import load_tokenizer
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.trl.crew import Crew
