@@ -1,13 +1,17 @@
 """What of a recipe becomes which option of TRL's, and what is refused."""
 
 import math
+from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 from doubles_runs import toy_recipe
 
 from rloop.config import Recipe
+from rloop.engines.trl.fields import option_names
 from rloop.engines.trl.options import Site, check_recipe, grpo_options, sft_options
 from rloop.errors import ConfigError
+from rloop.recipe_keys import recipe_fields
 from rloop.types import Place
 
 PLACE = Place(run="toy", seed=0, iteration=1, phase="explore")
@@ -125,13 +129,34 @@ def test_what_is_passed_through_arrives(recipe):
         (
             {"engine__trl__launch__processes": 5},
             "12 completions a step (explore.prompts_per_step=3 x explore.group_size=4) cannot be "
-            "shared by 5 processes in explore.updates_per_step=1 equal parts",
+            # 5 x 4 and 3 x 5 are the nearest multiples of 5; 4 processes divide 12, and 4 examples.
+            "shared by 5 processes in explore.updates_per_step=1 equal parts. Use --set "
+            "explore.prompts_per_step=5, --set explore.group_size=5 or --set "
+            "engine.trl.launch.processes=4.",
         ),
         (
             {"engine__trl__launch": {"processes": 2, "preset": "fsdp2"}},
             "preset=fsdp2 shards on GPUs only: on CPUs accelerate ignores it",
         ),
-        ({"engine__trl__launch__processes": 3}, "finetune.batch_size=4 cannot be shared by 3"),
+        (
+            {"engine__trl__launch__processes": 3},
+            "finetune.batch_size=4 cannot be shared by 3 processes. Use --set "
+            "finetune.batch_size=3 or --set engine.trl.launch.processes=2.",
+        ),
+        (
+            {"engine__trl__extra__grpo": {"vllm_moed": "server"}},
+            "engine.trl.extra.grpo.vllm_moed is not a known key: TRL's GRPOConfig has no such "
+            "option. Did you mean engine.trl.extra.grpo.vllm_mode?",
+        ),
+        (
+            {"engine__trl__extra__grpo": {"lerning_rate": 1e-4}},
+            "Did you mean explore.optimizer.learning_rate?",
+        ),
+        (
+            {"engine__trl__extra__sft": {"pakcing": True}},
+            "engine.trl.extra.sft.pakcing is not a known key: TRL's SFTConfig has no such option. "
+            "Did you mean packing, which is set by rloop itself?",
+        ),
         ({"explore__importance_cap": 1.28}, "above 1 + explore.clip_high=1.28, got 1.28"),
         ({"engine__trl__extra__grpo": {"delta": 4.0}}, "comes from explore.importance_cap"),
         ({"engine__trl__launch": {"machine_rank": 1}}, "machine_rank=1 is none of 1 machines"),
@@ -141,7 +166,7 @@ def test_what_is_passed_through_arrives(recipe):
         ),
         (
             {"engine__trl__launch": {"processes": 2, "machines": 2, "address": "10.0.0.1"}},
-            "Set --set engine.trl.launch.port=29500",
+            "Use --set engine.trl.launch.port=29500",
         ),
         (
             {"engine__trl__launch": {"processes": 2, "machines": 2, "port": 29500}},
@@ -174,3 +199,32 @@ def test_what_trl_does_otherwise_is_said(recipe):
     assert "explore.entropy_coef: on TRL the entropy is a mean over all" in warning
     [warning] = check_recipe(changed(recipe, explore__sampler="vllm"))
     assert "evaluates with rloop's own sampler" in warning
+
+
+def test_more_processes_than_cores_is_a_warning_on_cpus_alone(recipe, monkeypatch):
+    monkeypatch.setattr("rloop.engines.trl.options.allowed_cores", lambda: 1)
+    two = {"processes": 2, "preset": "cpu"}
+    [warning] = check_recipe(changed(recipe, engine__trl__launch=two))
+    assert warning.startswith("2 processes on this machine, 1 core: they wait for each other.")
+    meeting = {"machines": 2, "address": "10.0.0.1", "port": 29500}
+    assert check_recipe(changed(recipe, engine__trl__launch=two | meeting)) == []
+    on_gpus = changed(recipe, engine__trl__launch={"processes": 2}, engine__device="auto")
+    assert check_recipe(on_gpus) == []
+    [warning] = check_recipe(changed(on_gpus, engine__device="cpu"))
+    assert "engine.trl.launch.processes=1" in warning
+
+
+@pytest.mark.parametrize(("config", "phase"), [("GRPOConfig", "grpo"), ("SFTConfig", "sft")])
+def test_the_options_read_from_files_are_those_that_trl_takes(config, phase):
+    trl = pytest.importorskip("trl")
+    taken = {field.name for field in fields(getattr(trl, config)) if field.init}
+    assert option_names(config) == taken
+    assert f"engine.trl.extra.{phase}" in [field.key for field in recipe_fields()]
+
+
+def test_where_trl_is_laid_out_otherwise_nothing_is_refused(recipe, monkeypatch):
+    for found in (None, SimpleNamespace(submodule_search_locations=["nowhere"])):
+        option_names.cache_clear()
+        monkeypatch.setattr("rloop.engines.trl.fields.find_spec", lambda name, found=found: found)
+        assert grpo(changed(recipe, engine__trl__extra__grpo={"of_tomorrow": 1}))["of_tomorrow"]
+    option_names.cache_clear()

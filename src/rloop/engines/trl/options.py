@@ -4,6 +4,7 @@ Torch-free. Every option that rloop sets names the recipe's key it comes from, s
 two places is an error that names both. What TRL cannot do is an error here, or a warning.
 """
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from typing import Any
 
 from rloop.config import ColdstartConfig, FinetuneConfig, OptimizerConfig, Recipe
 from rloop.config_trl import LaunchConfig
+from rloop.engines.trl.fields import option_names
+from rloop.engines.trl.shares import completions_share, examples_share, phase_name, tuned_phases
 from rloop.errors import ConfigError
+from rloop.threads import allowed_cores
 from rloop.types import Place, stable_hash
 
 OWN = "set by rloop itself"
@@ -36,23 +40,23 @@ def check_recipe(recipe: Recipe) -> list[str]:
     if explore.group_size < 2:
         raise ConfigError(
             f"engine.name=trl needs explore.group_size >= 2, got {explore.group_size}. "
-            "Set --set explore.group_size=8, or engine.name=native."
+            "Use --set explore.group_size=8, or --set engine.name=native."
         )
     if explore.sampling.temperature == 0:
         raise ConfigError(
             "engine.name=trl cannot explore at explore.sampling.temperature=0. Give a temperature "
-            "above 0, or set engine.name=native."
+            "above 0, or use --set engine.name=native."
         )
     if recipe.expert is not None and recipe.expert.weight != "uniform":
         raise ConfigError(
             f"TRL's SFTTrainer does not weight examples, got expert.weight={recipe.expert.weight}. "
-            "Set --set expert.weight=uniform, or engine.name=native."
+            "Use --set expert.weight=uniform, or --set engine.name=native."
         )
     for name in ("replay_per_group", "average_every"):
         if getattr(explore, name):
             raise ConfigError(
                 f"explore.{name}={getattr(explore, name)} is the native engine's. Set it to 0, or "
-                "engine.name=native."
+                "use --set engine.name=native."
             )
     if engine.offload_optimizer:
         raise ConfigError(
@@ -63,7 +67,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
         raise ConfigError(
             "engine.name=trl needs explore.importance_cap above 1 + explore.clip_high="
             f"{1 + explore.clip_high:g}, got {explore.importance_cap:g}: beyond it TRL's tokens "
-            "have no gradient. Raise it, or set engine.name=native."
+            "have no gradient. Raise it, or use --set engine.name=native."
         )
     check_launch(engine.trl.launch)
     if engine.device == "cpu":
@@ -81,7 +85,8 @@ def check_launch(launch: LaunchConfig) -> None:
     if launch.machine_rank >= launch.machines:
         raise ConfigError(
             f"engine.trl.launch.machine_rank={launch.machine_rank} is none of "
-            f"{launch.machines} machines, which count from 0. Set engine.trl.launch.machines."
+            f"{launch.machines} machines, which count from 0. Use --set "
+            "engine.trl.launch.machines=N."
         )
     if launch.processes % launch.machines:
         raise ConfigError(
@@ -90,7 +95,7 @@ def check_launch(launch: LaunchConfig) -> None:
         )
     if launch.machines > 1 and not launch.port:
         raise ConfigError(
-            "engine.trl.launch.port is 0: several machines need one that all know. Set --set "
+            "engine.trl.launch.port is 0: several machines need one that all know. Use --set "
             "engine.trl.launch.port=29500."
         )
     if launch.machines > 1 and launch.address in ("localhost", "127.0.0.1", "::1"):
@@ -110,21 +115,12 @@ def refuse_shards_on_cpu(launch: LaunchConfig) -> None:
     if launch.preset in ("fsdp2", "zero3") and launch.config_file is None:
         raise ConfigError(
             f"engine.trl.launch.preset={launch.preset} shards on GPUs only: on CPUs accelerate "
-            "ignores it. Set --set engine.trl.launch.preset=cpu."
+            "ignores it. Use --set engine.trl.launch.preset=cpu."
         )
 
 
-def tuned_phases(recipe: Recipe) -> list[FinetuneConfig | ColdstartConfig]:
-    """Return the sections of the recipe's fine-tuning phases."""
-    phases: tuple[FinetuneConfig | ColdstartConfig | None, ...] = (
-        recipe.coldstart,
-        recipe.finetune,
-    )
-    return [config for config in phases if config is not None]
-
-
 def _warnings(recipe: Recipe) -> list[str]:
-    explore, found = recipe.explore, []
+    explore, found = recipe.explore, _too_many(recipe)
     if explore.refill_rounds:
         found.append(
             f"explore.refill_rounds={explore.refill_rounds} is not done: TRL has no dynamic "
@@ -147,20 +143,26 @@ def _warnings(recipe: Recipe) -> list[str]:
     return found
 
 
+def _too_many(recipe: Recipe) -> list[str]:
+    """Return a warning where processes on CPUs would wait for each other's cores."""
+    launch, cores = recipe.engine.trl.launch, allowed_cores()
+    num_here = max(1, launch.processes // launch.machines)
+    is_cpu = launch.preset == "cpu" or recipe.engine.device == "cpu"
+    if not is_cpu or num_here <= cores:
+        return []
+    has = "1 core" if cores == 1 else f"{cores} cores"
+    return [
+        f"{num_here} processes on this machine, {has}: they wait for each other. Use --set "
+        f"engine.trl.launch.processes={cores * launch.machines}."
+    ]
+
+
 def grpo_options(
     recipe: Recipe, site: Site, place: Place, *, num_steps: int, longest_prompt: int
 ) -> dict[str, Any]:
     """Return the options of an exploration's GRPOConfig, the recipe's pass-through among them."""
     explore = recipe.explore
-    batch = explore.prompts_per_step * explore.group_size
-    share, rest = divmod(batch, site.size * explore.updates_per_step)
-    if rest:
-        raise ConfigError(
-            f"{batch} completions a step (explore.prompts_per_step={explore.prompts_per_step} x "
-            f"explore.group_size={explore.group_size}) cannot be shared by {site.size} processes "
-            f"in explore.updates_per_step={explore.updates_per_step} equal parts. Choose them so "
-            f"that the product is a multiple of {site.size * explore.updates_per_step}."
-        )
+    share = completions_share(recipe, site.size)
     longest = longest_prompt + explore.sampling.max_completion_tokens
     rows = _rows_per_pass(share, longest, recipe.engine.microbatch_tokens)
     budget, size = "engine.microbatch_tokens", "explore.prompts_per_step"
@@ -227,13 +229,7 @@ def sft_options(
     longest: int,
 ) -> dict[str, Any]:
     """Return the options of a phase's SFTConfig; `longest` is its longest example (tokens)."""
-    phase = "coldstart" if isinstance(config, ColdstartConfig) else "finetune"
-    share, rest = divmod(config.batch_size, site.size)
-    if rest:
-        raise ConfigError(
-            f"{phase}.batch_size={config.batch_size} cannot be shared by {site.size} processes. "
-            f"Choose a multiple of {site.size}."
-        )
+    phase, share = phase_name(config), examples_share(recipe, config, site.size)
     rows = _rows_per_pass(share, longest, recipe.engine.microbatch_tokens)
     options: Options = {
         # The epochs stand one after the other in the data, each in an order of its own.
@@ -309,4 +305,24 @@ def _merged(options: Options, extra: Mapping[str, Any], section: str) -> dict[st
         raise ConfigError(
             f"engine.trl.extra.{section}.{name}={extra[name]!r}: this option {own}. {remedy}"
         )
+    _refuse_unknown(options, extra, section)
     return {name: value for name, (value, _) in options.items()} | dict(extra)
+
+
+def _refuse_unknown(options: Options, extra: Mapping[str, Any], section: str) -> None:
+    """Raise ConfigError for an option that TRL has not, where it is installed as it is known."""
+    kind = {"grpo": "GRPOConfig", "sft": "SFTConfig"}[section]
+    known = option_names(kind)
+    unknown = [name for name in extra if name not in known] if known else []
+    if not unknown:
+        return
+    prefix = f"engine.trl.extra.{section}."
+    guess = ""
+    for name in difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.6):
+        # What rloop sets itself would be refused there in its turn.
+        key = options[name][1] if name in options else prefix + name
+        meant = f"{name}, which is {OWN}" if key == OWN else key
+        guess = f" Did you mean {meant}?"
+    raise ConfigError(
+        f"{prefix}{unknown[0]} is not a known key: TRL's {kind} has no such option.{guess}"
+    )

@@ -47,8 +47,8 @@ from rloop.engines.trl.options import (
     grpo_options,
     refuse_shards_on_cpu,
     sft_options,
-    tuned_phases,
 )
+from rloop.engines.trl.shares import tuned_phases
 from rloop.engines.trl.training import train
 from rloop.engines.trl.watch import Silence, Watch
 from rloop.errors import ConfigError, EngineError, RLoopError
