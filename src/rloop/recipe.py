@@ -17,7 +17,10 @@ from pydantic_core import ErrorDetails
 
 from rloop.config import Recipe
 from rloop.errors import ConfigError
-from rloop.recipe_keys import describe_key, find_key, is_text, valid_keys
+from rloop.recipe_keys import describe_key, find_key, is_text, recipe_fields, valid_keys
+
+MAX_MEANT = 3
+"""Keys that an unknown one is taken for at most."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -286,8 +289,20 @@ def _shorten(text: str) -> str:
 def _explain_unknown(key: str, path: tuple[int | str, ...]) -> str:
     parents, unknown = path[:-1], str(path[-1])
     valid = valid_keys(parents)
-    near = difflib.get_close_matches(unknown, valid, n=1, cutoff=0.6)
     prefix = "".join(f"{part}." for part in parents)
-    guess = f" Did you mean {prefix}{near[0]}?" if near else ""
+    near = difflib.get_close_matches(unknown, valid, n=1, cutoff=0.6)
+    meant = _deeper(parents, unknown) or [f"{prefix}{name}" for name in near]
+    guess = f" Did you mean {' or '.join(meant)}?" if meant else ""
     home = ".".join(str(part) for part in parents) or "a recipe"
     return f"{key} is not a known key.{guess} Keys of {home}: {', '.join(valid)}."
+
+
+def _deeper(parents: Sequence[int | str], unknown: str) -> list[str]:
+    """Return the keys of this very name further down, where they are few enough to be meant."""
+    home = "".join("N." if isinstance(part, int) else f"{part}." for part in parents)
+    found = [
+        field.key
+        for field in recipe_fields()
+        if field.key.startswith(home) and field.key.rpartition(".")[2] == unknown
+    ]
+    return found if len(found) <= MAX_MEANT else []
