@@ -22,6 +22,7 @@ from rloop.config import Recipe
 from rloop.config_trl import LaunchConfig
 from rloop.engines.trl.channel import SocketChannel
 from rloop.engines.trl.group import CLOSE_S, OwnWorker, Workers
+from rloop.engines.trl.meeting import MEET_S, Waiting, check_meeting, prompt_interrupt
 from rloop.engines.trl.messages import WORKER_LOST, Close, Failed, Message
 from rloop.engines.trl.options import check_recipe
 from rloop.errors import ConfigError, EngineError
@@ -31,6 +32,8 @@ LOST_S = 5.0
 """After a worker is lost the others may take so long to end; then they are killed (seconds)."""
 SAY_S = 20.0
 """After its last worker the launcher has so long to say why it ended; then it is killed."""
+STOP_S = 60.0
+"""A launcher that is told to stop has so long: 30 s for its workers, the rest for the machines."""
 
 
 def start_workers(recipe: Recipe) -> Workers:
@@ -81,47 +84,50 @@ def help_out(recipe: Recipe) -> None:
             raise EngineError(f"This worker cannot go on without the others: {reason}") from error
         return
     check_recipe(recipe)
+    check_meeting(recipe.engine.trl.launch)
     folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
-    say_where(recipe.engine.trl.launch)
-    launcher = start_launcher(recipe, folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    waiting = Waiting(recipe.engine.trl.launch, folder / "workers.log")
+    launcher = start_launcher(recipe, folder)
     try:
+        while not has_ended(launcher, 1.0) and not has_workers(launcher):
+            waiting.tell()
         launcher.wait()
     except KeyboardInterrupt:
-        launcher.terminate()  # it tells the other machines
-        launcher.wait()
+        launcher.terminate()  # it tells the other machines, where it has met them
+        has_ended(launcher, STOP_S)
         raise
+    finally:
+        kill_family(launcher)
     if launcher.returncode:
         raise EngineError(failure(folder))
     shutil.rmtree(folder, ignore_errors=True)
     sys.stderr.write("The run has ended on machine 0.\n")
 
 
-def say_where(launch: LaunchConfig) -> None:
-    """Say that several machines wait for each other, which they do for 15 minutes."""
-    if launch.machines > 1:
-        sys.stderr.write(
-            f"machine {launch.machine_rank} of {launch.machines}: the others are awaited at "
-            f"{launch.address}:{launch.port}\n"
-        )
-
-
 class LaunchedWorkers:
     """Worker processes, on this machine and on others; the first one is here."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """Start them, and wait for the first one."""
-        say_where(recipe.engine.trl.launch)
+        """Start them, and wait for the first one; KeyboardInterrupt ends them while it waits."""
+        check_meeting(recipe.engine.trl.launch)
         self._folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
         self._channel: SocketChannel | None = None
-        with socket.socket(socket.AF_UNIX) as listener:
+        waiting = Waiting(recipe.engine.trl.launch, self._folder / "workers.log")
+        with socket.socket(socket.AF_UNIX) as listener, prompt_interrupt():
             listener.bind(str(self._folder / "socket"))
             listener.listen(1)
             listener.settimeout(1.0)
             self._launcher = start_launcher(recipe, self._folder)
-            while self._channel is None and self._launcher.poll() is None:
-                with suppress(TimeoutError):
-                    self._channel = SocketChannel(listener.accept()[0])
+            try:
+                while self._channel is None and self._launcher.poll() is None:
+                    with suppress(TimeoutError):
+                        self._channel = SocketChannel(listener.accept()[0])
+                    waiting.tell()
+            except BaseException:
+                kill_family(self._launcher)
+                shutil.rmtree(self._folder, ignore_errors=True)
+                raise
 
     def ask(self, command: Message) -> Message:
         """Return the answer; where a worker is lost, say which one and why."""
@@ -155,15 +161,16 @@ class LaunchedWorkers:
 
     def _end(self, patience_s: float) -> None:
         """Wait for the workers to end; kill those that hang, and a launcher that outlives them."""
-        if has_ended(self._launcher, patience_s):
-            return
-        # torch's own patience with a worker that hangs is 30 s.
-        for worker in psutil.Process(self._launcher.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                worker.kill()
-        if not has_ended(self._launcher, SAY_S):
-            self._launcher.kill()
-            self._launcher.wait()
+        try:
+            if has_ended(self._launcher, patience_s):
+                return
+            # torch's own patience with a worker that hangs is 30 s.
+            for worker in psutil.Process(self._launcher.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+            has_ended(self._launcher, SAY_S)
+        finally:
+            kill_family(self._launcher)
 
 
 def has_ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
@@ -171,6 +178,26 @@ def has_ended(process: "subprocess.Popen[bytes]", patience_s: float) -> bool:
     with suppress(subprocess.TimeoutExpired):
         process.wait(patience_s)
     return process.poll() is not None
+
+
+def has_workers(launcher: "subprocess.Popen[bytes]") -> bool:
+    """Whether a launcher has met those of the other machines: it starts its workers then."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(launcher.pid).children())
+    return False
+
+
+def kill_family(launcher: "subprocess.Popen[bytes]") -> None:
+    """Kill a launcher that still runs, its group, and its workers, which are in none of its own."""
+    if launcher.poll() is not None:
+        return
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    with suppress(ProcessLookupError):
+        os.killpg(launcher.pid, signal.SIGKILL)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    launcher.wait()
 
 
 def failure(folder: Path, seen: str = "") -> str:
@@ -192,7 +219,8 @@ def start_launcher(recipe: Recipe, folder: Path) -> "subprocess.Popen[bytes]":
         threads = max(1, int(environment.get("OMP_NUM_THREADS", allowed_cores())) // num_here)
         environment |= {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
     command = [
-        *(sys.executable, "-m", "rloop.engines.trl.launcher", str(folder / "failure.txt")),
+        *(sys.executable, "-m", "rloop.engines.trl.launcher"),
+        *(str(os.getpid()), str(folder / "failure.txt")),
         *launch_arguments(launch),
         *("--module", "rloop.engines.trl.member", str(folder)),
     ]
@@ -225,6 +253,7 @@ def launch_arguments(launch: LaunchConfig) -> list[str]:
         f"--machine_rank={launch.machine_rank}",
         f"--main_process_ip={launch.address}",
         f"--main_process_port={launch.port or free_port()}",
+        f"--rdzv_conf=timeout={MEET_S}",
         *("--mixed_precision=no", "--dynamo_backend=no"),
     ]
 

@@ -1,12 +1,20 @@
-"""`accelerate launch`, with a note of which worker ended first: `python -m ... NOTE OPTIONS`."""
+"""`accelerate launch`, with a note of which worker ended first: `... PARENT NOTE OPTIONS`.
 
+It ends with its parent, the process PARENT, even while it waits for other machines.
+"""
+
+import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -15,6 +23,8 @@ from rloop.engines.trl.board import Place, agree
 
 CONSEQUENCES = ("closed by peer", "reset by peer", "Connection refused", "Broken pipe")
 """In the error of a worker that another one's end has ended."""
+STOP_S = 60.0
+"""After its parent is gone the launcher has so long to end its workers; then all are killed."""
 
 
 def main(note: Path, arguments: list[str]) -> int:
@@ -38,6 +48,22 @@ def main(note: Path, arguments: list[str]) -> int:
         said = agree(place_of(options), said, is_cause=is_cause)
     note.write_text(said)
     return 1
+
+
+def end_with(parent_id: int) -> None:
+    """Wait for the parent's end, then end this process: for a thread, as the main one waits.
+
+    While machines meet, SIGTERM ends the process at once. Later it is torch's to handle: that ends
+    the workers, and the other machines are told.
+    """
+    while os.getppid() == parent_id:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_S)
+    for worker in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    os._exit(1)
 
 
 def place_of(options: Any) -> Place:  # noqa: ANN401
@@ -90,4 +116,5 @@ def message_of(failure: ProcessFailure) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    sys.exit(main(Path(sys.argv[2]), sys.argv[3:]))
