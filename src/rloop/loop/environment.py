@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.store.records import read_object
 
@@ -24,8 +26,11 @@ PACKAGES = (
     "numpy",
 )
 
+OF_TRL = ("trl", "accelerate", "peft", "deepspeed", "datasets")
+"""Packages that `engine.name: trl` works with, those of them that are installed."""
 
-def environment(recipe_path: Path) -> dict[str, object]:
+
+def environment(recipe_path: Path, recipe: Recipe) -> dict[str, Any]:
     """Return what is written to `environment.json`."""
     return {
         "python": platform.python_version(),
@@ -33,7 +38,7 @@ def environment(recipe_path: Path) -> dict[str, object]:
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": _versions(recipe),
         "git_commit": _git_commit(recipe_path.resolve().parent),
     }
 
@@ -42,6 +47,30 @@ def add_engine(path: Path, facts: Mapping[str, str]) -> None:
     """Write the engine's own facts (device, precision) into a run's `environment.json`."""
     found = read_object(path) if path.exists() else {}
     write_text(path, json.dumps(found | {"engine": dict(facts)}, indent=2) + "\n")
+
+
+def describe_engine(recipe: Recipe) -> dict[str, str]:
+    """Return the header's line on an engine other than rloop's own.
+
+    Example: {"engine": "TRL 1.16.0, 2 processes"}
+    """
+    if recipe.engine.name != "trl":
+        return {}
+    launch = recipe.engine.trl.launch
+    words = [
+        f"TRL {_version('trl')}",
+        "1 process" if launch.processes == 1 else f"{launch.processes} processes",
+        *([f"{launch.machines} machines"] if launch.machines > 1 else []),
+    ]
+    return {"engine": ", ".join(words)}
+
+
+def _versions(recipe: Recipe) -> dict[str, str | None]:
+    """Return rloop's packages, missing ones as null, and those that the engine adds."""
+    added = list(OF_TRL) if recipe.engine.name == "trl" else []
+    added += ["vllm"] if recipe.explore.sampler == "vllm" else []
+    found = {name: _version(name) for name in (*PACKAGES, *added)}
+    return {name: known for name, known in found.items() if known or name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

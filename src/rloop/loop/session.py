@@ -17,7 +17,7 @@ from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, Ta
 from rloop.estimate import disk, disk_warnings, run_completions
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
-from rloop.loop.environment import add_engine, environment
+from rloop.loop.environment import add_engine, describe_engine, environment
 from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.phases import Phases
@@ -55,7 +55,7 @@ def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: Engine
         if is_again:
             console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
         (run_dir / "manifest.json").unlink(missing_ok=True)
-        facts = json.dumps(environment(recipe_path), indent=2) + "\n"
+        facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
         write_text(run_dir / "environment.json", facts)
         write_text(run_dir / "recipe.yaml", recipe_path.read_text())
         # Last: a directory that has it can be resumed.
@@ -241,6 +241,7 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
         "method": f"{method}, {turns}, {explore.loss} loss",
         "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
         f"at most {tokens:,} tokens",
+        **describe_engine(recipe),
         **engine.describe(),
     }
 

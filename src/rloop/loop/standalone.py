@@ -79,7 +79,8 @@ def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -
         (folder / "manifest.json").unlink(missing_ok=True)
         Manifest(folder).complete(BEGUN, {"policy": recipe.policy.path})
         write_text(folder / "config.json", resolved_json(recipe))
-        write_text(folder / "environment.json", json.dumps(environment(folder), indent=2) + "\n")
+        found = json.dumps(environment(folder, recipe), indent=2) + "\n"
+        write_text(folder / "environment.json", found)
         return _work(recipe, folder, engine, problems, console)
 
 

@@ -89,6 +89,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Measured on", _task_names(tasks.get("evaluate", []))),
         ("Seed", config.get("seed")),
         ("Sampled in RL", _tokens(record)),
+        ("Engine", _engine(record)),
         ("Device", _device(record)),
         ("Commit", environment.get("git_commit")),
         ("Versions", _versions(environment)),
@@ -153,6 +154,16 @@ def _device(record: RunRecord) -> str:
     asked = record.config.get("engine", {}).get("device", "")
     device = flatten(record.environment).get("engine.device", asked)
     return f"{device} ({machine}, {cores} cores)" if machine and cores else device
+
+
+def _engine(record: RunRecord) -> str:
+    """Return the engine and its processes; empty for rloop's own, which most runs are on."""
+    engine = record.config.get("engine", {})
+    if engine.get("name") != "trl":
+        return ""
+    version = flatten(record.environment).get("packages.trl", "")
+    processes = engine["trl"]["launch"]["processes"]
+    return f"{f'TRL {version}'.strip()}, {_count(processes, 'process')}"
 
 
 def _versions(environment: Mapping[str, str]) -> str:

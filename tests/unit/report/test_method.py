@@ -75,5 +75,17 @@ def test_a_finished_run_is_complete_and_its_facts_are_listed(finished_run) -> No
     assert (listed["Commit"], listed["Versions"]) == ("cdf72f9", "rloop 0.1.0, torch 2.13.0")
 
 
+def test_an_engine_that_is_not_rloops_own_is_among_the_facts(build_run) -> None:
+    run_dir = build_run()
+    assert "Engine" not in dict(facts(read_run(run_dir)))
+    for name, added in (
+        ("config", {"engine": {"name": "trl", "trl": {"launch": {"processes": 2}}}}),
+        ("environment", {"packages": {"trl": "1.16.0"}}),
+    ):
+        path = run_dir / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | added))
+    assert dict(facts(read_run(run_dir)))["Engine"] == "TRL 1.16.0, 2 processes"
+
+
 def test_nested_facts_get_dotted_names() -> None:
     assert flatten({"a": {"b": 1, "c": None}, "d": [2]}) == {"a.b": "1", "d": "[2]"}
