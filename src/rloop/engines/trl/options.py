@@ -312,7 +312,7 @@ def _merged(options: Options, extra: Mapping[str, Any], section: str) -> dict[st
 def _refuse_unknown(options: Options, extra: Mapping[str, Any], section: str) -> None:
     """Raise ConfigError for an option that TRL has not, where it is installed as it is known."""
     kind = {"grpo": "GRPOConfig", "sft": "SFTConfig"}[section]
-    known = option_names(kind)
+    known = option_names(kind) if extra else frozenset()
     unknown = [name for name in extra if name not in known] if known else []
     if not unknown:
         return
