@@ -64,9 +64,10 @@ def test_a_run_that_is_killed_leaves_no_workers_behind_and_resume_finishes_it(tm
     process = rloop("run", str(ROOT / "recipes" / "tiny.yaml"), *sets, "--out", str(run_dir))
     wait_for_step(process, run_dir, 7)
     workers = [worker(process, rank) for rank in (0, 1)]
+    launcher = psutil.Process(workers[0]).ppid()
     process.kill()
     process.communicate()
-    wait_for_end(workers)
+    wait_for_end([*workers, launcher])
     resumed = rloop("resume", str(run_dir))
     output, _ = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, output
@@ -154,3 +155,25 @@ def test_a_run_killed_while_the_other_machines_are_awaited_leaves_no_launcher(
         time.sleep(0.1)
     assert not is_alive(launcher)
     assert not listens(address, port)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the launcher in /proc")
+def test_one_ctrl_c_ends_a_machine_that_waits_for_machine_0(tmp_path: Path):
+    launch = {"processes": 2, "machines": 2, "machine_rank": 1, "port": free_port()}
+    # Kept for documentation (RFC 5737): nobody answers there.
+    sets = ["engine.trl.launch.address=203.0.113.7", "engine.name=trl"]
+    sets += [f"engine.trl.launch.{name}={launch[name]}" for name in launch]
+    words = [word for value in sets for word in ("--set", value)]
+    process = rloop(
+        "run", str(ROOT / "recipes" / "tiny.yaml"), *words, "--out", str(tmp_path / "run")
+    )
+    while not (children := psutil.Process(process.pid).children()):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    time.sleep(5)  # as it takes the launcher to begin to ask for machine 0
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 130, output
+    assert "machine 1 of 2: the others are awaited at 203.0.113.7" in output
+    assert not [child for child in children if is_alive(child.pid)]
