@@ -170,10 +170,14 @@ def test_a_launcher_that_cannot_start_says_why(tmp_path: Path):
     assert signal.Signals(9).name not in failure(tmp_path)
 
 
-def test_an_option_that_trl_does_not_know_is_named(tmp_path: Path):
+def test_an_option_that_trl_does_not_know_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = on_trl(
         toy_recipe(tmp_path), trl={"extra": {"grpo": {"temprature": 1.0}}, "launch": {}}
     )
+    with pytest.raises(ConfigError, match=r"grpo\.temprature is not a known key"):
+        build_engine(recipe, InstantVerify())
+    # Where its files cannot be read as they are known to be, TRL itself refuses it.
+    monkeypatch.setattr("rloop.engines.trl.options.option_names", lambda name: frozenset())
     engine = build_engine(recipe, InstantVerify())
     with pytest.raises(ConfigError, match=r"engine\.trl\.extra\.grpo: .*'temprature'"):
         engine.describe()
