@@ -33,7 +33,13 @@ def test_two_shards_are_saved_as_the_policy_that_they_are(tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(on_trl(toy_recipe(tmp_path), processes=2).model_dump_json())
     command = [
-        *(sys.executable, "-m", "rloop.engines.trl.launcher", str(tmp_path / "note")),
+        *(
+            sys.executable,
+            "-m",
+            "rloop.engines.trl.launcher",
+            str(os.getpid()),
+            str(tmp_path / "note"),
+        ),
         *launch_arguments(LaunchConfig(processes=2, preset="fsdp2")),
         *(str(TESTS / "doubles_shards.py"), str(recipe), str(tmp_path)),
     ]
