@@ -14,10 +14,11 @@ from rloop.disk import write_text
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError
-from rloop.loop.recipe_change import differences, told
+from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
 from rloop.recipe import resolved_json
+from rloop.report.compare_groups import UNTRAINED
 from rloop.types import Group
 
 
@@ -217,3 +218,7 @@ def test_a_run_from_before_recipes_were_recorded_goes_on(tmp_path: Path):
     write_text(run_dir / "manifest.json", json.dumps(manifest))
     assert resume(run_dir, scripted()) == 0
     assert len(Manifest(run_dir).recipes) == 1
+
+
+def test_what_decides_no_result_makes_no_other_method():
+    assert {f"{key}." for key in FREE | ROUNDING} == set(UNTRAINED)

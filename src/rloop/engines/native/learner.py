@@ -334,7 +334,7 @@ def _checkpointing(model: PreTrainedModel, *, is_on: bool) -> Iterator[None]:
     if not layers:
         raise EngineError(
             f"This {model.config.model_type} model has no layers that can be checkpointed. "
-            "Set --set engine.gradient_checkpointing=false."
+            "Use --set engine.gradient_checkpointing=false."
         )
     switch: Any = model
     switch.gradient_checkpointing_enable({"use_reentrant": False})
