@@ -30,8 +30,11 @@ OF_TRL = ("trl", "accelerate", "peft", "deepspeed", "datasets")
 """Packages that `engine.name: trl` works with, those of them that are installed."""
 
 
-def environment(recipe_path: Path, recipe: Recipe) -> dict[str, Any]:
-    """Return what is written to `environment.json`."""
+def environment(recipe_path: Path, recipe: Recipe | None = None) -> dict[str, Any]:
+    """Return what is written to `environment.json`; without a recipe all that is installed counts.
+
+    The commit is that of the repository in which `recipe_path` lies.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -65,10 +68,10 @@ def describe_engine(recipe: Recipe) -> dict[str, str]:
     return {"engine": ", ".join(words)}
 
 
-def _versions(recipe: Recipe) -> dict[str, str | None]:
+def _versions(recipe: Recipe | None) -> dict[str, str | None]:
     """Return rloop's packages, missing ones as null, and those that the engine adds."""
-    added = list(OF_TRL) if recipe.engine.name == "trl" else []
-    added += ["vllm"] if recipe.explore.sampler == "vllm" else []
+    added = list(OF_TRL) if recipe is None or recipe.engine.name == "trl" else []
+    added += ["vllm"] if recipe is None or recipe.explore.sampler == "vllm" else []
     found = {name: _version(name) for name in (*PACKAGES, *added)}
     return {name: known for name, known in found.items() if known or name in PACKAGES}
 
