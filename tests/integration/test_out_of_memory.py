@@ -23,12 +23,12 @@ def failing(real: Callable[..., Any], *calls: int) -> Callable[..., Any]:
     """Return the function, out of memory on the calls named."""
     count = 0
 
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal count
         count += 1
         if count in calls:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(*args)
+        return real(*args, **kwargs)
 
     return call
 

@@ -47,7 +47,11 @@ def run_side_by_side(
     waiting = list(calls)
     running: dict[Connection, tuple[Call, BaseProcess]] = {}
     threads = {"OMP_NUM_THREADS": str(max(1, allowed_cores() // jobs))}
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell starts what it puts in the background with SIGINT ignored.
+    previous = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -66,7 +70,8 @@ def run_side_by_side(
         if running:
             on_stop()
             _stop([process for _, process in running.values()])
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _start_with(process: BaseProcess, variables: Mapping[str, str]) -> None:

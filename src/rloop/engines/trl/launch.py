@@ -86,7 +86,9 @@ def help_out(recipe: Recipe) -> None:
     check_recipe(recipe)
     check_meeting(recipe.engine.trl.launch)
     folder = Path(tempfile.mkdtemp(prefix="rloop-trl-"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell starts what it puts in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     waiting = Waiting(recipe.engine.trl.launch, folder / "workers.log")
     launcher = start_launcher(recipe, folder)
     try:
