@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints, solved_matrix
 from rloop.evaluation.exploration import step_diversity, survey_exploration
 from rloop.evaluation.forgetting import forgetting
-from rloop.methods import METHODS, method_title
+from rloop.loop.state import Manifest
+from rloop.methods import METHODS, last_phase, method_title
 from rloop.observe.run_log import read_metrics
 from rloop.store.trajectories import TrajectoryStore
 
@@ -74,12 +75,18 @@ class Run:
 
 
 def read_sweep(folder: Path) -> dict[str, list[Run]]:
-    """Return the runs of a sweep by the title of their method."""
+    """Return the complete runs of a sweep by the title of their method."""
     found: dict[str, list[Run]] = {}
     for path in sorted(folder.glob("*/config.json")):
-        run = Run(path.parent)
-        found.setdefault(run.title, []).append(run)
+        run, manifest = Run(path.parent), Manifest(path.parent)
+        if manifest.result(last_phase(run.config, manifest.phases)) is not None:
+            found.setdefault(run.title, []).append(run)
     return found
+
+
+def base_value(runs: Sequence[Run], key: str) -> float:
+    """Return a metric of the base, which each run measures itself: the mean."""
+    return float(np.mean([run.handed_over()[0][1][key] for run in runs]))
 
 
 def draw_main(sweep: dict[str, list[Run]], path: Path) -> None:
@@ -92,7 +99,7 @@ def draw_main(sweep: dict[str, list[Run]], path: Path) -> None:
             ax = axes[row, column]
             for title in (RL, RLOOP):
                 _along(ax, sweep[title], f"evaluate/{task}/{metric}", COLORS[title], title)
-            base = sweep[RL][0].handed_over()[0][1][f"evaluate/{task}/{metric}"]
+            base = base_value(sweep[RL], f"evaluate/{task}/{metric}")
             ax.axhline(base, color=BASE, linewidth=1, linestyle=":")
             ax.set_title(f"{metric}, {words}", fontsize=11, loc="left")
             _bare(ax)
@@ -117,9 +124,9 @@ def draw_methods(sweep: dict[str, list[Run]], path: Path) -> None:
     samples = next(iter(sweep.values()))[0].config["evaluate"]["samples"]
     for ax, (task, words) in zip(figure.subplots(1, 2), TASKS.items(), strict=True):
         keys = [f"evaluate/{task}/{metric}" for metric in (f"avg@{samples}", "pass@32")]
-        base = next(iter(sweep.values()))[0].handed_over()[0][1]
-        ax.plot(base[keys[0]], base[keys[1]], marker="*", markersize=14, color=BASE)
-        ax.annotate("base", (base[keys[0]], base[keys[1]]), (7, 4), textcoords="offset points")
+        base = [base_value(sweep[RL], key) for key in keys]
+        ax.plot(*base, marker="*", markersize=14, color=BASE)
+        ax.annotate("base", (base[0], base[1]), (7, 4), textcoords="offset points")
         for index, (title, runs) in enumerate(sweep.items()):
             last = np.array([[run.handed_over()[-1][1][key] for key in keys] for run in runs])
             x, y = last.mean(0)
@@ -219,7 +226,7 @@ def draw_rates(sweeps: Sequence[dict[str, list[Run]]], path: Path) -> None:
     for row, (task, words) in enumerate(TASKS.items()):
         for column, metric in enumerate((f"avg@{samples}", "pass@32")):
             ax, key = axes[row, column], f"evaluate/{task}/{metric}"
-            base = sweeps[0][RL][0].handed_over()[0][1][key]
+            base = base_value(sweeps[0][RL], key)
             ax.axhline(base, color=BASE, linewidth=1, linestyle=":", label="base")
             for title in (RL, RLOOP):
                 runs = [run for sweep in sweeps for run in sweep[title]]
