@@ -53,7 +53,7 @@ proof-small: proof-base
 	$(BIN)/python proof/pictures.py runs/proof/small runs/proof/pictures \
 		--rates runs/proof/rate-3e-5 runs/proof/rate-3e-4
 
-# Which way it goes, in a quarter of an hour: a base that learned less, plain RL and RLoop, two seeds.
+# Which way it goes, in a fraction of that time: a base that learned less, plain RL and RLoop, two seeds.
 proof-quick: setup
 	test -d runs/proof/ground || $(BIN)/python proof/ground.py runs/proof/ground
 	test -d runs/proof/quick-base || $(BIN)/rloop run proof/base.yaml --out runs/proof/quick-base \

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -54,4 +56,22 @@ def tiny_model(
         model: torch.nn.Module = model_class(config)
     model = model.to(dtype).eval()
     assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def tiny_gemma() -> PreTrainedModel:
+    """Return a random Gemma 2 of one layer: not Llama-like, and its logits have a soft cap."""
+    config_class: Any = Gemma2Config
+    model_class: Any = Gemma2ForCausalLM
+    config = config_class(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=30.0,
+    )
+    model: PreTrainedModel = model_class(config).eval()
     return model

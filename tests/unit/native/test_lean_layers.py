@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from doubles_models import FAMILIES, VOCABULARY, tiny_model
+from doubles_models import FAMILIES, VOCABULARY, tiny_gemma, tiny_model
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rloop.engines.native.lean_layers import lean_layers
 
@@ -88,15 +87,6 @@ def test_modules_are_their_own_again_after_the_block():
 
 
 def test_other_models_are_left_alone():
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-    )
-    model = Gemma2ForCausalLM(config)
+    model = tiny_gemma()
     with lean_layers(model):
         assert not any("forward" in vars(module) for module in model.modules())

@@ -59,36 +59,26 @@ def test_equal_logits_have_the_entropy_of_the_vocabulary():
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_values_and_gradients_equal_the_plain_version_however_chunked(rows, bias, temperature):
+@pytest.mark.parametrize("entropy_factor", [0.0, 1.0])
+def test_values_and_gradients_equal_the_plain_version_however_chunked(
+    rows, bias, temperature, entropy_factor
+):
     inputs = random_inputs(torch.float32, bias=bias)
     exact = random_inputs(torch.float64, bias=bias)
     grad_N = torch.linspace(-1, 2, N, dtype=torch.float64)
+    grad_entropy_N = entropy_factor * torch.linspace(3, -1, N, dtype=torch.float64)
 
-    result = linear_logprobs(*inputs, temperature=temperature, chunk_bytes=4 * V * rows)
+    result = linear_logprobs(
+        *inputs,
+        temperature=temperature,
+        is_entropy_trained=entropy_factor > 0.0,
+        chunk_bytes=4 * V * rows,
+    )
     expected_N, entropy_N = plain_logprobs(exact, temperature)
     torch.testing.assert_close(result.logprobs_N.double(), expected_N, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(result.entropy_N.double(), entropy_N, rtol=1e-5, atol=1e-5)
-    found = gradients((result.logprobs_N * grad_N.float()).sum(), inputs)
-    wanted = gradients((expected_N * grad_N).sum(), exact)
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [1, 7, 1000])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_the_gradient_of_the_entropy_equals_the_plain_version(rows, bias, temperature):
-    inputs = random_inputs(torch.float32, bias=bias)
-    exact = random_inputs(torch.float64, bias=bias)
-    grad_N = torch.linspace(-1, 2, N, dtype=torch.float64)
-    grad_entropy_N = torch.linspace(3, -1, N, dtype=torch.float64)
-
-    result = linear_logprobs(
-        *inputs, temperature=temperature, is_entropy_trained=True, chunk_bytes=4 * V * rows
-    )
-    expected_N, entropy_N = plain_logprobs(exact, temperature)
-    sums = result.logprobs_N * grad_N.float() + result.entropy_N * grad_entropy_N.float()
-    found = gradients(sums.sum(), inputs)
+    sums_N = result.logprobs_N * grad_N.float() + result.entropy_N * grad_entropy_N.float()
+    found = gradients(sums_N.sum(), inputs)
     wanted = gradients((expected_N * grad_N + entropy_N * grad_entropy_N).sum(), exact)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5)
