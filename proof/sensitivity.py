@@ -10,32 +10,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Half the recipe's samples; the first row is the recipe itself, measured so.
+MEASURE = ["evaluate.samples=32", "evaluate.k=[1,8,32]"]
 RLOOP = {
-    "success rate at most 0.3": ["expert.max_success_rate=0.3"],
-    "success rate at most 0.9": ["expert.max_success_rate=0.9"],
-    "cap 2": ["expert.per_problem_cap=2"],
-    "cap 32": ["expert.per_problem_cap=32"],
-    "all successes": ["expert.per_problem_cap=null", "expert.dedupe=false"],
-    "newest 8": ["expert.prefer=newest"],
-    "random 8": ["expert.prefer=random"],
-    "inverse-frequency weights": ["expert.weight=inverse_frequency"],
-    "importance weights": ["expert.weight=importance"],
-    "successes of all iterations": ["expert.window=accumulated"],
+    "the recipe": [],
+    "all successes, repeats kept": ["expert.per_problem_cap=null", "expert.dedupe=false"],
+    "fine-tuning rate x 3": ["finetune.optimizer.learning_rate=3e-4"],
+    "fine-tuning rate / 3": ["finetune.optimizer.learning_rate=3e-5"],
     "6 x 25 steps": ["iterations=6", "explore.steps=25"],
     "2 x 75 steps": ["iterations=2", "explore.steps=75"],
+    "cap 2": ["expert.per_problem_cap=2"],
+    "cap 32": ["expert.per_problem_cap=32"],
+    "8 at random, repeats kept": ["expert.prefer=random", "expert.dedupe=false"],
+    "the newest 8": ["expert.prefer=newest"],
+    "success rate at most 0.3": ["expert.max_success_rate=0.3"],
     "half the epochs": ["finetune.epochs=2"],
     "twice the epochs": ["finetune.epochs=8"],
-    "fine-tuning rate x 3": ["finetune.optimizer.learning_rate=1e-3"],
-    "fine-tuning rate / 3": ["finetune.optimizer.learning_rate=1e-4"],
+    "successes of all iterations": ["expert.window=accumulated"],
+    "inverse-frequency weights": ["expert.weight=inverse_frequency"],
+    "importance weights": ["expert.weight=importance"],
 }
 PLAIN_RL = {
-    "rate 3e-5": ["explore.optimizer.learning_rate=3e-5"],
-    "rate 1e-4": ["explore.optimizer.learning_rate=1e-4"],
-    "rate 1e-3": ["explore.optimizer.learning_rate=1e-3"],
     "KL 0.01": ["explore.kl_coef=0.01"],
     "KL 0.1": ["explore.kl_coef=0.1"],
-    "entropy 0.01": ["explore.entropy_coef=0.01"],
-    "entropy 0.05": ["explore.entropy_coef=0.05"],
+    "entropy bonus 0.01": ["explore.entropy_coef=0.01"],
+    "entropy bonus 0.05": ["explore.entropy_coef=0.05"],
 }
 
 
@@ -47,7 +46,7 @@ def main(folder: Path, seeds: str = "2") -> int:
         for name, changes in settings.items():
             command = [rloop, "sweep", "proof/small.yaml", "--methods", method, "--seeds", seeds]
             command += ["--jobs", "2", "--out", str(folder / method / name)]
-            for change in changes:
+            for change in [*MEASURE, *changes]:
                 command += ["--set", change]
             sys.stderr.write(f"{method}, {name}\n")
             failed |= subprocess.run(command, check=False).returncode

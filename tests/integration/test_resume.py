@@ -179,17 +179,39 @@ def test_a_plan_of_resumption_is_plain(tmp_path: Path, point: str, steps: int, e
         def count(self, *, iteration: int, phase: str, step: int) -> int:
             return int((iteration, phase) == (1, "explore") and step <= steps)
 
-    complete, *found = plan(manifest, cast("TrajectoryStore", Store()))
+    complete, *found = plan(manifest, cast("TrajectoryStore", Store()), toy_recipe(tmp_path))
     assert complete == "Skipping what is complete: nothing."
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True))
 
 
-def test_a_finished_run_is_resumed_in_no_time_and_changes_nothing(tmp_path: Path):
+def test_a_finished_run_is_resumed_in_no_time_and_changes_nothing(tmp_path: Path, capsys: Any):
     _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
     before = (run_dir / "metrics.jsonl").read_bytes()
     assert resume(run_dir, scripted(lambda *_: "no idea")) == 0
     assert (run_dir / "metrics.jsonl").read_bytes() == before
+    assert "The run is complete; `--set iterations=N` lets it go on." in capsys.readouterr().err
+
+
+def test_an_interrupt_before_the_first_phase_does_not_say_that_something_was_saved(
+    tmp_path: Path, capsys: Any
+):
+    class Interrupting(ScriptedEngine):
+        """The user presses Ctrl-C twice while the model is loaded."""
+
+        def __init__(self, *args: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            super().__init__(*args)
+
+    def interrupting(recipe: Recipe, verify: Verify) -> Engine:
+        return Interrupting(recipe, verify, half_right)
+
+    code, run_dir = begin(toy_recipe(tmp_path), tmp_path, interrupting)
+    assert code == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"Interrupted before a first result. Begin: rloop resume {run_dir}" in said
+    assert resume(run_dir, scripted()) == 0
 
 
 def test_other_problems_under_a_resumed_run_are_refused(tmp_path: Path):

@@ -3,12 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rloop.config import Recipe
 from rloop.loop.state import Manifest
+from rloop.methods import last_phase
 from rloop.store.trajectories import TrajectoryStore
 
 
-def plan(manifest: Manifest, store: TrajectoryStore) -> Iterator[str]:
+def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator[str]:
     """Yield what is complete, where the run goes on, and which steps are done again."""
+    if manifest.result(last_phase(recipe.model_dump(mode="json"), manifest.phases)) is not None:
+        yield "The run is complete; `--set iterations=N` lets it go on."
+        return
     phases: dict[str, list[str]] = {}
     for key in manifest.completed():
         iteration, _, name = key.partition("/")

@@ -120,7 +120,7 @@ def resume(
         is_given = recipe_path is not None or bool(overrides)
         given = load_recipe(recipe_path or config, overrides) if is_given else None
         recipe, notes = recipe_in_force(run_dir, written, given, manifest)
-        for note in (*notes, *plan(manifest, store)):
+        for note in (*notes, *plan(manifest, store, recipe)):
             console.say(note)
         return work(recipe, run_dir, build_engine, console)
 
@@ -147,7 +147,11 @@ def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Co
         with open_run(recipe, run_dir, build_engine, console, interrupt) as context:
             run_loop(Phases(context))
     except (Interrupted, KeyboardInterrupt):
-        console.say(f"Interrupted; what was done is saved. Continue: rloop resume {run_dir}")
+        has_begun = Manifest(run_dir).has_begun
+        saved = (
+            "; what was done is saved. Continue" if has_begun else " before a first result. Begin"
+        )
+        console.say(f"Interrupted{saved}: rloop resume {run_dir}")
         return 130
     except DegenerateRun as error:
         console.stop(f"{error} Everything so far is kept in {run_dir}.")

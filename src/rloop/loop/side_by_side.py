@@ -1,6 +1,7 @@
 """Calls side by side, each in a process of its own: a log, a share of the cores, a result.
 
 Ctrl-C and SIGTERM reach the parent alone; it passes them on, once, and waits until all have saved.
+A parent that was killed takes its calls with it: they save and end too.
 """
 
 import multiprocessing
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from rloop.threads import allowed_cores
@@ -95,7 +97,16 @@ def _work(call: Call, end: Connection) -> None:
     sys.stdout = sys.stderr = call.log.open("a", buffering=1)
     for number in (1, 2):
         os.dup2(sys.stdout.fileno(), number)
+    Thread(target=_end_with_parent, daemon=True).start()
     end.send(call.function(*call.arguments))
+
+
+def _end_with_parent() -> None:
+    """Save and end as after Ctrl-C where the parent was killed and cannot pass one on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _received(call: Call, result: Connection, process: BaseProcess) -> object:

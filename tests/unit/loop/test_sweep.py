@@ -1,11 +1,12 @@
 """A sweep plans before it starts, skips, resumes and starts, and lets one failure be one."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,51 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "sweep/rl-seed-0/notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"rl-seed-0 is not empty.*--out"):
         plan(tmp_path, "rl", "1")
+
+
+class Waiting(ScriptedEngine):
+    """Samples for as long as the test wants."""
+
+    def sample(self, *args: Any) -> Iterator[Group]:
+        for group in super().sample(*args):
+            time.sleep(0.2)
+            yield group
+
+
+def build_waiting(recipe: Recipe, verify: Verify) -> Engine:
+    return Waiting(recipe, verify, half_right)
+
+
+def sweep_until_killed(folder: Path) -> None:
+    runs = plan_sweep(toy_recipe(folder), "rl,rloop", "1", folder / "sweep")
+    run_sweep(runs, folder / "recipe.yaml", build_waiting, finish=lambda _: None, again="", jobs=2)
+
+
+def test_a_killed_sweep_leaves_no_run_behind(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(
+        target=sweep_until_killed, args=(tmp_path,)
+    )
+    (tmp_path / "recipe.yaml").write_text("name: toy\n")
+    parent.start()
+    locks = [tmp_path / "sweep" / f"{name}-seed-0" / ".lock" for name in ("rl", "rloop")]
+    wait_until(lambda: all(lock.exists() and lock.read_text() for lock in locks))
+    parent.kill()
+    parent.join()
+    wait_until(lambda: not any(is_alive(int(lock.read_text())) for lock in locks))
+    logs = "".join(log.read_text() for log in (tmp_path / "sweep").glob("*.log"))
+    assert "Stopping after this step" in logs
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "nothing happened for a minute"
+        time.sleep(0.1)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
