@@ -251,25 +251,42 @@ def _rate(run: Run) -> float:
 
 
 def draw_sensitivity(folder: Path, reference: dict[str, list[Run]], path: Path) -> None:
-    """Draw RLoop's last policy for each sweep with one changed value, beside the recipe's own."""
-    changed = {each.name: read_sweep(each) for each in sorted(folder.iterdir()) if each.is_dir()}
-    rows = {"the recipe": reference[RLOOP]}
-    rows |= {name: found[next(iter(found))] for name, found in changed.items() if found}
-    figure = Figure(figsize=(11, 0.32 * len(rows) + 1.4), layout="constrained")
-    samples = reference[RLOOP][0].config["evaluate"]["samples"]
-    metrics = [(task, m) for task in TASKS for m in (f"avg@{samples}", "pass@32")]
+    """Draw the last policy of each sweep with one changed value, best pass@32 first.
+
+    Beside them the recipe itself, of which `folder` has a sweep with as many samples; for plain RL
+    it is the reference.
+    """
+    rows = [("plain RL, the recipe", reference[RL]), *_changed(folder / "rl", "plain RL, ")]
+    rows += _changed(folder / "rloop", "")
+    figure = Figure(figsize=(12, 0.28 * len(rows) + 1.2), layout="constrained")
+    metrics = [(task, metric) for task in TASKS for metric in ("avg", "pass@32")]
     for ax, (task, metric) in zip(figure.subplots(1, 4, sharey=True), metrics, strict=True):
-        key = f"evaluate/{task}/{metric}"
-        own = np.mean([run.handed_over()[-1][1][key] for run in reference[RLOOP]])
-        ax.axvline(float(own), color=COLORS[RLOOP], linewidth=1, linestyle=":")
-        for place, runs in enumerate(rows.values()):
-            values = [run.handed_over()[-1][1][key] for run in runs]
-            ax.plot(values, [place] * len(values), ".", color=COLORS[RLOOP], alpha=0.5)
-            ax.plot(np.mean(values), place, "o", color=COLORS[RLOOP])
-        ax.set_yticks(range(len(rows)), list(rows))
+        for place, (name, runs) in enumerate(rows):
+            values = [_last(run, task, metric) for run in runs]
+            color = COLORS[runs[0].title]
+            is_recipe = name.endswith("the recipe")
+            ax.plot(values, [place] * len(values), ".", color=color, alpha=0.5)
+            ax.plot(np.mean(values), place, "D" if is_recipe else "o", color=color)
+            if is_recipe:
+                ax.axvline(float(np.mean(values)), color=color, linewidth=1, linestyle=":")
+        ax.set_yticks(range(len(rows)), [name for name, _ in rows])
         ax.set_title(f"{metric}, {TASKS[task]}", fontsize=10, loc="left")
         _bare(ax)
     _save(figure, path)
+
+
+def _changed(folder: Path, prefix: str) -> list[tuple[str, list[Run]]]:
+    sweeps = {each.name: read_sweep(each) for each in folder.iterdir() if each.is_dir()}
+    rows = [(f"{prefix}{name}", runs) for name, sweep in sweeps.items() for runs in sweep.values()]
+    task = next(iter(TASKS))
+    return sorted(rows, key=lambda row: np.mean([_last(run, task, "pass@32") for run in row[1]]))
+
+
+def _last(run: Run, task: str, metric: str) -> float:
+    """Return a metric of the policy handed over; `avg` is over as many samples as the run has."""
+    samples = run.config["evaluate"]["samples"]
+    name = f"avg@{samples}" if metric == "avg" else metric
+    return float(run.handed_over()[-1][1][f"evaluate/{task}/{name}"])
 
 
 def _bare(ax: Axes) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = {"train.0": "train", "evaluate.0": "held-out", "evaluate.1": "shifted"}
+PICTURES = ("main", "methods", "dynamics", "rates", "sensitivity")
 SMALL = [
     "policy.path=random:llama-1x32",
     "iterations=2",
@@ -48,13 +49,34 @@ def test_a_sweep_of_the_small_recipe_becomes_pictures(tmp_path: Path):
     command += [word for change in sets for word in ("--set", change)]
     table = run(*command, "--jobs", "2", "--out", str(sweep))
     assert "Plain RL" in table
-    pictures = run(
-        sys.executable, "proof/pictures.py", str(sweep), str(tmp_path), "--rates", str(sweep)
-    )
-    names = [Path(line).name for line in pictures.splitlines()]
-    assert names == [f"proof-{what}.png" for what in ("main", "methods", "dynamics", "rates")]
-    assert all((tmp_path / name).stat().st_size > 10_000 for name in names)
+    changed = tmp_path / "changed"
+    for method, name in (("rloop", "the recipe"), ("rloop", "cap 2"), ("rl", "KL 0.1")):
+        (changed / method / name).mkdir(parents=True)
+        (changed / method / name / "one").symlink_to(sweep / f"{method}-seed-0")
+    command = [sys.executable, "proof/pictures.py", str(sweep), str(tmp_path)]
+    pictures = run(*command, "--rates", str(sweep), "--sensitivity", str(changed))
+    names = [Path(line).stem for line in pictures.splitlines()]
+    assert names == [f"proof-{what}" for what in PICTURES]
+    assert all((tmp_path / f"{name}.png").stat().st_size > 10_000 for name in names)
     read = runpy.run_path(str(ROOT / "proof" / "pictures.py"))["read_sweep"](sweep)
     # both hand a policy over after 2 and 4 steps: RL itself, and RLoop's two iterations
     for runs in read.values():
         assert [steps for steps, _ in runs[0].handed_over()] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer", "line"),
+    [
+        ("He sold 48/2 = 24.\nIn all 48+24 = 72 clips.", "72", "48/2=24; 48+24=72"),
+        ("He pays 2*$3 = $6 and <<2*3=6>>no more.", "6", "2*3=6"),
+        ("That is 1,200 * 3 = $3,600.", "3600", "1200*3=3600"),
+        ("Half is 5 * 0.5 = 2.5, so 5 - 2 = 3.", "3", None),  # a number that is not whole
+        ("He has 2 + 2 = 5.", "5", None),
+        ("He has 2 + 3 = 5 more.", "6", None),
+        ("1+1 = 2, 2+1 = 3, 3+1 = 4, 4+1 = 5", "5", None),  # more than three
+        ("Nothing to add up.", "5", None),
+    ],
+)
+def test_a_solution_becomes_its_equations(solution: str, answer: str, line: str | None):
+    words = runpy.run_path(str(ROOT / "proof" / "words.py"))
+    assert words["equations"](solution, answer) == line
