@@ -15,8 +15,8 @@ MEASURE = ["evaluate.samples=32", "evaluate.k=[1,8,32]"]
 RLOOP = {
     "the recipe": [],
     "all successes, repeats kept": ["expert.per_problem_cap=null", "expert.dedupe=false"],
-    "fine-tuning rate x 3": ["finetune.optimizer.learning_rate=3e-4"],
-    "fine-tuning rate / 3": ["finetune.optimizer.learning_rate=3e-5"],
+    "fine-tuning rate 3e-4": ["finetune.optimizer.learning_rate=3e-4"],
+    "fine-tuning rate 3e-5": ["finetune.optimizer.learning_rate=3e-5"],
     "6 x 25 steps": ["iterations=6", "explore.steps=25"],
     "2 x 75 steps": ["iterations=2", "explore.steps=75"],
     "cap 2": ["expert.per_problem_cap=2"],
