@@ -256,7 +256,7 @@ def sweep(
         str,
         typer.Option(
             help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness, coverage, "
-            "adaptive, replay, averaging."
+            "replay, averaging."
         ),
     ] = "rloop,rl,raft,rest_em,keep_weights",
     seeds: Annotated[

@@ -10,14 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rloop.config import ExploreConfig, Recipe
+from rloop.config import Recipe
 from rloop.errors import ConfigError
 
 REPLAYED = 2
 """Successes that `replay` adds to a group."""
-FALLS = 2
-"""Evaluations in a row that held-out pass@k falls before `adaptive` ends an exploration, where the
-recipe has no rule of its own."""
 COVERED = 8
 """Successes of a problem that `coverage` keeps, where the recipe has no cap of its own."""
 
@@ -62,8 +59,8 @@ class Method:
         if recipe.explore.total_steps is not None:
             raise ConfigError(
                 "Methods share a budget of iterations x explore.steps, and this recipe has explore."
-                f"total_steps={recipe.explore.total_steps}. Leave it out; adaptive and replay set "
-                "it themselves."
+                f"total_steps={recipe.explore.total_steps}. Leave it out; replay sets it "
+                "itself."
             )
         data = recipe.model_dump(mode="json")
         self.apply(data)
@@ -134,18 +131,6 @@ def _shared_steps(data: Data) -> int:
             "Raise explore.steps."
         )
     return total
-
-
-def _adaptive(data: Data) -> None:
-    _rloop(data)
-    explore, steps = data["explore"], data["explore"]["steps"]
-    total, least = steps * data["iterations"], max(1, steps // 4)
-    has_rules = ExploreConfig.model_validate(explore).early_stop.has_rules
-    rules = {} if has_rules else {"pass_at_k_falls": FALLS}
-    explore |= {"steps": min(2 * steps, total), "total_steps": total}
-    explore["early_stop"] |= {"min_steps": least, **rules}
-    data["iterations"] = -(-total // least)
-    data["evaluate"]["every"] = min(data["evaluate"]["every"] or least, least)
 
 
 def _coverage(data: Data) -> None:
@@ -223,13 +208,6 @@ METHODS: Mapping[str, Method] = {
             apply=_coverage,
         ),
         Method(
-            name="adaptive",
-            title="Adaptive RLoop",
-            description="explorations end on evidence, what they leave goes to further iterations",
-            source="rloop's own",
-            apply=_adaptive,
-        ),
-        Method(
             name="replay",
             title="RL with replay",
             description="half of the steps collect successes, RL from the base replays them",
@@ -267,7 +245,7 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
         return METHODS["rest_em" if finetune["init"] == "base" else "raft"]
     if finetune["init"] != "iteration_start":
         return METHODS["from_base" if finetune["init"] == "base" else "keep_weights"]
-    return METHODS[_kind_of_rloop(explore, config.get("expert") or {})]
+    return METHODS[_kind_of_rloop(config.get("expert") or {})]
 
 
 def _kind_of_rl(explore: Mapping[str, Any]) -> str:
@@ -276,9 +254,7 @@ def _kind_of_rl(explore: Mapping[str, Any]) -> str:
     return "averaging" if explore.get("average_every") else "rl"
 
 
-def _kind_of_rloop(explore: Mapping[str, Any], expert: Mapping[str, Any]) -> str:
-    if explore.get("total_steps") is not None:
-        return "adaptive"
+def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
     if expert.get("weight") == "inverse_frequency" and expert.get("per_problem_cap"):
         return "coverage" if expert.get("prefer") == "diverse" else "rloop"
     return "no_hardness" if expert.get("max_success_rate") == 1 else "rloop"
@@ -326,7 +302,7 @@ def budget_warnings(recipe: Recipe, methods: list[Method]) -> list[str]:
     if explore.early_stop.has_rules:
         found.append(
             "explore.early_stop ends an exploration early, so methods may sample less than their "
-            "budget, all but adaptive; raft and rest_em, whose policy does not move, run without."
+            "budget; raft and rest_em, whose policy does not move, run without."
         )
     names = {method.name for method in methods}
     if explore.focus == "hard" and recipe.iterations > 1 and "rl" in names:

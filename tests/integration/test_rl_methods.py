@@ -1,4 +1,4 @@
-"""Replay, averaging and the adaptive loop over a scripted engine: samples, policies, resumption."""
+"""Replay, averaging and early stopping over a scripted engine: samples, policies, resumption."""
 
 import os
 import signal
@@ -36,13 +36,19 @@ def forgets(problem: Problem, member: int, updates: int) -> str:
     return problem.answer if member < 4 - updates else "no idea"
 
 
-HANDLERS: dict[str, Handler] = {"replay": half_right, "averaging": half_right, "adaptive": forgets}
+HANDLERS: dict[str, Handler] = {
+    "replay": half_right,
+    "averaging": half_right,
+    "early_stop": forgets,
+}
 
 
 def recipe_of(method: str, folder: Path) -> Recipe:
     changes: dict[str, Any] = {"evaluate__every": 2, "explore__checkpoint_every": 2}
-    if method == "adaptive":
+    if method == "early_stop":  # RLoop; what an exploration leaves goes to further iterations
         changes |= {"explore__early_stop": {"pass_at_k_falls": 1}, "evaluate__k": [1]}
+        changes |= {"iterations": 8, "explore__steps": 8, "explore__total_steps": 8}
+        return toy_recipe(folder, **changes | {"evaluate__every": 1})
     return METHODS[method].of(toy_recipe(folder, **changes))
 
 
@@ -71,9 +77,9 @@ def test_a_method_samples_the_budget_and_ends_complete(whole):
     assert sum(row["phase"] == "explore" for row in rows(run_dir)) == COMPLETIONS
     compared, why = read_compared(run_dir)
     assert compared is not None, why
-    assert compared.method == METHODS[method].title
+    assert compared.method == METHODS["rloop" if method == "early_stop" else method].title
     assert compared.budget.rl_completions == COMPLETIONS
-    final = {"replay": "explored-002", "averaging": "averaged-001", "adaptive": "iter-003"}
+    final = {"replay": "explored-002", "averaging": "averaged-001", "early_stop": "iter-003"}
     assert compared.tasks["held"].final.policy == final[method]
 
 
@@ -145,9 +151,7 @@ def test_the_last_policy_counts_where_the_average_ends_between_two(tmp_path: Pat
 
 
 def test_what_an_exploration_leaves_goes_to_further_iterations(tmp_path: Path):
-    recipe = recipe_of("adaptive", tmp_path)
-    assert (recipe.iterations, recipe.explore.total_steps, recipe.explore.steps) == (8, 8, 8)
-    _, run_dir = begin(recipe, tmp_path, scripted(forgets))
+    _, run_dir = begin(recipe_of("early_stop", tmp_path), tmp_path, scripted(forgets))
     manifest = Manifest(run_dir)
     # 4 - updates of 4 are right: 3 and 2 after the steps from the base; 1 and 0 after those from
     # iter-001, which has two updates; none from iter-002, so that nothing falls any more
@@ -200,12 +204,12 @@ def check_resumed(whole: tuple[str, Path], folder: Path, go: Callable[[Recipe], 
 KILLED = {
     "replay": [(1, 4), (2, 1), (2, 4)],
     "averaging": [(1, 1), (1, 5), (1, 8)],
-    "adaptive": [(1, 2), (2, 1), (3, 4)],
+    "early_stop": [(1, 2), (2, 1), (3, 4)],
 }
 INTERRUPTED = {
     "replay": [(1, 4), (2, 2)],
     "averaging": [(1, 4), (1, 0)],  # in the fourth step's evaluation, and in the average's
-    "adaptive": [(1, 2), (3, 0)],
+    "early_stop": [(1, 2), (3, 0)],
 }
 
 

@@ -63,7 +63,6 @@ def test_a_method_changes_only_its_switches(name):
         "from_base": {"finetune"},
         "no_hardness": {"expert"},
         "coverage": {"expert"},
-        "adaptive": {"iterations", "explore", "evaluate"},
         "replay": {"explore", "expert", "finetune"},  # of two iterations already
         "averaging": {"iterations", "explore", "expert", "finetune", "evaluate"},
     }
@@ -106,21 +105,6 @@ def test_averaging_takes_the_policies_that_plain_rl_measures(every, expected):
     assert single.explore.average_every == 10  # of 20 steps, so that there are two
 
 
-def test_adaptive_explorations_take_a_quarter_to_twice_the_steps():
-    recipe = METHODS["adaptive"].of(changed(TINY, iterations=3, explore__steps=50))
-    explore, rules = recipe.explore, recipe.explore.early_stop
-    assert (explore.steps, explore.total_steps, rules.min_steps) == (100, 150, 12)
-    assert recipe.iterations == 13  # 150 / 12, rounded up
-    assert (rules.pass_at_k_falls, recipe.evaluate.every) == (2, 12)
-
-
-def test_adaptive_keeps_the_rules_of_the_recipe():
-    given = {"max_similarity": 0.6, "patience_steps": 5}
-    rules = METHODS["adaptive"].of(changed(TINY, explore__early_stop=given)).explore.early_stop
-    assert (rules.max_similarity, rules.patience_steps, rules.min_steps) == (0.6, 5, 1)
-    assert rules.pass_at_k_falls is None
-
-
 def test_coverage_takes_the_recipes_cap_or_its_own():
     assert TINY.expert is not None
     for cap, expected in ((4, 4), (None, 8)):
@@ -140,8 +124,8 @@ def test_coverage_takes_the_recipes_cap_or_its_own():
     ],
 )
 def test_the_last_iteration_is_the_one_that_uses_up_the_total(changes, last, key):
-    config = METHODS["adaptive"].of(changed(TINY, explore__steps=8)).model_dump(mode="json")
-    assert config["explore"]["total_steps"] == 16
+    recipe = changed(TINY, iterations=8, explore__steps=8, explore__total_steps=16)
+    config = recipe.model_dump(mode="json")
     phases = {name: {"steps": steps} for name, steps in changes.items()}
     assert last_iteration(config, phases) == last
     assert last_phase(config, phases) == key
