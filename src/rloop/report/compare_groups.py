@@ -65,13 +65,15 @@ def group_runs(runs: Sequence[ComparedRun]) -> list[MethodGroup]:
 def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> MethodGroup:
     """Return the group that others are compared with: as named, else plain RL, else the first.
 
-    `wanted` is a label, a method's title, or the name of a run. ConfigError where none fits.
+    `wanted` is a label, a method's title or name, or the name of a run. ConfigError where none fits.
     """
     if wanted is None:
         plain = [group for group in groups if group.runs[0].method == METHODS["rl"].title]
         return (plain or list(groups))[0]
     for group in groups:
-        names = {group.label, group.runs[0].method, *(run.name for run in group.runs)}
+        title = group.runs[0].method
+        names = {group.label, title, *(run.name for run in group.runs)}
+        names |= {method.name for method in METHODS.values() if method.title == title}
         if wanted.casefold() in {name.casefold() for name in names}:
             return group
     known = ", ".join(repr(group.label) for group in groups)

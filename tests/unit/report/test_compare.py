@@ -118,6 +118,7 @@ def test_the_reference_is_chosen_by_method_or_run(found):
     assert choose_reference(found.groups, "rloop").label == "RLoop"
     assert choose_reference(found.groups, "rloop-seed-1").label == "RLoop"
     assert choose_reference(found.groups, None).label == "Plain RL"
+    assert choose_reference(found.groups, "rl").label == "Plain RL"
     with pytest.raises(ConfigError, match=r"'ppo' is none of the methods here: 'RLoop', 'Plain RL"):
         choose_reference(found.groups, "ppo")
 
