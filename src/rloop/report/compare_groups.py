@@ -65,7 +65,7 @@ def group_runs(runs: Sequence[ComparedRun]) -> list[MethodGroup]:
 def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> MethodGroup:
     """Return the group that others are compared with: as named, else plain RL, else the first.
 
-    `wanted` is a label, a method's title or name, or the name of a run. ConfigError where none fits.
+    `wanted` is a label, a method's title or name, or a run's name. ConfigError where none fits.
     """
     if wanted is None:
         plain = [group for group in groups if group.runs[0].method == METHODS["rl"].title]
@@ -134,8 +134,10 @@ def _labels(firsts: Sequence[ComparedRun]) -> list[str]:
         if titles[run.title] == 1:
             labels.append(run.title)
             continue
-        same = [training_keys(other.recipe) for other in firsts if other.title == run.title]
-        keys, mine = _differing(same), training_keys(run.recipe)
+        same = [other.recipe for other in firsts if other.title == run.title]
+        decide = {key for recipe in same for key in training_keys(recipe)}
+        keys = [key for key in _differing([*map(flatten_recipe, same)]) if key in decide]
+        mine = flatten_recipe(run.recipe)
         told = [f"{key}={_short(mine.get(key, 'absent'))}" for key in keys[:MAX_KEYS]]
         more = f", {len(keys) - MAX_KEYS} more keys" if len(keys) > MAX_KEYS else ""
         labels.append(f"{run.title} ({', '.join(told)}{more})")

@@ -146,6 +146,15 @@ def test_one_method_with_two_recipes_is_told_apart_by_the_keys_that_differ(sweep
     ]
 
 
+def test_a_rule_on_held_out_problems_is_named_without_what_both_measure(sweep, tmp_path):
+    rule = changed_copy(
+        sweep / "rl-seed-0", tmp_path / "rule", explore__early_stop__pass_at_k_falls=2
+    )
+    key = "explore.early_stop.pass_at_k_falls"
+    expected = [f"Plain RL ({key}={value})" for value in ("null", "2")]
+    assert labels(sweep / "rl-seed-0", rule) == expected
+
+
 def test_name_seed_and_trackers_make_no_other_method(sweep, tmp_path):
     other = changed_copy(
         sweep / "rl-seed-1", tmp_path / "other", name="x", seed=5, sinks=["tensorboard"]
