@@ -120,7 +120,7 @@ def _along(ax: Axes, runs: Sequence[Run], key: str, color: str, label: str) -> N
 
 def draw_methods(sweep: dict[str, list[Run]], path: Path) -> None:
     """Draw each method's last policy: avg@n against pass@32, with the spread of its seeds."""
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
     samples = next(iter(sweep.values()))[0].config["evaluate"]["samples"]
     for ax, (task, words) in zip(figure.subplots(1, 2), TASKS.items(), strict=True):
         keys = [f"evaluate/{task}/{metric}" for metric in (f"avg@{samples}", "pass@32")]
@@ -132,13 +132,14 @@ def draw_methods(sweep: dict[str, list[Run]], path: Path) -> None:
             x, y = last.mean(0)
             spread = last.std(0, ddof=1) if len(runs) > 1 else np.zeros(2)
             color = COLORS.get(title, mpl.color_sequences["Dark2"][index % 8])
-            ax.errorbar(x, y, *spread[::-1], marker="o", color=color, capsize=2, linewidth=1)
-            ax.annotate(title, (x, y), (6, 4), textcoords="offset points", fontsize=8, color=color)
+            bar = {"fmt": "o", "color": color, "capsize": 2, "linewidth": 1}
+            ax.errorbar(x, y, *spread[::-1], label=title, **bar)
         ax.set_xlabel(f"avg@{samples}")
         ax.set_ylabel("pass@32")
         ax.set_title(f"{words}: last policies", fontsize=11, loc="left")
-        ax.margins(0.15)
         _bare(ax)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     _save(figure, path)
 
 
