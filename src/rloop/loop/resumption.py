@@ -11,15 +11,16 @@ from rloop.store.trajectories import TrajectoryStore
 
 def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator[str]:
     """Yield what is complete, where the run goes on, and which steps are done again."""
-    if manifest.result(last_phase(recipe.model_dump(mode="json"), manifest.phases)) is not None:
-        yield "The run is complete; `--set iterations=N` lets it go on."
-        return
+    is_complete = last_phase(recipe.model_dump(mode="json"), manifest.phases) in manifest.phases
     phases: dict[str, list[str]] = {}
     for key in manifest.completed():
         iteration, _, name = key.partition("/")
         phases.setdefault(iteration, []).append(name.replace("/", " "))
     complete = [f"iteration {i} ({', '.join(names)})" for i, names in phases.items()]
-    yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
+    if is_complete:
+        yield "The run is complete; `--set iterations=N` lets it go on."
+    else:
+        yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
     for entry in manifest.lost():
         yield f"Going on without {entry['file']}, which was set aside as damaged."
     point = manifest.in_progress
