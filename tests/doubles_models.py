@@ -18,6 +18,13 @@ from transformers import (
 )
 
 VOCABULARY = 64
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
@@ -40,12 +47,8 @@ def tiny_model(
     """
     config_class, model_class = FAMILIES[family]
     config = config_class(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
+        **SIZES,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=head_width,
         max_position_embeddings=128,
         initializer_range=0.2,
@@ -64,12 +67,8 @@ def tiny_gemma() -> PreTrainedModel:
     config_class: Any = Gemma2Config
     model_class: Any = Gemma2ForCausalLM
     config = config_class(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
+        **SIZES,
         num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=8,
         final_logit_softcapping=30.0,
     )

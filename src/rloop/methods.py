@@ -59,8 +59,7 @@ class Method:
         if recipe.explore.total_steps is not None:
             raise ConfigError(
                 "Methods share a budget of iterations x explore.steps, and this recipe has explore."
-                f"total_steps={recipe.explore.total_steps}. Leave it out; replay sets it "
-                "itself."
+                f"total_steps={recipe.explore.total_steps}. Leave it out; replay sets its own."
             )
         data = recipe.model_dump(mode="json")
         self.apply(data)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from doubles_models import FAMILIES, VOCABULARY, tiny_gemma, tiny_model
+from doubles_models import FAMILIES, SIZES, VOCABULARY, tiny_gemma, tiny_model
 from transformers import (
     AttentionInterface,
     GraniteConfig,
@@ -174,15 +174,7 @@ def test_models_that_ignore_the_mask_are_refused():
 
 
 def test_models_that_change_their_logits_are_refused():
-    config = GraniteConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        logits_scaling=8.0,
-    )
+    config = GraniteConfig(**SIZES, num_hidden_layers=1, logits_scaling=8.0)
     with pytest.raises(EngineError, match="granite model changes its logits"):
         check_architecture(GraniteForCausalLM(config).eval())
 
