@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test soak check proof-base proof-small proof-quick bench lock docs
+.PHONY: setup demo test soak check proof-base proof-small proof-quick proof-words bench lock docs
 
 setup: $(STAMP)
 
@@ -61,6 +61,14 @@ proof-quick: setup
 	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 2 --jobs 2 --out runs/proof/quick \
 		--set policy.path=runs/proof/quick-base/policies/coldstart --set explore.steps=25
 	$(BIN)/python proof/pictures.py runs/proof/quick runs/proof/quick-pictures
+
+# The second ground: SmolLM2-135M on word problems, hours on two cores; it can be stopped and goes on.
+# The problems come from RLOOP_DATA where that is set, else from the hub.
+proof-words: setup
+	test -f runs/proof/words/equations.jsonl || $(BIN)/python proof/words.py runs/proof/words/equations.jsonl
+	test -d runs/proof/words/base || $(BIN)/rloop run proof/words-base.yaml --out runs/proof/words/base
+	$(BIN)/rloop sweep proof/words.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/words/sweep
+	$(BIN)/python proof/pictures.py runs/proof/words/sweep runs/proof/words/pictures
 
 # On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
 bench: setup
