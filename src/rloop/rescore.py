@@ -30,6 +30,7 @@ from rloop.config import Recipe
 from rloop.errors import StoreError
 from rloop.evaluation.recount import recount
 from rloop.loop.session import read_resolved
+from rloop.observe import metric_keys
 from rloop.observe.run_log import read_metrics
 from rloop.store.index import StepFile, list_step_files, read_step
 from rloop.store.outputs import new_path
@@ -104,7 +105,7 @@ class Rescored:
 
     def headline_effects(self) -> list[Effect]:
         """Return the effects on avg@n and on pass@k of the largest k."""
-        largest = max((int(e.metric.partition("@")[2]) for e in self.effects), default=0)
+        largest = max((metric_keys.count_of(e.metric) for e in self.effects), default=0)
         names = (f"avg@{largest}", f"pass@{largest}")
         return [e for e in self.effects if e.metric in names or e.metric.startswith("avg@")]
 
@@ -278,15 +279,10 @@ def _write_log(run_dir: Path, folder: Path, recipe: Recipe, found: Rescored) -> 
 def _effects(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Effect]:
     step = f"@{before['step']}" if before["step"] else ""
     for key, old in before.items():
-        task, _, metric = key.removeprefix("evaluate/").rpartition("/")
-        if metric.startswith(("avg@", "pass@")) and f"{key}_low" in before and "_" not in metric:
-            yield Effect(
-                policy=f"{before['policy']}{step}",
-                task=task,
-                metric=metric,
-                old=old,
-                new=after[key],
-            )
+        found = metric_keys.split_key(key.removeprefix("evaluate/"))
+        if found is not None:
+            policy = f"{before['policy']}{step}"
+            yield Effect(policy=policy, task=found[0], metric=found[1], old=old, new=after[key])
 
 
 def _write_record(

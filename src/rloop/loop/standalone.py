@@ -37,6 +37,7 @@ from rloop.loop.state import Manifest, RunLock
 from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
+from rloop.observe.metric_keys import split_key
 from rloop.observe.run_log import RunLog
 from rloop.recipe import resolved_json
 from rloop.store.trajectories import TrajectoryStore
@@ -123,10 +124,10 @@ def _folders(root: Path, recipe: Recipe) -> Iterator[Path]:
 def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
     """Yield avg@n and pass@k of each task from the flat metrics of an evaluation."""
     for key, value in metrics.items():
-        task, _, metric = key.rpartition("/")
-        if "@" in metric and f"{key}_low" in metrics:
+        found = split_key(key)
+        if found is not None:
             low, high = metrics[f"{key}_low"], metrics[f"{key}_high"]
-            yield Score(task=task, metric=metric, value=value, low=low, high=high)
+            yield Score(task=found[0], metric=found[1], value=value, low=low, high=high)
 
 
 def _refuse_used(folder: Path) -> None:

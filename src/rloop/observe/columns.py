@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rloop.observe.metric_keys import headline, in_order, split_key
 from rloop.types import Place
 
 Metrics = Mapping[str, float]
@@ -69,24 +70,19 @@ def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
 def evaluation_lines(place: Place, metrics: Metrics) -> list[str]:
     """Return a line for the policy and its KL from the start, then one a task: avg@n, pass@k."""
     step = f", step {place.step}" if place.step else ""
-    tasks = dict.fromkeys(key.rsplit("/", 1)[0] for key in metrics if "@" in key)
+    tasks: dict[str, list[str]] = {}
+    for key in metrics:
+        if (found := split_key(key)) is not None:
+            tasks.setdefault(found[0], []).append(found[1])
     width = max(map(len, tasks), default=0)
     lines = [f"  {place.policy}{step}"]
     if "kl_base_mean" in metrics:
         lines[0] += f"  KL from the loop's start {interval(metrics, 'kl_base_mean')}"
-    for task in tasks:
-        names = [key.rsplit("/", 1)[1] for key in metrics if key.rsplit("/", 1)[0] == task]
-        shown = headline(names)
+    for task, names in tasks.items():
+        shown = headline(in_order(names))
         cells = [f"{name} {interval(metrics, f'{task}/{name}')}" for name in shown]
         lines.append(f"  {task:<{width}}  {'  '.join(cells)}")
     return lines
-
-
-def headline(names: list[str]) -> list[str]:
-    """Return avg@n and pass@(largest k) of the metric names of a task."""
-    bare = [name for name in names if "@" in name and name.split("@")[1].isdigit()]
-    passes = sorted((n for n in bare if n.startswith("pass@")), key=lambda n: int(n.split("@")[1]))
-    return [*(name for name in bare if name.startswith("avg@")), *passes[-1:]]
 
 
 def interval(metrics: Metrics, key: str, sign: str = "") -> str:

@@ -1,12 +1,11 @@
 """The table at the end of a run: each policy on each held-out task, beside what it began with."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rloop.observe.columns import interval
+from rloop.observe.metric_keys import in_order, split_key
 
-_METRIC = re.compile(r"evaluate/(.+)/((?:avg|pass)@\d+)")
 HEADINGS = ("task", "policy", "value [interval]", "difference [interval]")
 
 
@@ -17,17 +16,13 @@ def final_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     with the policies in the order of the run, so that what is to be compared stands one below the
     other.
     """
-    found = dict.fromkeys(
-        match.groups() for row in rows for key in row if (match := _METRIC.fullmatch(key))
-    )
+    keys = (split_key(key.removeprefix("evaluate/")) for row in rows for key in row)
+    found = dict.fromkeys(key for key in keys if key is not None)
     cells: list[tuple[str, ...]] = []
     for task in dict.fromkeys(task for task, _ in found):
         cells.append((task, "", "", ""))
-        metrics = sorted((metric for name, metric in found if name == task), key=_order)
-        has_average = metrics[0].startswith("avg@")
-        for metric in metrics:
-            if not (has_average and metric == "pass@1"):
-                cells += _block(rows, task, metric)
+        for metric in in_order(metric for name, metric in found if name == task):
+            cells += _block(rows, task, metric)
     return cells
 
 
@@ -49,8 +44,3 @@ def _block(rows: Sequence[Mapping[str, Any]], task: str, metric: str) -> list[tu
 def reference(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what differences are taken from: the cold start where there is one, else the base."""
     return "coldstart" if any(row["policy"] == "coldstart" for row in rows) else "base"
-
-
-def _order(metric: str) -> tuple[str, int]:
-    name, number = metric.split("@")
-    return name, int(number)

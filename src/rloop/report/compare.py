@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.bootstrap import Estimate
+from rloop.observe import metric_keys
 from rloop.report import compare_charts as charts
 from rloop.report.charts.figure import Figure
 from rloop.report.compare_curves import held_out_rows, reward_rows
@@ -251,7 +252,7 @@ def _task_figures(
     confidence: float,
 ) -> list[Figure | None]:
     curves = pass_rows(values, groups, confidence=confidence)
-    metrics = values.metrics([int(name.split("@")[1]) for name in result.metrics[1:]])
+    metrics = values.metrics([metric_keys.count_of(name) for name in result.metrics[1:]])
     found = [charts.difference_figure(result, index)]
     if len({row["k"] for row in curves}) > 1:
         found.append(charts.pass_figure(values.task, curves, index))

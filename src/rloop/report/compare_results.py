@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rloop.evaluation.bootstrap import Estimate
 from rloop.evaluation.checkpoints import Checkpoint, default_ks
 from rloop.evaluation.comparison import metric_values, seed_difference, seed_mean
+from rloop.observe import metric_keys
 from rloop.report.compare_groups import MethodGroup
 from rloop.report.compare_runs import ComparedRun, TaskRun
 from rloop.types import stable_hash
@@ -70,7 +71,7 @@ class TaskResult:
     @property
     def headline(self) -> tuple[str, ...]:
         """Return avg@n and pass@(largest k)."""
-        return tuple(dict.fromkeys((self.metrics[0], self.metrics[-1])))
+        return tuple(metric_keys.headline(self.metrics))
 
 
 class TaskValues:

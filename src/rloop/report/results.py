@@ -1,14 +1,12 @@
 """The final numbers: each policy's last measurement on each held-out task, and what they say."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rloop.evaluation.bootstrap import Estimate
+from rloop.observe import metric_keys
 from rloop.report.run_record import Row, RunRecord
 from rloop.report.words import percent, percent_interval, points, points_interval
-
-_METRIC = re.compile(r"(avg|pass)@(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ class TaskTable:
     @property
     def headline_metrics(self) -> tuple[str, ...]:
         """Return avg@n and pass@(largest k)."""
-        return tuple(dict.fromkeys((self.metrics[0], self.metrics[-1])))
+        return tuple(metric_keys.headline(self.metrics))
 
     @property
     def has_differences(self) -> bool:
@@ -85,9 +83,9 @@ def logged_tasks(record: RunRecord) -> list[str]:
 def task_metrics(row: Row) -> Iterator[tuple[str, str, Estimate]]:
     """Yield (task, metric, estimate) of an evaluate line; a task's name may hold slashes."""
     for key, value in row.items():
-        parts = key.removeprefix("evaluate/").rsplit("/", 1)
-        if len(parts) == 2 and _METRIC.fullmatch(parts[1]) and value is not None:
-            yield parts[0], parts[1], _estimate(row, key, value)
+        found = metric_keys.split_key(key.removeprefix("evaluate/"))
+        if found is not None and value is not None:
+            yield *found, _estimate(row, key, value)
 
 
 def reference_policy(record: RunRecord) -> str:
@@ -137,9 +135,7 @@ def _change(name: str, before: Cell, after: Cell, confidence: float) -> str:
 def _table(record: RunRecord, task: str) -> TaskTable:
     latest = {str(row.get("policy")): row for row in record.rows("evaluate") if _has(row, task)}
     found = {metric for row in latest.values() for t, metric, _ in task_metrics(row) if t == task}
-    metrics = sorted(found, key=_metric_order)
-    if any(name.startswith("avg@") for name in metrics):
-        metrics = [name for name in metrics if name != "pass@1"]
+    metrics = metric_keys.in_order(found)
     any_row = next(iter(latest.values()))
     problems = any_row.get(f"evaluate/{task}/problems_count")
     samples = any_row.get(f"evaluate/{task}/samples_count")
@@ -181,11 +177,6 @@ def _policy_row(record: RunRecord, row: Row, task: str, metrics: list[str]) -> P
 
 def _has(row: Row, task: str) -> bool:
     return any(found == task for found, _, _ in task_metrics(row))
-
-
-def _metric_order(name: str) -> tuple[str, int]:
-    kind, number = name.split("@")
-    return kind, int(number)
 
 
 def optional_estimate(row: Row, key: str) -> Estimate | None:
