@@ -22,7 +22,7 @@ from rloop.text import visible
 
 def render_page(template: str, *, specs: Mapping[str, Any], title: str, **values: Any) -> str:  # noqa: ANN401 (a template's own)
     """Return a page of `rloop/report` as HTML; `specs` are Vega-Lite charts by element id."""
-    library, script = vega_library(), resource("page.js")
+    library, script = vega_library(), page_script()
     page = template_environment().get_template(template)
     return page.render(
         title=title,
@@ -51,6 +51,12 @@ def content_policy(*scripts: str) -> str:
 def vega_library() -> Markup:
     """Return Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
     return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+@cache
+def page_script() -> Markup:
+    """Return what a self-contained page runs beside Vega."""
+    return resource("charts.js") + resource("page.js")
 
 
 def resource(name: str) -> Markup:

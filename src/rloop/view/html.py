@@ -29,6 +29,7 @@ HEADERS = {
 STATIC_TYPES = {
     "page.css": "text/css",
     "view.css": "text/css",
+    "charts.js": "text/javascript",
     "view.js": "text/javascript",
     "vega.js": "text/javascript",
 }
@@ -36,12 +37,12 @@ STATIC_TYPES = {
 
 @cache
 def static_file(name: str) -> str:
-    """Return a style or a script; `page.css` is the report's own, `vega.js` takes a second or two
-    the first time.
+    """Return a style or a script; some are the report's own, `vega.js` takes a second or two the
+    first time.
     """
     if name == "vega.js":
         return str(vega_library())
-    if name == "page.css":
+    if name in ("page.css", "charts.js"):
         return str(resource(name))
     return (files("rloop.view") / name).read_text("utf-8")
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from rloop.methods import method_title
-from rloop.report.html import content_policy, resource, vega_library
+from rloop.report.html import content_policy, page_script, vega_library
 from rloop.report.method import describe_run
 from rloop.report.results import task_tables
 from rloop.report.run_record import RunRecord
@@ -72,7 +72,7 @@ def report(request: Request) -> Response:
     path = viewed.path / "report.html"
     if path.is_symlink() or not path.is_file():
         raise HTTPException(404, f"{viewed.name} has no report.html; rloop report writes it.")
-    policy = content_policy(vega_library(), resource("page.js"))
+    policy = content_policy(vega_library(), page_script())
     return FileResponse(
         path,
         media_type="text/html; charset=utf-8",

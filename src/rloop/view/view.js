@@ -3,50 +3,19 @@
 
 const EVERY_MS = 2500;
 const COUNTING_MS = 300;
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
 
-// As the report's; the width in pixels decides how legends stand.
-function theme(width) {
-  const style = getComputedStyle(document.documentElement);
-  const [text, muted, line] = ["--text", "--muted", "--line"].map((name) => style.getPropertyValue(name).trim());
-  return {
-    background: "transparent", font: getComputedStyle(document.body).fontFamily, aria: false, padding: 2,
-    view: { stroke: null },
-    axis: {
-      labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line,
-      labelFontSize: 11, titleFontSize: 11, titleFontWeight: 400, titlePadding: 8, tickSize: 4, labelPadding: 5,
-    },
-    axisY: { domain: false, ticks: false, tickCount: 5 },
-    legend: { orient: "bottom", labelColor: text, labelFontSize: 12, symbolType: "square", symbolSize: 70, offset: 6, columns: width < 420 ? 2 : 0 },
-    text: { color: muted }, style: { value: { fill: text } },
-  };
-}
-
-// ast: expressions are interpreted, so the page needs no eval and its policy can forbid it.
 function draw() {
   const specs = document.getElementById("specs");
   if (!specs || !window.vegaEmbed) return;
-  const options = {
-    mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
-    tooltip: { disableDefaultStyle: true },
-  };
   for (const [id, spec] of Object.entries(JSON.parse(specs.textContent))) {
     const element = document.getElementById(id);
     const state = JSON.stringify(spec) + dark.matches;
     if (element && (drawn.get(id) !== state || !element.firstChild)) {
       drawn.set(id, state);
-      embed(element, spec, { ...options, config: theme(element.clientWidth) });
+      embed(element, spec);
     }
   }
-}
-
-// Vega puts a label of its own in the place of the one that says what is seen.
-async function embed(element, spec, options) {
-  const label = element.getAttribute("aria-label");
-  await window.vegaEmbed(element, spec, options);
-  element.setAttribute("role", "img");
-  element.setAttribute("aria-label", label);
 }
 
 async function load(address) {
