@@ -107,9 +107,14 @@ def build_native(recipe: Recipe, verify: Verify) -> Engine:
 
     class Marking(NativeEngine):
         def fine_tune(
-            self, start: PolicyRef, examples: Sequence[Example], place: Place
+            self,
+            start: PolicyRef,
+            examples: Sequence[Example],
+            place: Place,
+            *,
+            resume_from: Path | None = None,
         ) -> Iterator[FinetuneStep]:
-            for update in super().fine_tune(start, examples, place):
+            for update in super().fine_tune(start, examples, place, resume_from=resume_from):
                 sys.audit("mark", f"update {place.phase}")
                 yield update
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from rloop.config_engine import EngineConfig
 from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
 from rloop.config_stop import EarlyStopConfig
+from rloop.types import PhaseName
 
 
 class PolicyConfig(Strict):
@@ -203,6 +204,8 @@ class FinetuneConfig(Strict):
     """A fresh optimizer in each phase."""
     init: Literal["iteration_start", "base", "explored"] = "iteration_start"
     """Policy that is fine-tuned: RLoop's reset, always the base, or RL's own weights."""
+    checkpoint_every: Count = 100
+    """Updates between saved states that `rloop resume` continues from."""
 
 
 class ColdstartConfig(Strict):
@@ -218,6 +221,8 @@ class ColdstartConfig(Strict):
     """A fresh optimizer."""
     solution_template: str = "{solution}"
     """Completion text from `{solution}` and `{answer}`."""
+    checkpoint_every: Count = 100
+    """Updates between saved states that `rloop resume` continues from."""
 
 
 class EvaluateConfig(Strict):
@@ -338,6 +343,10 @@ class Recipe(Strict):
                 f"{on[0]} leaves one policy of explore.steps={explore.steps} to average. Lower it."
             )
         return self
+
+    def tuning(self, phase: PhaseName) -> FinetuneConfig | ColdstartConfig | None:
+        """Return the section of a supervised phase, None where the recipe has none."""
+        return self.coldstart if phase == "coldstart" else self.finetune
 
     @property
     def warnings(self) -> tuple[str, ...]:

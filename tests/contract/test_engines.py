@@ -273,6 +273,45 @@ def test_fine_tuning_makes_a_policy_that_can_be_started_from(
     assert digest(policy.path) != digest(base.path)
 
 
+EXAMPLES = [
+    Example(problem_id=f"toy/{n}", prompt_ids=(5, 6 + n), completion_ids=(7 + n, 8, 2))
+    for n in range(6)
+]
+TUNE = Place(run="toy", seed=0, iteration=1, phase="finetune", policy="iter-001")
+
+
+def test_a_saved_fine_tuning_continues_to_the_bit(
+    kind: str, engine: Engine, recipe: Recipe, base: PolicyRef, tmp_path: Path
+):
+    updates = engine.fine_tune(base, EXAMPLES, TUNE)
+    next(updates)
+    engine.save_state(tmp_path / "state")
+    expected = [(update.step, update.metrics["loss_mean"]) for update in updates]
+    straight = engine.save_policy(tmp_path / "straight", "iter-001")
+    other = ENGINES[kind](recipe, InstantVerify())
+    resumed = [
+        (update.step, update.metrics["loss_mean"])
+        for update in other.fine_tune(base, EXAMPLES, TUNE, resume_from=tmp_path / "state")
+    ]
+    policy = other.save_policy(tmp_path / "resumed", "iter-001")
+    other.close()
+    assert expected
+    assert expected[0][0] == 2
+    assert resumed == expected
+    assert digest(policy.path) == digest(straight.path)
+
+
+def test_a_fine_tuning_saved_after_its_last_update_is_only_written(
+    engine: Engine, base: PolicyRef, tmp_path: Path
+):
+    assert list(engine.fine_tune(base, EXAMPLES, TUNE))
+    engine.save_state(tmp_path / "state")
+    straight = engine.save_policy(tmp_path / "straight", "iter-001")
+    assert list(engine.fine_tune(base, EXAMPLES, TUNE, resume_from=tmp_path / "state")) == []
+    policy = engine.save_policy(tmp_path / "resumed", "iter-001")
+    assert digest(policy.path) == digest(straight.path)
+
+
 def test_prompts_that_are_too_long_are_named(engine: Engine, base: PolicyRef, recipe: Recipe):
     long = replace(PROBLEMS[0], problem_id="toy/long", question="1+" * 2000 + "1=")
     report = engine.fit_prompts(base, [*PROBLEMS, long])

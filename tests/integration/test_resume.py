@@ -13,7 +13,7 @@ import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
 
 from rloop.config import Recipe
-from rloop.engines.base import Engine, ExploreStep, Verify
+from rloop.engines.base import Engine, ExploreStep, FinetuneStep, Verify
 from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.resumption import plan
@@ -22,6 +22,8 @@ from rloop.loop.state import Manifest, RunLock
 from rloop.report.page import write_report
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Problem
+
+TUNED = {"epochs": 5, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
 
 
 class Dying(ScriptedEngine):
@@ -140,6 +142,65 @@ def test_an_interrupt_at_an_early_stop_does_not_undo_it(tmp_path: Path, changes:
     assert result["steps"] == 2
 
 
+@pytest.mark.parametrize("phase", ["coldstart", "finetune"])
+@pytest.mark.parametrize("checkpoint_every", [100, 2])
+def test_a_fine_tuning_goes_on_after_an_interrupt_where_it_stood(
+    tmp_path: Path, phase: str, checkpoint_every: int
+):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    tuned = {**TUNED, "checkpoint_every": checkpoint_every}
+    task = {"source": f"file:{tmp_path / 'train.jsonl'}", "name": "cold", "verifier": "numeric"}
+    recipe = toy_recipe(tmp_path, iterations=1, coldstart={"task": task, **tuned}, finetune=tuned)
+    done: list[int] = []
+
+    class Counting(ScriptedEngine):
+        """Counts the phase's updates; in the third of them the user presses Ctrl-C, once."""
+
+        def fine_tune(self, *args: Any, **kwargs: Any) -> Iterator[FinetuneStep]:
+            for update in super().fine_tune(*args, **kwargs):
+                if args[2].phase == phase:
+                    done.append(update.step)
+                    if len(done) == 3:
+                        os.kill(os.getpid(), signal.SIGINT)
+                yield update
+
+    def counting(recipe: Recipe, verify: Verify) -> Engine:
+        return Counting(recipe, verify, half_right)
+
+    _, expected = begin(recipe, whole, scripted())
+    code, run_dir = begin(recipe, torn, counting)
+    assert code == 130
+    assert [path.name[-6:] for path in (run_dir / "state").iterdir()] == ["000003"]
+    assert resume(run_dir, counting) == 0
+    assert done == [1, 2, 3, 4, 5]
+    assert (run_dir / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert not (run_dir / "state").exists()
+
+
+def test_a_fine_tuning_that_was_killed_goes_on_after_its_last_saved_point(tmp_path: Path):
+    recipe = toy_recipe(tmp_path, iterations=1, finetune={**TUNED, "checkpoint_every": 2})
+    done: list[int] = []
+
+    class Counting(ScriptedEngine):
+        def fine_tune(self, *args: Any, **kwargs: Any) -> Iterator[FinetuneStep]:
+            for update in super().fine_tune(*args, **kwargs):
+                if len(done) == 3:
+                    done.append(0)
+                    raise SystemExit("killed")
+                done.append(update.step)
+                yield update
+
+    def counting(recipe: Recipe, verify: Verify) -> Engine:
+        return Counting(recipe, verify, half_right)
+
+    with pytest.raises(SystemExit):
+        begin(recipe, tmp_path, counting)
+    assert resume(tmp_path / "run", counting) == 0
+    assert done == [1, 2, 3, 0, 3, 4, 5]
+
+
 def test_resume_says_what_it_skips_and_what_it_redoes(tmp_path: Path, capsys: Any):
     recipe = toy_recipe(tmp_path, explore__checkpoint_every=2)
 
@@ -166,7 +227,8 @@ def test_resume_says_what_it_skips_and_what_it_redoes(tmp_path: Path, capsys: An
         ("1/explore 0", 0, ["Beginning explore of iteration 1 again."]),
         ("1/explore 0", 2, ["Beginning", "Redoing steps 1 to 2: there is no saved point yet."]),
         ("1/explore 6", 9, ["after step 6", "Redoing steps 7 to 9: the saved point at step 6 do"]),
-        ("2/finetune 0", 0, ["Beginning finetune of iteration 2 again: its result is saved when"]),
+        ("2/finetune 0", 0, ["Beginning finetune of iteration 2 again."]),
+        ("2/finetune 3", 0, ["Going on with finetune of iteration 2 after update 3."]),
         ("1/evaluate/iter-001 0", 0, ["evaluate iter-001 of iteration 1; problems that are sto"]),
     ],
 )

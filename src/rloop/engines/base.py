@@ -149,11 +149,17 @@ class Engine(Protocol):
         ...
 
     def fine_tune(
-        self, start: PolicyRef, examples: Sequence[Example], place: Place
+        self,
+        start: PolicyRef,
+        examples: Sequence[Example],
+        place: Place,
+        *,
+        resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
         """Do weighted SFT from `start` on stored token ids, EOS supervised, yielding each update.
 
         The settings are the recipe's `finetune`, or `coldstart` when `place.phase` says so.
+        `resume_from` continues after the update whose state was saved there.
         """
         ...
 

@@ -62,8 +62,7 @@ class ScriptedEngine:
         del problem_weights
         self._updates, self._step = self._read(start), 0
         if resume_from is not None:
-            state = json.loads((resume_from / POLICY_FILE).read_text())
-            self._updates, self._step = state["updates"], state["step"]
+            self._restore(resume_from)
         return self._steps(problems, place, num_steps, replayed or {})
 
     def _steps(
@@ -85,17 +84,27 @@ class ScriptedEngine:
             yield ExploreStep(step=self._step, groups=tuple(groups), metrics=metrics)
 
     def fine_tune(
-        self, start: PolicyRef, examples: Sequence[Example], place: Place
+        self,
+        start: PolicyRef,
+        examples: Sequence[Example],
+        place: Place,
+        *,
+        resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
         """Count one update an epoch."""
-        config = self._recipe.coldstart if place.phase == "coldstart" else self._recipe.finetune
+        config = self._recipe.tuning(place.phase)
         assert config is not None, f"the recipe has no {place.phase}"
-        self._updates = self._read(start)
-        for epoch in range(1, config.epochs + 1):
+        self._updates, self._step = self._read(start), 0
+        if resume_from is not None:
+            self._restore(resume_from)
+        while self._step < config.epochs:
             self._updates += 1
+            self._step += 1
             mean_weight = sum(example.weight for example in examples) / len(examples)
             yield FinetuneStep(
-                step=epoch, num_steps=config.epochs, metrics={"loss_mean": mean_weight / epoch}
+                step=self._step,
+                num_steps=config.epochs,
+                metrics={"loss_mean": mean_weight / self._step},
             )
 
     def sample(
@@ -170,6 +179,10 @@ class ScriptedEngine:
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def _restore(self, directory: Path) -> None:
+        state = json.loads((directory / POLICY_FILE).read_text())
+        self._updates, self._step = state["updates"], state["step"]
 
     def _read(self, policy: PolicyRef) -> int:
         return int(json.loads((policy.path / POLICY_FILE).read_text())["updates"])

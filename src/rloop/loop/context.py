@@ -72,6 +72,28 @@ class Context:
         self.manifest.save_point(point)
         return point
 
+    def save_point(self, key: str, name: str, step: int, **facts: Any) -> None:  # noqa: ANN401 (JSON)
+        """Save the engine's state after a step, with what the phase itself has to remember.
+
+        The manifest then points at it, and the state before is let go. A state that the manifest
+        points to is never written again: to be killed then would lose it.
+        """
+        before = self.manifest.in_progress
+        saved = before and before["state"]
+        state = f"state/{name}-step-{step:06d}" if step else None
+        if state and state != saved:
+            self.engine.save_state(self.run_dir / state)
+        position = self.log.position()
+        self.manifest.save_point(
+            {"key": key, "step": step, "state": state, "metrics_position": position, **facts}
+        )
+        if saved and saved != state:
+            shutil.rmtree(self.run_dir / saved, ignore_errors=True)
+
+    def drop_states(self) -> None:
+        """Let go of the saved states of a phase that is complete."""
+        shutil.rmtree(self.run_dir / "state", ignore_errors=True)
+
     def end(self, key: str, result: Mapping[str, Any]) -> None:
         """Record a phase as complete, once all that it logged is on the disk."""
         self.log.position()

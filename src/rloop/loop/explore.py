@@ -1,6 +1,5 @@
 """The exploration phase: pull RL steps, keep every trajectory, watch, evaluate, save points."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -174,32 +173,17 @@ class Exploration:
         return self._last_pass_at_k
 
     def _save_point(self) -> None:
-        """Save a state, point the manifest at it, then let go of the one before.
-
-        A state that the manifest points to is never written again: to be killed then would lose it.
-        """
-        context = self._context
-        before = context.manifest.in_progress
-        saved = before and before["state"]
-        state = f"state/{self._name}-step-{self._step:06d}" if self._step else None
-        if state and state != saved:
-            context.engine.save_state(context.run_dir / state)
-        context.manifest.save_point(
-            {
-                "key": self._key,
-                "step": self._step,
-                "state": state,
-                "metrics_position": context.log.position(),
-                "streaks": self._watch.streaks,
-                "sampled_tokens": self._sampled_tokens,
-                "trajectories": self._num_trajectories,
-                "last_pass_at_k": self._last_pass_at_k,
-                "evaluated_step": self._evaluated_step,
-                "reason": self._reason,
-            }
+        self._context.save_point(
+            self._key,
+            self._name,
+            self._step,
+            streaks=self._watch.streaks,
+            sampled_tokens=self._sampled_tokens,
+            trajectories=self._num_trajectories,
+            last_pass_at_k=self._last_pass_at_k,
+            evaluated_step=self._evaluated_step,
+            reason=self._reason,
         )
-        if saved and saved != state:
-            shutil.rmtree(context.run_dir / saved, ignore_errors=True)
 
     def _snapshot_if_due(self) -> None:
         """Keep the policy of this step for the average, before anything can interrupt."""
@@ -243,5 +227,5 @@ class Exploration:
         }
         result = policy_result(policy, context.run_dir, **facts)
         context.end(self._key, result)
-        shutil.rmtree(context.run_dir / "state", ignore_errors=True)
+        context.drop_states()
         return policy

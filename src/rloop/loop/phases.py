@@ -3,25 +3,21 @@ already.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun, StoreError
 from rloop.evaluation.phase import Counts, counts_of
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, policy_from, policy_result
+from rloop.loop.context import Context, policy_from
 from rloop.loop.explore import Exploration
 from rloop.loop.replayed import read_successes
 from rloop.loop.select import focus_weights, select_and_write
 from rloop.loop.step_budget import StepBudget
-from rloop.loop.watch import TuneWatch
+from rloop.loop.tune import Tuning
 from rloop.methods import last_iteration
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place, PolicyRef
-
-NUM_TUNE_LINES = 10
 
 
 class Phases:
@@ -180,30 +176,7 @@ class Phases:
         found = context.manifest.result(key)
         if found is not None:
             return policy_from(found, context.run_dir)
-        context.begin(key)
-        bar, alarms, watch = None, self._alarms(), TuneWatch(self.recipe, place)
-        with ExitStack() as stack:
-            stack.enter_context(context.log.span(place.phase, place))
-            for update in context.engine.fine_tune(start, examples(), place):
-                if bar is None:
-                    bar = stack.enter_context(
-                        context.console.phase(
-                            place.iteration, place.phase, update.num_steps, "update"
-                        )
-                    )
-                bar.advance(update.step)
-                here = replace(place, step=update.step)
-                context.log.metrics(here, update.metrics)
-                if update.step % max(1, update.num_steps // NUM_TUNE_LINES) == 0:
-                    context.console.step(here, update.metrics)
-                skipped = context.keep_skipped(here, update.metrics)
-                alarms.step(here, update.metrics, skipped=skipped)
-                watch.check(update.metrics)
-                context.progress(here)
-        watch.check_learned()
-        policy = context.engine.save_policy(context.policy_dir(place.policy), place.policy)
-        context.end(key, policy_result(policy, context.run_dir))
-        return policy
+        return Tuning(context, start, examples, place).run()
 
     def _alarms(self) -> Alarms:
         return Alarms(self.recipe, self._context.log, self._context.console)

@@ -16,7 +16,8 @@ from rloop.recipe import resolved_json
 
 FREE = frozenset(
     {
-        *("explore.checkpoint_every", "keep_explored", "keep_policies", "sinks"),
+        *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
+        *("keep_explored", "keep_policies", "sinks"),
         *("tasks.data_dir", "tasks.verifier_workers"),
         # Where machines meet, and how long one that is gone is waited for.
         *("engine.trl.launch.address", "engine.trl.launch.port"),

@@ -32,8 +32,10 @@ def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator
         yield from _exploration(where, int(iteration), point, store)
     elif name.startswith("evaluate"):
         yield f"Going on with {where}; problems that are stored are not sampled again."
+    elif point["step"]:
+        yield f"Going on with {where} after update {point['step']}."
     else:
-        yield f"Beginning {where} again: its result is saved when it ends."
+        yield f"Beginning {where} again."
 
 
 def _exploration(

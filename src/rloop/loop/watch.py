@@ -113,26 +113,32 @@ class Watch:
 class TuneWatch:
     """Counts the updates of a fine-tuning that were skipped; one watch per phase."""
 
-    def __init__(self, recipe: Recipe, place: Place) -> None:
+    def __init__(self, learning_rate: float, place: Place) -> None:
         """Watch the phase that makes `place.policy`; the error names its learning rate."""
-        config = recipe.coldstart if place.phase == "coldstart" else recipe.finetune
-        self._rate = config.optimizer.learning_rate if config else 0.0
+        self._rate = learning_rate
         self._place = place
-        self._num_updates = self._num_skipped = self._streak = 0
+        self.streaks: dict[str, int] = {}
+        """Counts so far; those of a saved point may be set."""
 
     def check(self, metrics: Mapping[str, float]) -> None:
         """Raise DegenerateRun after too many skipped updates in a row."""
         is_skipped = bool(metrics.get("skipped_updates_count"))
-        self._num_updates += 1
-        self._num_skipped += is_skipped
-        self._streak = self._streak + 1 if is_skipped else 0
-        if self._streak >= MAX_SKIPPED:
-            raise self._broken(f"{self._streak} updates in a row")
+        in_a_row = self._count("in_a_row") + 1 if is_skipped else 0
+        self.streaks = {
+            "updates": self._count("updates") + 1,
+            "skipped": self._count("skipped") + is_skipped,
+            "in_a_row": in_a_row,
+        }
+        if in_a_row >= MAX_SKIPPED:
+            raise self._broken(f"{in_a_row} updates in a row")
 
     def check_learned(self) -> None:
         """Raise DegenerateRun when every update was skipped."""
-        if self._num_updates and self._num_skipped == self._num_updates:
+        if self._count("updates") and self._count("skipped") == self._count("updates"):
             raise self._broken("every update")
+
+    def _count(self, name: str) -> int:
+        return self.streaks.get(name, 0)
 
     def _broken(self, what: str) -> DegenerateRun:
         return DegenerateRun(

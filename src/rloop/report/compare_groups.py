@@ -12,6 +12,7 @@ from rloop.report.compare_runs import ComparedRun
 
 UNTRAINED = (
     *("sinks.", "keep_explored.", "keep_policies.", "explore.checkpoint_every."),
+    *("finetune.checkpoint_every.", "coldstart.checkpoint_every."),
     *("tasks.data_dir.", "tasks.verifier_workers."),
     *("engine.max_batch.", "engine.microbatch_tokens.", "engine.fused."),
     *("engine.gradient_checkpointing.", "engine.offload_optimizer."),

@@ -143,21 +143,22 @@ def test_streaks_of_a_saved_point_go_on(tmp_path: Path):
     assert second.check(step(MAX_SKIPPED, BAD)) is not None
 
 
-def test_a_fine_tuning_that_learns_nothing_stops_and_names_its_learning_rate(tmp_path: Path):
-    watched = TuneWatch(toy_recipe(tmp_path), place_at(phase="finetune", policy="iter-001"))
+def test_a_fine_tuning_that_learns_nothing_stops_and_names_its_learning_rate():
+    watched = TuneWatch(1e-3, place_at(phase="finetune", policy="iter-001"))
     for _ in range(MAX_SKIPPED - 1):
         watched.check({"skipped_updates_count": 1.0})
+    resumed = TuneWatch(1e-3, place_at(phase="finetune", policy="iter-001"))
+    resumed.streaks = dict(watched.streaks)
     with pytest.raises(DegenerateRun, match=r"no iter-001.*5 updates in a row.*finetune\.opt"):
-        watched.check({"skipped_updates_count": 1.0})
+        resumed.check({"skipped_updates_count": 1.0})
 
 
 @pytest.mark.parametrize(("skipped", "stops"), [([1, 1], True), ([1, 0, 1], False), ([], False)])
 def test_a_short_fine_tuning_stops_where_every_update_was_skipped(
-    tmp_path: Path,
     skipped: list[int],
     stops: bool,  # noqa: FBT001 (a case)
 ):
-    watched = TuneWatch(toy_recipe(tmp_path), place_at(phase="finetune", policy="iter-001"))
+    watched = TuneWatch(1e-3, place_at(phase="finetune", policy="iter-001"))
     for count in skipped:
         watched.check({"skipped_updates_count": float(count)})
     if not stops:

@@ -130,18 +130,30 @@ class NativeEngine:
         return reinforcer.run(num_steps)
 
     def fine_tune(
-        self, start: PolicyRef, examples: Sequence[Example], place: Place
+        self,
+        start: PolicyRef,
+        examples: Sequence[Example],
+        place: Place,
+        *,
+        resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
         """Do weighted SFT from `start` on stored token ids, yielding each update."""
-        config = self._recipe.coldstart if place.phase == "coldstart" else self._recipe.finetune
+        config = self._recipe.tuning(place.phase)
         if config is None:
             raise EngineError(f"The recipe has no {place.phase} section.")
         policy = self._load(start)
         num_updates = config.epochs * -(-len(examples) // config.batch_size)
         learner = self._begin_learning(policy, config.optimizer, num_updates, place)
         self._is_changed = True
+        if resume_from is not None:
+            _restore(resume_from, learner)
         yield from tune(
-            learner, examples, place, epochs=config.epochs, batch_size=config.batch_size
+            learner,
+            examples,
+            place,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            num_done=learner.num_updates_done,
         )
 
     def sample(
@@ -216,12 +228,13 @@ class NativeEngine:
         return PolicyRef(path=directory, name=name)
 
     def save_state(self, directory: Path) -> None:
-        """Write learner and order, whole or not at all."""
-        if self._learner is None or self._reinforcer is None:
-            raise EngineError("There is no exploration to save.")
+        """Write the learner, and an exploration's order, whole or not at all."""
+        if self._learner is None:
+            raise EngineError("No policy is in training: there is no state to save.")
         with written_whole(directory, needed_bytes=0) as partial:
             self._learner.save(partial)
-            (partial / STATE_FILE).write_text(json.dumps(self._reinforcer.state()))
+            if self._reinforcer is not None:
+                (partial / STATE_FILE).write_text(json.dumps(self._reinforcer.state()))
 
     def save_skipped(self, stem: Path, place: Place) -> Path | None:
         """Write the first update skipped since the last call, for `replay.replay`."""
@@ -356,11 +369,12 @@ class NativeEngine:
         return fill
 
 
-def _restore(directory: Path, learner: Learner, reinforcer: Reinforcer) -> None:
+def _restore(directory: Path, learner: Learner, reinforcer: Reinforcer | None = None) -> None:
     """Load a saved state; EngineError says that it is missing or damaged."""
     try:
         learner.load(directory)
-        reinforcer.restore(json.loads((directory / STATE_FILE).read_text()))
+        if reinforcer is not None:
+            reinforcer.restore(json.loads((directory / STATE_FILE).read_text()))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EngineError(
             f"The saved state {directory} is missing or damaged ({first_line(error)}). Restore it "

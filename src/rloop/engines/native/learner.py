@@ -4,6 +4,7 @@ Knows token ids, advantages and weights; not problems, rewards, or where sequenc
 same update serves RL and SFT: an objective from `algo.losses` says what its per-token numbers mean.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
@@ -33,6 +34,7 @@ from rloop.engines.native.schedule import learning_rate
 from rloop.engines.native.skipped import WEIGHTS_TIMES, SkippedUpdate, copied_weights
 from rloop.errors import EngineError
 
+COUNTERS_FILE = "learner.json"
 OPTIMIZER_REMEDY = (
     "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or train low-rank "
     "changes: --set engine.lora='{rank: 16, alpha: 32}'."
@@ -198,18 +200,20 @@ class Learner:
     def save(self, directory: Path) -> None:
         """Write masters, moments and counters to an existing directory (safetensors and JSON).
 
-        A frozen learner has no state and writes nothing.
+        A frozen learner has counters alone.
         """
+        counters = {"updates_done": self._num_done, "policy_version": self._num_steps}
+        (directory / COUNTERS_FILE).write_text(json.dumps(counters, indent=2), encoding="utf-8")
         if self._masters is not None:
-            counters = {"updates_done": self._num_done, "policy_version": self._num_steps}
-            self._masters.save(directory, counters)
+            self._masters.save(directory)
 
     def load(self, directory: Path) -> None:
         """Continue after the update at which the state was saved, to the bit, model included."""
+        counters = json.loads((directory / COUNTERS_FILE).read_text(encoding="utf-8"))
         if self._masters is not None:
-            counters = self._masters.load(directory)
-            self._num_done = counters["updates_done"]
-            self._num_steps = counters["policy_version"]
+            self._masters.load(directory)
+        self._num_done = counters["updates_done"]
+        self._num_steps = counters["policy_version"]
 
     def close(self) -> None:
         """Free masters, gradients and moments; the model keeps its weights."""

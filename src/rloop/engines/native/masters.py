@@ -3,7 +3,6 @@
 Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`adapters.py`).
 """
 
-import json
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,6 @@ from rloop.engines.native.optimizer import AdamW
 from rloop.errors import EngineError
 
 TENSORS_FILE = "learner.safetensors"
-COUNTERS_FILE = "learner.json"
 
 
 class MasterWeights:
@@ -67,21 +65,17 @@ class MasterWeights:
         assert isinstance(self._weights, LowRankWeights), "whole weights keep no start policy"
         return self._weights.at_start()
 
-    def save(self, directory: Path, counters: dict[str, int]) -> None:
-        """Write masters, moments and counters to an existing directory."""
+    def save(self, directory: Path) -> None:
+        """Write masters and moments to an existing directory."""
         tensors = {f"master.{name}": master.detach() for name, master in self._masters.items()}
         tensors |= self._optimizer.state()
         save_file(
             {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / TENSORS_FILE
         )
-        (directory / COUNTERS_FILE).write_text(json.dumps(counters, indent=2), encoding="utf-8")
 
     @torch.no_grad()
-    def load(self, directory: Path) -> dict[str, int]:
+    def load(self, directory: Path) -> None:
         """Continue from a saved state, to the bit; the model gets the masters' weights."""
-        counters: dict[str, int] = json.loads(
-            (directory / COUNTERS_FILE).read_text(encoding="utf-8")
-        )
         tensors = load_file(directory / TENSORS_FILE)
         for name, master in self._masters.items():
             saved = tensors.get(f"master.{name}")
@@ -94,7 +88,6 @@ class MasterWeights:
             master.copy_(saved)
         self._optimizer.restore(tensors)
         self._weights.write()
-        return counters
 
     def close(self) -> None:
         """Take the hooks off the model and drop masters, gradients and moments."""

@@ -15,10 +15,17 @@ from rloop.types import Example, Place, Problem, stable_hash
 
 
 def tune(
-    learner: Learner, examples: Sequence[Example], place: Place, *, epochs: int, batch_size: int
+    learner: Learner,
+    examples: Sequence[Example],
+    place: Place,
+    *,
+    epochs: int,
+    batch_size: int,
+    num_done: int = 0,
 ) -> Iterator[FinetuneStep]:
-    """Yield each update of `epochs` passes; the order of an epoch depends on the place's seed
-    alone.
+    """Yield each update of `epochs` passes after the first `num_done`.
+
+    The order of an epoch depends on the place's seed alone.
     """
     sequences = [
         TrainingSequence(
@@ -34,8 +41,10 @@ def tune(
         seed = stable_hash(place.seed, place.iteration, place.phase, "order", epoch)
         order = np.random.default_rng(seed).permutation(len(sequences))
         for begin in range(0, len(order), batch_size):
-            batch = [sequences[index] for index in order[begin : begin + batch_size]]
             step += 1
+            if step <= num_done:
+                continue
+            batch = [sequences[index] for index in order[begin : begin + batch_size]]
             metrics = learner.update(batch, Objective(loss="sft"))
             yield FinetuneStep(step=step, num_steps=num_steps, metrics=metrics)
 

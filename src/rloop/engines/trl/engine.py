@@ -148,10 +148,15 @@ class TrlEngine:
             yield ExploreStep(step=step, groups=tuple(groups), metrics=metrics)
 
     def fine_tune(
-        self, start: PolicyRef, examples: Sequence[Example], place: Place
+        self,
+        start: PolicyRef,
+        examples: Sequence[Example],
+        place: Place,
+        *,
+        resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
         """Do SFT from `start` on stored token ids, yielding each update."""
-        config = self._recipe.coldstart if place.phase == "coldstart" else self._recipe.finetune
+        config = self._recipe.tuning(place.phase)
         if config is None:
             raise EngineError(f"The recipe has no {place.phase} section.")
         ordered = tuple(
@@ -161,8 +166,9 @@ class TrlEngine:
                 stable_hash(place.seed, place.iteration, place.phase, "order", epoch)
             ).permutation(len(examples))
         )
-        ready = self._ask(Tune(start=start, place=place, examples=ordered), Ready)
-        for _ in range(ready.num_steps):
+        command = Tune(start=start, place=place, examples=ordered, resume_from=resume_from)
+        ready = self._ask(command, Ready)
+        for _ in range(ready.step, ready.num_steps):
             updated = self._ask(Next(), Updated)
             yield FinetuneStep(
                 step=updated.step, num_steps=ready.num_steps, metrics=updated.metrics

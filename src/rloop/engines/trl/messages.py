@@ -71,6 +71,7 @@ class Tune:
     place: Place
     examples: tuple[Example, ...]
     """Every epoch's, in the order in which they are trained on."""
+    resume_from: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

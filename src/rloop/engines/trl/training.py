@@ -25,7 +25,7 @@ def train(
     recipe: Recipe, site: Site, crew: Crew, inference: Inference, command: Explore | Tune
 ) -> None:
     """Run a phase until rloop asks for something that is none of it; then free its memory."""
-    resume_from = command.resume_from if isinstance(command, Explore) else None
+    resume_from = command.resume_from
     if resume_from is not None:
         require_checkpoint(resume_from)
     inference.drop()
@@ -89,7 +89,7 @@ class Training:
 
     def _tuner(self, command: Tune, tokenizer: PreTrainedTokenizerBase) -> Any:  # noqa: ANN401
         recipe = self._recipe
-        config = recipe.coldstart if command.place.phase == "coldstart" else recipe.finetune
+        config = recipe.tuning(command.place.phase)
         assert config is not None, "rloop asks for a phase that the recipe has"
         longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in command.examples)
         return build_tuner(
