@@ -5,15 +5,16 @@ Samples nothing and imports no torch.
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
 from rloop.config import Recipe
 from rloop.engines.trl.options import check_recipe as check_trl
-from rloop.errors import TaskError
+from rloop.errors import ConfigError, TaskError
 from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings
 from rloop.estimate_memory import memory
-from rloop.model_size import measure_model
+from rloop.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -54,7 +55,8 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     Raises ConfigError or TaskError where a run would stop at its start; a hub out of reach is a
     warning, for the run may be meant for another machine.
     """
-    engine_warnings = check_trl(recipe) if recipe.engine.name == "trl" else []
+    engine_warnings = check_trl(recipe) if recipe.engine.name == "trl" else _check_native(recipe)
+    _check_path(recipe.policy.path)
     problems = _load(recipe)
     kept = _judge(recipe, problems)
     num_evaluate = sum(problem.problem_id in kept for problem in problems.held_out)
@@ -79,6 +81,21 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     return CheckReport(
         problems=tuple(problems.lines), demands=tuple(demands), warnings=tuple(warnings)
     )
+
+
+def _check_native(recipe: Recipe) -> list[str]:
+    """Return a warning where the sampler is not here; the run may be meant for another machine."""
+    if recipe.explore.sampler != "vllm" or find_spec("vllm") is not None:
+        return []
+    return ["explore.sampler is vllm, which is not installed here: docs/how-to/use-vllm.md."]
+
+
+def _check_path(source: str) -> None:
+    """Raise ConfigError for a `policy.path` that is nothing here and no name of the hub's."""
+    kind, _, name = source.partition(":")
+    is_made = kind in ("random", "package") and bool(name)
+    if not (is_made or Path(source).expanduser().exists() or is_hub_name(source)):
+        raise ConfigError(f"policy.path {source!r} does not exist. Give {ACCEPTED_FORMS}.")
 
 
 def _load(recipe: Recipe) -> _Problems:

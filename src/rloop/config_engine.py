@@ -1,8 +1,9 @@
 """The part of a recipe that says what runs the model, and in which memory."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rloop.config_fields import Count, Positive, Strict
 from rloop.config_trl import TrlConfig
@@ -49,3 +50,10 @@ class EngineConfig(Strict):
     """Bits of an optimizer moment; 8 needs torchao and compiles its first step."""
     lora: LoraConfig | None = None
     """Train low-rank changes instead of all weights, fresh ones in each phase; off when absent."""
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, name: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+            raise ValueError(f"{name!r} is no device. Give auto, cpu, cuda or cuda:N.")
+        return name

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -49,6 +50,13 @@ class ModelSize:
     """The layers' linear maps, by the last part of their names."""
 
 
+ACCEPTED_FORMS = (
+    "a Hugging Face directory, a hub name (org/name), a .gguf file, package:NAME for a GGUF file "
+    "in an installed package, or random:llama, random:qwen2 or random:qwen3"
+)
+"""What `policy.path` may be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linears:
     """The linear maps of one name in all layers together.
@@ -62,14 +70,21 @@ class Linears:
     """Inputs and outputs: an adapter of rank r has r times as many numbers."""
 
 
+def is_hub_name(source: str) -> bool:
+    """Whether a `policy.path` that does not exist here could be a model on the hub."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) is not None and not source.endswith(
+        ".gguf"
+    )
+
+
 def measure_model(source: str) -> ModelSize | None:
     """Return the size of the recipe's `policy.path`, None where it cannot be told from here.
 
     That is: its files are not on this machine or damaged, its config.json names its sizes in
     another way, or it is a `random:` model, which is tiny and made at the start of a run.
     """
-    path = _find(source)
     try:
+        path = _find(source)
         if path is None:
             return None
         return _measure_gguf(path) if path.suffix == ".gguf" else _measure_directory(path)
@@ -85,7 +100,7 @@ def _find(source: str) -> Path | None:
     path = Path(source).expanduser()
     if path.exists():
         return path if (path / "config.json").exists() or path.suffix == ".gguf" else None
-    if source.count("/") != 1:
+    if not is_hub_name(source):
         return None
     cached = try_to_load_from_cache(source, "config.json")
     return Path(cached).parent if isinstance(cached, str) else None

@@ -7,7 +7,7 @@ import pytest
 
 from rloop.check import check_recipe
 from rloop.config import Recipe
-from rloop.errors import TaskError
+from rloop.errors import ConfigError, TaskError
 
 
 @pytest.fixture
@@ -101,6 +101,23 @@ def test_a_model_that_is_not_here_is_said_so(values, tmp_path):
     assert (
         "nobody/no-such-model-here cannot be told from files on this machine" in report.warnings[0]
     )
+
+
+@pytest.mark.parametrize("path", ["./nope", "../no/model", "/tmp/no-model-here", "a/b/c", "nope"])
+def test_a_path_that_is_nothing_here_is_refused_as_the_run_would(values, tmp_path, path):
+    values["policy"]["path"] = path
+    with pytest.raises(ConfigError, match=r"^policy.path '.*' does not exist. Give a Hugging Face"):
+        check_recipe(Recipe.model_validate(values), tmp_path)
+
+
+def test_a_sampler_that_is_not_installed_is_a_warning(values, tmp_path, monkeypatch):
+    values["explore"]["sampler"] = "vllm"
+    monkeypatch.setattr("rloop.check.find_spec", lambda _: None)
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert report.warnings[0].startswith("explore.sampler is vllm, which is not installed here")
+    monkeypatch.setattr("rloop.check.find_spec", lambda _: object())
+    report = check_recipe(Recipe.model_validate(values), tmp_path)
+    assert not any("vllm" in warning for warning in report.warnings)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,8 @@ def test_unknown_key_far_from_all_is_not_guessed_at(path):
         ("explore.clip_low=.nan", "explore.clip_low must be a number >= 0, got NaN."),
         ("explore.clip_low=.inf", "explore.clip_low must be a number >= 0, got Infinity."),
         ("expert.max_success_rate=1.5", "must be a number >= 0 and <= 1, got 1.5."),
+        ("engine.device=gpu", "engine.device: 'gpu' is no device. Give auto, cpu, cuda or cuda:N."),
+        ("engine.device=cuda:x", "engine.device: 'cuda:x' is no device."),
         ("explore.loss=ppo", 'explore.loss must be one of dapo, gspo, cispo, got "ppo".'),
         ("expert.per_problem_cap=0", "must be an integer >= 1 or null, got 0."),
         ("policy.trust_remote_code=maybe", 'must be true or false, got "maybe".'),

@@ -47,7 +47,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise TaskError(f"{path}, line {number}, is not JSON: {error}") from error
+                raise TaskError(
+                    f"{path}, line {number}, is not JSON: {error.msg} at column {error.colno}. "
+                    "Mend the line, or delete it."
+                ) from error
             if not isinstance(row, dict):
                 raise TaskError(f"{path}, line {number}, is not a JSON object: {line.strip()[:60]}")
             yield row

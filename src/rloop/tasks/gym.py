@@ -78,7 +78,10 @@ def _check(dataset: str, config: TaskConfig) -> None:
             f"reasoning_gym has no data set {dataset!r}: did you mean {', '.join(near)}?"
         )
     if config.size is None:
-        raise ConfigError(f"reasoning_gym:{dataset} needs a size, such as size: 500")
+        raise ConfigError(
+            f"reasoning_gym:{dataset} needs a size: `size: 500` in a recipe, "
+            "`--set tasks.evaluate.0.size=500` with `rloop eval`"
+        )
     ours = sorted({"seed", "size"} & set(config.params))
     if ours:
         raise ConfigError(

@@ -61,7 +61,8 @@ def to_problem(
         if not text.strip():
             value = row.get(columns[name])
             raise TaskError(
-                f"{problem_id} has no {name}: column {columns[name]!r} holds {value!r:.60}"
+                f"{problem_id} (row {index + 1}) has no {name}: column {columns[name]!r} holds "
+                f"{value!r:.60}. Mend the row, or leave it out with `filters`"
             )
     rest = {name: value for name, value in row.items() if name not in columns.values()}
     return Problem(

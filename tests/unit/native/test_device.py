@@ -11,13 +11,6 @@ def test_auto_device_is_cuda_where_there_is_one():
     assert resolve_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "tpu:0", "mps", "meta", "cuda:x", ""])
-def test_unknown_device_names_the_four_words(name):
-    with pytest.raises(EngineUnavailable, match=r"Give auto, cpu, cuda or cuda:N") as caught:
-        resolve_device(name)
-    assert repr(name) in str(caught.value)
-
-
 def test_absent_cuda_says_what_to_set(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineUnavailable, match="sees no CUDA device") as caught:

@@ -4,7 +4,6 @@ Knows nothing of sampling or learning.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +38,7 @@ from rloop.engines.native.gguf import convert_gguf, find_packaged_gguf
 from rloop.engines.native.memory import explained
 from rloop.engines.native.random_model import write_random_model
 from rloop.errors import EngineError
-
-ACCEPTED_FORMS = (
-    "a Hugging Face directory, a hub name (org/name), a .gguf file, package:NAME for a GGUF file "
-    "in an installed package, or random:llama, random:qwen2 or random:qwen3"
-)
+from rloop.model_size import ACCEPTED_FORMS, is_hub_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +111,7 @@ def _find_directory(source: str, directory: Path, *, seed: int, trust_remote_cod
         return convert_gguf(path)
     if path.suffix in PICKLE_SUFFIXES:
         raise pickle_refused(path)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and path.suffix != ".gguf":
+    if is_hub_name(source):
         return _download(source, trust_remote_code=trust_remote_code)
     state = "is not a model" if path.exists() else "does not exist"
     raise EngineError(f"policy.path {source!r} {state}. Give {ACCEPTED_FORMS}.")
