@@ -41,14 +41,14 @@ proof-base: setup
 	test -d runs/proof/base || $(BIN)/rloop run proof/base.yaml --out runs/proof/base
 
 # Every method with five seeds from that base, two runs at a time, and the pictures of
-# docs/results.md; then plain RL and RLoop at a third and three times the learning rate. Two to three
+# docs/results.md; then plain RL and RLoop at a third and three times the learning rate. About two
 # hours on two cores. What is complete is skipped, so it can be stopped.
 METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,averaging,coverage
 proof-small: proof-base
 	$(BIN)/rloop sweep proof/small.yaml --methods $(METHODS) --seeds 5 --jobs 2 --out runs/proof/small
 	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/rate-3e-5 \
 		--set explore.optimizer.learning_rate=3e-5
-	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/rate-3e-4 \
+	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 5 --jobs 2 --out runs/proof/rate-3e-4 \
 		--set explore.optimizer.learning_rate=3e-4
 	$(BIN)/python proof/pictures.py runs/proof/small runs/proof/pictures \
 		--rates runs/proof/rate-3e-5 runs/proof/rate-3e-4
