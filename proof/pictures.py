@@ -178,8 +178,9 @@ Points = list[tuple[int, float]]
 
 
 def _column(run: Run, key: str) -> Points:
+    """Return (RL steps, metric) of each step; NaN where no group had a signal to train on."""
     lines = enumerate(run.of("explore"), start=1)
-    return [(n, np.nan if line[key] is None else line[key]) for n, line in lines]
+    return [(n, np.nan if (value := line.get(key)) is None else value) for n, line in lines]
 
 
 def _diversity(run: Run) -> Points:
