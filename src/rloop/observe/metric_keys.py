@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterable
 
-_KEY = re.compile(r"(.+)/((?:avg|pass)@\d+)")
+_KEY = re.compile(r"(.+)/((?:avg|pass)@\d+)", re.DOTALL)
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Return (task, metric); None for any other key. A task's name may hold slashes.
+    """Return (task, metric); None for any other key. A task's name may hold anything.
 
     Lines of metrics.jsonl have `evaluate/` before it.
     Example: split_key("gsm8k/pass@8") -> ("gsm8k", "pass@8"); split_key("gsm8k/pass@8_low") -> None

@@ -6,6 +6,7 @@ from rloop.observe.metric_keys import count_of, headline, in_order, split_key
 def test_a_key_is_a_task_and_a_metric_and_nothing_after_it() -> None:
     assert split_key("gsm8k/avg@8") == ("gsm8k", "avg@8")
     assert split_key("file/of/mine/pass@16") == ("file/of/mine", "pass@16")
+    assert split_key("two\nlines/pass@16") == ("two\nlines", "pass@16")
     for other in ("gsm8k/pass@8_low", "gsm8k/pass@8_diff_high", "gsm8k/truncated_frac", "pass@8"):
         assert split_key(other) is None, other
 

@@ -86,7 +86,10 @@ def test_duplicates_are_removed_and_counted_and_a_short_task_says_so(tmp_path):
         ({"filters": {"rank": 1}}, "has no column 'rank' (filters: rank); it has problem, answer"),
         ({"filters": {"level": 99}}, "none of its 20 rows fits filters {'level': 99}"),
         ({"fields": {"id": "level"}}, "4 problems have the id 'sums/train/0'"),
-        ({"fields": {"problem": "note"}}, "sums/train/0 (row 1) has no problem: column 'note' holds None"),
+        (
+            {"fields": {"problem": "note"}},
+            "sums/train/0 (row 1) has no problem: column 'note' holds None",
+        ),
         ({"source": "file:nowhere.csv"}, "no file nowhere.csv"),
     ],
 )
