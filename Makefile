@@ -69,6 +69,7 @@ proof-words: setup
 	test -d runs/proof/words/base || $(BIN)/rloop run proof/words-base.yaml --out runs/proof/words/base
 	$(BIN)/rloop sweep proof/words.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/words/sweep
 	$(BIN)/python proof/pictures.py runs/proof/words/sweep runs/proof/words/pictures
+	$(BIN)/python proof/guessing.py runs/proof/words/sweep
 
 # On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
 bench: setup

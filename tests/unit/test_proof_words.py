@@ -1,11 +1,14 @@
-"""Equations of the second proving ground, found from numbers and answer alone."""
+"""Equations of the second proving ground, found from numbers and answer alone; its guesser."""
 
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-WORDS = runpy.run_path(str(Path(__file__).parents[2] / "proof" / "words.py"))
+PROOF = Path(__file__).parents[2] / "proof"
+WORDS = runpy.run_path(str(PROOF / "words.py"))
+GUESSING = runpy.run_path(str(PROOF / "guessing.py"))
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,27 @@ def test_ways_use_each_number_once_and_stay_whole_and_positive():
         (18, ("6*3=18",)),
     ]
     assert all(len(steps) == 2 for _, steps in WORDS["ways"]((6, 3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        # 2 of 4 right; "8" is the most common answer
+        ([("8", True), ("8", True), ("3", False), (None, False)], (0.5, 1, 1, 1)),
+        # 1 of 8 right, among two answers that are equally common
+        ([("8", True), ("3", False)] + [(None, False)] * 6, (0.125, 1, 0.5, 0)),
+        ([("3", False), (None, False)], (0, 0, 0, 0)),
+        ([(None, False)] * 4, (0, 0, 0, 0)),
+    ],
+)
+def test_measures_of_one_problem(samples: list[tuple[str | None, bool]], expected: tuple[float]):
+    assert GUESSING["measures"](samples) == expected
+
+
+def test_a_guesser_writes_each_way_alike():
+    rng = np.random.default_rng(0)
+    drawn = GUESSING["guesses"]("Of 12 eggs 4 break. How many are left?", "8", 4000, rng)
+    assert {answer for answer, _ in drawn} == {"16", "8", "48", "3"}
+    # a quarter, within five standard errors
+    assert np.mean([correct for _, correct in drawn]) == pytest.approx(0.25, abs=0.035)
+    assert GUESSING["guesses"]("No number here.", "8", 3, rng) == [(None, False)] * 3
