@@ -136,7 +136,7 @@ def draw_methods(sweep: dict[str, list[Run]], path: Path) -> None:
             ax.errorbar(x, y, *spread[::-1], label=title, **bar)
         ax.set_xlabel(f"avg@{samples}")
         ax.set_ylabel("pass@32")
-        ax.set_title(f"{words}: last policies", fontsize=11, loc="left")
+        ax.set_title(f"{words}: last policies, 1 SD of the seeds", fontsize=11, loc="left")
         _bare(ax)
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
