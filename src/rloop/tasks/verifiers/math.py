@@ -1,9 +1,10 @@
-r"""`math`: mathematical equality by math-verify, on the last \boxed{} or else the final statement.
+r"""`math`: the final answer, read step by step, has the value of the reference.
 
-math-verify's own limits are turned off: one alarm after a second of processor time stands around
-parsing and comparing together, so this runs in the main thread of a worker process only. When it
-rings the verdict is an `error`. Known ways of math-verify 0.9: 50\% equals 50 and 0.5, units are
-dropped, `x = 5` equals 5, and an expression not worked out (5 + 3) equals its value.
+Four steps, each a function with its own table of cases: find the answer (answers.py), rewrite it
+into one spelling (latex.py), parse it into a value (values.py), compare (equality.py). What this
+parser cannot read is compared by math-verify, which reads more of LaTeX and knows less of structure,
+and only where both sides are plain expressions. Nothing is ever evaluated as code. It runs in the
+main thread of a worker process: an alarm after a second of processor time stands around it.
 """
 
 import logging
@@ -12,94 +13,147 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
 
 import math_verify
 
-from rloop.tasks.verifiers.answers import final_statement, last_box, with_ascii_numbers
+from rloop.tasks.verifiers.answers import Found, find_answer
+from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
+from rloop.tasks.verifiers.echo import is_unworked
+from rloop.tasks.verifiers.equality import why_different
+from rloop.tasks.verifiers.latex import clean, words
+from rloop.tasks.verifiers.units import question_words
+from rloop.tasks.verifiers.values import Value, Words, describe, read_value
 from rloop.types import Problem, Verdict
 
 LIMIT_S = 1.0
 MAX_ANSWER_CHARS = 1000
-_BASE = re.compile(r"\d_\{?(\d+)\}?\W*$")
-"""The base of a number at the end of an answer, 2516_8; math-verify drops it."""
 
 # It warns that its limits are off; ours are on.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+
+Step = tuple[str, str]
+"""What was done and what came out, for a page: ("found in a box", "5 cm")."""
 
 
 class LimitReached(BaseException):
     """The alarm rang; not an `Exception`, so that sympy and math-verify let it through."""
 
 
-WARM_UP = (
-    "8", r"\frac{1}{2}", r"\sqrt{2}", r"x^3-3x^2+1", r"\sin(x)+\cos(\pi/4)", r"-8-8\sqrt{3} i",
-    r"\{1,2\}", "[0,3)", "(1,2)", r"y^{\prime}+r y=0", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
-    r"-\tau \ln \Delta", r"e^{2x}", "x>3", r"50\%", r"5\text{ cm}",
-)  # fmt: skip
-"""One of each kind: sympy is slow the first time that it meets one."""
-
-
 def warm_up() -> None:
-    """Import and fill the caches of all that judging needs, about a second."""
-    for answer in WARM_UP:
-        _compare(answer, rf"\boxed{{{answer}}}", answer)
+    """Fill the caches of what judging needs; math-verify is slow the first time."""
+    for answer in (r"\lim_{x \to 0} x", r"\sum_{i=1}^n i", r"x \oplus y", r"\vec{a} \times \vec{b}"):
+        _by_math_verify(answer, answer + "+1")
 
 
 def judge(problem: Problem, text: str) -> Verdict:
-    """Parse the completion's answer and compare it with the reference."""
-    answer, reason = _find(with_ascii_numbers(text))
-    if answer is None:
-        return Verdict(kind="wrong", reason=reason)
-    shown = answer.removeprefix("\\boxed{").removesuffix("}" if "\\boxed{" in answer else "")[:200]
-    if len(answer) > MAX_ANSWER_CHARS:
-        reason = f"an answer longer than {MAX_ANSWER_CHARS} characters"
-        return Verdict(kind="wrong", reason=reason, answer=shown)
+    """Find the completion's answer and compare it with the reference."""
+    return explain(problem, text)[0]
+
+
+def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
+    """Judge and return the steps on the way."""
+    steps: list[Step] = []
     try:
         with _alarm(LIMIT_S):
-            return _compare(problem.answer, answer, shown)
+            return _explain(problem, text, steps), steps
     except LimitReached:
-        reason = f"math-verify did not finish within its limit of {LIMIT_S:g} s of processor time"
-        return Verdict(kind="error", reason=reason, answer=shown)
+        reason = f"no verdict within the limit of {LIMIT_S:g} s of processor time"
+        return Verdict(kind="error", reason=reason, answer=steps[0][1] if steps else None), steps
+    except RecursionError:
+        return Verdict(kind="wrong", reason="an answer nested too deeply"), steps
 
 
-def _find(text: str) -> tuple[str | None, str]:
-    """Return the answer as math-verify should read it, or None and why there is none."""
-    box, is_closed = last_box(text)
-    if box is not None:
-        return f"\\boxed{{{box}}}", ""
-    if not is_closed:
-        return None, "the last \\boxed{} is not closed"
-    statement = final_statement(text)[-MAX_ANSWER_CHARS:]
-    if statement.endswith(("=", "?")):
-        return None, "the completion ends without a statement"
-    return (statement, "") if statement else (None, "an empty completion")
+def _explain(problem: Problem, text: str, steps: list[Step]) -> Verdict:
+    reference = problem.answer.strip()
+    if not reference:
+        return Verdict(kind="error", reason="the reference answer is empty")
+    found, reason = find_answer(text, problem.question)
+    if found is None:
+        return Verdict(kind="wrong", reason=reason)
+    shown = found.text[:200]
+    steps.append((f"found ({found.source})", shown))
+    if len(found.text) > MAX_ANSWER_CHARS:
+        reason = f"an answer longer than {MAX_ANSWER_CHARS} characters"
+        return Verdict(kind="wrong", reason=reason, answer=shown)
+    reason = _why_wrong(problem, found, steps)
+    if found.later is not None and not reason:
+        if _why_text(reference, found.later, problem.question, []):
+            reason = "a statement behind the box names another answer"
+    for other in found.others if reason and _is_several(reference) else ():
+        joined: list[Step] = [("found (all boxes)", other[:200])]
+        if not _why_text(reference, other, problem.question, joined):
+            steps[:] = joined
+            return Verdict(kind="correct", answer=other[:200])
+    if reason:
+        return Verdict(kind="wrong", reason=reason, answer=shown)
+    return Verdict(kind="correct", answer=shown)
 
 
-def _compare(reference: str, answer: str, shown: str) -> Verdict:
-    gold = _parse_reference(reference)
-    if not gold:
-        reason = f"math-verify cannot read the reference answer {reference!r}"
-        return Verdict(kind="error", reason=reason, answer=shown)
-    found = _parse(answer)
+def _why_wrong(problem: Problem, found: Found, steps: list[Step]) -> str:
+    if found.is_hedged:
+        same = _same_text(_cleaned(problem.answer), _cleaned(found.text))
+        return "" if same else "the statement is negated, a bound or a guess"
+    if is_choice_letter(problem.answer):
+        letter = read_letter(found.text)
+        steps.append(("letter", letter or "none"))
+        if letter is not None:
+            wanted = read_letter(problem.answer)
+            return "" if letter == wanted else "another letter"
+    reason = _why_text(problem.answer, found.text, problem.question, steps)
+    if not reason and is_unworked(problem.answer, found.text, problem.question):
+        return "the question's own expression, not worked out"
+    return reason
+
+
+def _is_several(reference: str) -> bool:
+    return bool(re.search(r"[,;]|\\pm|\band\b|\bor\b", clean(reference)))
+
+
+def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> str:
+    """Return why one text does not stand for the same answer as another, "" where it does."""
+    wanted, found = _cleaned(reference), _cleaned(answer)
+    steps += [("normalised", found), ("reference normalised", wanted)]
     if not found:
-        return Verdict(kind="wrong", reason="no mathematical answer found", answer=shown)
-    bases = _BASE.search(reference), _BASE.search(answer)
-    if bases[0] and bases[1] and bases[0][1] != bases[1][1]:
-        return Verdict(kind="wrong", reason="a number in another base", answer=shown)
-    if math_verify.verify(list(gold), found, timeout_seconds=None):
-        return Verdict(kind="correct", answer=shown)
-    return Verdict(kind="wrong", reason="not equal to the reference", answer=shown)
+        return "nothing is left of the answer"
+    if wanted == found or _same_text(wanted, found):
+        steps.append(("compared", "the same text"))
+        return ""
+    known = question_words(question)
+    value, target = read_value(found, known), read_value(wanted, known)
+    steps += [("parsed", describe(value)), ("reference parsed", describe(target))]
+    reason = why_different(target, value)
+    if reason and _is_open(value, target, found, wanted):
+        steps.append(("compared", "by math-verify"))
+        return "" if _by_math_verify(wanted, found) else "not equal to the reference"
+    steps.append(("compared", reason or "equal"))
+    return reason
 
 
-def _parse(text: str) -> list[Any]:
-    """Return math-verify's readings of a text: an expression, then the text itself."""
-    return list(math_verify.parse(text, parsing_timeout=None))
+@lru_cache(maxsize=8192)
+def _cleaned(text: str) -> str:
+    return clean(text)
 
 
-@lru_cache(maxsize=4096)
-def _parse_reference(reference: str) -> tuple[Any, ...]:
-    return tuple(_parse(f"\\boxed{{{reference}}}"))
+def _same_text(left: str, right: str) -> bool:
+    return bool(left) and words(left) == words(right)
+
+
+def _is_open(value: Value, target: Value, found: str, wanted: str) -> bool:
+    """Whether neither could be read although both look like formulas: math-verify may tell."""
+    both = isinstance(value, Words) and isinstance(target, Words)
+    return both and all("\\" in text and "\u27e6" not in text for text in (found, wanted))
+
+
+def _by_math_verify(reference: str, answer: str) -> bool:
+    gold, found = (
+        list(math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None))[:1]
+        for text in (reference, answer)
+    )
+    if not gold or not found or isinstance(gold[0], str) or isinstance(found[0], str):
+        return False
+    if type(gold[0]).__name__ != type(found[0]).__name__:
+        return False
+    return bool(math_verify.verify(gold, found, timeout_seconds=None))
 
 
 @contextmanager

@@ -1,11 +1,19 @@
-"""Numbers as people write them: signs, thousands separators, currency, fractions, percent."""
+"""Numbers as people write them: signs, thousands separators, e-notation, mixed numbers, units.
+
+`read_number` reads a cleaned text that is a number and nothing else; `last_number` finds the last
+one of a free text.
+"""
 
 import re
 from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
+from fractions import Fraction
+from typing import Any
 
 from rloop.tasks.verifiers.answers import with_ascii_numbers
+from rloop.tasks.verifiers.formula import MP, Formula
+from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN
 
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*(-?)\s*([\d,.]+)\s*\}\s*\{\s*([\d,.]+)\s*\}")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
@@ -85,3 +93,150 @@ def _is_negative(before: str) -> bool:
     if last.isdigit() or last in ")]}":
         return False
     return bool(sign["space"]) or not last.isalnum()
+
+
+_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+_PLAIN = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
+_TIMES_TEN = r"(?:\\times|\\cdot|\*|x|X)\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|([-+]?\d+))"
+_DECIMAL = re.compile(rf"([-+]?)\s*({_PLAIN})(?:[eE]([-+]?\d{{1,4}})|\s*{_TIMES_TEN})?")
+_OVER = re.compile(
+    rf"([-+]?)\s*(?:({_INTEGER})\s*)?(?:\\frac\s*\{{\s*(-?{_PLAIN})\s*\}}\s*\{{\s*(-?{_PLAIN})\s*\}}"
+    rf"|(?<![\d.])(-?{_PLAIN})\s*/\s*(-?{_PLAIN}))"
+)
+_REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+MAX_EXPONENT = 5000
+_FUNCTION_WORDS = re.compile(
+    r"\\[A-Za-z]+|_\{[^{}]*\}|_\w|\{[A-Za-z]+\}"
+    r"|(?<![A-Za-z])(?:arcsin|arccos|arctan|sinh|cosh|tanh)(?![A-Za-z])"
+)
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|(?<![A-Za-z\\])(?:sin|cos|tan)\b")
+_PERCENT = re.compile(rf"(.*\S)\s*(?:%|{WORDS_OPEN}\s*(?:percent|%)\s*{WORDS_CLOSE}|\bpercent)", re.DOTALL)
+_DEGREES = re.compile(
+    rf"(.*\S)\s*\^\s*\{{?\s*\\circ\s*\}}?\s*({WORDS_OPEN}?\s*[CF]?\s*{WORDS_CLOSE}?)", re.DOTALL
+)
+_MONEY = re.compile(rf"(-?)\s*{WORDS_OPEN}(usd|eur|gbp|jpy|inr){WORDS_CLOSE}\s*(.*\S)", re.DOTALL)
+_PLAIN_UNIT = re.compile(r"(.*[\d})])(\s*)([A-Za-z]{2,}[A-Za-z /^{}\d.-]*|[A-Z]?[a-zA-Z]/[A-Za-z][\w^{}]*)")
+_GLUED_UNITS = frozenset("cm mm km kg mg ml mL ft lb lbs oz mph min".split())
+_COMPOUNDS = frozenset("m/s m/s^2 m/s^{2} N/m J/K g/L W/m^2 g/s C/s J/s V/m A/m g/mol km/h".split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberRead:
+    """A text that is a number. Example: "0.50" is Fraction(1, 2) with a half step of 0.005."""
+
+    formula: Formula
+    half_step: Fraction | None = None
+    """Half of the last digit's place of a decimal number, None of any other."""
+
+
+def read_number(text: str) -> NumberRead | None:
+    r"""Return the number that a whole cleaned text is, None for anything more or less.
+
+    Examples: "1,234"; "1.5 \times 10^{3}" and "1.5e3"; "1 1/2" and "2\frac{1}{3}" (mixed numbers);
+    "0.1\overline{6}" is 1/6.
+    """
+    text = text.strip()
+    found = _DECIMAL.fullmatch(text)
+    if found:
+        return _decimal_read(text, found)
+    found = _OVER.fullmatch(text)
+    if found:
+        return _fraction_read(text, found)
+    found = _REPEATING.fullmatch(text)
+    if found is None:
+        return None
+    head, once, again = found[2] or "0", found[3], found[4]
+    value = Fraction(int(head + once + again) - int(head + once), (10 ** len(again) - 1) * 10 ** len(once))
+    return NumberRead(formula=_constant(text, "num", -value if found[1] == "-" else value))
+
+
+def _decimal_read(text: str, found: re.Match[str]) -> NumberRead | None:
+    digits = found[2].replace(",", "")
+    exponent = int(found[3] or found[4] or found[5] or 0)
+    if abs(exponent) > MAX_EXPONENT:
+        return None
+    scale = Fraction(10) ** exponent
+    value = Fraction(digits if digits[-1] != "." else digits[:-1]) * scale
+    value = -value if found[1] == "-" else value
+    places = len(digits.partition(".")[2])
+    if not places and found[3] is None:
+        return NumberRead(formula=_constant(text, "num", value))
+    half_step = scale / (2 * 10**places)
+    return NumberRead(formula=_constant(text, "dec", value), half_step=half_step)
+
+
+def _fraction_read(text: str, found: re.Match[str]) -> NumberRead | None:
+    whole = Fraction((found[2] or "0").replace(",", ""))
+    over = Fraction((found[3] or found[5]).replace(",", "").rstrip("."))
+    under = Fraction((found[4] or found[6]).replace(",", "").rstrip("."))
+    if under == 0 or (found[2] and not 0 < over < under):
+        return None
+    value = whole + over / under
+    return NumberRead(formula=_constant(text, "num", -value if found[1] == "-" else value))
+
+
+def _constant(text: str, kind: str, value: Fraction) -> Formula:
+    return Formula(text, (kind, value))
+
+
+def is_number(formula: Formula) -> bool:
+    """Whether a formula is one number."""
+    return formula.tree[0] in ("num", "dec") or (
+        formula.tree[0] == "neg" and formula.tree[1][0] in ("num", "dec")
+    )
+
+
+def inexact(value: Any) -> Any:  # noqa: ANN401
+    """Return a fraction as mpmath's real number; other numbers as they are."""
+    if isinstance(value, Fraction):
+        return MP.mpf(value.numerator) / value.denominator
+    return value
+
+
+def without_functions(text: str) -> str:
+    """Blank commands, subscripts and names of functions, so that only words of text are left."""
+    return _FUNCTION_WORDS.sub(" ", text)
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""Part a quantity into number and unit; ("", "") where no unit is written.
+
+    Examples: "5 <cm>" with word brackets -> ("5", "<cm>"); "60^{\circ}" -> ("60", "degrees");
+    "50%" -> ("50", "%"); "12 people" -> ("12", "people"); "5x" -> ("", "").
+    """
+    found = _PERCENT.fullmatch(text)
+    if found:
+        return found[1], "%"
+    found = _DEGREES.fullmatch(text)
+    if found and not _TRIGONOMETRY.search(found[1]):
+        scale = re.sub(r"\W", "", found[2])
+        return found[1], {"C": "celsius", "F": "fahrenheit"}.get(scale, "degrees")
+    found = _MONEY.fullmatch(text)
+    if found:
+        return _money(found)
+    place = text.find(WORDS_OPEN)
+    if place > 0 and text[:place].strip():
+        return text[:place].strip(), text[place:]
+    found = _PLAIN_UNIT.fullmatch(text)
+    if found and _may_be_unit(found[2], found[3]):
+        return found[1], found[3]
+    return "", ""
+
+
+def _money(found: re.Match[str]) -> tuple[str, str]:
+    head, unit = split_unit(found[3])
+    if not head:
+        head, unit = found[3], ""
+    is_factor = re.match(r"\W*(?:hundred|thousand|million|billion|trillion|dozen)", unit)
+    unit = f"{unit} {found[2]}" if is_factor else f"{found[2]} {unit}"
+    return found[1] + head, unit.strip()
+
+
+def _may_be_unit(space: str, unit: str) -> bool:
+    """Whether letters right behind a number can be a unit, not variables."""
+    if unit in _COMPOUNDS:
+        return True
+    first = re.match("[A-Za-z]+", unit)
+    return first is not None and len(first[0]) > 1 and (
+        bool(space) or len(first[0]) > 3 or first[0] in _GLUED_UNITS
+    )

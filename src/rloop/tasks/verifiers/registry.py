@@ -11,7 +11,8 @@ from rloop.types import Problem, Verdict
 
 VERSIONS = {
     "exact": "exact/1",
-    "math": "math/2",
+    "choice": "choice/1",
+    "math": "math/3",
     "numeric": "numeric/2",
     "reasoning_gym": "reasoning_gym/1",
 }

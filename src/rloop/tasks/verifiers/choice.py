@@ -1,0 +1,86 @@
+r"""`choice`: letters of multiple choice, found as `math` finds an answer.
+
+"B", "(B)", "B) 5", "\boxed{\text{B}}", "<answer>b</answer>", "Option B" and "B is correct" name B;
+"A or B", "B, C" and "not B" name no single letter. A reference of several letters ("A, C") wants
+just those, in any order. Case does not count for a letter that stands alone.
+"""
+
+import re
+
+from rloop.tasks.verifiers.answers import find_answer
+from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN, clean
+from rloop.types import Problem, Verdict
+
+_ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*\]?\)?[.:]?")
+_WITH_TEXT = re.compile(r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*(\S.*)", re.DOTALL)
+_NAMED = re.compile(r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE)
+_SAID = re.compile(r"\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best|answer)\b[^,;]*")
+_ANOTHER = re.compile(r"\b(?:or|and|not|nor|both|either)\b|\([A-Z]\)|\b[A-Z]\)|n't\b", re.IGNORECASE)
+_LETTERS = re.compile(r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\(?\s*([A-Za-z])\s*\)?)+|[A-Z]{2,10}")
+
+
+def judge(problem: Problem, text: str) -> Verdict:
+    """Compare the letters that the completion and the reference name."""
+    wanted = read_letters(problem.answer)
+    if not wanted:
+        reason = f"reference {problem.answer!r:.60} is not a letter of a choice"
+        return Verdict(kind="error", reason=reason)
+    found, reason = find_answer(text, problem.question)
+    if found is None:
+        return Verdict(kind="wrong", reason=reason)
+    shown = found.text[:200]
+    if found.is_hedged:
+        reason = "the statement is negated, a bound or a guess"
+        return Verdict(kind="wrong", reason=reason, answer=shown)
+    if found.later is not None and read_letters(found.later) != wanted:
+        return Verdict(kind="wrong", reason="a later statement names another answer", answer=shown)
+    letters = read_letters(found.text)
+    if not letters:
+        return Verdict(kind="wrong", reason="no letter is named", answer=shown)
+    if letters == wanted:
+        return Verdict(kind="correct", answer="".join(sorted(letters)))
+    return Verdict(kind="wrong", reason="another letter", answer=shown)
+
+
+def is_choice_letter(reference: str) -> bool:
+    r"""Whether a reference is one capital letter: B, (B), \text{(B)}."""
+    text = _plain(reference)
+    found = _ALONE.fullmatch(text)
+    return found is not None and found[1].isupper()
+
+
+def read_letter(text: str) -> str | None:
+    """Return the one letter that an answer names, None where it names none, or several.
+
+    A small letter counts only in parentheses: alone it is a variable.
+    """
+    text = _plain(text)
+    found = _ALONE.fullmatch(text)
+    if found:
+        return found[1].upper() if found[1].isupper() or "(" in text else None
+    for pattern in (_NAMED, _SAID):
+        found = pattern.fullmatch(text)
+        if found:
+            return found[1].upper()
+    found = _WITH_TEXT.fullmatch(text)
+    if found and not _ANOTHER.search(found[4]):
+        return (found[1] or found[2] or found[3]).upper()
+    return None
+
+
+def read_letters(text: str) -> frozenset[str]:
+    """Return the letters that an answer names; none where it says anything else."""
+    plain = _plain(text)
+    alone = _ALONE.fullmatch(plain)
+    letter = alone[1].upper() if alone else read_letter(text)
+    if letter:
+        return frozenset(letter)
+    if _LETTERS.fullmatch(plain):
+        rest = re.sub(r"\band\b", "", plain)
+        return frozenset(char.upper() for char in rest if char.isalpha())
+    return frozenset()
+
+
+def _plain(text: str) -> str:
+    text = clean(text).replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
+    return " ".join(text.split())
