@@ -177,6 +177,10 @@ _BOXED_PHRASE = re.compile(
 _WRONG_TAIL = re.compile(r"[\s$*.)}\\]*\s*\(?(?:is|was|would\s+be|seems|looks)?\s*(?:not\b|n't|isn't|wasn't|wrong\b|incorrect\b|false\b)", re.IGNORECASE)
 
 
+Step = tuple[str, str]
+"""What was done to judge an answer and what came out. Example: ("found (box)", "5 cm")."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """The final answer of a completion, as written.
@@ -394,7 +398,7 @@ def _last_line(text: str, question: str) -> tuple[Found | None, str]:
         return None, "the completion ends without a statement"
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z$\\])", line)
     sentence = sentences[-1]
-    if question and len(sentence.split()) > 3 and _is_echo(sentence, question):
+    if question and repeats(sentence, question):
         return None, "the last line repeats the question"
     if _HEDGE.search(_masked(sentence)) or _TAKEN_BACK.search(sentence):
         return None, "the last line is negated, a bound or a guess"
@@ -411,6 +415,21 @@ def _last_line(text: str, question: str) -> tuple[Found | None, str]:
 def _masked(text: str) -> str:
     """Blank formulas, commands and what \\text{} marks, to look at the words of a sentence alone."""
     return re.sub(r"\\[A-Za-z]+", " ", _MATH.sub(" ", text))
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text, line by line."""
+    return [
+        sentence
+        for line in text.splitlines()
+        for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z$\\*\"'])", line)
+        if sentence.strip()
+    ]
+
+
+def repeats(sentence: str, question: str) -> bool:
+    """Whether a sentence of at least four words stands in the question."""
+    return len(sentence.split()) > 3 and _is_echo(sentence, question)
 
 
 def _is_echo(text: str, question: str, *, share: float = 0.0) -> bool:

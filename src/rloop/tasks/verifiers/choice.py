@@ -7,13 +7,14 @@ just those, in any order. Case does not count for a letter that stands alone.
 
 import re
 
-from rloop.tasks.verifiers.answers import find_answer
+from rloop.tasks.verifiers.answers import Step, find_answer
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN, clean
 from rloop.types import Problem, Verdict
 
 _ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*\]?\)?[.:]?")
 _WITH_TEXT = re.compile(r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*(\S.*)", re.DOTALL)
 _NAMED = re.compile(r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE)
+_REASON = re.compile(r"\(?([A-Z])\)?\s*,?\s+(?:since|because|as)\b[^()]*", re.DOTALL)
 _SAID = re.compile(r"\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best|answer)\b[^,;]*")
 _ANOTHER = re.compile(r"\b(?:or|and|not|nor|both|either)\b|\([A-Z]\)|\b[A-Z]\)|n't\b", re.IGNORECASE)
 _LETTERS = re.compile(r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\(?\s*([A-Za-z])\s*\)?)+|[A-Z]{2,10}")
@@ -21,25 +22,32 @@ _LETTERS = re.compile(r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\
 
 def judge(problem: Problem, text: str) -> Verdict:
     """Compare the letters that the completion and the reference name."""
+    return explain(problem, text)[0]
+
+
+def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
+    """Judge and return the steps on the way."""
     wanted = read_letters(problem.answer)
     if not wanted:
         reason = f"reference {problem.answer!r:.60} is not a letter of a choice"
-        return Verdict(kind="error", reason=reason)
+        return Verdict(kind="error", reason=reason), []
     found, reason = find_answer(text, problem.question)
     if found is None:
-        return Verdict(kind="wrong", reason=reason)
+        return Verdict(kind="wrong", reason=reason), []
     shown = found.text[:200]
+    letters = read_letters(found.text)
+    steps = [(f"found ({found.source})", shown), ("letters", "".join(sorted(letters)) or "none")]
     if found.is_hedged:
         reason = "the statement is negated, a bound or a guess"
-        return Verdict(kind="wrong", reason=reason, answer=shown)
-    if found.later is not None and read_letters(found.later) != wanted:
-        return Verdict(kind="wrong", reason="a later statement names another answer", answer=shown)
-    letters = read_letters(found.text)
-    if not letters:
-        return Verdict(kind="wrong", reason="no letter is named", answer=shown)
-    if letters == wanted:
-        return Verdict(kind="correct", answer="".join(sorted(letters)))
-    return Verdict(kind="wrong", reason="another letter", answer=shown)
+    elif found.later is not None and read_letters(found.later) != wanted:
+        reason = "a later statement names another answer"
+    elif not letters:
+        reason = "no letter is named"
+    elif letters != wanted:
+        reason = "another letter"
+    else:
+        return Verdict(kind="correct", answer=", ".join(sorted(letters))), steps
+    return Verdict(kind="wrong", reason=reason, answer=shown), steps
 
 
 def is_choice_letter(reference: str) -> bool:
@@ -58,7 +66,7 @@ def read_letter(text: str) -> str | None:
     found = _ALONE.fullmatch(text)
     if found:
         return found[1].upper() if found[1].isupper() or "(" in text else None
-    for pattern in (_NAMED, _SAID):
+    for pattern in (_NAMED, _SAID, _REASON):
         found = pattern.fullmatch(text)
         if found:
             return found[1].upper()

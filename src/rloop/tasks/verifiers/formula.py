@@ -567,6 +567,8 @@ class _Parser:
     def _number(self, token: str) -> Tree:
         if self.peek() == "_":
             raise NotReadError("a number in another base")
+        if len(token) > MAX_CHARS:
+            raise NotReadError("a number too long")
         if "." in token:
             return ("dec", Fraction(token if token[-1] != "." else token + "0"))
         return ("num", Fraction(int(token)))

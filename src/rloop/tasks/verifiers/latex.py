@@ -50,7 +50,7 @@ _FUNCTION_NAMES = frozenset(
 )
 _DROPPED = re.compile(
     r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|[bB]igg?[lrm]?"
-    r"|phantom\{[^{}]*\}|hline|hfill|strut)(?![A-Za-z])\s?|(?<!\\)\\!"
+    r"|phantom\{[^{}]*\}|color\{[^{}]*\}|hline|Huge|huge|LARGE|Large|large|small|tiny|hfill|strut)(?![A-Za-z])\s?|(?<!\\)\\!"
 )
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;: >]|quad(?![A-Za-z])|qquad(?![A-Za-z])|enspace(?![A-Za-z]))|~")
 _MATH_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")

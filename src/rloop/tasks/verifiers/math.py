@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import math_verify
 
-from rloop.tasks.verifiers.answers import Found, find_answer
+from rloop.tasks.verifiers.answers import Found, Step, find_answer
 from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
 from rloop.tasks.verifiers.echo import is_unworked
 from rloop.tasks.verifiers.equality import why_different
@@ -30,10 +30,6 @@ MAX_ANSWER_CHARS = 1000
 
 # It warns that its limits are off; ours are on.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-
-Step = tuple[str, str]
-"""What was done and what came out, for a page: ("found in a box", "5 cm")."""
-
 
 class LimitReached(BaseException):
     """The alarm rang; not an `Exception`, so that sympy and math-verify let it through."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from rloop.tasks.verifiers.answers import with_ascii_numbers
-from rloop.tasks.verifiers.formula import MP, Formula
+from rloop.tasks.verifiers.formula import MAX_CHARS, MP, Formula
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN
 
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*(-?)\s*([\d,.]+)\s*\}\s*\{\s*([\d,.]+)\s*\}")
@@ -22,6 +22,10 @@ _NUMBER = re.compile(
     rf"(?P<value>(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,4}})?)"
     rf"(?:[ ]?/[ ]?(?P<over>{_DIGITS}(?:\.\d+)?))?"
     r"(?P<percent>\s?\\?%|\s?percent\b)?"
+)
+_SPAN = re.compile(
+    rf"\\[dtc]?frac\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}}"
+    rf"|{_NUMBER.pattern.replace('?P<whole>', '?:').replace('?P<value>', '?:').replace('?P<over>', '?:').replace('?P<percent>', '?:')}"
 )
 _SIGN = re.compile(r"(?P<before>.?)(?P<space>\s*)-\s?(?:\\?[$\u20ac\u00a3]\s?)?$", re.DOTALL)
 PRECISION_DIGITS = 50
@@ -48,6 +52,19 @@ def last_number(text: str) -> Number | None:
     text = _LATEX_FRACTION.sub(r"\1 \2/\3", with_ascii_numbers(text))
     found = deque(_NUMBER.finditer(text), maxlen=1)
     return _number(found[0], text) if found else None
+
+
+def last_number_span(text: str) -> tuple[int, int] | None:
+    """Return where the last number of a text begins, its sign included, and where it ends."""
+    found = deque(_SPAN.finditer(text), maxlen=1)
+    if not found:
+        return None
+    start = found[0].start()
+    before = text[max(0, start - 12) : start]
+    sign = _SIGN.search(before)
+    if sign is not None and _is_negative(before):
+        start -= len(before) - sign.end("space")
+    return start, found[0].end()
 
 
 def whole_number_text(text: str) -> Number | None:
@@ -136,6 +153,8 @@ def read_number(text: str) -> NumberRead | None:
     "0.1\overline{6}" is 1/6.
     """
     text = text.strip()
+    if len(text) > MAX_CHARS:
+        return None
     found = _DECIMAL.fullmatch(text)
     if found:
         return _decimal_read(text, found)
@@ -184,6 +203,14 @@ def is_number(formula: Formula) -> bool:
     return formula.tree[0] in ("num", "dec") or (
         formula.tree[0] == "neg" and formula.tree[1][0] in ("num", "dec")
     )
+
+
+def is_simple(formula: Formula) -> bool:
+    """Whether a formula is a number with a factor (5 million) or a power of ten of one."""
+    tree = formula.tree
+    parts = [part[0] for part in tree[1:] if isinstance(part, tuple)]
+    is_power = tree[0] == "pow" and parts == ["num", "num"]
+    return is_power or (tree[0] in ("mul", "div", "neg") and set(parts) <= {"num", "dec"} and tree[0] != "div")
 
 
 def inexact(value: Any) -> Any:  # noqa: ANN401
