@@ -135,7 +135,8 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
-    r"\s*[(\[]\s*(?:not|rather\s+than|instead\s+of)\s[^()\[\]]*[)\]]|,\s*(?:and\s+)?not\s+[^,;]+$", re.IGNORECASE
+    r"\s*[(\[]\s*(?:not|rather\s+than|instead\s+of)\s[^()\[\]]*[)\]]|,\s*(?:and\s+)?not\s+[^,;]+$",
+    re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
     r"\b(?:wait\b|scratch\s+that|on\s+second\s+thought|correction\b|oops|ignore\s+(?:that|this|the\s+above)"
@@ -168,13 +169,21 @@ _TAIL = re.compile(
     r"|(?:or|and|to)\s+(?=[-\d$\\(])[^.\n]*|(?:\\times|\\cdot|\*|/|\+)\s*\d[^.\s]*)\}?)",
     re.IGNORECASE,
 )
-_UNIT_TAIL = re.compile(r"(?:\$|\\[)\]])?\s*((?:\\(?:text|mathrm)\{[^{}]*\}|[A-Za-z]+(?:\s[a-z]+)?)(?:\^\{?\d\}?)?)\s*(?:\$|\\[)\]])?\s*(?:[.,;]|$|\n)")
-_REFUSED = re.compile(r"(?:\bnot|n't|\bnever|\brather\s+than|\binstead\s+of|\\ne|\\neq|\u2260|!=)(?:\s+(?:be|equal\s+to|the\s+answer|simply|just))*[\s$*:({\\]*$", re.IGNORECASE)
+_UNIT_TAIL = re.compile(
+    r"(?:\$|\\[)\]])?\s*((?:\\(?:text|mathrm)\{[^{}]*\}|[A-Za-z]+(?:\s[a-z]+)?)(?:\^\{?\d\}?)?)\s*(?:\$|\\[)\]])?\s*(?:[.,;]|$|\n)"
+)
+_REFUSED = re.compile(
+    r"(?:\bnot|n't|\bnever|\brather\s+than|\binstead\s+of|\\ne|\\neq|\u2260|!=)(?:\s+(?:be|equal\s+to|the\s+answer|simply|just))*[\s$*:({\\]*$",
+    re.IGNORECASE,
+)
 _BOXED_PHRASE = re.compile(
     r"^(\\(?:text|mbox|textbf|mathrm)\{)?\s*(?:so|thus|hence|therefore)?,?\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?\s*",
     re.IGNORECASE,
 )
-_WRONG_TAIL = re.compile(r"[\s$*.)}\\]*\s*\(?(?:is|was|would\s+be|seems|looks)?\s*(?:not\b|n't|isn't|wasn't|wrong\b|incorrect\b|false\b)", re.IGNORECASE)
+_WRONG_TAIL = re.compile(
+    r"[\s$*.)}\\]*\s*\(?(?:is|was|would\s+be|seems|looks)?\s*(?:not\b|n't|isn't|wasn't|wrong\b|incorrect\b|false\b)",
+    re.IGNORECASE,
+)
 
 
 Step = tuple[str, str]
@@ -246,7 +255,9 @@ def without_thoughts(text: str) -> tuple[str, str]:
 def _boxes(text: str) -> tuple[list[_Box], bool]:
     r"""Return the boxes with something in them, and whether the last \boxed{ never closes."""
     boxes: list[_Box] = []
-    starts = sorted([*_BOX.finditer(text), *_BARE_BOX.finditer(text)], key=lambda found: found.start())
+    starts = sorted(
+        [*_BOX.finditer(text), *_BARE_BOX.finditer(text)], key=lambda found: found.start()
+    )
     unclosed = False
     for found in starts:
         if boxes and found.start() < boxes[-1].end:
@@ -300,7 +311,11 @@ def _tail(after: str) -> str:
         return " " + found["tail"]
     found = _UNIT_TAIL.match(after)
     unit = found[1] if found else ""
-    return f"\\text{{ {re.sub(chr(92) * 2 + '(?:text|mathrm)|[{}]', ' ', unit)} }}" if unit and _is_unit(unit) else ""
+    return (
+        f"\\text{{ {re.sub(chr(92) * 2 + '(?:text|mathrm)|[{}]', ' ', unit)} }}"
+        if unit and _is_unit(unit)
+        else ""
+    )
 
 
 def _is_unit(text: str) -> bool:
@@ -320,14 +335,18 @@ def _from_tag(text: str, tag: re.Match[str], question: str) -> tuple[Found | Non
     return (None, reason) if inner is None else (Found(text=inner.text, source="tag"), "")
 
 
-def _from_statement(text: str, question: str, *, is_marked: bool = False) -> tuple[Found | None, str]:
+def _from_statement(
+    text: str, question: str, *, is_marked: bool = False
+) -> tuple[Found | None, str]:
     found, reason = _named(text)
     if found is not None or reason:
         return found, reason
     whole = text.strip()
     if is_marked:
         return Found(text=_stated(whole), source="tag"), ""
-    if len(whole.splitlines()) == 1 and not re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}\s+[A-Za-z]+", _masked(whole)):
+    if len(whole.splitlines()) == 1 and not re.search(
+        r"[A-Za-z]{3,}\s+[A-Za-z]{2,}\s+[A-Za-z]+", _masked(whole)
+    ):
         if whole.endswith(("=", "?")):
             return None, "the completion ends without a statement"
         return Found(text=whole, source="whole text"), ""
@@ -385,7 +404,11 @@ def _stated(statement: str) -> str:
     statement = _REASON.sub("", _LEAD.sub("", statement)).strip(" *_\t")
     formulas = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", statement)
     outside = re.sub(r"\$[^$]+\$|\\\(.+?\\\)", " ", statement)
-    if len(formulas) == 1 and len(re.findall("[A-Za-z]{2,}", outside)) > 2 and statement.startswith(("$", "\\(")):
+    if (
+        len(formulas) == 1
+        and len(re.findall("[A-Za-z]{2,}", outside)) > 2
+        and statement.startswith(("$", "\\("))
+    ):
         return formulas[0][0] or formulas[0][1]
     return statement
 
@@ -407,7 +430,9 @@ def _last_line(text: str, question: str) -> tuple[Found | None, str]:
     if not re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}", _masked(sentence)):
         return Found(text=sentence, source="last line"), ""
     found = _NAMES.match(sentence)
-    if found is None or re.search(r"\b(?:if|let|suppose|assume|where|given|consider|find)\b", sentence, re.IGNORECASE):
+    if found is None or re.search(
+        r"\b(?:if|let|suppose|assume|where|given|consider|find)\b", sentence, re.IGNORECASE
+    ):
         return None, "no statement names an answer"
     return Found(text=_stated(found[1]), source="last line"), ""
 

@@ -13,11 +13,17 @@ from rloop.types import Problem, Verdict
 
 _ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*\]?\)?[.:]?")
 _WITH_TEXT = re.compile(r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*(\S.*)", re.DOTALL)
-_NAMED = re.compile(r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE
+)
 _REASON = re.compile(r"\(?([A-Z])\)?\s*,?\s+(?:since|because|as)\b[^()]*", re.DOTALL)
 _SAID = re.compile(r"\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best|answer)\b[^,;]*")
-_ANOTHER = re.compile(r"\b(?:or|and|not|nor|both|either)\b|\([A-Z]\)|\b[A-Z]\)|n't\b", re.IGNORECASE)
-_LETTERS = re.compile(r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\(?\s*([A-Za-z])\s*\)?)+|[A-Z]{2,10}")
+_ANOTHER = re.compile(
+    r"\b(?:or|and|not|nor|both|either)\b|\([A-Z]\)|\b[A-Z]\)|n't\b", re.IGNORECASE
+)
+_LETTERS = re.compile(
+    r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\(?\s*([A-Za-z])\s*\)?)+|[A-Z]{2,10}"
+)
 
 
 def judge(problem: Problem, text: str) -> Verdict:

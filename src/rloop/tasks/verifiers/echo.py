@@ -26,7 +26,12 @@ def is_unworked(reference: str, answer: str, question: str) -> bool:
         return False
     wanted, whole = clean(reference), clean(answer)
     found = re.split(r"(?<![<>!])=", whole)[-1].strip()
-    if not found or _flat(whole) == _flat(wanted) or _flat(found) == _flat(wanted) or _is_plain(found):
+    if (
+        not found
+        or _flat(whole) == _flat(wanted)
+        or _flat(found) == _flat(wanted)
+        or _is_plain(found)
+    ):
         return False
     if _is_arithmetic(found) and not (_is_fraction(found) and _is_fraction(wanted)):
         asked = Counter(_numbers(clean(question)))
@@ -43,9 +48,13 @@ def _is_plain(text: str) -> bool:
     number = read_number(text)
     if number is not None:
         return not _is_fraction(text)
-    if re.fullmatch(r"[^+\-*/^=<>,;|!{}()\\]*", text) and not re.search(r"\d\s*[A-Za-z]|[A-Za-z]\s*\d", text):
+    if re.fullmatch(r"[^+\-*/^=<>,;|!{}()\\]*", text) and not re.search(
+        r"\d\s*[A-Za-z]|[A-Za-z]\s*\d", text
+    ):
         return True
-    return re.fullmatch(r"-?\s*(?:\\?[A-Za-z]+|[\d.]+)\s*(?:\^\s*\{?\\circ\}?|%)?", text) is not None
+    return (
+        re.fullmatch(r"-?\s*(?:\\?[A-Za-z]+|[\d.]+)\s*(?:\^\s*\{?\\circ\}?|%)?", text) is not None
+    )
 
 
 def _is_fraction(text: str) -> bool:

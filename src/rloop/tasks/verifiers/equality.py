@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from rloop.tasks.verifiers import numbers
-from rloop.tasks.verifiers.formula import (
+from rloop.tasks.verifiers.evaluate import (
     MP,
     RELATIVE,
-    NotReadError,
     TooLargeError,
     UndefinedError,
     constant_ratio,
+    inexact,
     is_equal,
-    read_formula,
     value_of,
 )
+from rloop.tasks.verifiers.formula import NotReadError, read_formula
 from rloop.tasks.verifiers.values import (
     Based,
     Contradiction,
@@ -159,8 +158,8 @@ def _is_near(reference: Quantity, answer: Quantity, wanted: Any, found: Any) -> 
         if gap == 0:
             return True
     else:
-        exact = numbers.inexact(wanted)
-        gap, size = abs(exact - numbers.inexact(found)), abs(exact)
+        exact = inexact(wanted)
+        gap, size = abs(exact - inexact(found)), abs(exact)
         if gap <= size * RELATIVE:
             return True
     if not (_has_decimals(reference) or _has_decimals(answer)):
@@ -192,7 +191,7 @@ def _num_digits(reference: Quantity) -> int:
 def _within_step(reference: Quantity, gap: Any) -> bool:  # noqa: ANN401
     """Whether the gap is within the last digit that a decimal reference gives."""
     step = reference.half_step
-    return step is None or bool(numbers.inexact(gap) <= numbers.inexact(step))
+    return step is None or bool(inexact(gap) <= inexact(step))
 
 
 def _has_decimals(value: Quantity) -> bool:
@@ -228,7 +227,9 @@ def _have_names(wanted: Sequence[Value], found: Sequence[Value]) -> bool:
 def _distinct(values: Sequence[Value]) -> list[Value]:
     kept: list[Value] = []
     for value in values:
-        if not any(type(value) is type(other) and why_different(other, value) == "" for other in kept):
+        if not any(
+            type(value) is type(other) and why_different(other, value) == "" for other in kept
+        ):
             kept.append(value)
     return kept
 

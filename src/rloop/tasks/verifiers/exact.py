@@ -38,7 +38,11 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     if reason or not any(answers):
         return Verdict(kind="wrong", reason=reason or "an empty completion"), []
     found = answers[-1][:200]
-    steps = [("found", found), ("normalised", _normalise(answers[-1])), ("reference normalised", reference)]
+    steps = [
+        ("found", found),
+        ("normalised", _normalise(answers[-1])),
+        ("reference normalised", reference),
+    ]
     if any(_normalise(answer) == reference for answer in answers):
         return Verdict(kind="correct", answer=found), steps
     return Verdict(kind="wrong", reason="another answer", answer=found), steps

@@ -35,9 +35,14 @@ _GREEK = {
     "\u03a9": "Omega",
 }  # fmt: skip
 _SUPERSCRIPTS = dict(
-    zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f", "0123456789+-n")
+    zip(
+        "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f",
+        "0123456789+-n",
+    )
 )
-_SUBSCRIPTS = dict(zip("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789"))
+_SUBSCRIPTS = dict(
+    zip("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789")
+)
 _ROOTS = {"\u221a": "", "\u221b": "[3]", "\u221c": "[4]"}
 _ROOT = re.compile(r"([\u221a-\u221c])\s*(\(|\d+(?:\.\d+)?|[A-Za-z]|\\[a-z]+|\{)")
 _FORMAT = r"text|textrm|textbf|textit|textnormal|texttt|textsf|mbox|hbox|mathrm|mathbf|mathit"
@@ -45,16 +50,19 @@ _FORMAT += r"|mathsf|mathtt|boldsymbol|bm|operatorname\*?|rm|bf|it|emph|underlin
 _FORMATTED = re.compile(rf"\\(?P<name>{_FORMAT})\s*\{{")
 _WORDS_BY = ("text", "mbox", "hbox")
 _FUNCTION_NAMES = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp gcd lcm max min det "
-    "deg arg lim mod".split()
+    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp", "gcd", "lcm", "max", "min", "det", "deg", "arg", "lim", "mod"]
 )
 _DROPPED = re.compile(
     r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|[bB]igg?[lrm]?"
     r"|phantom\{[^{}]*\}|color\{[^{}]*\}|hline|Huge|huge|LARGE|Large|large|small|tiny|hfill|strut)(?![A-Za-z])\s?|(?<!\\)\\!"
 )
-_SPACES = re.compile(r"(?<!\\)\\(?:[,;: >]|quad(?![A-Za-z])|qquad(?![A-Za-z])|enspace(?![A-Za-z]))|~")
+_SPACES = re.compile(
+    r"(?<!\\)\\(?:[,;: >]|quad(?![A-Za-z])|qquad(?![A-Za-z])|enspace(?![A-Za-z]))|~"
+)
 _MATH_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
-_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\\!\s?|\\,|,\s?\\[,;: ]|\{,\\!\}|\s,\\!)\d{3})+)(?!\d)")
+_THOUSANDS = re.compile(
+    r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\\!\s?|\\,|,\s?\\[,;: ]|\{,\\!\}|\s,\\!)\d{3})+)(?!\d)"
+)
 _SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d.,]|\s*/)")
 _SHORT_ARG = r"(\\[A-Za-z]+|[0-9A-Za-z])"
 
@@ -205,7 +213,11 @@ def _fractions(text: str) -> str:
     for name in ("frac", "binom"):
         text = re.sub(rf"\\{name}\s*{_SHORT_ARG}\s*{_SHORT_ARG}", rf"\\{name}{{\1}}{{\2}}", text)
         text = re.sub(rf"\\{name}\s*{_SHORT_ARG}\s*\{{", rf"\\{name}{{\1}}{{", text)
-        text = re.sub(rf"\\{name}\s*(\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*{_SHORT_ARG}", rf"\\{name}\1{{\2}}", text)
+        text = re.sub(
+            rf"\\{name}\s*(\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*{_SHORT_ARG}",
+            rf"\\{name}\1{{\2}}",
+            text,
+        )
     text = re.sub(r"\\sqrt\s*(\d)(?![\d.])", r"\\sqrt{\1}", text)
     text = re.sub(r"\\sqrt\s+(\d+(?:\.\d+)?)", r"\\sqrt{\1}", text)
     text = re.sub(r"\\sqrt\s*(\\[A-Za-z]+|[A-Za-z])(?![A-Za-z{])", r"\\sqrt{\1}", text)

@@ -16,13 +16,14 @@ from functools import lru_cache
 
 import math_verify
 
-from rloop.tasks.verifiers.answers import Found, Step, find_answer
+from rloop.tasks.verifiers.answers import Found, Step, find_answer, last_box
 from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
 from rloop.tasks.verifiers.echo import is_unworked
 from rloop.tasks.verifiers.equality import why_different
 from rloop.tasks.verifiers.latex import clean, words
+from rloop.tasks.verifiers.reading import read_value
 from rloop.tasks.verifiers.units import question_words
-from rloop.tasks.verifiers.values import Value, Words, describe, read_value
+from rloop.tasks.verifiers.values import Value, Words, describe
 from rloop.types import Problem, Verdict
 
 LIMIT_S = 1.0
@@ -31,13 +32,19 @@ MAX_ANSWER_CHARS = 1000
 # It warns that its limits are off; ours are on.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
+
 class LimitReached(BaseException):
     """The alarm rang; not an `Exception`, so that sympy and math-verify let it through."""
 
 
 def warm_up() -> None:
     """Fill the caches of what judging needs; math-verify is slow the first time."""
-    for answer in (r"\lim_{x \to 0} x", r"\sum_{i=1}^n i", r"x \oplus y", r"\vec{a} \times \vec{b}"):
+    for answer in (
+        r"\lim_{x \to 0} x",
+        r"\sum_{i=1}^n i",
+        r"x \oplus y",
+        r"\vec{a} \times \vec{b}",
+    ):
         _by_math_verify(answer, answer + "+1")
 
 
@@ -127,7 +134,8 @@ def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> 
 
 @lru_cache(maxsize=8192)
 def _cleaned(text: str) -> str:
-    return clean(text)
+    r"""Return a text in one spelling; of a sentence around a \\boxed{}, what stands in the box."""
+    return clean(last_box(text)[0] or text)
 
 
 def _same_text(left: str, right: str) -> bool:

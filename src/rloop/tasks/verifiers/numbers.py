@@ -9,10 +9,9 @@ from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 from fractions import Fraction
-from typing import Any
 
 from rloop.tasks.verifiers.answers import with_ascii_numbers
-from rloop.tasks.verifiers.formula import MAX_CHARS, MP, Formula
+from rloop.tasks.verifiers.formula import MAX_CHARS, Formula
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN
 
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*(-?)\s*([\d,.]+)\s*\}\s*\{\s*([\d,.]+)\s*\}")
@@ -126,15 +125,21 @@ _FUNCTION_WORDS = re.compile(
     r"\\[A-Za-z]+|_\{[^{}]*\}|_\w|\{[A-Za-z]+\}"
     r"|(?<![A-Za-z])(?:arcsin|arccos|arctan|sinh|cosh|tanh)(?![A-Za-z])"
 )
-_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|(?<![A-Za-z\\])(?:sin|cos|tan)\b")
-_PERCENT = re.compile(rf"(.*\S)\s*(?:%|{WORDS_OPEN}\s*(?:percent|%)\s*{WORDS_CLOSE}|\bpercent)", re.DOTALL)
+_TRIGONOMETRY = re.compile(
+    r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])|(?<![A-Za-z\\])(?:sin|cos|tan)\b"
+)
+_PERCENT = re.compile(
+    rf"(.*\S)\s*(?:%|{WORDS_OPEN}\s*(?:percent|%)\s*{WORDS_CLOSE}|\bpercent)", re.DOTALL
+)
 _DEGREES = re.compile(
     rf"(.*\S)\s*\^\s*\{{?\s*\\circ\s*\}}?\s*({WORDS_OPEN}?\s*[CF]?\s*{WORDS_CLOSE}?)", re.DOTALL
 )
 _MONEY = re.compile(rf"(-?)\s*{WORDS_OPEN}(usd|eur|gbp|jpy|inr){WORDS_CLOSE}\s*(.*\S)", re.DOTALL)
-_PLAIN_UNIT = re.compile(r"(.*[\d})])(\s*)([A-Za-z]{2,}[A-Za-z /^{}\d.-]*|[A-Z]?[a-zA-Z]/[A-Za-z][\w^{}]*)")
-_GLUED_UNITS = frozenset("cm mm km kg mg ml mL ft lb lbs oz mph min".split())
-_COMPOUNDS = frozenset("m/s m/s^2 m/s^{2} N/m J/K g/L W/m^2 g/s C/s J/s V/m A/m g/mol km/h".split())
+_PLAIN_UNIT = re.compile(
+    r"(.*[\d})])(\s*)([A-Za-z]{2,}[A-Za-z /^{}\d.-]*|[A-Z]?[a-zA-Z]/[A-Za-z][\w^{}]*)"
+)
+_GLUED_UNITS = frozenset(["cm", "mm", "km", "kg", "mg", "ml", "mL", "ft", "lb", "lbs", "oz", "mph", "min"])
+_COMPOUNDS = frozenset(["m/s", "m/s^2", "m/s^{2}", "N/m", "J/K", "g/L", "W/m^2", "g/s", "C/s", "J/s", "V/m", "A/m", "g/mol", "km/h"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +170,9 @@ def read_number(text: str) -> NumberRead | None:
     if found is None:
         return None
     head, once, again = found[2] or "0", found[3], found[4]
-    value = Fraction(int(head + once + again) - int(head + once), (10 ** len(again) - 1) * 10 ** len(once))
+    value = Fraction(
+        int(head + once + again) - int(head + once), (10 ** len(again) - 1) * 10 ** len(once)
+    )
     return NumberRead(formula=_constant(text, "num", -value if found[1] == "-" else value))
 
 
@@ -198,26 +205,14 @@ def _constant(text: str, kind: str, value: Fraction) -> Formula:
     return Formula(text, (kind, value))
 
 
-def is_number(formula: Formula) -> bool:
-    """Whether a formula is one number."""
-    return formula.tree[0] in ("num", "dec") or (
-        formula.tree[0] == "neg" and formula.tree[1][0] in ("num", "dec")
-    )
-
-
 def is_simple(formula: Formula) -> bool:
     """Whether a formula is a number with a factor (5 million) or a power of ten of one."""
     tree = formula.tree
     parts = [part[0] for part in tree[1:] if isinstance(part, tuple)]
     is_power = tree[0] == "pow" and parts == ["num", "num"]
-    return is_power or (tree[0] in ("mul", "div", "neg") and set(parts) <= {"num", "dec"} and tree[0] != "div")
-
-
-def inexact(value: Any) -> Any:  # noqa: ANN401
-    """Return a fraction as mpmath's real number; other numbers as they are."""
-    if isinstance(value, Fraction):
-        return MP.mpf(value.numerator) / value.denominator
-    return value
+    return is_power or (
+        tree[0] in ("mul", "div", "neg") and set(parts) <= {"num", "dec"} and tree[0] != "div"
+    )
 
 
 def without_functions(text: str) -> str:
@@ -264,6 +259,8 @@ def _may_be_unit(space: str, unit: str) -> bool:
     if unit in _COMPOUNDS:
         return True
     first = re.match("[A-Za-z]+", unit)
-    return first is not None and len(first[0]) > 1 and (
-        bool(space) or len(first[0]) > 3 or first[0] in _GLUED_UNITS
+    return (
+        first is not None
+        and len(first[0]) > 1
+        and (bool(space) or len(first[0]) > 3 or first[0] in _GLUED_UNITS)
     )

@@ -13,8 +13,9 @@ from rloop.tasks.verifiers import numbers
 from rloop.tasks.verifiers.answers import Step, find_answer, repeats, sentences, without_thoughts
 from rloop.tasks.verifiers.equality import why_different
 from rloop.tasks.verifiers.latex import clean
+from rloop.tasks.verifiers.reading import read_value
 from rloop.tasks.verifiers.units import question_words
-from rloop.tasks.verifiers.values import Named, Quantity, read_value
+from rloop.tasks.verifiers.values import Named, Quantity
 from rloop.types import Problem, Verdict
 
 MAX_CHARS = 1000
@@ -123,5 +124,5 @@ def _read(text: str, known: frozenset[str]) -> Quantity | None:
         value = value.value
     if not isinstance(value, Quantity) or value.formula.symbols:
         return None
-    is_plain = numbers.is_number(value.formula) or numbers.is_simple(value.formula)
+    is_plain = value.formula.is_number or numbers.is_simple(value.formula)
     return value if is_plain else None

@@ -50,53 +50,19 @@ _MEASURES = {
     "dollar": "usd USD dollar dollars bucks", "cent": "cent cents", "euro": "eur EUR euro euros",
     "gbp": "gbp GBP", "penny": "penny pence", "jpy": "jpy JPY yen", "inr": "inr INR rupee rupees",
 }  # fmt: skip
-_COUNTED = """
-    acorn action adult animal answer ant apartment apple app arrangement baby bag bagel bale ball
-    balloon banana bar barrel basket batch bead bear bed bee berry bicycle bike bill bird biscuit
-    block boat book bottle bottlecap bouquet bowl box boy bracelet brick brownie bucket building
-    bunny bus bush button cake camper can candle candy car card carrot carton case cat cell chair
-    chapter cherry chicken child chip chocolate choice cigar circle class classroom clip coin color
-    colour combination cookie copy cow cracker crate crayon cube cupcake customer cycle daisy
-    day deck desk diagonal digit dime dog doll donut doughnut drink drum duck edge egg element email
-    employee envelope episode eraser event face factor family fan file fish flower fold friend frog
-    fruit function game gift girl glass goal goat goldfish grade grape group guest guy hamburger hand
-    hat hole hotdog house integer item jar jelly jellybean jersey job juice key kid kitten knife ladybug
-    lap lawn leaf lemon letter line lollipop loaf magazine man mango marble mark marker match meal
-    member message model movie muffin mushroom nail necklace newspaper nickel note notebook number
-    object onion option orange orchid order ornament outcome outfit pack package packet page painting
-    pan pancake paper parent part partition passenger pastry path peach peanut pear pebble pen pencil
-    people permutation person petal photo picture pie piece pig pile pill pitcher pizza plane plant
-    plate player plum point polygon poster pot potato present prime problem program pumpkin pupil
-    puppy quarter question rabbit raffle ride ring rise roll room root rose round row sack sandwich
-    seashell seat section seed segment sequence serving set shape sheep sheet shelf shell shirt shoe
-    side sibling slice soda solution song space spider spot square stack stamp star step stick
-    sticker story straw strawberry string student subset sum sunflower swimmer table tank teacher team
-    term ticket tile time tomato tooth toy train tray tree triangle triangular trip truck tube tulip
-    turn turtle value vase vehicle vertex visitor vote walnut watermelon way wheel whale window winner
-    woman word worker worm zero bulb coupon crab deer game dolphin glove goose horse ice-cream kilowatt
-    lamp lady mouse monkey mug pair pond pool quilt sock spoon fork squirrel suit sweater
-    sweet t-shirt dress tape tie toothpick vegetable yoghurt zebra
-""".split()
+_COUNTED = ["acorn", "action", "adult", "animal", "answer", "ant", "apartment", "apple", "app", "arrangement", "baby", "bag", "bagel", "bale", "ball", "balloon", "banana", "bar", "barrel", "basket", "batch", "bead", "bear", "bed", "bee", "berry", "bicycle", "bike", "bill", "bird", "biscuit", "block", "boat", "book", "bottle", "bottlecap", "bouquet", "bowl", "box", "boy", "bracelet", "brick", "brownie", "bucket", "building", "bunny", "bus", "bush", "button", "cake", "camper", "can", "candle", "candy", "car", "card", "carrot", "carton", "case", "cat", "cell", "chair", "chapter", "cherry", "chicken", "child", "chip", "chocolate", "choice", "cigar", "circle", "class", "classroom", "clip", "coin", "color", "colour", "combination", "cookie", "copy", "cow", "cracker", "crate", "crayon", "cube", "cupcake", "customer", "cycle", "daisy", "day", "deck", "desk", "diagonal", "digit", "dime", "dog", "doll", "donut", "doughnut", "drink", "drum", "duck", "edge", "egg", "element", "email", "employee", "envelope", "episode", "eraser", "event", "face", "factor", "family", "fan", "file", "fish", "flower", "fold", "friend", "frog", "fruit", "function", "game", "gift", "girl", "glass", "goal", "goat", "goldfish", "grade", "grape", "group", "guest", "guy", "hamburger", "hand", "hat", "hole", "hotdog", "house", "integer", "item", "jar", "jelly", "jellybean", "jersey", "job", "juice", "key", "kid", "kitten", "knife", "ladybug", "lap", "lawn", "leaf", "lemon", "letter", "line", "lollipop", "loaf", "magazine", "man", "mango", "marble", "mark", "marker", "match", "meal", "member", "message", "model", "movie", "muffin", "mushroom", "nail", "necklace", "newspaper", "nickel", "note", "notebook", "number", "object", "onion", "option", "orange", "orchid", "order", "ornament", "outcome", "outfit", "pack", "package", "packet", "page", "painting", "pan", "pancake", "paper", "parent", "part", "partition", "passenger", "pastry", "path", "peach", "peanut", "pear", "pebble", "pen", "pencil", "people", "permutation", "person", "petal", "photo", "picture", "pie", "piece", "pig", "pile", "pill", "pitcher", "pizza", "plane", "plant", "plate", "player", "plum", "point", "polygon", "poster", "pot", "potato", "present", "prime", "problem", "program", "pumpkin", "pupil", "puppy", "quarter", "question", "rabbit", "raffle", "ride", "ring", "rise", "roll", "room", "root", "rose", "round", "row", "sack", "sandwich", "seashell", "seat", "section", "seed", "segment", "sequence", "serving", "set", "shape", "sheep", "sheet", "shelf", "shell", "shirt", "shoe", "side", "sibling", "slice", "soda", "solution", "song", "space", "spider", "spot", "square", "stack", "stamp", "star", "step", "stick", "sticker", "story", "straw", "strawberry", "string", "student", "subset", "sum", "sunflower", "swimmer", "table", "tank", "teacher", "team", "term", "ticket", "tile", "time", "tomato", "tooth", "toy", "train", "tray", "tree", "triangle", "triangular", "trip", "truck", "tube", "tulip", "turn", "turtle", "value", "vase", "vehicle", "vertex", "visitor", "vote", "walnut", "watermelon", "way", "wheel", "whale", "window", "winner", "woman", "word", "worker", "worm", "zero", "bulb", "coupon", "crab", "deer", "game", "dolphin", "glove", "goose", "horse", "ice-cream", "kilowatt", "lamp", "lady", "mouse", "monkey", "mug", "pair", "pond", "pool", "quilt", "sock", "spoon", "fork", "squirrel", "suit", "sweater", "sweet", "t-shirt", "dress", "tape", "tie", "toothpick", "vegetable", "yoghurt", "zebra"]
 _IRREGULAR = {
     "children": "child", "people": "person", "men": "man", "women": "woman", "leaves": "leaf",
     "loaves": "loaf", "knives": "knife", "shelves": "shelf", "teeth": "tooth", "mice": "mouse",
     "geese": "goose", "vertices": "vertex", "indices": "index", "lives": "life", "halves": "half",
 }  # fmt: skip
 _FILLERS = frozenset(
-    "of the a an in total altogether all left remaining each apiece whole full exactly only "
-    "different distinct possible such".split()
+    ["of", "the", "a", "an", "in", "total", "altogether", "all", "left", "remaining", "each", "apiece", "whole", "full", "exactly", "only", "different", "distinct", "possible", "such"]
 )
 """Words that may stand with a unit and say nothing about the number."""
 
 CHANGES = frozenset(
-    """
-    or and not no nor never neither either any more less fewer least most than over under above below
-    between up to from except without if unless when about around almost nearly half halves
-    third thirds fourth tenth tenths hundredths double twice triple squared cubed factorial
-    plus minus times divided modulo mod percent even odd maybe perhaps possibly probably
-    undefined infinite infinity negative pi root hundredth thousandth first nth
-    else other another but instead rather also too wrong incorrect false true yes is are was were be
-    """.split()
+    ["or", "and", "not", "no", "nor", "never", "neither", "either", "any", "more", "less", "fewer", "least", "most", "than", "over", "under", "above", "below", "between", "up", "to", "from", "except", "without", "if", "unless", "when", "about", "around", "almost", "nearly", "half", "halves", "third", "thirds", "fourth", "tenth", "tenths", "hundredths", "double", "twice", "triple", "squared", "cubed", "factorial", "plus", "minus", "times", "divided", "modulo", "mod", "percent", "even", "odd", "maybe", "perhaps", "possibly", "probably", "undefined", "infinite", "infinity", "negative", "pi", "root", "hundredth", "thousandth", "first", "nth", "else", "other", "another", "but", "instead", "rather", "also", "too", "wrong", "incorrect", "false", "true", "yes", "is", "are", "was", "were", "be"]
 )
 """Words that make a phrase more than a number with a unit."""
 
