@@ -14,7 +14,7 @@ import typer
 
 from rloop.cli_store import store_app
 from rloop.errors import ConfigError, RLoopError
-from rloop.tables import format_value, print_json, print_records, print_table
+from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
 from rloop.threads import set_threads
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ def check(
     from rloop.check import check_recipe
     from rloop.recipe import load_recipe
 
-    found = check_recipe(load_recipe(recipe_path, overrides or ()), Path("runs"))
+    recipe = load_recipe(recipe_path, overrides or ())
+    with progress_bar("Judging reference answers") as on_progress:
+        found = check_recipe(recipe, Path("runs"), on_progress)
     if as_json:
         return print_json(found)
     sys.stdout.writelines(f"{line}\n" for line in found.problems)
@@ -172,7 +174,7 @@ def judge(
 ) -> None:
     """Try a verifier: show the answer it finds, each step, the verdict and the reason.
 
-    With --file a table of all verdicts that differ from `expected`, and exit code 1 if there are any.
+    With --file: a table of the verdicts that differ from `expected`, and exit code 1 if any do.
 
     Example: rloop judge --verifier math --answer "(-\\infty,3)" "So \\boxed{x<3}."
     """
@@ -197,7 +199,8 @@ def judge(
     one = judge_one(verifier, answer, sys.stdin.read() if text == "-" else text, question)
     if as_json:
         return print_json(one.as_json())
-    rows = [*one.steps, ("verdict", one.verdict.kind), ("reason", one.verdict.reason or "equal")]
+    rows = [*one.steps, ("verdict", one.verdict.kind)]
+    rows += [("reason", one.verdict.reason)] if one.verdict.reason else []
     print_table(("step", "what came out"), rows)
 
 

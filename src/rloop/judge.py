@@ -62,9 +62,10 @@ def judge_one(verifier: str, answer: str, completion: str, question: str = "") -
 
 
 def judge_file(verifier: str, path: Path, *, num_workers: int = 2) -> list[Judgement]:
-    """Judge each line of a file of JSON lines: `answer`, `completion`, perhaps `expected`, `problem`.
+    """Judge each line of a file of JSON lines.
 
-    TaskError names the line that cannot be read.
+    A line has `answer` and `completion`, perhaps `expected` and `problem`. TaskError names the
+    line that cannot be read.
     """
     rows = list(_rows(path))
     pairs = [(_problem(verifier, row["answer"], row["problem"]), row["completion"]) for row in rows]

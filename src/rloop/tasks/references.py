@@ -46,9 +46,9 @@ class _Trial:
 
     problem: Problem
     text: str
-    is_right: bool
     what: str
     """What the text is, for the message: `the question`."""
+    is_right: bool = False
 
 
 def check_references(
@@ -79,7 +79,7 @@ def check_references(
 
 
 def _own_references(problems: Sequence[Problem]) -> list[_Trial]:
-    return [_Trial(p, reference_text(p), True, "its own reference") for p in problems]
+    return [_Trial(p, reference_text(p), "its own reference", is_right=True) for p in problems]
 
 
 def _forms(problems: Sequence[Problem]) -> Iterator[_Trial]:
@@ -90,16 +90,16 @@ def _forms(problems: Sequence[Problem]) -> Iterator[_Trial]:
             continue
         seen.add((problem.verifier, problem.answer))
         for text in other_forms(problem.verifier, problem.answer):
-            yield _Trial(problem, text, True, f"its reference written as {text!r:.80}")
+            yield _Trial(problem, text, f"its reference written as {text!r:.80}", is_right=True)
 
 
 def _wrong_texts(problems: Sequence[Problem]) -> Iterator[_Trial]:
     for problem in problems:
-        yield _Trial(problem, problem.question, False, "the question, repeated")
+        yield _Trial(problem, problem.question, "the question, repeated")
     empty = {problem.verifier: problem for problem in reversed(problems)}
     for problem in problems:
         if problem.verifier.startswith(PREFIX) or problem is empty[problem.verifier]:
-            yield _Trial(problem, "", False, "an empty text")
+            yield _Trial(problem, "", "an empty text")
 
 
 def _judged(
@@ -127,7 +127,7 @@ def _add_accepted_others(
     trials, backwards = [], []
     for problem, other in _with_others(problems):
         swapped = reference_text(replace(problem, answer=other.answer))
-        trials.append(_Trial(problem, swapped, False, f"the reference of {other.problem_id}"))
+        trials.append(_Trial(problem, swapped, f"the reference of {other.problem_id}"))
         backwards.append((other, reference_text(replace(other, answer=problem.answer))))
     verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
     accepted = [i for i, verdict in enumerate(verdicts) if verdict.is_correct]

@@ -117,21 +117,28 @@ _END_TOKEN = re.compile(r"(?:<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>|\[EOS\])\s*$
 _PHRASE_ANSWER = re.compile(
     r"(?P<marker>####)|(?:\*\*|__)?\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution)"
     r"(?:\s+(?:to|of|for)\s+(?:the|this)\s+\w+)?\s*(?:\*\*|__)?\s*"
-    r"(?P<verb>\b(?:is|are|equals|should\s+be|must\s+be|will\s+be|would\s+be|comes\s+out\s+to|was)\b|:|=)"
+    r"(?P<verb>\b(?:is|are|equals|should\s+be|must\s+be|will\s+be|would\s+be|comes\s+out\s+to"
+    r"|was)\b|:|=)"
     r"(?:\*\*|__)?:?",
     re.IGNORECASE,
 )
 _NOT_NAMED = re.compile(
-    r"(?:\b(?:if|whether|suppose|assume|assuming|say|unless|maybe|perhaps|possibly|not|never|no|wrong|incorrect|false"
-    r"|bad|naive|first|initial|previous|old|other|another|common|estimated|my\s+guess|doubt|unsure|sure"
-    r"|guess|claim|claims|claimed|imagine)\b|n't\b)[^.!?\n]{0,25}$|\bof\s+(?:the\s+|this\s+|my\s+)?$",
+    r"(?:\b(?:if|whether|suppose|assume|assuming|say|unless|maybe|perhaps|possibly|not|never"
+    r"|no|wrong|incorrect|false"
+    r"|bad|naive|first|initial|previous|old|other|another|common|estimated|my\s+guess|doubt"
+    r"|unsure|sure"
+    r"|guess|claim|claims|claimed|imagine)\b|n't\b)[^.!?\n]{0,25}$|\bof\s+(?:the\s+|this\s+"
+    r"|my\s+)?$",
     re.IGNORECASE,
 )
 _HEDGE = re.compile(
     r"\b(?:not|never|neither|nor|cannot|at\s+least|at\s+most|more\s+than|less\s+than|fewer\s+than"
-    r"|greater\s+than|larger\s+than|smaller\s+than|bigger\s+than|no\s+more|up\s+to|over|under|above|below"
-    r"|between|almost|nearly|anything|any|unknown|undetermined|maybe|perhaps|possibly|might|could|may\s+be"
-    r"|except|unless|instead\s+of|rather\s+than|far\s+from|close\s+to|different\s+from|other\s+than|if)\b|n't\b",
+    r"|greater\s+than|larger\s+than|smaller\s+than|bigger\s+than|no\s+more|up\s+to|over|under"
+    r"|above|below"
+    r"|between|almost|nearly|anything|any|unknown|undetermined|maybe|perhaps|possibly|might"
+    r"|could|may\s+be"
+    r"|except|unless|instead\s+of|rather\s+than|far\s+from|close\s+to|different\s+from"
+    r"|other\s+than|if)\b|n't\b",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
@@ -139,49 +146,62 @@ _ASIDE = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"\b(?:wait\b|scratch\s+that|on\s+second\s+thought|correction\b|oops|ignore\s+(?:that|this|the\s+above)"
-    r"|(?:that|this|which|it|the\s+above|the\s+answer\s+above)\s*(?:is|'s|was)\s+(?:wrong|incorrect|false|not\s+(?:right|correct|true|the))"
+    r"\b(?:wait\b|scratch\s+that|on\s+second\s+thought|correction\b|oops|ignore\s+(?:that"
+    r"|this|the\s+above)"
+    r"|(?:that|this|which|it|the\s+above|the\s+answer\s+above)\s*(?:is|'s|was)\s+(?:wrong"
+    r"|incorrect|false|not\s+(?:right|correct|true|the))"
     r"|(?:that|this|which|it)\s+(?:isn't|wasn't)\s+(?:right|correct|true|the)"
     r"|i\s+(?:made|have\s+made)\s+(?:a|an)\s+(?:mistake|error)|just\s+kidding|i\s+was\s+wrong)",
     re.IGNORECASE,
 )
 _LEAD = re.compile(
-    r"^(?:\s|:|therefore|thus|so|hence|simply|just|exactly|precisely|approximately|about|roughly|around|equal\s+to|given\s+by"
-    r"|clearly|obviously|indeed|now|then|also|either|option|choice|\\approx|\u2248|the\s+(?:number|value|letter|option|choice)(?:\s+of)?(?=\W))+",
+    r"^(?:\s|:|therefore|thus|so|hence|simply|just|exactly|precisely|approximately|about"
+    r"|roughly|around|equal\s+to|given\s+by"
+    r"|clearly|obviously|indeed|now|then|also|either|option|choice|\\approx|\u2248"
+    r"|the\s+(?:number|value|letter|option|choice)(?:\s+of)?(?=\W))+",
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r"\s*(?:[,;(]|\s-|\s\u2014|\u2013\s)?\s*\b(?:because|since|which|so\s+that|as\s+(?:we|the|it|shown|required|desired)|where|for\s+(?:the|all|every|which)|and\s+(?:that|we|it|this)|after|when|per\s+the|by\s+the)\b.*$",
+    r"\s*(?:[,;(]|\s-|\s\u2014|\u2013\s)?\s*\b(?:because|since|which|so\s+that|as\s+(?:we|the"
+    r"|it|shown|required|desired)|where|for\s+(?:the|all|every|which)|and\s+(?:that|we|it"
+    r"|this)|after|when|per\s+the|by\s+the)\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=[*_\"')\]]*(?:\s+(?![a-z])|$))")
 _MATH = re.compile(r"\$[^$]+\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
 _NAMES = re.compile(
-    r"^.*(?:(?<![A-Za-z])(?:is|are|was|were|equals?|gives?|gets?|becomes?|makes?|totals?|obtain|have|be)(?![A-Za-z])|=|:|\u2192|\\implies|\\Rightarrow|=>)\s*(.+)$",
+    r"^.*(?:(?<![A-Za-z])(?:is|are|was|were|equals?|gives?|gets?|becomes?|makes?|totals?"
+    r"|obtain|have|be)(?![A-Za-z])|=|:|\u2192|\\implies|\\Rightarrow|=>)\s*(.+)$",
     re.IGNORECASE | re.DOTALL,
 )
 _JOINT = re.compile(
-    r"(?:\s|\$|\\[()\[\],;]|\\quad|\\qquad|\*\*|[,;&]|\\?text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|\b(?:x|y|z|n|a|b|t|k|m)(?:_?\{?\d?\}?)\s*=)*",
+    r"(?:\s|\$|\\[()\[\],;]|\\quad|\\qquad|\*\*|[,;&]|\\?text\{\s*(?:and|or)\s*\}|\b(?:and"
+    r"|or)\b|\b(?:x|y|z|n|a|b|t|k|m)(?:_?\{?\d?\}?)\s*=)*",
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"(?:\s|\$|\\[()\[\]]|\*\*)*(?P<tail>(?:\\?text\{)?\s*(?:million|billion|thousand|hundred|trillion|dozen|percent|\\?%|\^\S+|_\S+|!(?!\s)"
+    r"(?:\s|\$|\\[()\[\]]|\*\*)*(?P<tail>(?:\\?text\{)?\s*(?:million|billion|thousand|hundred"
+    r"|trillion|dozen|percent|\\?%|\^\S+|_\S+|!(?!\s)"
     r"|(?:or|and|to)\s+(?=[-\d$\\(])[^.\n]*|(?:\\times|\\cdot|\*|/|\+)\s*\d[^.\s]*)\}?)",
     re.IGNORECASE,
 )
 _UNIT_TAIL = re.compile(
-    r"(?:\$|\\[)\]])?\s*((?:\\(?:text|mathrm)\{[^{}]*\}|[A-Za-z]+(?:\s[a-z]+)?)(?:\^\{?\d\}?)?)\s*(?:\$|\\[)\]])?\s*(?:[.,;]|$|\n)"
+    r"(?:\$|\\[)\]])?\s*((?:\\(?:text|mathrm)\{[^{}]*\}"
+    r"|[A-Za-z]+(?:\s[a-z]+)?)(?:\^\{?\d\}?)?)\s*(?:\$|\\[)\]])?\s*(?:[.,;]|$|\n)"
 )
 _REFUSED = re.compile(
-    r"(?:\bnot|n't|\bnever|\brather\s+than|\binstead\s+of|\\ne|\\neq|\u2260|!=)(?:\s+(?:be|equal\s+to|the\s+answer|simply|just))*[\s$*:({\\]*$",
+    r"(?:\bnot|n't|\bnever|\brather\s+than|\binstead\s+of|\\ne|\\neq|\u2260|!=)(?:\s+(?:be"
+    r"|equal\s+to|the\s+answer|simply|just))*[\s$*:({\\]*$",
     re.IGNORECASE,
 )
 _BOXED_PHRASE = re.compile(
-    r"^(\\(?:text|mbox|textbf|mathrm)\{)?\s*(?:so|thus|hence|therefore)?,?\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?\s*",
+    r"^(\\(?:text|mbox|textbf|mathrm)\{)?\s*(?:so|thus|hence"
+    r"|therefore)?,?\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)\s*:?\s*",
     re.IGNORECASE,
 )
 _WRONG_TAIL = re.compile(
-    r"[\s$*.)}\\]*\s*\(?(?:is|was|would\s+be|seems|looks)?\s*(?:not\b|n't|isn't|wasn't|wrong\b|incorrect\b|false\b)",
+    r"[\s$*.)}\\]*\s*\(?(?:is|was|would\s+be|seems|looks)?\s*(?:not\b|n't|isn't|wasn't"
+    r"|wrong\b|incorrect\b|false\b)",
     re.IGNORECASE,
 )
 
@@ -201,7 +221,7 @@ class Found:
     source: str
     """`box`, `tag`, `statement` (it names the answer), `last line` or `whole text`."""
     others: tuple[str, ...] = ()
-    """All boxes of the completion joined, which may be the answer to a question of several parts."""
+    """All boxes of the completion joined: the answer to a question of several parts, perhaps."""
     later: str | None = None
     """What a statement behind the box names as the answer."""
     is_hedged: bool = False
@@ -218,10 +238,10 @@ class _Box:
 def find_answer(text: str, question: str = "") -> tuple[Found | None, str]:
     r"""Return the final answer of a completion, or None and why there is none.
 
-    Thoughts do not count. What is marked last wins: a \boxed{}, an <answer></answer>, or a statement
-    that names the answer ("The answer is 5."), which must not be negated, a bound or taken back;
-    then a last line that ends in "is 5" or "= 5", or a text that is nothing but a value. A statement
-    that only repeats the question is no answer.
+    Thoughts do not count. What is marked last wins: a \boxed{}, an <answer></answer>, or a
+    statement that names the answer ("The answer is 5."), which must not be negated, a bound or
+    taken back; then a last line that ends in "is 5" or "= 5", or a text that is nothing but a
+    value. A completion that only repeats the question has no answer.
     """
     text, reason = without_thoughts(text)
     if reason:
@@ -305,7 +325,7 @@ def _with_sign(before: str) -> str:
 
 
 def _tail(after: str) -> str:
-    """Return what stands right behind a box and changes its meaning: "million", "or 7", "%", "km"."""
+    """Return what stands right behind a box and changes its meaning: "million", "or 7", "km"."""
     found = _TAIL.match(after)
     if found:
         return " " + found["tail"]
@@ -400,7 +420,7 @@ def _first_sentence(text: str) -> str | None:
 
 
 def _stated(statement: str) -> str:
-    """Return the value of a statement: no lead, no reason behind it, the formula where one stands."""
+    """Return the value of a statement, without what leads to it or gives a reason behind it."""
     statement = _REASON.sub("", _LEAD.sub("", statement)).strip(" *_\t")
     formulas = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", statement)
     outside = re.sub(r"\$[^$]+\$|\\\(.+?\\\)", " ", statement)
@@ -409,7 +429,7 @@ def _stated(statement: str) -> str:
         and len(re.findall("[A-Za-z]{2,}", outside)) > 2
         and statement.startswith(("$", "\\("))
     ):
-        return formulas[0][0] or formulas[0][1]
+        return str(formulas[0][0] or formulas[0][1])
     return statement
 
 
@@ -438,7 +458,7 @@ def _last_line(text: str, question: str) -> tuple[Found | None, str]:
 
 
 def _masked(text: str) -> str:
-    """Blank formulas, commands and what \\text{} marks, to look at the words of a sentence alone."""
+    """Blank formulas and commands, to look at the words of a sentence alone."""
     return re.sub(r"\\[A-Za-z]+", " ", _MATH.sub(" ", text))
 
 

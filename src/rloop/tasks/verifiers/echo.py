@@ -7,6 +7,7 @@ where the question does not contain it.
 import re
 from collections import Counter
 from functools import lru_cache
+from typing import Any
 
 from rloop.tasks.verifiers.formula import NotReadError, Tree, read_formula
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN, clean
@@ -89,7 +90,7 @@ def _canonical(text: str) -> Tree | None:
 def _sorted(tree: Tree) -> Tree:
     parts = [_sorted(part) if isinstance(part, tuple) else part for part in tree]
     if tree[0] in ("add", "mul"):
-        flat = []
+        flat: list[Any] = []
         for part in parts[1:]:
             flat += part[1:] if isinstance(part, tuple) and part[0] == tree[0] else [part]
         return (tree[0], *sorted(flat, key=repr))
@@ -98,7 +99,7 @@ def _sorted(tree: Tree) -> Tree:
 
 @lru_cache(maxsize=1024)
 def _trees(question: str) -> frozenset[Tree]:
-    """Return the expressions that a question sets in mathematics, and the sides of its equations."""
+    """Return the formulas of a question, and the sides of its equations."""
     found = set()
     for groups in _SEGMENT.findall(question):
         for side in re.split(r"[=<>,]", clean("".join(groups))):

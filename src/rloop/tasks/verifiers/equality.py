@@ -53,17 +53,17 @@ def why_different(reference: Value, answer: Value) -> str:
     region = as_region(reference), as_region(answer)
     if region[0] and region[1] and (isinstance(reference, Region) or isinstance(answer, Region)):
         return _why_regions(region[0], region[1])
+    return _why_other(reference, answer)
+
+
+def _why_other(reference: Value, answer: Value) -> str:
     match reference, answer:
         case Quantity(), Quantity():
             return _why_quantities(reference, answer)
         case Several(), Several():
             return _why_several(reference, answer)
         case Named(), Named():
-            if reference == Named(_word(answer.value), Words(answer.name)):
-                return ""
-            if reference.name != answer.name:
-                return f"{answer.name} where the reference has {reference.name}"
-            return why_different(reference.value, answer.value)
+            return _why_named(reference, answer)
         case Relation(), Relation():
             return _why_relations(reference, answer)
         case Matrix(), Matrix():
@@ -98,6 +98,14 @@ def _as_relation(value: Named) -> Value:
         return Relation("=", read_formula(f"({value.name})-({value.value.formula.text})"))
     except NotReadError:
         return value
+
+
+def _why_named(reference: Named, answer: Named) -> str:
+    if reference == Named(_word(answer.value), Words(answer.name)):
+        return ""
+    if reference.name != answer.name:
+        return f"{answer.name} where the reference has {reference.name}"
+    return why_different(reference.value, answer.value)
 
 
 def _word(value: Value) -> str:

@@ -1,10 +1,10 @@
 r"""The value of a formula, and whether two formulas are equal.
 
 Two formulas are equal when they have the same value: exactly, in fractions, where only rational
-numbers are involved, so that 1 - 2^2012 differs from -2^2012; else to 50 digits. With variables they
-must agree at several points, some below and some above 1, some negative; a point at which one side is
-undefined in the real numbers says nothing. Nothing is ever run as code, and what would take long to
-work out (a tower of powers) is refused.
+numbers are involved, so that 1 - 2^2012 differs from -2^2012; else to 50 digits. With variables
+they must agree at several points, some below and some above 1, some negative; a point at which one
+side is undefined in the real numbers says nothing. Nothing is ever run as code, and what would take
+long to work out (a tower of powers) is refused.
 """
 
 import math
@@ -301,17 +301,26 @@ def _function(kind: str, a: list[Value]) -> Value:
     if kind == "abs":
         return abs(a[0])
     if kind in ("floor", "ceil"):
-        if not _is_real(a[0]):
-            raise UndefinedError("rounding a complex number")
-        found = MP.floor(inexact(a[0])) if kind == "floor" else MP.ceil(inexact(a[0]))
-        return Fraction(int(found))
+        return _rounded(kind, a[0])
     if kind == "mod":
         if a[1] == 0 or not (isinstance(a[0], Fraction) and isinstance(a[1], Fraction)):
             raise UndefinedError("a remainder of this kind")
         return a[0] % a[1]
     if kind in ("ln", "log"):
         return _logarithm(a)
-    value = inexact(a[0])
+    return _of_one(kind, inexact(a[0]))
+
+
+def _rounded(kind: str, value: Value) -> Fraction:
+    """Return floor or ceiling; of a fraction exactly."""
+    if isinstance(value, Fraction):
+        return Fraction(math.floor(value) if kind == "floor" else math.ceil(value))
+    if not _is_real(value):
+        raise UndefinedError("rounding a complex number")
+    return Fraction(int(MP.floor(value) if kind == "floor" else MP.ceil(value)))
+
+
+def _of_one(kind: str, value: Value) -> Value:
     if kind == "exp":
         _check_exponent(MP.e, value)
     if kind in ("arcsin", "arccos") and _is_real(value) and abs(value) > 1:

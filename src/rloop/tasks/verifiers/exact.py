@@ -1,9 +1,9 @@
 r"""`exact`: the answer, taken from free text, equal to the reference but for case and dressing.
 
-The answer is what stands in the last \boxed{}, else between the last <answer></answer>, else behind
-"answer is" on the last line, else the last line; thoughts do not count. White space is collapsed and
-case ignored; quotes, emphasis, \text{}, closing punctuation and parentheses around a single letter
-do not count.
+The answer is what stands in the last \boxed{}, else between the last <answer></answer>, else
+behind "answer is" on the last line, else the last line; thoughts do not count. White space is
+collapsed and case ignored; quotes, emphasis, \text{}, closing punctuation and parentheses around
+a single letter do not count.
 """
 
 import re

@@ -38,10 +38,11 @@ _SUPERSCRIPTS = dict(
     zip(
         "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f",
         "0123456789+-n",
+        strict=True,
     )
 )
 _SUBSCRIPTS = dict(
-    zip("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789")
+    zip("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789", strict=True)
 )
 _ROOTS = {"\u221a": "", "\u221b": "[3]", "\u221c": "[4]"}
 _ROOT = re.compile(r"([\u221a-\u221c])\s*(\(|\d+(?:\.\d+)?|[A-Za-z]|\\[a-z]+|\{)")
@@ -50,11 +51,15 @@ _FORMAT += r"|mathsf|mathtt|boldsymbol|bm|operatorname\*?|rm|bf|it|emph|underlin
 _FORMATTED = re.compile(rf"\\(?P<name>{_FORMAT})\s*\{{")
 _WORDS_BY = ("text", "mbox", "hbox")
 _FUNCTION_NAMES = frozenset(
-    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp", "gcd", "lcm", "max", "min", "det", "deg", "arg", "lim", "mod"]
+    (  # noqa: SIM905
+        "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp gcd lcm max min "
+        "det deg arg lim mod"
+    ).split()
 )
 _DROPPED = re.compile(
     r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|[bB]igg?[lrm]?"
-    r"|phantom\{[^{}]*\}|color\{[^{}]*\}|hline|Huge|huge|LARGE|Large|large|small|tiny|hfill|strut)(?![A-Za-z])\s?|(?<!\\)\\!"
+    r"|phantom\{[^{}]*\}|color\{[^{}]*\}|hline|Huge|huge|LARGE|Large|large|small|tiny|hfill"
+    r"|strut)(?![A-Za-z])\s?|(?<!\\)\\!"
 )
 _SPACES = re.compile(
     r"(?<!\\)\\(?:[,;: >]|quad(?![A-Za-z])|qquad(?![A-Za-z])|enspace(?![A-Za-z]))|~"

@@ -2,7 +2,7 @@ r"""`math`: the final answer, read step by step, has the value of the reference.
 
 Four steps, each a function with its own table of cases: find the answer (answers.py), rewrite it
 into one spelling (latex.py), parse it into a value (values.py), compare (equality.py). What this
-parser cannot read is compared by math-verify, which reads more of LaTeX and knows less of structure,
+parser cannot read is compared by math-verify, which reads more LaTeX and knows less of structure,
 and only where both sides are plain expressions. Nothing is ever evaluated as code. It runs in the
 main thread of a worker process: an alarm after a second of processor time stands around it.
 """
@@ -79,9 +79,9 @@ def _explain(problem: Problem, text: str, steps: list[Step]) -> Verdict:
         reason = f"an answer longer than {MAX_ANSWER_CHARS} characters"
         return Verdict(kind="wrong", reason=reason, answer=shown)
     reason = _why_wrong(problem, found, steps)
-    if found.later is not None and not reason:
-        if _why_text(reference, found.later, problem.question, []):
-            reason = "a statement behind the box names another answer"
+    later = found.later if not reason else None
+    if later is not None and _why_text(reference, later, problem.question, []):
+        reason = "a statement behind the box names another answer"
     for other in found.others if reason and _is_several(reference) else ():
         joined: list[Step] = [("found (all boxes)", other[:200])]
         if not _why_text(reference, other, problem.question, joined):

@@ -24,7 +24,7 @@ _NUMBER = re.compile(
 )
 _SPAN = re.compile(
     rf"\\[dtc]?frac\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}}"
-    rf"|{_NUMBER.pattern.replace('?P<whole>', '?:').replace('?P<value>', '?:').replace('?P<over>', '?:').replace('?P<percent>', '?:')}"
+    rf"|{re.sub(r'P<[a-z]+>', ':', _NUMBER.pattern)}"
 )
 _SIGN = re.compile(r"(?P<before>.?)(?P<space>\s*)-\s?(?:\\?[$\u20ac\u00a3]\s?)?$", re.DOTALL)
 PRECISION_DIGITS = 50
@@ -116,7 +116,8 @@ _PLAIN = rf"(?:{_INTEGER}(?:\.\d*)?|\.\d+)"
 _TIMES_TEN = r"(?:\\times|\\cdot|\*|x|X)\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|([-+]?\d+))"
 _DECIMAL = re.compile(rf"([-+]?)\s*({_PLAIN})(?:[eE]([-+]?\d{{1,4}})|\s*{_TIMES_TEN})?")
 _OVER = re.compile(
-    rf"([-+]?)\s*(?:({_INTEGER})\s*)?(?:\\frac\s*\{{\s*(-?{_PLAIN})\s*\}}\s*\{{\s*(-?{_PLAIN})\s*\}}"
+    rf"([-+]?)\s*(?:({_INTEGER})\s*)?"
+    rf"(?:\\frac\s*\{{\s*(-?{_PLAIN})\s*\}}\s*\{{\s*(-?{_PLAIN})\s*\}}"
     rf"|(?<![\d.])(-?{_PLAIN})\s*/\s*(-?{_PLAIN}))"
 )
 _REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
@@ -138,8 +139,8 @@ _MONEY = re.compile(rf"(-?)\s*{WORDS_OPEN}(usd|eur|gbp|jpy|inr){WORDS_CLOSE}\s*(
 _PLAIN_UNIT = re.compile(
     r"(.*[\d})])(\s*)([A-Za-z]{2,}[A-Za-z /^{}\d.-]*|[A-Z]?[a-zA-Z]/[A-Za-z][\w^{}]*)"
 )
-_GLUED_UNITS = frozenset(["cm", "mm", "km", "kg", "mg", "ml", "mL", "ft", "lb", "lbs", "oz", "mph", "min"])
-_COMPOUNDS = frozenset(["m/s", "m/s^2", "m/s^{2}", "N/m", "J/K", "g/L", "W/m^2", "g/s", "C/s", "J/s", "V/m", "A/m", "g/mol", "km/h"])
+_GLUED_UNITS = ("cm", "mm", "km", "kg", "mg", "ml", "mL", "ft", "lb", "lbs", "oz", "mph", "min")
+_COMPOUNDS = ("m/s", "m/s^2", "m/s^{2}", "N/m", "J/K", "g/L", "W/m^2", "V/m", "g/mol", "km/h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,9 @@
 r"""`numeric`: the number that a completion ends on against a reference that is one number.
 
-A \boxed{}, an <answer></answer>, "#### 5" or "The answer is 5." decides where there is one, wherever
-it stands; else the last number of the text, unless it is part of something else: an operand (2 + 3),
-a list (4, 5), an alternative (4 or 5), negated (not 5), a bound (at least 5), a power (x^5), or
-words of the question. Numbers are compared as `math` compares them.
+A \boxed{}, an <answer></answer>, "#### 5" or "The answer is 5." decides where there is one,
+wherever it stands; else the last number of the text, unless it is part of something else: an
+operand (2 + 3), a list (4, 5), an alternative (4 or 5), negated (not 5), a bound (at least 5), a
+power (x^5), or words of the question. Numbers are compared as `math` compares them.
 """
 
 import re
@@ -21,7 +21,8 @@ from rloop.types import Problem, Verdict
 MAX_CHARS = 1000
 _BEFORE = re.compile(
     r"(?:[+*/^_\u00d7\u00f7]|\\(?:times|cdot|div)|[\d)]\s*-|\d\s*,|\d\s*:"
-    r"|\b(?:plus|minus|times|over|by|divided\s+by|multiplied\s+by|modulo|mod|of\s+\d+\s+and|between|from"
+    r"|\b(?:plus|minus|times|over|by|divided\s+by|multiplied\s+by|modulo|mod|of\s+\d+\s+and"
+    r"|between|from"
     r"|not|never|n't|least|most|than|up\s+to|over|under|above|below|almost|nearly|neither|nor|or"
     r"|instead\s+of|rather\s+than|step|question|problem|part|option|line|number|equation|case)"
     r"|\d[\w\s]{0,12}\band)\s*[$\\({]*\s*-?$",
@@ -29,7 +30,8 @@ _BEFORE = re.compile(
 )
 _AFTER = re.compile(
     r"\s*(?:[+*^_!]|/\s*\d|-\s*\d|\u00d7|\u00f7|\\(?:times|cdot|div)|:\d|,\s*\d"
-    r"|(?:st|nd|rd|th)\b|\b(?:or|plus|minus|times|divided|multiplied|million|billion|thousand|hundred)\b)",
+    r"|(?:st|nd|rd|th)\b|\b(?:or|plus|minus|times|divided|multiplied|million|billion|thousand"
+    r"|hundred)\b)",
     re.IGNORECASE,
 )
 

@@ -29,7 +29,8 @@ _NAME = r"(?:\\?[A-Za-z]+(?:_(?:\{[^{}]*\}|\w))?'*(?:\((?:[A-Za-z]|-?\d+)(?:,\s*
 _IS_NAME = re.compile(_NAME)
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _OR = re.compile(
-    rf"\s*(?:[,;]\s*)?{latex.WORDS_OPEN}\s*,?\s*(?:and|or|AND|OR)\s*{latex.WORDS_CLOSE}\s*|\s*(?:[,;]\s*)?\b(?:and|or)\b\s*|\s*\\(?:lor|vee|land|wedge)(?![A-Za-z])\s*"
+    rf"\s*(?:[,;]\s*)?{latex.WORDS_OPEN}\s*,?\s*(?:and|or|AND|OR)\s*{latex.WORDS_CLOSE}\s*"
+    rf"|\s*(?:[,;]\s*)?\b(?:and|or)\b\s*|\s*\\(?:lor|vee|land|wedge)(?![A-Za-z])\s*"
 )
 _BASED = re.compile(
     r"\(?\s*(-?[0-9A-Fa-f][0-9A-Fa-f ]*(?:\.[0-9A-Fa-f]+)?)\s*\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))"
@@ -41,9 +42,11 @@ _PLAIN_WORD = re.compile(
 )
 _EMPTY_SET = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s*\\\}|empty set|⟦empty set⟧")
 _SHORT_WORDS = frozenset(
-    ["yes", "no", "odd", "even", "all", "any", "none", "red", "day", "may", "up", "on", "off", "true", "false", "not"]
+    "yes no odd even all any none red day may up on off true false not".split()  # noqa: SIM905
 )
-_NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
+)
 
 
 @lru_cache(maxsize=8192)
@@ -298,20 +301,17 @@ def _inequality(sides: list[str], signs: list[str], known: Collection[str]) -> V
     names = [_IS_NAME.fullmatch(side) is not None for side in sides]
     values = [_read(side, known) for side in sides]
     is_open = [sign == "<" for sign in signs]
-    if len(sides) == 3 and names[1] and _ends(values[0], values[2]):
-        return Region(((values[0], values[2], *is_open),), _spelled(sides[1]))  # type: ignore[arg-type]
-    if len(sides) == 2 and names[0] and not names[1] and _constant(values[1]):
-        return Region(((low, values[1], True, is_open[0]),), _spelled(sides[0]))  # type: ignore[arg-type]
-    if len(sides) == 2 and names[1] and not names[0] and _constant(values[0]):
-        return Region(((values[0], high, is_open[0], True),), _spelled(sides[1]))  # type: ignore[arg-type]
+    left, right = values[0], values[-1]
+    if len(sides) == 3 and names[1] and left and right and is_end(left) and is_end(right):
+        return Region(((left, right, is_open[0], is_open[1]),), _spelled(sides[1]))
+    if len(sides) == 2 and names[0] and not names[1] and right and _is_constant(right):
+        return Region(((low, right, True, is_open[0]),), _spelled(sides[0]))
+    if len(sides) == 2 and names[1] and not names[0] and left and _is_constant(left):
+        return Region(((left, high, is_open[0], True),), _spelled(sides[1]))
     return _difference(signs[0], sides[0], sides[1]) if len(sides) == 2 else None
 
 
-def _ends(left: Value | None, right: Value | None) -> bool:
-    return left is not None and right is not None and is_end(left) and is_end(right)
-
-
-def _constant(value: Value | None) -> bool:
+def _is_constant(value: Value) -> bool:
     return isinstance(value, Infinity) or (
         isinstance(value, Quantity) and not value.formula.symbols
     )
@@ -320,7 +320,7 @@ def _constant(value: Value | None) -> bool:
 def _not_equal(sides: list[str], known: Collection[str]) -> Value | None:
     low, high = Infinity(is_negative=True), Infinity(is_negative=False)
     value = _read(sides[1], known)
-    if _IS_NAME.fullmatch(sides[0]) and isinstance(value, Quantity) and _constant(value):
+    if _IS_NAME.fullmatch(sides[0]) and isinstance(value, Quantity) and _is_constant(value):
         pieces = ((low, value, True, True), (value, high, True, True))
         return Region(pieces, _spelled(sides[0]))
     return _difference("!=", sides[0], sides[1])

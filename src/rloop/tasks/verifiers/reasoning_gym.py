@@ -1,7 +1,8 @@
 r"""`reasoning_gym`: the data set's own scorer, made binary, on an answer taken from free text.
 
 The answer is taken from the last <answer></answer>; else the last \boxed{}; else, where the
-reference is a number, the number that `numeric` finds; else as many lines as the reference has: after such a phrase, of the last code block, or the last.
+reference is a number, the number that `numeric` finds; else as many lines as the reference has:
+after such a phrase, of the last code block, or the last.
 Quotes, emphasis and closing punctuation may stand around it; it may follow an "=" or, being one
 word, end the line.
 A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text are replaced.

@@ -24,45 +24,87 @@ _MEASURES = {
     "mm": "mm millimeter millimeters millimetre millimetres",
     "um": "um micron microns micrometer micrometers", "nm": "nm nanometer nanometers",
     "inch": "in inch inches", "foot": "ft foot feet", "yard": "yd yds yard yards",
-    "mile": "mi mile miles", "ly": "ly lightyear lightyears", "au": "au AU", "pc": "pc parsec parsecs",
-    "angstrom": "angstrom angstroms Angstrom Angstroms",
+    "mile": "mi mile miles", "ly": "ly lightyear lightyears", "au": "au AU",
+    "pc": "pc parsec parsecs", "angstrom": "angstrom angstroms Angstrom Angstroms",
     "g": "g gm gram grams gramme grammes", "kg": "kg kgs kilo kilos kilogram kilograms",
-    "mg": "mg milligram milligrams", "ton": "t ton tons tonne tonnes", "ounce": "oz ounce ounces",
-    "pound": "lb lbs pound pounds", "stone": "stone stones",
+    "mg": "mg milligram milligrams", "ton": "t ton tons tonne tonnes",
+    "ounce": "oz ounce ounces", "pound": "lb lbs pound pounds", "stone": "stone stones",
     "s": "s sec secs second seconds", "ms": "ms millisecond milliseconds",
     "minute": "min mins minute minutes", "hour": "h hr hrs hour hours", "day": "day days",
     "week": "week weeks", "month": "month months", "year": "yr yrs year years",
     "decade": "decade decades", "century": "century centuries",
-    "l": "l L liter liters litre litres", "ml": "ml mL milliliter milliliters millilitre millilitres",
-    "gallon": "gal gallon gallons", "quart": "qt quart quarts", "pint": "pint pints",
-    "cup": "cup cups", "tbsp": "tbsp tablespoon tablespoons", "tsp": "tsp teaspoon teaspoons",
-    "acre": "acre acres", "hectare": "ha hectare hectares",
-    "degree": "degree degrees deg", "radian": "rad radian radians",
-    "celsius": "C celsius Celsius", "fahrenheit": "F fahrenheit Fahrenheit", "kelvin": "K kelvin Kelvin kelvins",
-    "hertz": "Hz hertz Hertz", "newton": "N newton newtons Newton", "joule": "J joule joules Joules Joule",
-    "kj": "kJ kilojoule kilojoules", "erg": "erg ergs", "watt": "W watt watts Watts", "kw": "kW kilowatt kilowatts",
-    "volt": "V volt volts Volts", "ampere": "A amp amps ampere amperes", "ohm": "ohm ohms",
-    "coulomb": "coulomb coulombs", "pascal": "Pa pascal pascals", "atm": "atm atmosphere atmospheres",
+    "l": "l L liter liters litre litres",
+    "ml": "ml mL milliliter milliliters millilitre millilitres", "gallon": "gal gallon gallons",
+    "quart": "qt quart quarts", "pint": "pint pints", "cup": "cup cups",
+    "tbsp": "tbsp tablespoon tablespoons", "tsp": "tsp teaspoon teaspoons", "acre": "acre acres",
+    "hectare": "ha hectare hectares", "degree": "degree degrees deg",
+    "radian": "rad radian radians", "celsius": "C celsius Celsius",
+    "fahrenheit": "F fahrenheit Fahrenheit", "kelvin": "K kelvin Kelvin kelvins",
+    "hertz": "Hz hertz Hertz", "newton": "N newton newtons Newton",
+    "joule": "J joule joules Joules Joule", "kj": "kJ kilojoule kilojoules", "erg": "erg ergs",
+    "watt": "W watt watts Watts", "kw": "kW kilowatt kilowatts", "volt": "V volt volts Volts",
+    "ampere": "A amp amps ampere amperes", "ohm": "ohm ohms", "coulomb": "coulomb coulombs",
+    "pascal": "Pa pascal pascals", "atm": "atm atmosphere atmospheres",
     "ev": "eV electronvolt electronvolts", "mol": "mol mole moles", "tesla": "tesla teslas",
     "byte": "B byte bytes", "kb": "KB kB kilobyte kilobytes", "mb": "MB megabyte megabytes",
     "gb": "GB gigabyte gigabytes", "bit": "bit bits", "calorie": "cal calorie calories",
     "mph": "mph", "kmh": "kph kmh", "unit": "unit units", "rpm": "rpm",
     "dollar": "usd USD dollar dollars bucks", "cent": "cent cents", "euro": "eur EUR euro euros",
-    "gbp": "gbp GBP", "penny": "penny pence", "jpy": "jpy JPY yen", "inr": "inr INR rupee rupees",
+    "gbp": "gbp GBP", "penny": "penny pence", "jpy": "jpy JPY yen",
+    "inr": "inr INR rupee rupees",
 }  # fmt: skip
-_COUNTED = ["acorn", "action", "adult", "animal", "answer", "ant", "apartment", "apple", "app", "arrangement", "baby", "bag", "bagel", "bale", "ball", "balloon", "banana", "bar", "barrel", "basket", "batch", "bead", "bear", "bed", "bee", "berry", "bicycle", "bike", "bill", "bird", "biscuit", "block", "boat", "book", "bottle", "bottlecap", "bouquet", "bowl", "box", "boy", "bracelet", "brick", "brownie", "bucket", "building", "bunny", "bus", "bush", "button", "cake", "camper", "can", "candle", "candy", "car", "card", "carrot", "carton", "case", "cat", "cell", "chair", "chapter", "cherry", "chicken", "child", "chip", "chocolate", "choice", "cigar", "circle", "class", "classroom", "clip", "coin", "color", "colour", "combination", "cookie", "copy", "cow", "cracker", "crate", "crayon", "cube", "cupcake", "customer", "cycle", "daisy", "day", "deck", "desk", "diagonal", "digit", "dime", "dog", "doll", "donut", "doughnut", "drink", "drum", "duck", "edge", "egg", "element", "email", "employee", "envelope", "episode", "eraser", "event", "face", "factor", "family", "fan", "file", "fish", "flower", "fold", "friend", "frog", "fruit", "function", "game", "gift", "girl", "glass", "goal", "goat", "goldfish", "grade", "grape", "group", "guest", "guy", "hamburger", "hand", "hat", "hole", "hotdog", "house", "integer", "item", "jar", "jelly", "jellybean", "jersey", "job", "juice", "key", "kid", "kitten", "knife", "ladybug", "lap", "lawn", "leaf", "lemon", "letter", "line", "lollipop", "loaf", "magazine", "man", "mango", "marble", "mark", "marker", "match", "meal", "member", "message", "model", "movie", "muffin", "mushroom", "nail", "necklace", "newspaper", "nickel", "note", "notebook", "number", "object", "onion", "option", "orange", "orchid", "order", "ornament", "outcome", "outfit", "pack", "package", "packet", "page", "painting", "pan", "pancake", "paper", "parent", "part", "partition", "passenger", "pastry", "path", "peach", "peanut", "pear", "pebble", "pen", "pencil", "people", "permutation", "person", "petal", "photo", "picture", "pie", "piece", "pig", "pile", "pill", "pitcher", "pizza", "plane", "plant", "plate", "player", "plum", "point", "polygon", "poster", "pot", "potato", "present", "prime", "problem", "program", "pumpkin", "pupil", "puppy", "quarter", "question", "rabbit", "raffle", "ride", "ring", "rise", "roll", "room", "root", "rose", "round", "row", "sack", "sandwich", "seashell", "seat", "section", "seed", "segment", "sequence", "serving", "set", "shape", "sheep", "sheet", "shelf", "shell", "shirt", "shoe", "side", "sibling", "slice", "soda", "solution", "song", "space", "spider", "spot", "square", "stack", "stamp", "star", "step", "stick", "sticker", "story", "straw", "strawberry", "string", "student", "subset", "sum", "sunflower", "swimmer", "table", "tank", "teacher", "team", "term", "ticket", "tile", "time", "tomato", "tooth", "toy", "train", "tray", "tree", "triangle", "triangular", "trip", "truck", "tube", "tulip", "turn", "turtle", "value", "vase", "vehicle", "vertex", "visitor", "vote", "walnut", "watermelon", "way", "wheel", "whale", "window", "winner", "woman", "word", "worker", "worm", "zero", "bulb", "coupon", "crab", "deer", "game", "dolphin", "glove", "goose", "horse", "ice-cream", "kilowatt", "lamp", "lady", "mouse", "monkey", "mug", "pair", "pond", "pool", "quilt", "sock", "spoon", "fork", "squirrel", "suit", "sweater", "sweet", "t-shirt", "dress", "tape", "tie", "toothpick", "vegetable", "yoghurt", "zebra"]
+_COUNTED = frozenset(
+    """
+    acorn action adult animal answer ant apartment app apple arrangement baby bag bagel bale ball
+    balloon banana bar barrel basket batch bead bear bed bee berry bicycle bike bill bird biscuit
+    block boat book bottle bottlecap bouquet bowl box boy bracelet brick brownie bucket building
+    bulb bunny bus bush button cake camper can candle candy car card carrot carton case cat cell
+    chair chapter cherry chicken child chip chocolate choice cigar circle class classroom clip
+    coin color colour combination cookie copy coupon cow crab cracker crate crayon cube cupcake
+    customer cycle daisy deck deer desk diagonal digit dime dog doll dolphin donut doughnut dress
+    drink drum duck edge egg element email employee envelope episode eraser event face factor
+    family fan file fish flower fold fork friend frog fruit function game gift girl glass glove
+    goal goat goldfish goose grade grape group guest guy hamburger hand hat hole horse hotdog
+    house ice-cream integer item jar jelly jellybean jersey job juice key kid kilowatt kitten
+    knife lady ladybug lamp lap lawn leaf lemon letter line loaf lollipop magazine man mango
+    marble mark marker match meal member message model monkey mouse movie muffin mug mushroom nail
+    necklace newspaper nickel note notebook number object onion option orange orchid order
+    ornament outcome outfit pack package packet page painting pair pan pancake paper parent part
+    partition passenger pastry path peach peanut pear pebble pen pencil people permutation person
+    petal photo picture pie piece pig pile pill pitcher pizza plane plant plate player plum point
+    polygon pond pool poster pot potato present prime problem program pumpkin pupil puppy quarter
+    question quilt rabbit raffle ride ring rise roll room root rose round row sack sandwich
+    seashell seat section seed segment sequence serving set shape sheep sheet shelf shell shirt
+    shoe sibling side slice sock soda solution song space spider spoon spot square squirrel stack
+    stamp star step stick sticker story straw strawberry string student subset suit sum sunflower
+    sweater sweet swimmer t-shirt table tank tape teacher team term ticket tie tile time tomato
+    tooth toothpick toy train tray tree triangle triangular trip truck tube tulip turn turtle
+    value vase vegetable vehicle vertex visitor vote walnut watermelon way whale wheel window
+    winner woman word worker worm yoghurt zebra zero
+    """.split()  # noqa: SIM905
+)
 _IRREGULAR = {
     "children": "child", "people": "person", "men": "man", "women": "woman", "leaves": "leaf",
     "loaves": "loaf", "knives": "knife", "shelves": "shelf", "teeth": "tooth", "mice": "mouse",
     "geese": "goose", "vertices": "vertex", "indices": "index", "lives": "life", "halves": "half",
 }  # fmt: skip
 _FILLERS = frozenset(
-    ["of", "the", "a", "an", "in", "total", "altogether", "all", "left", "remaining", "each", "apiece", "whole", "full", "exactly", "only", "different", "distinct", "possible", "such"]
+    (  # noqa: SIM905
+        "of the a an in total altogether all left remaining each apiece whole full exactly only "
+        "different distinct possible such"
+    ).split()
 )
 """Words that may stand with a unit and say nothing about the number."""
 
 CHANGES = frozenset(
-    ["or", "and", "not", "no", "nor", "never", "neither", "either", "any", "more", "less", "fewer", "least", "most", "than", "over", "under", "above", "below", "between", "up", "to", "from", "except", "without", "if", "unless", "when", "about", "around", "almost", "nearly", "half", "halves", "third", "thirds", "fourth", "tenth", "tenths", "hundredths", "double", "twice", "triple", "squared", "cubed", "factorial", "plus", "minus", "times", "divided", "modulo", "mod", "percent", "even", "odd", "maybe", "perhaps", "possibly", "probably", "undefined", "infinite", "infinity", "negative", "pi", "root", "hundredth", "thousandth", "first", "nth", "else", "other", "another", "but", "instead", "rather", "also", "too", "wrong", "incorrect", "false", "true", "yes", "is", "are", "was", "were", "be"]
+    """
+    or and not no nor never neither either any more less fewer least most than over under above
+    below between up to from except without if unless when about around almost nearly half halves
+    third thirds fourth tenth tenths hundredths double twice triple squared cubed factorial
+    plus minus times divided modulo mod percent even odd maybe perhaps possibly probably
+    undefined infinite infinity negative pi root hundredth thousandth first nth
+    else other another but instead rather also too wrong incorrect false true yes is are was were be
+    """.split()  # noqa: SIM905
 )
 """Words that make a phrase more than a number with a unit."""
 
@@ -128,7 +170,7 @@ def _canonical(word: str, known: Collection[str]) -> str | None:
     if low in _FILLERS:
         return ""
     single = singular(low)
-    if single in _COUNTED_SET:
+    if single in _COUNTED:
         return single
     if len(low) > 2 and (low in known or single in known):
         return single
@@ -146,9 +188,6 @@ def singular(word: str) -> str:
     if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
         return word[:-1]
     return word
-
-
-_COUNTED_SET = frozenset(_COUNTED)
 
 
 def factor_of(word: str) -> Fraction | None:

@@ -112,7 +112,8 @@ def describe(value: Value) -> str:
         return f"a {value.kind} of {len(value.parts)}: {'; '.join(map(describe, value.parts))}"
     if isinstance(value, Quantity):
         unit = f" with the unit {value.unit}" if value.unit else ""
-        return f"{'a number' if value.formula.is_number else 'an expression'} {value.formula.text}{unit}"
+        noun = "a number" if value.formula.is_number else "an expression"
+        return f"{noun} {value.formula.text}{unit}"
     if isinstance(value, Named):
         return f"{value.name} = {describe(value.value)}"
     if isinstance(value, Words):
