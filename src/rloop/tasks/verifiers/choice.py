@@ -7,19 +7,30 @@ just those, in any order. Case does not count for a letter that stands alone.
 
 import re
 
-from rloop.tasks.verifiers.answers import Step, find_answer
+from rloop.tasks.verifiers.answers import Step, find_answer, without_thoughts
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN, clean
+from rloop.tasks.verifiers.statements import Found, sentences
 from rloop.types import Problem, Verdict
 
 _ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*\]?\)?[.:]?")
-_WITH_TEXT = re.compile(r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*(\S.*)", re.DOTALL)
+_WITH_TEXT = re.compile(
+    r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*([^\s+*/^\\-].*)", re.DOTALL
+)
 _NAMED = re.compile(
     r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE
 )
 _REASON = re.compile(r"\(?([A-Z])\)?\s*,?\s+(?:since|because|as)\b[^()]*", re.DOTALL)
-_SAID = re.compile(r"\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best|answer)\b[^,;]*")
+_CHOSEN = re.compile(
+    r"\b(?:option|choice|letter|choose|pick|select|with)\s+\(?([A-Z])\b"
+    r"|(?:^|\s)\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right)|\bis\s+\(([A-Z])\)"
+)
+_UNSURE = re.compile(r"\b(?:or|not|nor|neither|either|maybe|perhaps|if|wrong|incorrect)\b|n't\b|\?")
+_SAID = re.compile(
+    r"\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best|answer)(?:\s+(?:answer"
+    r"|option|choice|one))?"
+)
 _ANOTHER = re.compile(
-    r"\b(?:or|and|not|nor|both|either)\b|\([A-Z]\)|\b[A-Z]\)|n't\b", re.IGNORECASE
+    r"\b(?:or|and|not|nor|both|either|OR|AND|NOT)\b|\([A-Z]\)|\b[A-Z]\s*[).:]|n't\b|\b[B-HJ-Z]\b"
 )
 _LETTERS = re.compile(
     r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\(?\s*([A-Za-z])\s*\)?)+|[A-Z]{2,10}"
@@ -37,7 +48,7 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     if not wanted:
         reason = f"reference {problem.answer!r:.60} is not a letter of a choice"
         return Verdict(kind="error", reason=reason), []
-    found, reason = find_answer(text, problem.question)
+    found, reason = _find(text, problem.question)
     if found is None:
         return Verdict(kind="wrong", reason=reason), []
     shown = found.text[:200]
@@ -54,6 +65,20 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     else:
         return Verdict(kind="correct", answer=", ".join(sorted(letters))), steps
     return Verdict(kind="wrong", reason=reason, answer=shown), steps
+
+
+def _find(text: str, question: str) -> tuple[Found | None, str]:
+    """Return the answer that `math` would find, else the letter that the last sentence chooses."""
+    found, reason = find_answer(text, question)
+    is_marked = found is not None and found.source in ("box", "tag", "statement")
+    if is_marked or (found is not None and read_letters(found.text)) or "thoughts" in reason:
+        return found, reason
+    last = sentences(without_thoughts(text)[0])[-1:]
+    chosen = set(_CHOSEN.findall(last[0])) if last else set()
+    letters = {letter for groups in chosen for letter in groups if letter}
+    if len(letters) != 1 or _UNSURE.search(last[0]):
+        return found, reason
+    return Found(text=letters.pop(), source="last line"), ""
 
 
 def is_choice_letter(reference: str) -> bool:
@@ -74,8 +99,11 @@ def read_letter(text: str) -> str | None:
         return found[1].upper() if found[1].isupper() or "(" in text else None
     for pattern in (_NAMED, _SAID, _REASON):
         found = pattern.fullmatch(text)
-        if found:
+        if found and not _ANOTHER.search(text[found.end(1) + 1 :]):
             return found[1].upper()
+    found = re.fullmatch(r"([A-Z])(?:,\s+|\s+\()[-\d$\\][^A-Z]*", text)
+    if found:
+        return found[1]
     found = _WITH_TEXT.fullmatch(text)
     if found and not _ANOTHER.search(found[4]):
         return (found[1] or found[2] or found[3]).upper()
@@ -91,6 +119,8 @@ def read_letters(text: str) -> frozenset[str]:
         return frozenset(letter)
     if _LETTERS.fullmatch(plain):
         rest = re.sub(r"\band\b", "", plain)
+        if len(set(rest.upper())) != len(rest) and rest.isalpha():
+            return frozenset()
         return frozenset(char.upper() for char in rest if char.isalpha())
     return frozenset()
 

@@ -26,7 +26,10 @@ def is_unworked(reference: str, answer: str, question: str) -> bool:
     if not question:
         return False
     wanted, whole = clean(reference), clean(answer)
-    found = re.split(r"(?<![<>!])=", whole)[-1].strip()
+    sides = [side.strip() for side in re.split(r"(?<![<>!])=", whole)]
+    if any(read_number(side) is not None and not _is_fraction(side) for side in sides):
+        return _is_converted(sides[-1], wanted, question)
+    found = sides[-1]
     if (
         not found
         or _flat(whole) == _flat(wanted)
@@ -34,14 +37,29 @@ def is_unworked(reference: str, answer: str, question: str) -> bool:
         or _is_plain(found)
     ):
         return False
-    if _is_arithmetic(found) and not (_is_fraction(found) and _is_fraction(wanted)):
+    if _same_tree(found, wanted):
+        return False
+    return _is_converted(found, wanted, question) or _repeats(found, wanted, question)
+
+
+def _repeats(found: str, wanted: str, question: str) -> bool:
+    """Whether an expression says what the question says: its formula, or its numbers."""
+    if _is_called(found, question) and not set(_numbers(found)) - set(_numbers(clean(question))):
+        return True
+    is_kept = _is_one_fraction(found) and (_is_fraction(wanted) or "decimal" not in question)
+    is_kept = is_kept and (_is_fraction(wanted) or "." in wanted)
+    arithmetic = _arithmetic(found)
+    if arithmetic is not None and not is_kept:
         asked = Counter(_numbers(clean(question)))
-        if not Counter(_numbers(found)) - asked:
-            return not _same_tree(found, wanted)
+        used = Counter(number for number in _numbers(arithmetic) if number not in ("0", "1"))
+        if used and not used - asked:
+            return True
+    if is_kept and not _is_fraction(wanted):
+        return False
     if len(_flat(found)) > 2 and _flat(found) in _flat(clean(question)):
         return True
     tree = _canonical(found)
-    return tree is not None and tree in _trees(question) and tree != _canonical(wanted)
+    return tree is not None and tree in _trees(question)
 
 
 def _is_plain(text: str) -> bool:
@@ -58,19 +76,52 @@ def _is_plain(text: str) -> bool:
     )
 
 
+def _is_converted(found: str, wanted: str, question: str) -> bool:
+    """Whether a number is written as the question has it where it asks for the other way."""
+    asked = _flat(clean(question))
+    is_decimal = re.fullmatch(r"-?\d*\.\d+", found) is not None
+    if is_decimal and _is_fraction(wanted):
+        return re.search(rf"(?<![\d.]){re.escape(_flat(found))}(?!\d)", asked) is not None
+    return False
+
+
+def _is_called(text: str, question: str) -> bool:
+    """Whether a text is nothing but a function of numbers: gcd(12, 18), a square root."""
+    if re.fullmatch(r"\d+\^\{\d+\}", text) and re.search("power|squared|cubed", question):
+        return True
+    if re.fullmatch(r"\d+!", text) and "factorial" in question:
+        return True
+    return (
+        re.fullmatch(r"\\(?:gcd|lcm|max|min|sqrt)\s*(?:\([\d\s,]+\)|\{[\d\s,]+\})", text)
+        is not None
+    )
+
+
 def _is_fraction(text: str) -> bool:
     return "/" in text or r"\frac" in text
 
 
-def _is_arithmetic(text: str) -> bool:
-    text = text.replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
-    if re.search(r"\\b?mod(?![A-Za-z])", text):  # a remainder still to be taken
-        return _ARITHMETIC.fullmatch(re.sub(r"\\b?mod(?![A-Za-z])", " ", text)) is not None
-    return _ARITHMETIC.fullmatch(text) is not None and "^" not in text
+def _is_one_fraction(text: str) -> bool:
+    return re.fullmatch(r"-?(?:\\frac\{\d+\}\{\d+\}|\d+\s*/\s*\d+)", text) is not None
+
+
+def _arithmetic(text: str) -> str | None:
+    """Return an expression of numbers and + - * / without what changes nothing, None for others.
+
+    Absolute values, squares and roots are taken away too: sqrt((2+3)^2) says no more than 2+3. A
+    remainder still to be taken counts as arithmetic.
+    """
+    text = re.sub(f"{WORDS_OPEN}[^{WORDS_CLOSE}]*{WORDS_CLOSE}", " ", text)
+    has_remainder = re.search(r"\\b?mod(?![A-Za-z])", text) is not None
+    text = re.sub(r"\\b?mod(?![A-Za-z])|\^\{[12]\}|\\sqrt|\||%", " ", text)
+    if _ARITHMETIC.fullmatch(text) is None or ("^" in text and not has_remainder):
+        return None
+    return text
 
 
 def _numbers(text: str) -> list[str]:
-    return [found.replace(",", "") for found in _NUMBER.findall(text)]
+    found = (number.replace(",", "") for number in _NUMBER.findall(text))
+    return [number.rstrip("0").rstrip(".") if "." in number else number for number in found]
 
 
 def _same_tree(left: str, right: str) -> bool:
@@ -89,11 +140,17 @@ def _canonical(text: str) -> Tree | None:
 
 def _sorted(tree: Tree) -> Tree:
     parts = [_sorted(part) if isinstance(part, tuple) else part for part in tree]
+    if tree[0] == "pow" and parts[2] == ("num", 1):
+        return tuple(parts[1])
+    if tree[0] == "pow" and parts[2] == ("div", ("num", 1), ("num", 2)):
+        return ("root", ("num", 2), parts[1])
     if tree[0] in ("add", "mul"):
         flat: list[Any] = []
         for part in parts[1:]:
             flat += part[1:] if isinstance(part, tuple) and part[0] == tree[0] else [part]
-        return (tree[0], *sorted(flat, key=repr))
+        neutral = ("num", 0 if tree[0] == "add" else 1)
+        flat = [part for part in flat if part not in (neutral, ("neg", neutral))] or flat[:1]
+        return flat[0] if len(flat) == 1 else (tree[0], *sorted(flat, key=repr))
     return tuple(parts)
 
 
@@ -111,4 +168,4 @@ def _trees(question: str) -> frozenset[Tree]:
 
 def _flat(text: str) -> str:
     text = re.sub(r"\\(?:cdot|times)(?![A-Za-z])|\*", "*", text)
-    return re.sub(r"[\s{}$]+", "", text).casefold()
+    return re.sub(r"\\(?=[{}])|[\s{}$]+", "", text).casefold()

@@ -31,14 +31,16 @@ from rloop.tasks.verifiers.values import (
     describe,
 )
 
-EXACT = Fraction(1, 10**9)
-"""How far, relative to the reference, a decimal may be from a number that decimals can hold."""
+EXACT = Fraction(1, 10**14)
+"""How far, relative to the reference, a computer's rounding may be from a number that is exact."""
 APPROXIMATE = Fraction(1_000_010, 10**12)
 """The same for one that they cannot (1/3, a root): a millionth, with 0.333333 for 1/3 within."""
 
 
 MANY_DIGITS = 6
 """From so many significant digits on, a decimal reference is taken as rounded."""
+NOISE_DIGITS = 14
+"""From so many on, the last digits of an answer are a computer's rounding: 0.30000000000000004."""
 
 
 def why_different(reference: Value, answer: Value) -> str:
@@ -103,6 +105,10 @@ def _as_relation(value: Named) -> Value:
 def _why_named(reference: Named, answer: Named) -> str:
     if reference == Named(_word(answer.value), Words(answer.name)):
         return ""
+    left, right = _as_relation(reference), _as_relation(answer)
+    are_relations = isinstance(left, Relation) and isinstance(right, Relation)
+    if are_relations and not _why_other(left, right):
+        return ""
     if reference.name != answer.name:
         return f"{answer.name} where the reference has {reference.name}"
     return why_different(reference.value, answer.value)
@@ -113,8 +119,7 @@ def _word(value: Value) -> str:
 
 
 def _why_quantities(reference: Quantity, answer: Quantity) -> str:
-    wrong_unit = answer.unit and reference.unit and answer.unit != reference.unit
-    if wrong_unit and "percent" not in (answer.unit, reference.unit):
+    if answer.unit and reference.unit and answer.unit != reference.unit:
         return f"the unit {answer.unit} where the reference has {reference.unit}"
     try:
         return _why_values(reference, answer)
@@ -129,6 +134,10 @@ def _why_values(reference: Quantity, answer: Quantity) -> str:
         if "percent" in (reference.unit, answer.unit) and reference.unit != answer.unit:
             return "percent"
         return "" if is_equal(reference.formula, answer.formula) else "not equal to the reference"
+    is_literal = reference.half_step is not None or answer.half_step is not None
+    if not is_literal and "percent" not in (reference.unit, answer.unit):
+        same = is_equal(reference.formula, answer.formula)
+        return "" if same else "not equal to the reference"
     wanted, found = value_of(reference.formula), value_of(answer.formula)
     for scale in _percent_scales(reference, answer, wanted):
         if _is_near(reference, answer, wanted, _product(found, scale)):
@@ -146,7 +155,9 @@ def _percent_scales(reference: Quantity, answer: Quantity, wanted: Any) -> tuple
     is_integer = isinstance(wanted, Fraction) and wanted.denominator == 1
     if not _is_real_number(wanted) or reference.unit:
         return ()
-    return (one,) if is_integer or abs(wanted) > 1 else (1 / hundred,)
+    if is_integer:
+        return (one,)
+    return (1 / hundred, one) if abs(wanted) > 1 else (1 / hundred,)
 
 
 def _is_real_number(value: Any) -> bool:  # noqa: ANN401
@@ -170,29 +181,39 @@ def _is_near(reference: Quantity, answer: Quantity, wanted: Any, found: Any) -> 
         gap, size = abs(exact - inexact(found)), abs(exact)
         if gap <= size * RELATIVE:
             return True
-    if not (_has_decimals(reference) or _has_decimals(answer)):
+    if reference.half_step is None and answer.half_step is None:
+        return False
+    if _is_exact(reference, wanted) and _num_digits(answer) < NOISE_DIGITS:
+        return False
+    is_integer = isinstance(wanted, Fraction) and wanted.denominator == 1
+    if is_integer and gap * 1000 > 1:
         return False
     limit = _tolerance(reference, wanted)
     return bool(gap <= size * limit.numerator / limit.denominator) and _within_step(reference, gap)
 
 
 def _tolerance(reference: Quantity, wanted: Any) -> Fraction:  # noqa: ANN401
+    return EXACT if _is_exact(reference, wanted) else APPROXIMATE
+
+
+def _is_exact(reference: Quantity, wanted: Any) -> bool:  # noqa: ANN401
+    """Whether a decimal can say exactly what the reference is: 5, 1/4, 0.1; not 1/3 nor a root."""
     if not isinstance(wanted, Fraction):
-        return APPROXIMATE
+        return False
     if _has_decimals(reference):
-        return APPROXIMATE if _num_digits(reference) >= MANY_DIGITS else EXACT
+        return _num_digits(reference) < MANY_DIGITS
     rest = wanted.denominator
     for prime in (2, 5):
         while rest % prime == 0:
             rest //= prime
-    return EXACT if rest == 1 else APPROXIMATE
+    return rest == 1
 
 
-def _num_digits(reference: Quantity) -> int:
-    """Return how many significant digits a decimal reference gives; 0 for more than one number."""
-    if reference.half_step is None or not isinstance(reference.formula.tree[1], Fraction):
+def _num_digits(value: Quantity) -> int:
+    """Return how many significant digits a decimal gives; 0 for anything but one number."""
+    if value.half_step is None or not isinstance(value.formula.tree[1], Fraction):
         return 0
-    steps = abs(reference.formula.tree[1]) / (2 * reference.half_step)
+    steps = abs(value.formula.tree[1]) / (2 * value.half_step)
     return len(str(int(steps)))
 
 
@@ -216,7 +237,7 @@ def _why_several(reference: Several, answer: Several) -> str:
         return f"a {answer.kind} where the reference is a {reference.kind}"
     in_order = not kinds <= {"set", "list"}
     wanted, found = list(reference.parts), list(answer.parts)
-    if not in_order:
+    if "set" in kinds:
         wanted, found = _distinct(wanted), _distinct(found)
     if len(wanted) != len(found):
         return f"{len(found)} values where the reference has {len(wanted)}"

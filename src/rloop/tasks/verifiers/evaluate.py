@@ -15,7 +15,8 @@ from typing import Any
 
 import mpmath
 
-from rloop.tasks.verifiers.formula import MANY, Formula, Tree
+from rloop.tasks.verifiers.commands import MANY
+from rloop.tasks.verifiers.formula import Formula, Tree
 
 MP = mpmath.MPContext()
 """A context of our own: the precision of others is left alone."""
@@ -24,15 +25,36 @@ RELATIVE = MP.mpf(10) ** -40
 MAX_BITS = 200_000
 """Size of an exact number; what is larger is not worked out."""
 
+_RANGES = tuple(
+    (Fraction(low), Fraction(high))
+    for low, high in (
+        ("0.3", "0.95"), ("0.2", "0.9"), ("1.05", "2.5"), ("2", "9"), ("-1.9", "-0.2"),
+        ("-9", "-2"), ("20", "90"), ("-90", "-20"), ("2000", "90000"), ("-90000", "-2000"),
+    )
+)  # fmt: skip
+"""Where variables are tried."""
+MIN_AGREED = 3
+MANY_DIGITS = 2500
+"""Digits to which two numbers that look equal are worked out again."""
+
 Value = Any
 """A Fraction, or mpmath's real or complex number."""
 
 _FUNCTIONS = {
     "sin": MP.sin, "cos": MP.cos, "tan": MP.tan, "cot": MP.cot, "sec": MP.sec,
     "csc": MP.csc, "arcsin": MP.asin, "arccos": MP.acos, "arctan": MP.atan,
+    "arccot": MP.acot, "arcsec": MP.asec, "arccsc": MP.acsc,
     "sinh": MP.sinh, "cosh": MP.cosh, "tanh": MP.tanh, "ln": MP.ln,
     "exp": MP.exp,
 }  # fmt: skip
+
+
+class UndefinedError(ArithmeticError):
+    """The expression has no value here: a division by zero, a root of a negative number."""
+
+
+class TooLargeError(ArithmeticError):
+    """Working the expression out exactly would take too long."""
 
 
 def is_equal(left: Formula, right: Formula) -> bool:
@@ -44,17 +66,48 @@ def is_equal(left: Formula, right: Formula) -> bool:
         return True
     symbols = sorted(left.symbols | right.symbols)
     if not symbols:
-        return _close(evaluate(left.tree, {}), evaluate(right.tree, {}))
+        return _are_equal_constants(left.tree, right.tree)
     agreed = 0
+    has_sides = _holds(left.tree, "abs") or _holds(right.tree, "abs")
     for point in _points(symbols):
-        try:
-            values = evaluate(left.tree, point), evaluate(right.tree, point)
-        except UndefinedError:
+        values = [_value_at(tree, point) for tree in (left.tree, right.tree)]
+        if None in values:
+            # sqrt(xy) and sqrt(x) sqrt(y) are taken for one; |x| and sqrt(x)^2 are not.
+            if has_sides and values != [None, None]:
+                return False
             continue
         if not _close(*values):
             return False
         agreed += 1
-    return agreed >= 2
+    return agreed >= MIN_AGREED
+
+
+def _value_at(tree: Tree, point: Mapping[str, Fraction]) -> Value | None:
+    try:
+        return evaluate(tree, point)
+    except ArithmeticError:
+        return None
+
+
+def _holds(tree: Tree, kind: str) -> bool:
+    return tree[0] == kind or any(
+        _holds(part, kind) for part in tree[1:] if isinstance(part, tuple)
+    )
+
+
+def _are_equal_constants(left: Tree, right: Tree) -> bool:
+    values = evaluate(left, {}), evaluate(right, {})
+    if not _close(*values):
+        return False
+    if all(isinstance(value, Fraction) for value in values):
+        return True
+    # 10^100 + sqrt(2) and 10^100 + sqrt(3) agree to 100 digits, and sums may cancel.
+    with MP.workdps(MANY_DIGITS):
+        exact = [inexact(evaluate(tree, {})) for tree in (left, right)]
+        size = max(abs(value) for value in exact)
+        if not MP.isfinite(size) or size > MP.mpf(10) ** (MANY_DIGITS // 2):
+            raise TooLargeError("a number too large to work out")
+        return bool(abs(exact[0] - exact[1]) <= MP.mpf(10) ** -1600 * size)
 
 
 def constant_ratio(left: Formula, right: Formula) -> Value | None:
@@ -63,7 +116,7 @@ def constant_ratio(left: Formula, right: Formula) -> Value | None:
     for point in _points(sorted(left.symbols | right.symbols)):
         try:
             over, under = evaluate(left.tree, point), evaluate(right.tree, point)
-        except UndefinedError:
+        except ArithmeticError:
             continue
         if under == 0 or over == 0:
             if over != under:
@@ -73,7 +126,7 @@ def constant_ratio(left: Formula, right: Formula) -> Value | None:
         if ratio is not None and not _close(ratio, found):
             return None
         ratio, agreed = found, agreed + 1
-    return ratio if agreed >= 2 else None
+    return ratio if agreed >= MIN_AGREED else None
 
 
 def value_of(formula: Formula) -> Value:
@@ -95,30 +148,20 @@ def _close(left: Value, right: Value) -> bool:
 
 
 def _points(symbols: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Yield values for every variable: 2 points below 1, 2 above, 2 with negative ones."""
-    for index in range(6):
+    """Yield values for every variable: integers, small and large ones, of both signs."""
+    for index, (low, high) in enumerate(_RANGES):
         point = {}
         for name in symbols:
             digest = blake2b(f"{index}/{name}".encode(), digest_size=4).digest()
             share = Fraction(int.from_bytes(digest, "big") % 9973, 9973)
-            if index < 2:
-                value = Fraction(3, 10) + share * Fraction(13, 20)
-            elif index < 4:
-                value = Fraction(21, 20) + share * Fraction(3, 2)
-            else:
-                value = -Fraction(1, 5) - share * Fraction(7, 4)
-                if index == 5 and digest[0] % 2:
-                    value = -value
-            point[name] = value
+            value = low + share * (high - low)
+            is_mixed = index % 2 == 1 and index > 4 and digest[0] % 2
+            point[name] = -value if is_mixed else value
         yield point
-
-
-class TooLargeError(ArithmeticError):
-    """Working the expression out exactly would take too long."""
-
-
-class UndefinedError(ArithmeticError):
-    """The expression has no value here: a division by zero, a root of a negative number."""
+    for square in (4, 9, 16):  # where the root of an integer is one
+        yield dict.fromkeys(symbols, Fraction(square))
+    for shift in (0, 1, 7):
+        yield {name: Fraction(2 + shift + sum(name.encode()) % 7) for name in symbols}
 
 
 def evaluate(tree: Tree, point: Mapping[str, Fraction]) -> Value:
@@ -260,8 +303,6 @@ def _exact_root(base: Value, exponent: Value) -> Fraction | None:
 def _root(degree: Value, base: Value) -> Value:
     if degree == 0:
         raise UndefinedError("a root of degree zero")
-    if isinstance(degree, Fraction):
-        return _power(base, 1 / degree)
     return _power(base, 1 / degree)
 
 

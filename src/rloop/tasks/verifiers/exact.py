@@ -13,11 +13,13 @@ from rloop.tasks.verifiers.answers import (
     Step,
     after_phrase,
     bare,
+    find_answer,
     last_box,
-    last_lines,
     last_tag,
+    without_end_tokens,
     without_thoughts,
 )
+from rloop.tasks.verifiers.statements import last_lines
 from rloop.types import Problem, Verdict
 
 _FORMAT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed)\{([^{}]*)\}")
@@ -33,7 +35,7 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     reference = _normalise(problem.answer)
     if not reference:
         return Verdict(kind="error", reason="the reference answer is empty"), []
-    visible, reason = without_thoughts(text)
+    visible, reason = without_thoughts(without_end_tokens(text))
     answers = _answers(visible)
     if reason or not any(answers):
         return Verdict(kind="wrong", reason=reason or "an empty completion"), []
@@ -49,15 +51,25 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
 
 
 def _answers(text: str) -> list[str]:
-    marked = last_box(text)[0] or last_tag(text)
-    if marked:
-        return [last_box(marked)[0] or marked]
-    line = last_lines(text)
+    found, reason = find_answer(text)
+    if (
+        found is not None
+        and found.source in ("box", "tag")
+        and (last_box(text)[0] or last_tag(text))
+    ):
+        return [last_box(found.text)[0] or found.text]
+    if found is not None and found.source == "statement" and not found.is_hedged:
+        return [found.text]
+    line = re.sub(r"^\s*[-*\u2022]\s+", "", last_lines(text))
+    if "not name" in reason or "taken back" in reason:
+        return [line]
     return [line, after_phrase(line) or line]
 
 
 def _normalise(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
+    if not bare(text):
+        return text.strip()
     previous = None
     while previous != text:
         previous = text

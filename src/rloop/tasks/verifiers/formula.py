@@ -11,6 +11,16 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from rloop.tasks.verifiers.commands import (
+    DECORATED,
+    FUNCTION_LETTERS,
+    FUNCTIONS,
+    IMPLICIT_STOP,
+    INVERSES,
+    MANY,
+    OPAQUE,
+    SYMBOLS,
+)
 from rloop.tasks.verifiers.latex import WORDS_OPEN, brace_end
 
 MAX_DEPTH = 60
@@ -18,37 +28,10 @@ MAX_CHARS = 1000
 
 Tree = tuple[Any, ...]
 _TOKEN = re.compile(
-    r"\s*(?P<token>\d+\.\d*|\.\d+|\d+|\\[A-Za-z]+|\\[{}|]|[A-Za-z]|<=|>=|!=|\.\.\.|!!|\S)"
+    r"\s*(?P<token>\d+\.\d*|\.\d+|\d+|\\[A-Za-z]+|\\[{}|]|[A-Z]{2,}|[A-Za-z]|<=|>=|!=|\.\.\.|!!|\S)"
 )
-FUNCTIONS = (
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
-    "ln", "exp",
-)  # fmt: skip
-MANY = ("gcd", "lcm", "max", "min")
-_INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 _PLAIN_NAMES = (*sorted((*FUNCTIONS, *MANY, "log", "sqrt", "pi"), key=len, reverse=True),)
 _PLAIN = re.compile(rf"(?<![\\A-Za-z])({'|'.join(_PLAIN_NAMES)})(?![a-z])")
-_OPAQUE = (
-    "int",
-    "iint",
-    "iiint",
-    "oint",
-    "sum",
-    "prod",
-    "lim",
-    "limsup",
-    "liminf",
-    "partial",
-    "nabla",
-)
-_DECORATED = ("vec", "hat", "bar", "overline", "tilde", "dot", "ddot", "overrightarrow", "mathbb",
-              "mathcal", "mathscr", "mathfrak", "widehat", "angle", "triangle", "operatorname",
-              "mathrm", "mathbf", "text")  # fmt: skip
-_IMPLICIT_STOP = frozenset("+-=<>,;)]}/|!:^_'&%") | {
-    r"\}", r"\cup", r"\cap", r"\in", r"\to", r"\rfloor", r"\rceil", r"\times", r"\cdot", r"\pm",
-    r"\mp", "<=", ">=", "!=", r"\div", r"\mid", r"\approx", r"\equiv", r"\pmod", r"\mod", r"\bmod",
-    "...", r"\rangle", "!!", "*", r"\\", r"\circ", r"\setminus",
-}  # fmt: skip
 
 
 class NotReadError(ValueError):
@@ -93,6 +76,11 @@ def _symbols(tree: Tree) -> Iterator[str]:
         for part in tree[1:]:
             if isinstance(part, tuple):
                 yield from _symbols(part)
+
+
+def _is_vector(tree: Tree) -> bool:
+    marks = (r"\vec", r"\hat", r"\mathbf", r"\overrightarrow")
+    return tree[0] == "sym" and str(tree[1]).startswith(marks)
 
 
 class _Parser:
@@ -140,20 +128,29 @@ class _Parser:
             token = self.peek()
             if token in ("*", r"\cdot", r"\times"):
                 self._next()
-                result = ("mul", result, self._signed(depth))
+                factor = self._signed(depth)
+                if token == r"\times" and any(_is_vector(tree) for tree in (result, factor)):
+                    raise NotReadError("a product of vectors")
+                result = ("mul", result, factor)
             elif token in ("/", r"\div"):
                 self._next()
                 result = ("div", result, self._signed(depth))
             elif token in (r"\mod", r"\bmod"):
                 self._next()
                 result = ("mod", result, self._signed(depth))
-            elif token is None or token in _IMPLICIT_STOP:
+            elif token is None or token in IMPLICIT_STOP:
                 return result
             else:
                 before = self._tokens[self._at - 1][0]
-                if token[0].isdigit() and before[-1].isdigit():
+                if token[0] in "0123456789." and before[-1] in "0123456789.":
                     raise NotReadError("two numbers side by side")
+                if token == r"\frac" and before.isdigit() and self._is_number_over_number():
+                    raise NotReadError("a mixed number that is none")
                 result = ("mul", result, self._power(depth))
+
+    def _is_number_over_number(self) -> bool:
+        rest = self._text[self._tokens[self._at][1] :]
+        return re.match(r"\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\}", rest) is not None
 
     def _signed(self, depth: int) -> Tree:
         if self.peek() in ("-", "+"):
@@ -170,6 +167,8 @@ class _Parser:
         if self.peek() != "^":
             return base
         self._next()
+        if base[0] == "sym" and base[1] in ("f", "g", "F", "G") and self._is_inverse():
+            return self._applied(f"{base[1]}^-1'")
         if self._is_circle():
             return ("mul", base, ("div", ("const", "pi"), ("num", Fraction(180))))
         if base[0] == "sym" and self._is_prime():
@@ -186,19 +185,19 @@ class _Parser:
                 tree = ("fact", tree, len(token))
         return tree
 
-    def _is_circle(self) -> bool:
-        for form in (r"\circ",), ("{", r"\circ", "}"):
+    def _is_next(self, *forms: tuple[str, ...]) -> bool:
+        """Move behind one of some rows of tokens if it comes next; say whether it did."""
+        for form in forms:
             if tuple(self.peek(i) for i in range(len(form))) == form:
                 self._at += len(form)
                 return True
         return False
 
+    def _is_circle(self) -> bool:
+        return self._is_next((r"\circ",), ("{", r"\circ", "}"))
+
     def _is_prime(self) -> bool:
-        for form in (r"\prime",), ("{", r"\prime", "}"):
-            if tuple(self.peek(i) for i in range(len(form))) == form:
-                self._at += len(form)
-                return True
-        return False
+        return self._is_next((r"\prime",), ("{", r"\prime", "}"))
 
     def _argument(self, depth: int) -> Tree:
         """Parse what follows ^ or a command: a group in braces, or a single token."""
@@ -253,6 +252,8 @@ class _Parser:
             raise NotReadError("a number in another base")
         if len(token) > MAX_CHARS:
             raise NotReadError("a number too long")
+        if token[-1] == "." and self.peek() not in (None, ")", "}", "+", "-", "*", "/"):
+            raise NotReadError("a decimal point without digits")
         if "." in token:
             return ("dec", Fraction(token if token[-1] != "." else token + "0"))
         return ("num", Fraction(int(token)))
@@ -284,11 +285,22 @@ class _Parser:
         inside = re.sub(r"\s+", "", self._text[self._tokens[self._at][1] + 1 : end])
         letter = name[0] if "_" not in name else ""
         is_single = re.fullmatch(r"-?[\d.]+|[A-Za-z]|\\[A-Za-z]+", inside)
-        if not (letter in tuple("fghFGH") or "'" in name or is_single or "," in inside):
+        if self._follows(end) == "^" and re.fullmatch(r"-?\d+", inside):
+            return ("sym", name)  # n(-1)^n
+        is_function = (
+            (letter in ("f", "g", "h") and re.search("[xtnzy]", inside))
+            or letter.isupper()
+            or name in FUNCTION_LETTERS
+        )
+        if not (is_function or "'" in name or is_single or "," in inside):
             return ("sym", name)
         while self._at < len(self._tokens) and self._tokens[self._at][1] <= end:
             self._at += 1
         return ("sym", f"{name}({inside})")
+
+    def _follows(self, position: int) -> str | None:
+        """Return the token behind a place of the text."""
+        return next((token for token, start in self._tokens if start > position), None)
 
     def _closing(self) -> int:
         depth = 0
@@ -306,16 +318,16 @@ class _Parser:
             if self.peek() == "[":
                 degree = self._group(depth, "]")
             return ("root", degree, self._argument(depth))
-        if name in FUNCTIONS or name == "log":
+        if name in FUNCTIONS or name in ("log", "lg"):
             return self._call(name, depth)
         if name in MANY:
             return self._call_many(name, depth)
-        if name in _OPAQUE:
+        if name in OPAQUE:
             return self._opaque(name)
-        if name in _DECORATED:
+        if name in DECORATED:
             return self._symbol(f"\\{name}{{{self._raw_group()}}}")
-        if name in ("infty", "ldots", "pm", "mp", "begin", "end", "text", "in", "cup", "cap", "to"):
-            raise NotReadError(f"\\{name} is no part of an expression")
+        if name not in SYMBOLS:
+            raise NotReadError(f"\\{name} is no symbol of an expression")
         return self._symbol(f"\\{name}")
 
     def _fraction(self, name: str, depth: int) -> Tree:
@@ -337,12 +349,12 @@ class _Parser:
         while self.peek() in ("_", "^"):
             if self._next() == "_":
                 base = self._argument(depth)
-            elif self._is_inverse() and name in _INVERSES:
-                name = _INVERSES[name]
+            elif self._is_inverse() and name in INVERSES:
+                name = INVERSES[name]
             else:
                 power = self._argument(depth)
         argument = self._call_argument(depth)
-        if name == "log":
+        if name in ("log", "lg"):
             tree: Tree = ("log", argument, base or ("num", Fraction(10)))
         elif base is not None:
             raise NotReadError(f"a subscript of \\{name}")
@@ -351,11 +363,7 @@ class _Parser:
         return tree if power is None else ("pow", tree, power)
 
     def _is_inverse(self) -> bool:
-        for form in (("{", "-", "1", "}"), ("-", "1")):
-            if tuple(self.peek(i) for i in range(len(form))) == form:
-                self._at += len(form)
-                return True
-        return False
+        return self._is_next(("{", "-", "1", "}"), ("-", "1"))
 
     def _call_argument(self, depth: int) -> Tree:
         r"""Parse a function's argument: a group, or factors side by side as in \sin 2x."""
@@ -365,7 +373,7 @@ class _Parser:
             self._next()
             return ("neg", self._call_argument(depth))
         result = self._power(depth + 1)
-        while (token := self.peek()) is not None and token not in _IMPLICIT_STOP:
+        while (token := self.peek()) is not None and token not in IMPLICIT_STOP:
             is_function = token[0] == "\\" and (token[1:] in FUNCTIONS or token == r"\log")
             if token in ("(", "[") or is_function:
                 break
@@ -394,4 +402,4 @@ class _Parser:
                 break
             self._at += 1
         end = self._tokens[self._at][1] if token is not None else len(self._text)
-        return ("sym", re.sub(r"\s+", "", self._text[begin:end]))
+        return ("sym", re.sub(r"[\s{}]+", "", self._text[begin:end]))

@@ -61,14 +61,15 @@ _DROPPED = re.compile(
     r"|phantom\{[^{}]*\}|color\{[^{}]*\}|hline|Huge|huge|LARGE|Large|large|small|tiny|hfill"
     r"|strut)(?![A-Za-z])\s?|(?<!\\)\\!"
 )
-_SPACES = re.compile(
-    r"(?<!\\)\\(?:[,;: >]|quad(?![A-Za-z])|qquad(?![A-Za-z])|enspace(?![A-Za-z]))|~"
-)
+_SPACES = re.compile(r"(?<!\\)\\(?:[,;: >]|enspace(?![A-Za-z]))|~")
+_GAPS = re.compile(r"\s*,?\s*(?<!\\)\\q?quad(?![A-Za-z])\s*,?\s*")
+"""Wide spaces stand between answers: x = 1, \\quad y = 2."""
 _MATH_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 _THOUSANDS = re.compile(
-    r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\\!\s?|\\,|,\s?\\[,;: ]|\{,\\!\}|\s,\\!)\d{3})+)(?!\d)"
+    r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,\s?\\!\s?|\\,|,\\,|\{,\\!\}|\s,\\!)\d{3})+)(?!\d)"
 )
 _SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d.,]|\s*/)")
+_WORD = re.compile(r"(?<![\\A-Za-z_{])(?:[A-Z]?[a-z]{2,}|No|Up|[A-Z]{3,})(?![A-Za-z])")
 _SHORT_ARG = r"(\\[A-Za-z]+|[0-9A-Za-z])"
 
 
@@ -84,10 +85,11 @@ def clean(text: str) -> str:
     text = re.sub(r"\\%", "%", text)
     text = re.sub(r"\b(?:np|math)\.(?=[a-z])", "", text)
     text = _THOUSANDS.sub(lambda found: found[1] + re.sub(r"\D", "", found[2]), text)
-    text = _DROPPED.sub("", text)
+    text = re.sub(r"\\[lr][vV]ert(?![A-Za-z])", "|", text)
+    text = _DROPPED.sub("", re.sub(r"\\(?:bf|rm|it|sf|tt)(?![A-Za-z])\s*", "", text))
     text = _MATH_MARKS.sub(" ", text).replace("$", " ")
     text = _unwrapped(text)
-    text = _SPACES.sub(" ", text)
+    text = _SPACES.sub(" ", _GAPS.sub(", ", text))
     text = _SPACED.sub(lambda found: found[1] + found[2].replace(" ", ""), text)
     text = _fractions(text)
     text = re.sub(r"\\(?:leqslant|leq|le)(?![A-Za-z])", "<=", text)
@@ -97,19 +99,21 @@ def clean(text: str) -> str:
     text = re.sub(r"\\gt(?![A-Za-z])", ">", text)
     text = re.sub(r"\\l?dots(?![A-Za-z])|\\cdots(?![A-Za-z])", "...", text)
     text = re.sub(r"\s+", " ", text)
-    return _without_dressing(text)
+    return _without_dressing(text.strip().removeprefix("="))
 
 
 def words(text: str) -> str:
     """Return a text as words to compare whole: no brackets of words, one space, no outer marks.
 
-    Case is kept for a single letter (a variable) and ignored for words.
+    Case is ignored for words (Evelyn, YES) and kept for symbols (GMm, kT, mW). "1, 234" is a list,
+    "1,234" a number.
     """
     text = text.replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
-    text = re.sub(r"\b([ap])\s?\.\s?m\b\.?", r"\1m", text, flags=re.IGNORECASE)
+    text = re.sub(r"\b([AaPp])\s?\.?\s?[Mm]\b\.?", lambda found: found[1].lower() + "m", text)
+    text = re.sub(r"(\d)\s*,\s+(?=\d)", r"\1;", text)
     text = re.sub(r"\s*([,;:()/=+*^_{}-])\s*", r"\1", text)
-    text = " ".join(text.replace("...", "\u2026").split()).strip(" .,;:\"'`")
-    return re.sub(r"[A-Za-z]{2,}", lambda found: found[0].casefold(), text)
+    text = " ".join(text.replace("...", "\u2026").split()).strip(' "`').rstrip(".,;: ")
+    return _WORD.sub(lambda found: found[0].casefold(), text)
 
 
 def _ascii(text: str) -> str:
@@ -203,7 +207,9 @@ def _inside(name: str, inside: str) -> str:
         return f" {inside} " if is_words else inside
     if not is_words:
         return inside
-    number = re.match(r"^\s*([-+]?[\d.,/ ]*\d)(.*)$", inside, re.DOTALL)
+    number = re.match(r"^\s*([-+]?[\d.,/ ]*\d(?:[eE][-+]?\d+)?)(.*)$", inside, re.DOTALL)
+    if number and not number[2].strip():
+        return f" {number[1]} "
     if number and number[2].strip():
         return f" {number[1]} {WORDS_OPEN}{number[2].strip()}{WORDS_CLOSE} "
     return f" {WORDS_OPEN}{plain}{WORDS_CLOSE} "
@@ -238,7 +244,8 @@ def _without_dressing(text: str) -> str:
         text = text.strip()
         text = re.sub(r"(?:\\[,;: ])+$", "", text).strip()
         text = text.rstrip(".,;:").strip() if not text.endswith("...") else text
-        for mark in ("**", "__", "`", '"', "*", "''"):
+        text = text.strip("*`").strip()
+        for mark in ("__", '"', "''"):
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
                 text = text[len(mark) : -len(mark)]
         if text.startswith("{") and text.endswith("}") and closes_at_end(text):

@@ -1,51 +1,38 @@
 r"""`math`: the final answer, read step by step, has the value of the reference.
 
 Four steps, each a function with its own table of cases: find the answer (answers.py), rewrite it
-into one spelling (latex.py), parse it into a value (values.py), compare (equality.py). What this
-parser cannot read is compared by math-verify, which reads more LaTeX and knows less of structure,
-and only where both sides are plain expressions. Nothing is ever evaluated as code. It runs in the
-main thread of a worker process: an alarm after a second of processor time stands around it.
+into one spelling (latex.py), parse it into a value (reading.py), compare (equality.py). What cannot
+be parsed is compared as text. Nothing is ever evaluated as code. It runs in the main thread of a
+worker process: an alarm after a second of processor time stands around it.
 """
 
-import logging
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 
-import math_verify
-
-from rloop.tasks.verifiers.answers import Found, Step, find_answer, last_box
+from rloop.tasks.verifiers.answers import Step, find_answer, last_box
 from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
 from rloop.tasks.verifiers.echo import is_unworked
 from rloop.tasks.verifiers.equality import why_different
+from rloop.tasks.verifiers.formula import read_formula
 from rloop.tasks.verifiers.latex import clean, words
 from rloop.tasks.verifiers.reading import read_value
+from rloop.tasks.verifiers.statements import Found
 from rloop.tasks.verifiers.units import question_words
-from rloop.tasks.verifiers.values import Value, Words, describe
+from rloop.tasks.verifiers.values import Quantity, Several, Value, Words, describe
 from rloop.types import Problem, Verdict
 
 LIMIT_S = 1.0
 MAX_ANSWER_CHARS = 1000
-
-# It warns that its limits are off; ours are on.
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+MIN_QUESTION_WORDS = 2
+"""A shorter question says nothing of what is asked for."""
 
 
 class LimitReached(BaseException):
-    """The alarm rang; not an `Exception`, so that sympy and math-verify let it through."""
-
-
-def warm_up() -> None:
-    """Fill the caches of what judging needs; math-verify is slow the first time."""
-    for answer in (
-        r"\lim_{x \to 0} x",
-        r"\sum_{i=1}^n i",
-        r"x \oplus y",
-        r"\vec{a} \times \vec{b}",
-    ):
-        _by_math_verify(answer, answer + "+1")
+    """The alarm rang; not an `Exception`, so that nothing on the way catches it."""
 
 
 def judge(problem: Problem, text: str) -> Verdict:
@@ -80,16 +67,19 @@ def _explain(problem: Problem, text: str, steps: list[Step]) -> Verdict:
         return Verdict(kind="wrong", reason=reason, answer=shown)
     reason = _why_wrong(problem, found, steps)
     later = found.later if not reason else None
-    if later is not None and _why_text(reference, later, problem.question, []):
+    if later is not None and _names_another(problem, later):
         reason = "a statement behind the box names another answer"
-    for other in found.others if reason and _is_several(reference) else ():
-        joined: list[Step] = [("found (all boxes)", other[:200])]
-        if not _why_text(reference, other, problem.question, joined):
-            steps[:] = joined
-            return Verdict(kind="correct", answer=other[:200])
     if reason:
         return Verdict(kind="wrong", reason=reason, answer=shown)
     return Verdict(kind="correct", answer=shown)
+
+
+def _names_another(problem: Problem, later: str) -> bool:
+    """Whether a later text is a value, and not the reference's."""
+    value = read_value(_cleaned(later), question_words(problem.question))
+    parts = value.parts if isinstance(value, Several) else (value,)
+    is_value = all(not isinstance(part, Words) or len(part.text) == 1 for part in parts)
+    return is_value and bool(_why_text(problem.answer, later, problem.question, []))
 
 
 def _why_wrong(problem: Problem, found: Found, steps: list[Step]) -> str:
@@ -108,10 +98,6 @@ def _why_wrong(problem: Problem, found: Found, steps: list[Step]) -> str:
     return reason
 
 
-def _is_several(reference: str) -> bool:
-    return bool(re.search(r"[,;]|\\pm|\band\b|\bor\b", clean(reference)))
-
-
 def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> str:
     """Return why one text does not stand for the same answer as another, "" where it does."""
     wanted, found = _cleaned(reference), _cleaned(answer)
@@ -122,14 +108,45 @@ def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> 
         steps.append(("compared", "the same text"))
         return ""
     known = question_words(question)
-    value, target = read_value(found, known), read_value(wanted, known)
+    target = read_value(wanted, known)
+    reason = ""
+    for reading in _readings(found, target, question):
+        value = _with_percent(read_value(reading, known), target, question)
+        reason = why_different(target, value)
+        if not reason:
+            break
     steps += [("parsed", describe(value)), ("reference parsed", describe(target))]
-    reason = why_different(target, value)
-    if reason and _is_open(value, target, found, wanted):
-        steps.append(("compared", "by math-verify"))
-        return "" if _by_math_verify(wanted, found) else "not equal to the reference"
     steps.append(("compared", reason or "equal"))
     return reason
+
+
+def _readings(found: str, target: Value, question: str) -> Iterator[str]:
+    """Yield an answer as written, then in the other ways that it may be meant."""
+    yield found
+    if isinstance(target, Several) and re.fullmatch(r"-?\d{1,3}(?:,\d{3})+", found):
+        yield found.replace(",", ", ")
+    exact, about, rounded = found.partition(r"\approx")
+    if about and isinstance(target, Quantity) and target.half_step is not None and exact.strip():
+        yield rounded.strip()
+    name, equals, value = found.partition("=")
+    asked, named = re.sub(r"[\s$]", "", clean(question)), re.sub(r"\s", "", name)
+    is_sum = re.fullmatch(r"[A-Za-z](?:[+-][A-Za-z])+", named) is not None
+    is_asked = len(named) > 1 and (is_sum or named in asked) and f"{named}=" not in asked
+    if equals and is_asked and isinstance(target, Quantity):
+        yield value.strip()  # m + n = 313 where m + n is asked for
+
+
+def _with_percent(value: Value, target: Value, question: str) -> Value:
+    """Return 20% as 0.2 where neither the reference nor the question speaks of percent."""
+    if not isinstance(value, Quantity) or value.unit != "percent":
+        return value
+    if not isinstance(target, Quantity) or target.unit == "percent":
+        return value
+    if len(question.split()) < MIN_QUESTION_WORDS or re.search(
+        r"%|percent", question, re.IGNORECASE
+    ):
+        return value
+    return replace(value, formula=read_formula(f"({value.formula.text})/100"), unit="")
 
 
 @lru_cache(maxsize=8192)
@@ -140,24 +157,6 @@ def _cleaned(text: str) -> str:
 
 def _same_text(left: str, right: str) -> bool:
     return bool(left) and words(left) == words(right)
-
-
-def _is_open(value: Value, target: Value, found: str, wanted: str) -> bool:
-    """Whether neither could be read although both look like formulas: math-verify may tell."""
-    both = isinstance(value, Words) and isinstance(target, Words)
-    return both and all("\\" in text and "\u27e6" not in text for text in (found, wanted))
-
-
-def _by_math_verify(reference: str, answer: str) -> bool:
-    gold, found = (
-        list(math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None))[:1]
-        for text in (reference, answer)
-    )
-    if not gold or not found or isinstance(gold[0], str) or isinstance(found[0], str):
-        return False
-    if type(gold[0]).__name__ != type(found[0]).__name__:
-        return False
-    return bool(math_verify.verify(gold, found, timeout_seconds=None))
 
 
 @contextmanager

@@ -66,6 +66,12 @@ def last_number_span(text: str) -> tuple[int, int] | None:
     return start, found[0].end()
 
 
+def first_number_span(text: str) -> tuple[int, int] | None:
+    """Return where the first number of a text begins and ends."""
+    found = _SPAN.search(text)
+    return None if found is None else found.span()
+
+
 def whole_number_text(text: str) -> Number | None:
     """Return the number that the whole text is, None for anything more or less."""
     text = with_ascii_numbers(text).strip()
@@ -120,7 +126,12 @@ _OVER = re.compile(
     rf"(?:\\frac\s*\{{\s*(-?{_PLAIN})\s*\}}\s*\{{\s*(-?{_PLAIN})\s*\}}"
     rf"|(?<![\d.])(-?{_PLAIN})\s*/\s*(-?{_PLAIN}))"
 )
-_REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+_REPEATING = re.compile(
+    r"([-+]?)\s*(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|\(\s*(\d+)\s*\))"
+)
+_ELLIPSIS = re.compile(
+    r"^(-?\d*\.\d*?)(\d{1,6}?)\2{2,}\s*\.\.\.$|^(-?\d*\.\d*?)(\d{2,6})\4+\s*\.\.\.$"
+)
 MAX_EXPONENT = 5000
 _FUNCTION_WORDS = re.compile(
     r"\\[A-Za-z]+|_\{[^{}]*\}|_\w|\{[A-Za-z]+\}"
@@ -167,10 +178,10 @@ def read_number(text: str) -> NumberRead | None:
     found = _OVER.fullmatch(text)
     if found:
         return _fraction_read(text, found)
-    found = _REPEATING.fullmatch(text)
+    found = _REPEATING.fullmatch(_ELLIPSIS.sub(r"\1(\2)", text))
     if found is None:
         return None
-    head, once, again = found[2] or "0", found[3], found[4]
+    head, once, again = found[2] or "0", found[3], found[4] or found[5]
     value = Fraction(
         int(head + once + again) - int(head + once), (10 ** len(again) - 1) * 10 ** len(once)
     )

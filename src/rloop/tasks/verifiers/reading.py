@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from rloop.tasks.verifiers import latex, numbers
-from rloop.tasks.verifiers.evaluate import is_equal
+from rloop.tasks.verifiers import latex
+from rloop.tasks.verifiers.evaluate import inexact, is_equal, value_of
 from rloop.tasks.verifiers.formula import NotReadError, read_formula
-from rloop.tasks.verifiers.units import factor_of, read_unit
+from rloop.tasks.verifiers.names import IS_NAME, NAME, is_free_name, spelled
+from rloop.tasks.verifiers.quantities import read_quantity
 from rloop.tasks.verifiers.values import (
     Based,
     Contradiction,
@@ -25,28 +26,18 @@ from rloop.tasks.verifiers.values import (
     is_end,
 )
 
-_NAME = r"(?:\\?[A-Za-z]+(?:_(?:\{[^{}]*\}|\w))?'*(?:\((?:[A-Za-z]|-?\d+)(?:,\s*[A-Za-z])*\))?)"
-_IS_NAME = re.compile(_NAME)
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _OR = re.compile(
     rf"\s*(?:[,;]\s*)?{latex.WORDS_OPEN}\s*,?\s*(?:and|or|AND|OR)\s*{latex.WORDS_CLOSE}\s*"
-    rf"|\s*(?:[,;]\s*)?\b(?:and|or)\b\s*|\s*\\(?:lor|vee|land|wedge)(?![A-Za-z])\s*"
+    rf"|\s*(?:[,;]\s*)?\b(?:and|or|AND|OR)\b\s*|\s*\\(?:lor|vee|land|wedge)(?![A-Za-z])\s*"
 )
 _BASED = re.compile(
     r"\(?\s*(-?[0-9A-Fa-f][0-9A-Fa-f ]*(?:\.[0-9A-Fa-f]+)?)\s*\)?\s*_\s*(?:\{\s*(\d+)\s*\}|(\d+))"
 )
 _SIGNS = re.compile(r"(<=|>=|!=|<|>|=|\\in(?![A-Za-z]))")
 _INFINITY = re.compile(r"([-+]?)\s*\\infty")
-_PLAIN_WORD = re.compile(
-    r"(?<![\\A-Za-z_{])[A-Za-z]*[a-z]{4,}[A-Za-z]*|(?<![\\A-Za-z])[A-Z]{2,}(?![A-Za-z])"
-)
-_EMPTY_SET = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s*\\\}|empty set|⟦empty set⟧")
-_SHORT_WORDS = frozenset(
-    "yes no odd even all any none red day may up on off true false not".split()  # noqa: SIM905
-)
-_NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
-)
+_EMPTY_SET = re.compile(r"\\(?:emptyset|varnothing)|\\\{\s*\\\}|empty set|\u27e6empty set\u27e7")
+_REALS = re.compile(r"\\mathbb\{R\}(?:\s*\\(?:setminus|backslash)\s*\\\{(.+)\\\})?")
 
 
 @lru_cache(maxsize=8192)
@@ -58,12 +49,12 @@ def read_value(text: str, known: frozenset[str] = frozenset()) -> Value:
 
 def _read(text: str, known: Collection[str]) -> Value | None:
     """Return the value of a text, None where only words are left."""
-    exact, about, _ = text.partition(r"\approx")
+    exact, about, rest = text.partition(r"\approx")
     if about:
-        return _read(exact.strip(), known) if not _IS_NAME.fullmatch(exact.strip()) else None
+        return _approximated(exact.strip(), rest.strip(), known)
     readers: tuple[Callable[[str, Collection[str]], Value | None], ...] = (
-        _empty_set, _based, _matrix, _plus_minus, _bracketed, _union, _relation, _separated,
-        _infinity, _quantity,
+        _empty_set, _reals, _based, _matrix, _plus_minus, _bracketed, _union, _relation, _separated,
+        _infinity, read_quantity,
     )  # fmt: skip
     for reader in readers:
         value = reader(text, known)
@@ -72,8 +63,41 @@ def _read(text: str, known: Collection[str]) -> Value | None:
     return None
 
 
+def _approximated(exact: str, about: str, known: Collection[str]) -> Value | None:
+    """Read "7/3 \\approx 2.33" as 7/3, where that is about right, and "x \\approx 2.33" as 2.33."""
+    rounded = _read(about, known)
+    if IS_NAME.fullmatch(exact):
+        return None if rounded is None else Named(spelled(exact), rounded)
+    value = _read(exact, known)
+    if not isinstance(value, Quantity) or not isinstance(rounded, Quantity):
+        return None
+    try:
+        found = [inexact(value_of(quantity.formula)) for quantity in (value, rounded)]
+    except ArithmeticError:
+        return None
+    is_near = abs(found[0] - found[1]) <= abs(found[0]) / 20
+    return value if is_near else Contradiction(f"{exact} is not about {about}")
+
+
 def _empty_set(text: str, known: Collection[str]) -> Value | None:
     return Several("set", ()) if _EMPTY_SET.fullmatch(text.strip().casefold()) else None
+
+
+def _reals(text: str, known: Collection[str]) -> Value | None:
+    r"""Read \mathbb{R}, perhaps without some points, as intervals."""
+    found = _REALS.fullmatch(text.strip())
+    if found is None:
+        return None
+    low: Value = Infinity(is_negative=True)
+    pieces = []
+    points = [_read(part.strip(), known) for part in latex.split_top(found[1] or "", ",") if part]
+    if not all(isinstance(point, Quantity) and not point.formula.symbols for point in points):
+        return None
+    quantities = [point for point in points if isinstance(point, Quantity)]
+    for point in sorted(quantities, key=lambda quantity: inexact(value_of(quantity.formula))):
+        pieces.append((low, point, True, True))
+        low = point
+    return Region((*pieces, (low, Infinity(is_negative=False), True, True)))
 
 
 def _based(text: str, known: Collection[str]) -> Value | None:
@@ -83,7 +107,7 @@ def _based(text: str, known: Collection[str]) -> Value | None:
     base = int(found[2] or found[3])
     digits = found[1].replace(" ", "").upper().lstrip("0") or "0"
     if base == 10 and re.fullmatch(r"-?[\d.]+", digits):
-        return _quantity(digits, known)
+        return read_quantity(digits, known)
     if not 2 <= base <= 36 or any(int(d, 36) >= base for d in digits if d.isalnum()):
         return None
     return Based(digits, base)
@@ -165,7 +189,7 @@ def _in_brackets(
 def _union(text: str, known: Collection[str]) -> Value | None:
     if r"\cup" not in text:
         return None
-    head = re.match(rf"\s*({_NAME})\s*\\in\s*(.*)", text, re.DOTALL)
+    head = re.match(rf"\s*({NAME})\s*\\in\s*(.*)", text, re.DOTALL)
     name, body = (head[1], head[2]) if head else ("", text)
     parts = [_read(part.strip(), known) for part in re.split(r"\\cup(?![A-Za-z])", body)]
     regions = [as_region(part) for part in parts if part is not None]
@@ -184,13 +208,13 @@ def _relation(text: str, known: Collection[str]) -> Value | None:
         return _alternatives(pieces, text, known)
     parts = _split_signs(text)
     sides, signs = parts[::2], parts[1::2]
-    if not all(side.strip() for side in sides):
+    if not signs or not all(side.strip() for side in sides):
         return None
     if all(sign == "=" for sign in signs):
         return _equation([side.strip() for side in sides], known)
     if signs == [r"\in"]:
         inner = as_region(_read(sides[1].strip(), known))
-        if inner is not None and _IS_NAME.fullmatch(sides[0].strip()):
+        if inner is not None and IS_NAME.fullmatch(sides[0].strip()):
             return replace(inner, name=sides[0].strip())
         return None
     if "=" in signs or r"\in" in signs:
@@ -231,27 +255,39 @@ def _alternatives(pieces: list[str], text: str, known: Collection[str]) -> Value
 def _equation(sides: list[str], known: Collection[str]) -> Value | None:
     """Read a = b: a name with its value, a true chain as its last value, else an equation."""
     name = ""
-    if re.fullmatch(rf"\({_NAME}(?:,\s*{_NAME})+\)", sides[0]) and len(sides) == 2:
-        sides = sides[1:]
-    if _is_free_name(sides[0], sides[1:]):
+    if re.fullmatch(rf"\({NAME}(?:,\s*{NAME})+\)", sides[0]) and len(sides) == 2:
+        return _named_tuple(sides[0], _read(sides[1], known))
+    if is_free_name(sides[0], sides[1:]):
         name, sides = sides[0], sides[1:]
-    elif len(sides) == 2 and _is_free_name(sides[1], sides[:1]):
+    elif len(sides) == 2 and is_free_name(sides[1], sides[:1]):
         name, sides = sides[1], sides[:1]
     values = [_read(side, known) for side in sides]
     last = values[-1]
     if last is None or any(value is None for value in values):
         return (
-            Named(_spelled(name), Words(latex.words(sides[-1])))
+            Named(spelled(name), Words(latex.words(sides[-1])))
             if name and len(sides) == 1
             else None
         )
     if _all_agree(values):
-        return Named(_spelled(name), last) if name else last
+        return Named(spelled(name), last) if name else last
     quantities = [value for value in values if isinstance(value, Quantity)]
+    is_worked_out = isinstance(last, Quantity) and not last.formula.symbols and len(sides) > 1
+    if name and is_worked_out and all(value.formula.symbols for value in quantities[:-1]):
+        return Named(spelled(name), last)  # V = \\pi r^2 h = 36 \\pi
     symbols = any(value.formula.symbols for value in quantities)
     if name or not symbols or len(sides) != 2 or len(quantities) != 2:
         return Contradiction("=".join(sides)) if not symbols or name else None
     return _difference("=", sides[0], sides[1])
+
+
+def _named_tuple(names: str, value: Value | None) -> Value | None:
+    """Return (x, y) = (1, 2) as a tuple whose parts have names."""
+    parts = [part.strip() for part in latex.split_top(names[1:-1], ",")]
+    if not isinstance(value, Several) or value.kind != "tuple" or len(value.parts) != len(parts):
+        return None
+    named = (Named(spelled(name), part) for name, part in zip(parts, value.parts, strict=True))
+    return Several("tuple", tuple(named))
 
 
 def _all_agree(values: Sequence[Value | None]) -> bool:
@@ -265,21 +301,6 @@ def _all_agree(values: Sequence[Value | None]) -> bool:
         return all(is_equal(formulas[-1], formula) for formula in formulas[:-1])
     except ArithmeticError:
         return False
-
-
-def _is_free_name(side: str, others: Sequence[str]) -> bool:
-    """Whether a side is a variable (or words) that the other sides do not hold."""
-    bare = side.strip()
-    if bare.startswith(latex.WORDS_OPEN) and latex.closes_at_end("(" + bare[1:-1] + ")"):
-        return bare.endswith(latex.WORDS_CLOSE)
-    if not _IS_NAME.fullmatch(bare) or bare in ("e", "i", r"\pi", r"\infty", r"\emptyset"):
-        return False
-    letter = re.escape(bare.partition("(")[0])
-    return not any(re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", other) for other in others)
-
-
-def _spelled(name: str) -> str:
-    return latex.words(re.sub(r"[{}\s]", "", name))
 
 
 def _difference(sign: str, left: str, right: str) -> Relation | None:
@@ -298,16 +319,16 @@ def _inequality(sides: list[str], signs: list[str], known: Collection[str]) -> V
     if not all(sign.startswith("<") for sign in signs) or len(signs) > 2:
         return None
     low, high = Infinity(is_negative=True), Infinity(is_negative=False)
-    names = [_IS_NAME.fullmatch(side) is not None for side in sides]
+    names = [IS_NAME.fullmatch(side) is not None for side in sides]
     values = [_read(side, known) for side in sides]
     is_open = [sign == "<" for sign in signs]
     left, right = values[0], values[-1]
     if len(sides) == 3 and names[1] and left and right and is_end(left) and is_end(right):
-        return Region(((left, right, is_open[0], is_open[1]),), _spelled(sides[1]))
+        return Region(((left, right, is_open[0], is_open[1]),), spelled(sides[1]))
     if len(sides) == 2 and names[0] and not names[1] and right and _is_constant(right):
-        return Region(((low, right, True, is_open[0]),), _spelled(sides[0]))
+        return Region(((low, right, True, is_open[0]),), spelled(sides[0]))
     if len(sides) == 2 and names[1] and not names[0] and left and _is_constant(left):
-        return Region(((left, high, is_open[0], True),), _spelled(sides[1]))
+        return Region(((left, high, is_open[0], True),), spelled(sides[1]))
     return _difference(signs[0], sides[0], sides[1]) if len(sides) == 2 else None
 
 
@@ -320,15 +341,15 @@ def _is_constant(value: Value) -> bool:
 def _not_equal(sides: list[str], known: Collection[str]) -> Value | None:
     low, high = Infinity(is_negative=True), Infinity(is_negative=False)
     value = _read(sides[1], known)
-    if _IS_NAME.fullmatch(sides[0]) and isinstance(value, Quantity) and _is_constant(value):
+    if IS_NAME.fullmatch(sides[0]) and isinstance(value, Quantity) and _is_constant(value):
         pieces = ((low, value, True, True), (value, high, True, True))
-        return Region(pieces, _spelled(sides[0]))
+        return Region(pieces, spelled(sides[0]))
     return _difference("!=", sides[0], sides[1])
 
 
 def _separated(text: str, known: Collection[str]) -> Value | None:
     """Read values that stand side by side without brackets, and ratios."""
-    bare = re.sub(r"⟦[^⟧]*⟧|%|[A-Za-z ]+$", "", text).strip()
+    bare = re.sub(r"\u27e6[^\u27e7]*\u27e7|%|[A-Za-z ]+$", "", text).strip()
     if re.fullmatch(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", bare):
         return None
     ratio = latex.split_top(text, ":")
@@ -352,7 +373,7 @@ def _list_parts(text: str, known: Collection[str]) -> tuple[Value, ...] | None:
     for piece in pieces:
         value = _read(piece, known)
         if value is None:
-            if len(pieces) == 1 or not re.fullmatch(r"[\w ⟦⟧:-]+", piece):
+            if len(pieces) == 1 or not re.fullmatch(r"[\w \u27e6\u27e7:-]+", piece):
                 return None
             value = Words(latex.words(piece))
         if isinstance(value, Several) and value.kind == "list":
@@ -364,7 +385,7 @@ def _list_parts(text: str, known: Collection[str]) -> tuple[Value, ...] | None:
 
 def _one(text: str, known: Collection[str]) -> tuple[Value, ...] | None:
     """Return the only value between braces: {5}, or the two of 1 \\pm 2."""
-    value = _plus_minus(text, known) or _relation(text, known) or _quantity(text, known)
+    value = _plus_minus(text, known) or _relation(text, known) or read_quantity(text, known)
     if isinstance(value, Several):
         return value.parts
     return None if value is None else (value,)
@@ -373,46 +394,3 @@ def _one(text: str, known: Collection[str]) -> tuple[Value, ...] | None:
 def _infinity(text: str, known: Collection[str]) -> Value | None:
     found = _INFINITY.fullmatch(text.strip())
     return Infinity(found[1] == "-") if found else None
-
-
-def _quantity(text: str, known: Collection[str]) -> Value | None:
-    """Read a number or expression with its unit, factor (million) and percent sign."""
-    head, unit = numbers.split_unit(text)
-    if unit:
-        value = _with_unit(head, unit, known)
-        if value is not None or latex.WORDS_OPEN in text:
-            return value
-    number = numbers.read_number(text)
-    if number is not None:
-        return Quantity(number.formula, half_step=number.half_step)
-    if text.casefold() in _NUMBER_WORDS:
-        return Quantity(read_formula(str(_NUMBER_WORDS.index(text.casefold()))))
-    if text in _SHORT_WORDS or _PLAIN_WORD.search(numbers.without_functions(text)):
-        return None
-    try:
-        return Quantity(read_formula(text))
-    except NotReadError:
-        return None
-
-
-def _with_unit(head: str, unit: str, known: Collection[str]) -> Value | None:
-    first, _, rest = unit.strip().partition(" ")
-    factor = factor_of(re.sub(r"[⟦⟧]", "", first))
-    if factor is not None:
-        base = _quantity(head, known)
-        if not isinstance(base, Quantity) or base.unit:
-            return None
-        scaled = read_formula(f"({base.formula.text})*{factor}")
-        step = base.half_step * factor if base.half_step is not None else None
-        value: Quantity = Quantity(scaled, half_step=step)
-        if not rest.strip():
-            return value
-        name = read_unit(rest, known)
-        return None if name is None else replace(value, unit=name)
-    name = "percent" if unit == "%" else read_unit(unit, known)
-    if name is None:
-        return None
-    base = _quantity(head, known)
-    if not isinstance(base, Quantity) or (base.unit and base.unit != name and name):
-        return None
-    return replace(base, unit=name or base.unit)

@@ -16,18 +16,12 @@ from typing import Any
 
 import reasoning_gym
 
-from rloop.tasks.verifiers.answers import (
-    after_phrase,
-    bare,
-    last_box,
-    last_fence,
-    last_lines,
-    last_tag,
-)
+from rloop.tasks.verifiers.answers import after_phrase, bare, last_box, last_fence, last_tag
 from rloop.tasks.verifiers.gym_checkers import CHECKERS
 from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
 from rloop.tasks.verifiers.numbers import last_number, whole_number_text
 from rloop.tasks.verifiers.numeric import find_number
+from rloop.tasks.verifiers.statements import last_lines
 from rloop.types import Problem, Verdict
 
 CORRECT_FROM = 1.0 - 1e-6

@@ -50,8 +50,6 @@ def load(problem: Problem) -> None:
         module.prepare(problem)
     elif problem.verifier.startswith(PREFIX):
         module.load_function(problem.verifier)
-    elif problem.verifier == "math":
-        module.warm_up()
     else:
         module.judge(problem, problem.answer)
 

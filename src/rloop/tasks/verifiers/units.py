@@ -100,8 +100,9 @@ CHANGES = frozenset(
     """
     or and not no nor never neither either any more less fewer least most than over under above
     below between up to from except without if unless when about around almost nearly half halves
-    third thirds fourth tenth tenths hundredths double twice triple squared cubed factorial
-    plus minus times divided modulo mod percent even odd maybe perhaps possibly probably
+    score gross couple third thirds fourth tenth tenths hundredths double twice triple squared
+    cubed factorial
+    plus minus divided modulo mod percent even odd maybe perhaps possibly probably
     undefined infinite infinity negative pi root hundredth thousandth first nth
     else other another but instead rather also too wrong incorrect false true yes is are was were be
     """.split()  # noqa: SIM905
@@ -109,8 +110,11 @@ CHANGES = frozenset(
 """Words that make a phrase more than a number with a unit."""
 
 _CANONICAL = {spelling: name for name, all_ in _MEASURES.items() for spelling in all_.split()}
-_SINGLE_LETTERS = frozenset(word for word in _CANONICAL if len(word) == 1)
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]*|\^\{?-?\d+\}?|/|\d+|[^\sA-Za-z]")
+_ASKED_IN = re.compile(
+    r"(?:how\s+many|in|number\s+of)\s+(dozens?|hundreds?|thousands?|millions?|billions?)\b",
+    re.IGNORECASE,
+)
 _SQUARE = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
 
@@ -122,6 +126,10 @@ def read_unit(text: str, known: Collection[str] = ()) -> str | None:
     """
     text = text.replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
     text = re.sub(r"\\(?:cdot|times|degree)(?![A-Za-z])|[*~.]", " ", text)
+    return "time" if text.strip() == "times" else _read_unit(text, known)
+
+
+def _read_unit(text: str, known: Collection[str]) -> str | None:
     over: list[str] = []
     under: list[str] = []
     side, power = over, 1
@@ -163,7 +171,9 @@ def _canonical(word: str, known: Collection[str]) -> str | None:
     low = word.casefold()
     if word in _CANONICAL:
         return _CANONICAL[word]
-    if low in CHANGES or low in FACTORS:
+    if low in FACTORS and f"in {singular(low)}" in known:
+        return singular(low)
+    if low in CHANGES or low in FACTORS or low == "times":
         return None
     if low in _CANONICAL and len(low) > 2:
         return _CANONICAL[low]
@@ -190,8 +200,13 @@ def singular(word: str) -> str:
     return word
 
 
-def factor_of(word: str) -> Fraction | None:
-    """Return what a word such as "million" multiplies by, None for any other word."""
+def factor_of(word: str, known: Collection[str] = ()) -> Fraction | None:
+    """Return what a word such as "million" multiplies by, None for any other word.
+
+    Where the question asks how many millions there are, it is a unit.
+    """
+    if f"in {singular(word.casefold())}" in known:
+        return None
     value = FACTORS.get(word.casefold())
     return None if value is None else Fraction(value)
 
@@ -199,4 +214,5 @@ def factor_of(word: str) -> Fraction | None:
 def question_words(question: str) -> frozenset[str]:
     """Return the words of a question that may name what is counted, in singular and as written."""
     words = {w.casefold() for w in re.findall(r"[A-Za-z]{3,}", question)} - CHANGES
-    return frozenset(words | {singular(word) for word in words})
+    asked = {f"in {singular(w.casefold())}" for w in _ASKED_IN.findall(question)}
+    return frozenset(words | {singular(word) for word in words} | asked)
