@@ -71,6 +71,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         files={"test": "asdiv"},
         hub="EleutherAI/asdiv",
         hub_splits={"test": "validation"},
+        fields={"problem": "problem"},
         convert=_asdiv_row,
         verifier="numeric",
     ),

@@ -32,8 +32,8 @@ _LAYOUT = tuple(
         # A number with separators among words: 3,884 cars.
         (r"(?<=\s)(\d{1,3}),(\d{3})(?=\s[^\W\d_]{2})", r"\1\2"),
         (r"\s+", " "),
-        # Space around a sign that has it on both sides, inside brackets, before punctuation and
-        # after a comma that stands not between numbers.
+        # Space around a sign that has it on both sides, inside brackets, before punctuation, and
+        # after a comma unless numbers are on both sides of it: (1, 234) is not (1,234).
         (r" ?([=<>]) ?", r"\1"),
         (r" ([+*/-]) ", r"\1"),
         (r"(?<=[({\[]) | (?=[)}\]])", ""),

@@ -46,8 +46,8 @@ def read_rows(path: Path) -> list[Row]:
         raise TaskError(f"{path} is a folder: name a file in it")
     if not path.is_file():
         raise TaskError(
-            f"no file {path}: give a full path, or one relative to the current directory, "
-            f"{Path.cwd()}"
+            f"no file {path}: give a path relative to the current directory, {Path.cwd()}, or a "
+            "full one"
         )
     suffix = _suffix(path)
     if not suffix:
@@ -59,7 +59,7 @@ def read_rows(path: Path) -> list[Row]:
     except TaskError:
         raise
     except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:
-        raise TaskError(f"{path} cannot be read: {error}") from error
+        raise TaskError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     kind = suffix.removesuffix(".gz")
     if kind in _DELIMITERS:
         return list(_csv_rows(path, text, _DELIMITERS[kind]))
@@ -105,7 +105,7 @@ def _check_surrogates(path: Path, text: str) -> None:
         if found[1]:
             line = text.count("\n", 0, found.start()) + 1
             raise TaskError(
-                f"{path}, line {line}, holds an unpaired surrogate, {found[1]}, which is half of a "
+                f"{path}, line {line}, contains an unpaired surrogate, {found[1]}, half of a "
                 "character: write the whole character, or delete it"
             )
 
@@ -132,7 +132,7 @@ def _repeated(names: Sequence[str]) -> str | None:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return f"{error.msg} (column {error.colno})"
     return str(error)
 
 
@@ -145,8 +145,8 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
             row = _load_json(text)
         except ValueError as error:
             raise TaskError(
-                f"{path}, line {number}, is not a JSON object ({_reason(error)}): each line must "
-                f"be a whole one{_list_remedy(text)}. Mend the line, or delete it."
+                f"{path}, line {number}, is not JSON: {_reason(error)}. Each line must be one "
+                f"whole object{_list_remedy(text)}: mend the line, or delete it."
             ) from error
         if not isinstance(row, dict):
             raise TaskError(
@@ -169,7 +169,7 @@ def _json_list(path: Path, text: str) -> list[Row]:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             return list(_json_lines(path, text))
         line = f", line {error.lineno}," if isinstance(error, json.JSONDecodeError) else ""
-        raise TaskError(f"{path}{line} is not JSON ({_reason(error)}): mend it") from error
+        raise TaskError(f"{path}{line} is not JSON: {_reason(error)}. Mend it") from error
     if isinstance(value, dict):
         return [_only_row(path, value)]
     rows = value if isinstance(value, list) else [value]
@@ -196,7 +196,7 @@ def _parquet_rows(path: Path) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet
 
-    table = pa.parquet.read_table(path, partitioning=None)
+    table = pa.parquet.ParquetFile(path).read()
     if (repeated := _repeated(table.column_names)) is not None:
         raise TaskError(f"{path} has two columns named {repeated!r}: rename one")
     for index, column in enumerate(table.schema):

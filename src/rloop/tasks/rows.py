@@ -253,7 +253,7 @@ def _check_unicode(texts: list[object], where: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise TaskError(
-            f"{where} holds an unpaired surrogate, {text[error.start]!r}, which is half of a "
+            f"{where} contains an unpaired surrogate, {text[error.start]!r}, half of a "
             "character: write the whole character, or delete it"
         ) from error
 
