@@ -120,14 +120,14 @@ def answer_conflicts(problems: Iterable[Problem]) -> list[tuple[Problem, Problem
 
 
 def conflict_warning(pairs: Sequence[tuple[Problem, Problem]], kept: set[str]) -> str:
-    """Return a sentence that names pairs with both answers; `kept` holds the ids that stay."""
+    """Return words that name pairs with both answers; `kept` holds the ids that stay."""
     shown = "; ".join(
         f"{first.problem_id} with {first.answer!r:.80} and {second.problem_id} with "
         f"{second.answer!r:.80}{'' if second.problem_id in kept else ' (left out)'}"
         for first, second in pairs[:MAX_SHOWN]
     )
     return (
-        f"{len(pairs)} pairs of problems ask the same and have different answers, such as {shown}. "
+        f"problems ask the same and have different answers ({len(pairs)} pairs), such as {shown}. "
         "Mend the wrong ones."
     )
 

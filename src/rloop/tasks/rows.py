@@ -24,6 +24,8 @@ _USUAL_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "id": (("id",),),
 }
 """Names that are found by themselves: those of the first group of which a source has any."""
+_TRAJECTORIES = {"problem": "prompt_text", "answer": "reference"}
+"""In a table of rloop's own trajectories `answer` is the policy's, not the reference."""
 AnswerForm = Literal["plain", "list", "box"]
 
 
@@ -90,6 +92,8 @@ def find_columns(rows: Sequence[Row], fields: Mapping[str, str], source: str) ->
     if unknown:
         names = ", ".join(_USUAL_COLUMNS)
         raise ConfigError(f"fields may name {names}, got {sorted(unknown)[0]!r}.")
+    if all(_has(rows, column) for column in _TRAJECTORIES.values()):
+        fields = {**_TRAJECTORIES, **fields}
     found = {name: _find(name, rows, fields, source) for name in _USUAL_COLUMNS}
     problem, answer, solution = found["problem"], found["answer"], found["solution"]
     if problem is None:
@@ -122,7 +126,7 @@ def _find(name: str, rows: Sequence[Row], fields: Mapping[str, str], source: str
         if len(found) > 1 and any(_differ(row, found) for row in rows):
             raise TaskError(
                 f"{source} has {len(found)} columns that may hold the {name}, {', '.join(found)}: "
-                f"choose one, such as fields: {{{name}: {found[0]}}}; it has {_names(rows)}"
+                f"choose one, such as fields: {{{name}: {found[-1]}}}; it has {_names(rows)}"
             )
         if found:
             return found[0]

@@ -188,11 +188,11 @@ def test_a_missing_file_or_a_folder_is_one_sentence(tmp_path):
 @pytest.mark.parametrize("column", ["problem", "answer", "solution", "id", "note"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
 def test_half_a_character_anywhere_is_named_with_file_and_line(tmp_path, column, suffix):
-    rows = [{"problem": "1+1=\U0001f600 \\ud800", "answer": "2", "id": str(i)} for i in range(2)]
-    rows[1][column] = {"deep": ["a\ud800b"]} if column == "note" else "a\ude00b"
+    good = {"problem": "1+1=\U0001f600 \\ud800", "answer": "2", "id": "0"}
+    bad = {"deep": ["a\ud800b"]} if column == "note" else "a\ude00b"
+    texts = [json.dumps(good), json.dumps({**good, column: bad})]
     path = tmp_path / f"odd{suffix}"
-    path.write_text("[" * (suffix == ".json") + ",\n".join(map(json.dumps, rows)) + "]"
-                    if suffix == ".json" else "\n".join(map(json.dumps, rows)))  # fmt: skip
+    path.write_text("\n".join(texts) if suffix == ".jsonl" else "[" + ",\n".join(texts) + "]")
     with pytest.raises(
         TaskError, match=r"odd\.json.*, line 2, contains an unpaired surrogate, \\ud"
     ):

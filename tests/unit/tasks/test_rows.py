@@ -75,7 +75,7 @@ def test_columns_of_other_tools_are_found_and_said(load, row, columns):
         (
             [{"instruction": "Add.", "input": "1 1", "answer": "2"}],
             "has 2 columns that may hold the problem, input, instruction: choose one, such as "
-            "fields: {problem: input}; it has instruction, input, answer",
+            "fields: {problem: instruction}; it has instruction, input, answer",
         ),
         (
             [{"problem": "1 + 1?", "answer": "1+1=2", "final_answer": "2"}],
@@ -228,6 +228,12 @@ def test_what_rloop_exports_for_verl_and_trl_is_read_back(load, chat):
         assert pairs(task) == [(f"{n} + 1?", str(n + 1)) for n in numbers]
         assert task.problems[0].metadata["problem_id"] == "sums/train/0"
         assert task.problems[0].metadata.get("system_message") == chat.system
+
+
+def test_of_exported_trajectories_the_reference_is_the_answer_not_what_the_policy_said(load):
+    row = {"prompt_text": "1 + 1?", "completion_text": "3", "answer": "3", "reference": "2"}
+    assert pairs(load([row])) == [("1 + 1?", "2")]
+    assert pairs(load([row], fields={"answer": "answer"})) == [("1 + 1?", "3")]
 
 
 def test_equal_questions_with_different_answers_are_said_with_both(load, caplog):

@@ -285,8 +285,8 @@ def test_a_row_without_one_clear_answer_is_left_out_and_counted(name, row, monke
 )
 @pytest.mark.usefixtures("hub_answers")
 def test_the_answer_of_math_is_what_its_solution_boxes_all_of_it(solution, answer, monkeypatch):
-    rows = [{**HUB_ROWS["math"], "solution": solution}]
-    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets(rows))
+    row = {"problem": "1+1?", "solution": solution, "level": "Level 1"}
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets([row]))
     monkeypatch.delenv("RLOOP_DATA", raising=False)
     (problem,) = load_task(TaskConfig(source="math")).problems
     assert (problem.answer, problem.solution) == (answer, solution)
