@@ -187,12 +187,14 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
         num_read += 1
         filterable = {**row["entry"], **row}
         check_filters([filterable], config.filters, config.source)
-        is_wanted = fits(filterable, config.filters)
-        num_filtered += not is_wanted
-        problem = _problem(
-            row, _GENERATED, index=index, key=row["id"], source=source, config=config
-        )
-        new = drop_duplicates([problem], seen) if is_wanted else []
+        new: list[Problem] = []
+        if fits(filterable, config.filters):
+            problem = _problem(
+                row, _GENERATED, index=index, key=row["id"], source=source, config=config
+            )
+            new = drop_duplicates([problem], seen)
+        else:
+            num_filtered += 1
         problems += new
         num_idle = 0 if new else num_idle + 1
         if len(problems) == size or num_idle == patience:
