@@ -16,18 +16,42 @@ from rloop.types import Problem
 
 MAX_SHOWN = 3
 _WORD = re.compile(r"[^\W\d_]{2}")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_COMMAND_ENDS = re.compile(r"\\[a-zA-Z]+$")
+_NUMBER_ENDS = re.compile(r"\d,?$")
+_NAME = re.compile(r"[^\W\d_]{3}")
+
+
+def _formula(found: re.Match[str]) -> str:
+    """Return what stands between dollars: without the spaces that TeX does not see, if it is math.
+
+    Examples: "$2 x + A B$" -> "2x+AB"; "$1, 2$" -> "1, 2"; "$5 and 6 for $" -> "5 and 6 for "
+    """
+    text = found[1]
+    if _NAME.search(_COMMAND.sub("", text)):
+        return text
+    formula = ""
+    for part in text.split():
+        is_number = part[0].isdigit() and _NUMBER_ENDS.search(formula)
+        is_command = part[0].isalpha() and _COMMAND_ENDS.search(formula)
+        formula += f" {part}" if is_number or is_command else part
+    return formula
+
+
 _LAYOUT = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         ("\u2019", "'"),
         # What math is set in, and how: $x$, \(x\), \left(, \dfrac, \, ^{} and ^{2}.
         (r"(?<=\$)\s+(?=\d)", ""),
-        (r"(?<!\\)\$\$?([^$]+)(?<!\\)\$\$?", r"\1"),
-        (r"(?<!\\)\\[()\[\]]", " "),
+        (r"(?<!\\)\\[()]", "$"),
+        (r"(?<!\\)\\\[", " $"),
+        (r"(?<!\\)\\\]", "$ "),
         (r"\\(?:left|right|displaystyle)(?![a-zA-Z])", ""),
         (r"\\[dt]frac(?![a-zA-Z])", r"\\frac"),
         (r"(?<!\\)\\[,;:! ]", " "),
         (r"[\^_]\{\s*\}", ""),
+        (r"(?<!\\)\$\$?([^$]+)(?<!\\)\$\$?", _formula),
         (r"(?<=[\^_])\{(\w|\\[a-zA-Z]+)\}", r"\1"),
         # A number with separators among words: 3,884 cars.
         (r"(?<=\s)(\d{1,3}),(\d{3})(?=\s[^\W\d_]{2})", r"\1\2"),

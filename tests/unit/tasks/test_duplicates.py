@@ -22,6 +22,7 @@ def problem(key, question, verifier="math", answer="1"):
         (r"each of $36^{}_{}$ and $k^{2}$", "each of $36$ and $k^2$"),
         ("We have $x=5,$ so.", "We have $x = 5$, so"),
         (r"Let \(x\) be $\dfrac{1}{2}$", r"let $x$ be $\frac{1}{2}$"),
+        ("Is $A B C$ with $2 x$ equal?", r"Is \(ABC\) with \(2x\) equal?"),
         ("Joan 's bank has 3,884 coins .", "Joan\u2019s bank has 3884 coins."),
     ],
 )
@@ -40,6 +41,8 @@ def test_the_same_problem_set_otherwise_has_one_key(first, second):
         ("\u230a2.5\u230b", "\u23082.5\u2309"), ("in: AbC", "in: abC"), ("x^2", "x_2"),
         ("x\u00b2", "x2"), ("r\u00e9sum\u00e9", "resume"), ("a \u00b7 b", "a \u00d7 b"),
         ("[1, 2]", "(1, 2)"), ("(1,234)", "(1, 234)"), ("(1,234)", "(1234)"), ("1:2", "1/2"),
+        ("$1, 234$", "$1,234$"), ("$1 23$", "$12 3$"), (r"$\sin x$", r"$\sinx$"),
+        ("for $5 a men or $6", "for $5 am en or $6"),
         ("x \u2260 1", "x = 1"), ("\u221a4", "4"), (r"x \pm 1", r"x \mp 1"),
         (r"\leftarrow x", r"\rightarrow x"), ("a << 2", "a >> 2"), ("a[0]", "a(0)"),
         ("$5", "\u20ac5"), ("1, 2, 3, ...", "1, 2, 3"), ("sort 5 -3 2", "sort 5 - 3 2"),
