@@ -7,7 +7,7 @@ that reasoning-gym generated are the same only when every character is.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from itertools import groupby
@@ -57,13 +57,15 @@ _LAYOUT = tuple(
         (r"(?<=\s)(\d{1,3}),(\d{3})(?=\s[^\W\d_]{2})", r"\1\2"),
         (r"\s+", " "),
         # Space around a sign that has it on both sides, inside brackets, before punctuation, and
-        # after a comma unless numbers are on both sides of it: (1, 234) is not (1,234).
+        # after a comma unless numbers are on both sides of it: (1, 234) is not (1,234). Then the
+        # full stop between two sentences.
         (r" ?([=<>]) ?", r"\1"),
         (r" ([+*/-]) ", r"\1"),
         (r"(?<=[({\[]) | (?=[)}\]])", ""),
         (r" (?=[.,;:?!](?:\s|$))", ""),
         (r"(?<=,) (?=\D)|(?<=\D,) ", ""),
         (r" (?='s\b)", ""),
+        (r"(?<=[a-z]{2})\. (?=[A-Z][a-z])", " "),
         # Space that TeX does not see: beside a command.
         (r" (?=\\[a-zA-Z])", ""),
         (r"(\\[a-zA-Z]+) (?![a-zA-Z])", r"\1"),
@@ -82,16 +84,20 @@ def problem_key(question: str) -> str:
 
     Examples: "Add $12 + 3$." -> "add 12+3"; "1 23" -> "1 23"; "f'(2)" -> "f'(2)"
     """
+    text = re.sub(r"(?<!\.)\.$", "", _by_block(question, _without_layout))
+    first = _FIRST_WORD.match(text)
+    return text if first is None else first[0].lower() + text[first.end() :]
+
+
+def _by_block(question: str, change: Callable[[str], str]) -> str:
+    """Return a question with its prose on one line and changed, other lines as they are."""
     lines = unicodedata.normalize("NFC", question).splitlines()
     lines = [line.rstrip() for line in lines if line.strip()]
     blocks = groupby(enumerate(lines), key=lambda item: _is_row(lines, item[0]))
     texts = [(is_row, [line for _, line in block]) for is_row, block in blocks]
-    text = "\n".join(
-        "\n".join(block) if is_row else _without_layout(" ".join(block)) for is_row, block in texts
+    return "\n".join(
+        "\n".join(block) if is_row else change(" ".join(block)) for is_row, block in texts
     )
-    text = re.sub(r"(?<!\.)\.$", "", text)
-    first = _FIRST_WORD.match(text)
-    return text if first is None else first[0].lower() + text[first.end() :]
 
 
 def _is_row(lines: Sequence[str], index: int) -> bool:
@@ -106,6 +112,10 @@ def _without_layout(text: str) -> str:
     for pattern, replacement in _LAYOUT:
         text = pattern.sub(replacement, text)
     return text.strip()
+
+
+def _without_spaces(text: str) -> str:
+    return " ".join(text.split())
 
 
 def drop_duplicates(problems: Iterable[Problem], seen: set[str | tuple[str, str]]) -> list[Problem]:
@@ -164,10 +174,9 @@ def overlap(train: Sequence[Problem], evaluate: Sequence[Problem]) -> list[tuple
 
 
 def _text(problem: Problem) -> str:
-    """Return a question but for white space at its ends and how Unicode composes it."""
+    """Return a question but for white space and how Unicode composes it."""
     is_generated = problem.verifier == "reasoning_gym"
-    question = problem.question
-    return question if is_generated else unicodedata.normalize("NFC", question).strip()
+    return problem.question if is_generated else _by_block(problem.question, _without_spaces)
 
 
 def _key(problem: Problem) -> str:

@@ -23,6 +23,7 @@ def problem(key, question, verifier="math", answer="1"):
         ("We have $x=5,$ so.", "We have $x = 5$, so"),
         (r"Let \(x\) be $\dfrac{1}{2}$", r"let $x$ be $\frac{1}{2}$"),
         ("Is $A B C$ with $2 x$ equal?", r"Is \(ABC\) with \(2x\) equal?"),
+        ("We have 3 balloons. Sara has 8", "We have 3 balloons Sara has 8 ."),
         ("Joan 's bank has 3,884 coins .", "Joan\u2019s bank has 3884 coins."),
     ],
 )
@@ -67,6 +68,8 @@ def test_of_equal_texts_the_first_stays_and_of_equal_layouts_only_one_with_each_
     assert [p.problem_id for p in kept] == ["t/train/a"]
     conflicts = answer_conflicts(problems)
     assert [(a.answer, b.answer) for a, b in conflicts] == [("2", "3"), ("2", "4")]
+    spaced = problem("e", "Say   A b.", answer="9")
+    assert drop_duplicates([problems[0], spaced], set()) == [problems[0]]
     kept = drop_duplicates([problems[0], problems[3]], set())
     assert [p.answer for p in kept] == ["2", "4"]
 
