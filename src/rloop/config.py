@@ -29,8 +29,8 @@ class TaskConfig(Strict):
     """One set of problems and the verifier that judges answers to them."""
 
     source: str
-    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .jsonl.gz, .parquet, .csv), `hub:OWNER/NAME`,
-    or the plain name of a benchmark (`gsm8k`, `math500`, ...)."""
+    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .json, .csv, .tsv, each with .gz or without, or
+    .parquet), `hub:OWNER/NAME`, or the plain name of a benchmark (`gsm8k`, `math500`, ...)."""
     name: str | None = None
     """Name in metrics and the store; the source's own name when absent."""
     split: str | None = None
@@ -43,8 +43,8 @@ class TaskConfig(Strict):
     params: dict[str, Any] = {}
     """Parameters of a reasoning-gym data set, or the `name` (configuration) of a hub data set."""
     fields: dict[str, str] = {}
-    """Which column holds `problem`, `answer`, `solution`, `id`; only for columns named
-    otherwise."""
+    """Which column holds `problem`, `answer`, `solution`, `id`, where it is not found by itself; a
+    dot leads into an object, as in `reward_model.ground_truth`."""
     filters: dict[str, Any] = {}
     """Keep problems whose column equals the value, or is in the list of values."""
     verifier: str | None = None
