@@ -16,6 +16,7 @@ from typing import Any
 import right
 import wrong
 from references import Reference, load_references, problems
+from rules import Rule
 from writing import boxed
 
 HERE = Path(__file__).parent
@@ -24,49 +25,53 @@ Pair = dict[str, Any]
 # Kinds of reference that are common in real data give more pairs a rule than rare ones.
 PAIRS_PER_RULE = {"integer": 8, "fraction": 6, "decimal": 6, "scientific": 8}
 PAIRS_OTHERWISE = 4
-COMPLETIONS_PER_RULE = 16
+# The same for every kind of reference, so that many of it would weigh too much.
+PAIRS_OF_A_FULL_STOP = 2
+COMPLETIONS_PER_RULE = {"integer": 16, "letter": 16}
+COMPLETIONS_OTHERWISE = 5
 
 
-def make_pairs(seed: int, per_rule: float = 1.0) -> list[Pair]:
-    """Return the pairs, sorted by kind; `per_rule` scales how many each rule gives."""
-    by_kind: dict[str, list[Reference]] = defaultdict(list)
+def make_pairs(seed: int, scale: float = 1.0) -> list[Pair]:
+    """Return the pairs that the rules make; `scale` times as many of each rule."""
+    references: dict[str, list[Reference]] = defaultdict(list)
     for reference in load_references():
-        by_kind[reference.kind].append(reference)
+        references[reference.kind].append(reference)
     pairs: list[Pair] = []
-    for expected, rules in ((True, right), (False, wrong)):
-        for kind, name, rule in rules.CONTENT:
+    for expected, rules in ((True, right.RULES), (False, wrong.RULES)):
+        for kind, name, rule in rules.content_rules:
             number = PAIRS_PER_RULE.get(kind, PAIRS_OTHERWISE)
-            pairs += _apply(
-                by_kind[kind], f"{kind}: {name}", rule, expected, seed, round(number * per_rule), in_box=True
-            )
-        for kind, name, rule in rules.COMPLETION:
-            number = COMPLETIONS_PER_RULE if kind in {"integer", "letter"} else 5
-            pairs += _apply(
-                by_kind[kind], f"completion: {name}", rule, expected, seed, round(number * per_rule), in_box=False
-            )
-    pairs += _cross(by_kind, seed, round(80 * per_rule)) + _echoes(seed, round(60 * per_rule))
-    return pairs
+            if name == "full stop in the box":
+                number = PAIRS_OF_A_FULL_STOP
+            rng = Random(f"{seed} {kind}: {name} {expected}")
+            texts = _apply(rule, references[kind], round(number * scale), rng)
+            pairs += [_pair(r, boxed(t, rng), f"{kind}: {name}", expected) for r, t in texts]
+        for kind, name, rule in rules.completion_rules:
+            number = COMPLETIONS_PER_RULE.get(kind, COMPLETIONS_OTHERWISE)
+            rng = Random(f"{seed} {kind} completion: {name} {expected}")
+            texts = _apply(rule, references[kind], round(number * scale), rng)
+            pairs += [_pair(r, t, f"completion: {name}", expected) for r, t in texts]
+    return pairs + _cross(references, seed, round(80 * scale)) + _echoes(seed, round(60 * scale))
 
 
-def _apply(references, kind, rule, expected, seed, number, *, in_box) -> list[Pair]:
-    """Apply a rule to references in random order until it has given `number` pairs."""
-    rng = Random(f"{seed} {kind} {expected} {references[0].kind if references else ''}")
-    pairs: list[Pair] = []
-    seen: set[str] = set()
+def _pair(reference: Reference, completion: str, kind: str, expected: bool) -> Pair:  # noqa: FBT001
+    return {"answer": reference.answer, "completion": completion, "expected": expected, "kind": kind}
+
+
+def _apply(
+    rule: Rule, references: list[Reference], number: int, rng: Random
+) -> list[tuple[Reference, str]]:
+    """Return up to `number` references with the rule's text; a rare kind's come again."""
+    found: dict[tuple[str, str], tuple[Reference, str]] = {}
     for reference in rng.sample(references, len(references)) * 3:
-        if len(pairs) == number:
+        if len(found) == number:
             break
         text = rule(reference, rng)
-        if text is None:
-            continue
-        text = boxed(text, rng) if in_box else text
-        if reference.answer + text not in seen:
-            seen.add(reference.answer + text)
-            pairs.append({"answer": reference.answer, "completion": text, "expected": expected, "kind": kind})
-    return pairs
+        if text is not None:
+            found.setdefault((reference.answer, text), (reference, text))
+    return list(found.values())
 
 
-def _cross(by_kind: dict[str, list[Reference]], seed: int, number: int) -> list[Pair]:
+def _cross(references: dict[str, list[Reference]], seed: int, number: int) -> list[Pair]:
     """Another problem's reference, of another kind or of another exact value, is wrong."""
     rng = Random(f"{seed} cross")
     numbers = ("integer", "decimal", "fraction", "scientific")
@@ -75,7 +80,7 @@ def _cross(by_kind: dict[str, list[Reference]], seed: int, number: int) -> list[
     while len(pairs) < number:
         kind = rng.choice((*numbers, *structures))
         other_kind = rng.choice(numbers if rng.random() < 0.5 else structures)
-        reference, other = rng.choice(by_kind[kind]), rng.choice(by_kind[other_kind])
+        reference, other = rng.choice(references[kind]), rng.choice(references[other_kind])
         is_sure = kind != other_kind if kind in structures or other_kind in structures else reference.parts != other.parts
         if kind in numbers and other_kind in numbers and is_sure:
             is_sure = abs(reference.parts - other.parts) > abs(reference.parts) / 20

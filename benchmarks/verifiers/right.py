@@ -1,56 +1,24 @@
-"""Rules that write a reference in another way: what they return is right by construction.
+"""Rules that write a reference in another way: what they give is right by construction."""
 
-A content rule returns what stands in the box; a completion rule returns the whole completion.
-Both return None where they do not apply.
-"""
+# ruff: noqa: E501 (rows of tables)
+# fmt: off
 
 import re
-from collections.abc import Callable
 from fractions import Fraction
 from random import Random
 
 import writing
 from references import Reference, value
+from rules import Rules
 
-Rule = Callable[[Reference, Random], str | None]
-CONTENT: list[tuple[str, str, Rule]] = []  # (kind of reference, name of the rule, rule)
-COMPLETION: list[tuple[str, str, Rule]] = []
+RULES = Rules()
+content, completion, table = RULES.content, RULES.completion, RULES.table
 
 NUMBERS = ("integer", "decimal", "scientific", "fraction")
 TIMES = (r"\cdot", r"\times", "*")
 
 
-def content(kinds: str | tuple[str, ...], name: str) -> Callable[[Rule], Rule]:
-    """Register a rule for what stands in the box."""
-
-    def register(rule: Rule) -> Rule:
-        CONTENT.extend((k, name, rule) for k in ([kinds] if isinstance(kinds, str) else kinds))
-        return rule
-
-    return register
-
-
-def completion(kinds: str | tuple[str, ...], name: str) -> Callable[[Rule], Rule]:
-    """Register a rule for a whole completion."""
-
-    def register(rule: Rule) -> Rule:
-        COMPLETION.extend((k, name, rule) for k in ([kinds] if isinstance(kinds, str) else kinds))
-        return rule
-
-    return register
-
-
-def table(kinds: str | tuple[str, ...], rows: dict[str, Rule]) -> None:
-    """Register several content rules of one line each."""
-    for name, rule in rows.items():
-        content(kinds, name)(rule)
-
-
 # Numbers ------------------------------------------------------------------------------------------
-
-
-def _small(ref: Reference) -> bool:
-    return len(ref.answer) < 9
 
 
 def _int(ref: Reference) -> int:
@@ -74,7 +42,7 @@ table("integer", {
     "sentence in the box": lambda r, g: rf"\text{{The answer is }} {r.answer}" if g.random() < 0.5 else rf"\text{{The answer is {r.answer}}}",
     "a sum that is worked out": lambda r, g: f"{_int(r) - (k := g.randint(1, 9))} + {k} = {r.answer}" if _int(r) > 9 else None,
     "dollar signs in the box": lambda r, g: g.choice(["$%s$", r"\(%s\)"]) % r.answer,
-})  # fmt: skip
+})
 
 
 @content("integer", "thousands separator")
@@ -108,14 +76,14 @@ table(("decimal", "fraction"), {
     "unit where the reference has none": lambda r, g: r.answer + g.choice([r"\text{ cm}", r"\text{ miles}", r"\ \text{m}", r"\,\mathrm{kg}", r"\text{ m}^2"]),
     "fraction not in lowest terms": lambda r, g: writing.fraction(r.parts, times=g.choice([2, 3, 5])) if 1 < r.parts.denominator < 1000 else None,
     "mixed number": lambda r, g: g.choice([r"%s%d\frac{%d}{%d}", r"%s%d \frac{%d}{%d}", r"%s%d\dfrac{%d}{%d}", "%s%d %d/%d"]) % m if (m := writing.mixed(r.parts)) and r.parts.denominator < 100 else None,
-})  # fmt: skip
+})
 
 table("decimal", {
     "trailing zero": lambda r, g: r.answer + g.choice(["0", "00"]),
     "no leading zero": lambda r, g: r.answer.replace("0.", ".", 1) if re.match(r"-?0\.", r.answer) else None,
     "scientific notation": lambda r, g: writing.scientific(r.parts, g.choice([r"\times", r"\cdot"])),
     "e-notation": lambda r, g: writing.e_notation(r.parts, g.choice("eE")),
-})  # fmt: skip
+})
 
 table("fraction", {
     "as an exact decimal": lambda r, g: d if (d := writing.decimal(r.parts)) and len(d) < 9 else None,
@@ -127,7 +95,7 @@ table("fraction", {
     "in parentheses": lambda r, g: rf"\left({r.answer}\right)",
     "approximation shown beside": lambda r, g: rf"{r.answer} \approx {float(r.parts):.3f}" if not writing.decimal(r.parts) else None,
     "e-notation": lambda r, g: writing.e_notation(r.parts) if r.parts.denominator in {100, 1000, 50, 200} else None,
-})  # fmt: skip
+})
 
 table("scientific", {
     "times ten to the power": lambda r, g: writing.scientific(r.parts, g.choice([r"\times", r"\cdot", "×", r"\times", r"\;\times\;"])),
@@ -138,7 +106,7 @@ table("scientific", {
     "unit where the reference has none": lambda r, g: (writing.scientific(r.parts) or r.answer) + g.choice([r" \text{ erg/s}", r"\text{ g}", r"\,\mathrm{cm}", r" \mathrm{~m}", r"\ \text{J}"]),
     "x = number": lambda r, g: f"{g.choice(['L', 'M', 'T', 'E'])} = {writing.scientific(r.parts)}",
     "full stop in the box": lambda r, g: f"{writing.scientific(r.parts)}.",
-})  # fmt: skip
+})
 
 # Numbers with a mark ------------------------------------------------------------------------------
 
@@ -147,7 +115,7 @@ table("grouped", {
     "another separator": lambda r, g: writing.grouped(_int(r), g.choice([",", "{,}", r"\,"])),
     "scientific notation": lambda r, g: writing.scientific(r.parts) if _int(r) % 100 == 0 else None,
     "plain digits with a unit": lambda r, g: f"{_int(r)}" + g.choice([r"\text{ ways}", r"\text{ dollars}", " ways"]),
-})  # fmt: skip
+})
 
 
 def _bare(ref: Reference) -> str:
@@ -158,18 +126,18 @@ table("percent", {
     "percent sign kept": lambda r, g: _bare(r) + g.choice([r"\%", r" \%", r"\,\%", "%"]),
     "percent in words": lambda r, g: _bare(r) + g.choice([r"\text{ percent}", " percent", r"\text{\%}"]),
     "sign left out": lambda r, g: _bare(r),
-})  # fmt: skip
+})
 table("money", {
     "sign left out": lambda r, g: _bare(r),
     "dollar sign kept": lambda r, g: g.choice([r"\$%s", r"\$ %s", r"\text{\$}%s", r"\$%s.", "%s\\$"]) % _bare(r),
     "dollars in words": lambda r, g: _bare(r) + g.choice([r"\text{ dollars}", " dollars", r"\ \text{dollars}"]),
     "with cents": lambda r, g: rf"\${float(r.parts):.2f}" if r.parts.denominator <= 100 else None,
-})  # fmt: skip
+})
 table("degrees", {
     "sign left out": lambda r, g: _bare(r),
     "degree sign kept": lambda r, g: _bare(r) + g.choice([r"^\circ", r"^{\circ}", "°", r"^\circ.", r"^{\circ }", r"^\circ\!"]),
     "degrees in words": lambda r, g: _bare(r) + g.choice([r"\text{ degrees}", " degrees", r"\ \text{degrees}"]),
-})  # fmt: skip
+})
 
 
 def _unit_of(ref: Reference) -> tuple[str, str, str]:
@@ -182,7 +150,7 @@ table("unit", {
     "unit kept, without a text command": lambda r, g: "%s %s%s" % _unit_of(r),
     "number and unit in one text command": lambda r, g: r"\text{%s %s}" % _unit_of(r)[:2] if not _unit_of(r)[2] else None,
     "scientific notation": lambda r, g: writing.scientific(r.parts) if r.parts >= 1000 and r.parts % 10 == 0 else None,
-})  # fmt: skip
+})
 
 # Symbols ------------------------------------------------------------------------------------------
 
@@ -204,7 +172,7 @@ table("root", {
     "x = number": lambda r, g: f"{g.choice('xdhr')} = {r.answer}",
     "unit where the reference has none": lambda r, g: r.answer + g.choice([r"\text{ cm}", r"\text{ units}", r"\ \text{m}"]),
     "sqrt()": lambda r, g: (f"{r.parts[0]}*" if r.parts[0] != 1 else "") + f"sqrt({r.parts[1]})",
-})  # fmt: skip
+})
 table("pi", {
     "factors swapped": lambda r, g: rf"\pi \cdot {r.answer.replace('pi', '').rstrip(' ').rstrip(chr(92))}" if r.parts > 0 else None,
     "Unicode pi": lambda r, g: f"{r.parts}π" if r.parts.denominator == 1 else None,
@@ -213,14 +181,14 @@ table("pi", {
     "unit where the reference has none": lambda r, g: r.answer + g.choice([r"\text{ cm}^2", r"\text{ square units}", r"\ \text{cm}^3"]),
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "pi in words": lambda r, g: f"{r.parts} pi" if r.parts.denominator == 1 else None,
-})  # fmt: skip
+})
 table("complex", {
     "parts swapped": lambda r, g: writing.polynomial([(r.parts[1], 1), (r.parts[0], 0)], "i") if r.parts[0] else None,
     "other spaces": lambda r, g: r.answer.replace(" ", "") if " " in r.answer else re.sub(r"(?<=.)([-+])", r" \1 ", r.answer),
     "z = number": lambda r, g: f"z = {r.answer}",
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "i before its factor": lambda r, g: f"{r.parts[0]}{'+' if r.parts[1] > 0 else '-'}i \\cdot {abs(r.parts[1])}" if abs(r.parts[1]) > 1 else None,
-})  # fmt: skip
+})
 
 
 @content("polynomial", "terms in another order")
@@ -249,7 +217,7 @@ table("polynomial", {
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "dots between the factors": lambda r, g: re.sub(r"(\d)([a-z])", r"\1 \\cdot \2", writing.polynomial(r.parts, r.extra["letter"])),
     "star between the factors": lambda r, g: re.sub(r"(\d)([a-z])", r"\1*\2", writing.polynomial(r.parts, r.extra["letter"])),
-})  # fmt: skip
+})
 
 # Structures ---------------------------------------------------------------------------------------
 
@@ -273,7 +241,7 @@ table("tuple", {
     "left and right, other spaces": lambda r, g: g.choice([r"\left(%s\right)", r"\left( %s \right)", "( %s )", r"\bigl(%s\bigr)"]) % g.choice([",", ", ", r",\,", r", \;"]).join(r.parts),
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "(x,y) = tuple": lambda r, g: {2: "(x, y) = ", 3: "(a, b, c) = "}[len(r.parts)] + r.answer if len(r.parts) in {2, 3} else None,
-})  # fmt: skip
+})
 
 
 def _inequality(ref: Reference, letter: str, swap: bool) -> str | None:  # noqa: FBT001
@@ -290,31 +258,31 @@ def _inequality(ref: Reference, letter: str, swap: bool) -> str | None:  # noqa:
 
 table("interval", {
     "as an inequality": lambda r, g: _inequality(r, g.choice("xta"), False),
-    "as an inequality read from the right": lambda r, g: _inequality(r, g.choice("xt"), True),
+    "as an inequality read from the right": lambda r, g: _inequality(r, g.choice("xt"), True) if "infty" in "".join(r.parts) else None,
     "x in the interval": lambda r, g: rf"x \in {r.answer}",
     "left and right, other spaces": lambda r, g: rf"\left{r.extra['opening']} {r.parts[0]}, {r.parts[1]} \right{r.extra['closing']}",
     "ends in another form": lambda r, g: r.extra["opening"] + ",".join(_other_entry(e, g) for e in r.parts) + r.extra["closing"],
     "infinity as Unicode": lambda r, g: r.answer.replace(r"\infty", "∞") if "infty" in r.answer else None,
     "infinity with a plus": lambda r, g: re.sub(r"(?<!-)\\infty", r"+\\infty", r.answer) if re.search(r"(?<!-)\\infty", r.answer) else None,
     "full stop in the box": lambda r, g: f"{r.answer}.",
-})  # fmt: skip
+})
 table("open interval", {
     "as an inequality": lambda r, g: f"{r.parts[0]} < x < {r.parts[1]}",
     "x in the interval": lambda r, g: rf"x \in {r.answer}",
-})  # fmt: skip
+})
 table("union", {
     "parts in another order": lambda r, g: r" \cup ".join(s) if (s := writing.shuffled(r.parts, g)) else None,
     "union sign as Unicode": lambda r, g: " ∪ ".join(r.parts),
     "x in the union": lambda r, g: rf"x \in {r.answer}",
     "full stop in the box": lambda r, g: f"{r.answer}.",
-})  # fmt: skip
+})
 table("list", {
     "entries in another order": lambda r, g: ", ".join(s) if (s := writing.shuffled(r.parts, g)) else None,
     "other spaces": lambda r, g: g.choice([",", ", ", r",\,", r",\; ", " , "]).join(r.parts),
     "and between the entries": lambda r, g: g.choice([r"%s \text{ and } %s", "%s and %s"]) % tuple(r.parts) if len(r.parts) == 2 else None,
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "entries in another form": lambda r, g: ", ".join(_other_entry(e, g) for e in r.parts),
-})  # fmt: skip
+})
 table("matrix", {
     "square brackets": lambda r, g: writing.matrix(r.parts, "bmatrix"),
     "array in parentheses": lambda r, g: rf"\left( \begin{{array}}{{{'c' * len(r.parts[0])}}} " + r" \\ ".join(" & ".join(row) for row in r.parts) + r" \end{array} \right)",
@@ -322,38 +290,38 @@ table("matrix", {
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "no spaces": lambda r, g: writing.matrix(r.parts).replace(" ", ""),
     "letter = matrix": lambda r, g: rf"\mathbf{{{g.choice('AMv')}}} = {r.answer}",
-})  # fmt: skip
+})
 table("assignment", {
     "number alone": lambda r, g: r.parts,
     "sides swapped": lambda r, g: f"{r.parts} = {r.extra['letter']}",
     "number in another form": lambda r, g: f"{r.extra['letter']}={_other_entry(r.parts, g)}",
-})  # fmt: skip
+})
 table("equation", {
     "sides swapped": lambda r, g: f"{r.parts[1]} = {r.parts[0]}",
     "other spaces": lambda r, g: r.answer.replace(" = ", "=") if " = " in r.answer else r.answer.replace("=", " = "),
     "full stop in the box": lambda r, g: f"{r.answer}.",
-})  # fmt: skip
+})
 table("word", {
     "plain word": lambda r, g: r.parts,
     "another text command": lambda r, g: rf"\{g.choice(['textbf', 'mathrm', 'textit', 'mbox', 'text'])}{{{r.parts}}}",
     "full stop in the box": lambda r, g: g.choice([r"\text{%s.}", r"\text{%s}.", "%s."]) % r.parts,
     "spaces inside": lambda r, g: rf"\text{{ {r.parts} }}",
-})  # fmt: skip
+})
 table("letter", {
     "another way to write the letter": lambda r, g: g.choice(["%s", "(%s)", r"\text{%s}", r"\text{(%s)}", r"\textbf{(%s)}", r"\mathrm{%s}", r"\mathbf{%s}", r"(\text{%s})", r"\textbf{%s}", "%s."]) % r.parts,
-})  # fmt: skip
+})
 table("base", {
     "braces around the base": lambda r, g: f"{r.parts[0]}_{{{r.parts[1]}}}",
     "base without braces": lambda r, g: f"{r.parts[0]}_{r.parts[1]}" if len(r.parts[1]) == 1 else None,
     "full stop in the box": lambda r, g: f"{r.answer}.",
     "base in text": lambda r, g: rf"{r.parts[0]}_{{\text{{{r.parts[1]}}}}}",
     "digits in parentheses": lambda r, g: f"({r.parts[0]})_{{{r.parts[1]}}}",
-})  # fmt: skip
+})
 table("power", {
     "one factor apart": lambda r, g: rf"{r.parts[0]} \cdot {r.parts[0]}^{{{r.parts[1] - 1}}}",
     "square of the base": lambda r, g: rf"{r.parts[0] ** 2}^{{{r.parts[1] // 2}}}" if r.parts[1] % 2 == 0 and r.parts[0] < 10 else None,
     "full stop in the box": lambda r, g: f"{r.answer}.",
-})  # fmt: skip
+})
 table("expression", {
     "as the reference": lambda r, g: r.answer,
     "full stop in the box": lambda r, g: f"{r.answer}.",
@@ -362,10 +330,10 @@ table("expression", {
     "displaystyle": lambda r, g: rf"\displaystyle {r.answer}",
     "spaces around": lambda r, g: g.choice([r"\,%s", " %s ", r"%s\;", "{%s}"]) % r.answer,
     "left and right": lambda r, g: r.answer.replace("(", r"\left(").replace(")", r"\right)") if "(" in r.answer and "left" not in r.answer and "big" not in r.answer.lower() else None,
-})  # fmt: skip
+})
 table(tuple(k for k in ("integer", "decimal", "scientific", "fraction", "grouped", "percent", "money", "degrees", "unit", "root", "pi", "complex", "polynomial", "tuple", "open interval", "interval", "union", "list", "matrix", "assignment", "equation", "word", "letter", "base", "power")), {
     "as the reference": lambda r, g: r.answer,
-})  # fmt: skip
+})
 
 # Whole completions --------------------------------------------------------------------------------
 
@@ -374,7 +342,7 @@ SENTENCES = (
     "So the final answer is %s.", "Therefore, the answer is %s.", "The final answer is **%s**.", "#### %s",
     "Let me think.\n\nAnswer: %s", "We add the parts.\n#### %s", "<answer>%s</answer>", "Done.\n<answer> %s </answer>",
     "the answer is:\n%s", "Thus the correct answer is %s.", "The answer is %s",
-)  # fmt: skip
+)
 
 
 @completion(NUMBERS[:2], "sentence that names the answer")
@@ -418,7 +386,7 @@ def _thoughts(ref: Reference, rng: Random) -> str:
         f"<think>\nIt could be {near}. Let me check again.\n</think>\n\nThe answer is {ref.answer}.",
         f"so it is {near}, or not.\n</think>\n" rf"$\boxed{{{ref.answer}}}$",
         f"<thinking>The answer is {near}? No.</thinking>\n" rf"\boxed{{{ref.answer}}}",
-    ])  # fmt: skip
+    ])
 
 
 @completion(NUMBERS[:1], "corrected box")
@@ -428,7 +396,7 @@ def _corrected(ref: Reference, rng: Random) -> str:
         rf"\boxed{{{near}}}. Wait, that is wrong: I forgot a term. The final answer is \boxed{{{ref.answer}}}.",
         rf"At first I get \boxed{{{near}}}. That is a mistake. Corrected: \boxed{{{ref.answer}}}",
         rf"The first part gives $\boxed{{{near}}}$. Using it in the second part, the final answer is $\boxed{{{ref.answer}}}$.",
-    ])  # fmt: skip
+    ])
 
 
 @completion((*NUMBERS, "tuple"), "text after the box")
@@ -436,14 +404,14 @@ def _text_after(ref: Reference, rng: Random) -> str:
     return rf"\boxed{{{ref.answer}}}" + rng.choice([
         "\n\nNote: 1 hour = 60 minutes.", " This completes the solution.", "\n\nLet me know if you have any questions!",
         "\n\nCheck: the sum of the parts is as it should be, so step 2 is done.", "<|im_end|>", "\n</answer>", "\n\n$\\blacksquare$",
-    ])  # fmt: skip
+    ])
 
 
 @completion(NUMBERS[:1], "text after the sentence")
 def _note_after(ref: Reference, rng: Random) -> str:
     return rng.choice(["The answer is %s.", "Final answer: %s", "<answer>%s</answer>", "**Answer:** %s"]) % ref.answer + rng.choice([
         "\n\nNote: 1 hour = 60 minutes.", "\n\nThis took 3 steps.", "\nStep 2 is done.", "\n\n(We used that 1 km = 1000 m.)",
-    ])  # fmt: skip
+    ])
 
 
 @completion((*NUMBERS, "root", "tuple"), "other kinds of box")
@@ -471,10 +439,21 @@ def _language(ref: Reference, rng: Random) -> str:
     return rng.choice(["答案是 $\\boxed{%s}$。", "所以,最终答案是 \\boxed{%s}。", "Die Antwort ist $\\boxed{%s}$.", "La respuesta es $\\boxed{%s}$.", "La réponse est \\boxed{%s}.", "Ответ: $\\boxed{%s}$."]) % ref.answer
 
 
-@completion("integer", "a worked GSM8K solution")
+REMARKS = (
+    "We rewrite the expression.", "Let $x = 3$ for a moment.", "The sum of the first two terms is $3 + 10 = 13$.",
+    r"Hence $\frac{a}{b} = \frac{c}{d}$.", "This does not depend on the order.",
+)
+
+
+@completion("integer", "a worked solution of GSM8K")
 def _worked(ref: Reference, rng: Random) -> str | None:
-    if not ref.solution or len(ref.solution) > 450 or "####" not in ref.solution:
+    if not ref.solution or len(ref.solution) > 400:
         return None
-    body = re.sub(r"<<.*?>>", "", ref.solution)
-    head, _, last = body.rpartition("####")
-    return body if rng.random() < 0.4 else head.strip() + rf" So the answer is $\boxed{{{last.strip()}}}$."
+    ending = rng.choice(["\n#### %s", "\n\nThe answer is %s.", "\nSo the answer is $\\boxed{%s}$.", "\n\n**Final Answer:** %s", "\n\n\\boxed{%s}"])
+    return ref.solution + ending % ref.answer
+
+
+@completion(("fraction", "root", "tuple", "interval", "matrix"), "long text before the box")
+def _long(ref: Reference, rng: Random) -> str:
+    steps = [f"Step {n}. {rng.choice(REMARKS)}" for n in range(1, rng.randint(3, 6))]
+    return "\n".join(steps) + f"\n\nPutting it together, we obtain\n\\[\n\\boxed{{{ref.answer}}}\n\\]"

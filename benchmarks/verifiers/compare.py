@@ -1,0 +1,184 @@
+"""Judge the labelled pairs with rloop's `math` and with other tools, and print the table.
+
+    python benchmarks/verifiers/compare.py                     # the table of the stored verdicts
+    python benchmarks/verifiers/compare.py --judge rloop       # judge again, store, then the table
+    python benchmarks/verifiers/compare.py --judge trl --python ~/peers/bin/python
+
+A judge runs in a process of its own, under the Python that has its package, and is killed where it
+takes longer than `--limit-s` for a pair. A crash, a timeout and "no verdict" count as "wrong".
+"""
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from peers import PEERS
+
+HERE = Path(__file__).parent
+STORED = HERE / "verdicts"
+ACCEPTED, REJECTED, NO_VERDICT, TIMEOUT = "1", "0", "e", "t"
+COLUMNS = (
+    "verifier", "wrong accepted", "right rejected", "wrong accepted, boxed", "right rejected, boxed",
+    "median ms", "p99 ms", "no verdict",
+)  # fmt: skip
+
+
+def load_pairs(path: Path = HERE / "pairs.jsonl.gz") -> list[dict[str, Any]]:
+    """Return the labelled pairs."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def fingerprint(pairs: list[dict[str, Any]]) -> str:
+    """Name the pairs' texts; stored verdicts belong to one fingerprint."""
+    texts = [(pair["answer"], pair["completion"]) for pair in pairs]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
+class Judge:
+    """A judging process; started again after a timeout or a crash."""
+
+    def __init__(self, name: str, python: str, limit_s: float) -> None:
+        self.command = [python, str(HERE / "peers.py"), name]
+        self.limit_s = limit_s
+        self._start()
+
+    def _start(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
+        first = self._read(limit_s=120)
+        if first is None:
+            raise SystemExit(f"{' '.join(self.command)} did not start; run it by hand to see why")
+        self.versions = first["versions"]
+
+    def _read(self, limit_s: float) -> dict[str, Any] | None:
+        line = self.selector.select(limit_s) and self.process.stdout.readline()  # type: ignore[union-attr]
+        return json.loads(line) if line else None
+
+    def verdict(self, pair: dict[str, Any]) -> tuple[str, float]:
+        """Return the verdict's letter and its milliseconds."""
+        self.process.stdin.write(json.dumps(pair) + "\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        answer = self._read(self.limit_s)
+        if answer is None:
+            self.process.kill()
+            self._start()
+            return TIMEOUT, self.limit_s * 1000
+        letter = {True: ACCEPTED, False: REJECTED, None: NO_VERDICT}[answer["correct"]]
+        return letter, answer["ms"]
+
+
+def judge_all(name: str, title: str, python: str, limit_s: float) -> dict[str, Any]:
+    """Return what verdicts/NAME.json holds: a letter for each pair, in the pairs' order."""
+    pairs = load_pairs()
+    judge = Judge(name, python, limit_s)
+    # The first few are slow in every tool: imports and caches.
+    for pair in pairs[:: len(pairs) // 40]:
+        judge.verdict(pair)
+    verdicts, times = zip(*(judge.verdict(pair) for pair in pairs), strict=True)
+    judge.process.kill()
+    return {
+        "title": title,
+        "versions": judge.versions,
+        "pairs": fingerprint(pairs),
+        "median_ms": round(median(times), 2),
+        "p99_ms": round(quantiles(times, n=100)[98], 1),
+        "verdicts": "".join(verdicts),
+    }
+
+
+def counts(pairs: list[dict[str, Any]], verdicts: str) -> dict[str, Any]:
+    """Return `wrong_accepted` and `right_rejected`, each as [errors, of how many]."""
+    wrong = [v for p, v in zip(pairs, verdicts, strict=True) if not p["expected"]]
+    right = [v for p, v in zip(pairs, verdicts, strict=True) if p["expected"]]
+    return {
+        "wrong_accepted": [wrong.count(ACCEPTED), len(wrong)],
+        "right_rejected": [len(right) - right.count(ACCEPTED), len(right)],
+    }
+
+
+def summarize(pairs: list[dict[str, Any]], stored: dict[str, Any]) -> dict[str, Any]:
+    """Return all figures of one judge: overall, of completions with a box, and by kind."""
+    if stored["pairs"] != fingerprint(pairs):
+        raise SystemExit(f"the verdicts of {stored['title']} are of other pairs; judge again")
+    verdicts = stored["verdicts"]
+    boxed = [(p, v) for p, v in zip(pairs, verdicts, strict=True) if r"\boxed" in p["completion"]]
+    by_kind: dict[str, list[tuple[dict[str, Any], str]]] = defaultdict(list)
+    for pair, letter in zip(pairs, verdicts, strict=True):
+        by_kind[pair["kind"]].append((pair, letter))
+    return {
+        **{key: stored[key] for key in ("title", "versions", "median_ms", "p99_ms")},
+        "all": counts(pairs, verdicts),
+        "boxed": counts([p for p, _ in boxed], "".join(v for _, v in boxed)),
+        "no_verdict": verdicts.count(NO_VERDICT) + verdicts.count(TIMEOUT),
+        "by_kind": {
+            kind: counts([p for p, _ in of_kind], "".join(v for _, v in of_kind))
+            for kind, of_kind in by_kind.items()
+        },
+    }
+
+
+def table(summaries: list[dict[str, Any]]) -> str:
+    """Return the markdown table, the fewest wrong answers accepted first."""
+    rows = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for s in sorted(summaries, key=lambda s: s["all"]["wrong_accepted"]):
+        cells = [s["title"]]
+        for group in ("all", "boxed"):
+            for key in ("wrong_accepted", "right_rejected"):
+                errors, of = s[group][key]
+                cells.append(f"{errors} of {of} ({errors / of:.1%})")
+        rows.append(f"| {' | '.join(cells)} | {s['median_ms']:.2f} | {s['p99_ms']:.0f} | {s['no_verdict']} |")
+    return "\n".join(rows)
+
+
+def kinds_table(summary: dict[str, Any]) -> str:
+    """Return the kinds in which a judge errs, as a markdown table."""
+    rows = [f"Kinds in which {summary['title']} errs:\n", "| kind | wrong accepted | right rejected |", "|---|---|---|"]
+    for kind, of_kind in sorted(summary["by_kind"].items()):
+        cells = [f"{errors} of {of}" if of else "" for errors, of in of_kind.values()]
+        if any(errors for errors, _ in of_kind.values()):
+            rows.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(rows) if len(rows) > 3 else f"{summary['title']} errs in no kind."
+
+
+def main() -> None:
+    """Judge where asked, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--judge", choices=sorted(PEERS), help="judge the pairs with this one and store its verdicts")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has its package")
+    parser.add_argument("--store-as", help="name of the file and of the row, to keep a version beside the present one")
+    parser.add_argument("--limit-s", type=float, default=30.0, help="most seconds for one pair (30)")
+    parser.add_argument("--kinds", metavar="NAME", help="print the kinds in which this stored judge errs")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    args = parser.parse_args()
+    if args.judge:
+        name = args.store_as or args.judge
+        title = PEERS[args.judge][0] + (f", {args.store_as}" if args.store_as else "")
+        STORED.mkdir(exist_ok=True)
+        result = judge_all(args.judge, title, args.python, args.limit_s)
+        (STORED / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    pairs = load_pairs()
+    summaries = {p.stem: summarize(pairs, json.loads(p.read_text())) for p in sorted(STORED.glob("*.json"))}
+    print(table(list(summaries.values())))
+    if args.kinds:
+        print("\n" + kinds_table(summaries[args.kinds]))
+    if args.json:
+        args.json.write_text(json.dumps(summaries, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
