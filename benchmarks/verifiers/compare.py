@@ -17,6 +17,7 @@ import selectors
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -26,10 +27,19 @@ from peers import PEERS
 HERE = Path(__file__).parent
 STORED = HERE / "verdicts"
 ACCEPTED, REJECTED, NO_VERDICT, TIMEOUT = "1", "0", "e", "t"
+GROUPS = ("all", "boxed", "ordinary")
 COLUMNS = (
-    "verifier", "wrong accepted", "right rejected", "wrong accepted, boxed", "right rejected, boxed",
+    "judge",
+    *(f"{label}, {group}" for group in GROUPS for label in ("wrong accepted", "right rejected")),
     "median ms", "p99 ms", "no verdict",
 )  # fmt: skip
+ORDINARY = {
+    "as the reference", "long text before the box", "a worked solution of GSM8K",
+    "another problem's reference", "a worked solution of GSM8K, another result", "off by one",
+    "other sign", "one digit changed", "one entry changed", "one coefficient changed",
+    "another word", "another letter",
+}  # fmt: skip
+"""Rules whose completions a model writes every day: the reference in a box, or another value."""
 
 
 def load_pairs(path: Path = HERE / "pairs.jsonl.gz") -> list[dict[str, Any]]:
@@ -48,6 +58,7 @@ class Judge:
     """A judging process; started again after a timeout or a crash."""
 
     def __init__(self, name: str, python: str, limit_s: float) -> None:
+        """Start it; SystemExit where it does not come up within two minutes."""
         self.command = [python, str(HERE / "peers.py"), name]
         self.limit_s = limit_s
         self._start()
@@ -82,17 +93,14 @@ class Judge:
         return letter, answer["ms"]
 
 
-def judge_all(name: str, title: str, python: str, limit_s: float) -> dict[str, Any]:
-    """Return what verdicts/NAME.json holds: a letter for each pair, in the pairs' order."""
-    pairs = load_pairs()
-    judge = Judge(name, python, limit_s)
+def judge_all(judge: Judge, pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is stored: a letter for each pair in the pairs' order, and the times."""
     # The first few are slow in every tool: imports and caches.
     for pair in pairs[:: len(pairs) // 40]:
         judge.verdict(pair)
     verdicts, times = zip(*(judge.verdict(pair) for pair in pairs), strict=True)
     judge.process.kill()
     return {
-        "title": title,
         "versions": judge.versions,
         "pairs": fingerprint(pairs),
         "median_ms": round(median(times), 2),
@@ -101,13 +109,14 @@ def judge_all(name: str, title: str, python: str, limit_s: float) -> dict[str, A
     }
 
 
-def counts(pairs: list[dict[str, Any]], verdicts: str) -> dict[str, Any]:
+def counts(pairs: list[dict[str, Any]], verdicts: str, indices: Iterable[int]) -> dict[str, Any]:
     """Return `wrong_accepted` and `right_rejected`, each as [errors, of how many]."""
-    wrong = [v for p, v in zip(pairs, verdicts, strict=True) if not p["expected"]]
-    right = [v for p, v in zip(pairs, verdicts, strict=True) if p["expected"]]
+    accepted: dict[bool, list[bool]] = {True: [], False: []}  # by the label
+    for index in indices:
+        accepted[pairs[index]["expected"]].append(verdicts[index] == ACCEPTED)
     return {
-        "wrong_accepted": [wrong.count(ACCEPTED), len(wrong)],
-        "right_rejected": [len(right) - right.count(ACCEPTED), len(right)],
+        "wrong_accepted": [sum(accepted[False]), len(accepted[False])],
+        "right_rejected": [accepted[True].count(False), len(accepted[True])],
     }
 
 
@@ -116,63 +125,73 @@ def summarize(pairs: list[dict[str, Any]], stored: dict[str, Any]) -> dict[str, 
     if stored["pairs"] != fingerprint(pairs):
         raise SystemExit(f"the verdicts of {stored['title']} are of other pairs; judge again")
     verdicts = stored["verdicts"]
-    boxed = [(p, v) for p, v in zip(pairs, verdicts, strict=True) if r"\boxed" in p["completion"]]
-    by_kind: dict[str, list[tuple[dict[str, Any], str]]] = defaultdict(list)
-    for pair, letter in zip(pairs, verdicts, strict=True):
-        by_kind[pair["kind"]].append((pair, letter))
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for index, pair in enumerate(pairs):
+        by_kind[pair["kind"]].append(index)
+    members = {
+        "all": range(len(pairs)),
+        "boxed": [n for n, pair in enumerate(pairs) if r"\boxed" in pair["completion"]],
+        "ordinary": [
+            n for kind, of in by_kind.items() if kind.rpartition(": ")[2] in ORDINARY for n in of
+        ],
+    }
     return {
         **{key: stored[key] for key in ("title", "versions", "median_ms", "p99_ms")},
-        "all": counts(pairs, verdicts),
-        "boxed": counts([p for p, _ in boxed], "".join(v for _, v in boxed)),
+        **{group: counts(pairs, verdicts, members[group]) for group in GROUPS},
         "no_verdict": verdicts.count(NO_VERDICT) + verdicts.count(TIMEOUT),
-        "by_kind": {
-            kind: counts([p for p, _ in of_kind], "".join(v for _, v in of_kind))
-            for kind, of_kind in by_kind.items()
-        },
+        "by_kind": {kind: counts(pairs, verdicts, of) for kind, of in by_kind.items()},
     }
 
 
 def table(summaries: list[dict[str, Any]]) -> str:
     """Return the markdown table, the fewest wrong answers accepted first."""
-    rows = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    for s in sorted(summaries, key=lambda s: s["all"]["wrong_accepted"]):
-        cells = [s["title"]]
-        for group in ("all", "boxed"):
-            for key in ("wrong_accepted", "right_rejected"):
-                errors, of = s[group][key]
+    rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for summary in sorted(summaries, key=lambda s: s["all"]["wrong_accepted"]):
+        cells = [summary["title"]]
+        for group in GROUPS:
+            for errors, of in summary[group].values():
                 cells.append(f"{errors} of {of} ({errors / of:.1%})")
-        rows.append(f"| {' | '.join(cells)} | {s['median_ms']:.2f} | {s['p99_ms']:.0f} | {s['no_verdict']} |")
+        cells += [f"{summary['median_ms']:.2f}", f"{summary['p99_ms']:.0f}"]
+        rows.append(f"| {' | '.join(cells)} | {summary['no_verdict']} |")
     return "\n".join(rows)
 
 
 def kinds_table(summary: dict[str, Any]) -> str:
     """Return the kinds in which a judge errs, as a markdown table."""
-    rows = [f"Kinds in which {summary['title']} errs:\n", "| kind | wrong accepted | right rejected |", "|---|---|---|"]
+    rows = []
     for kind, of_kind in sorted(summary["by_kind"].items()):
-        cells = [f"{errors} of {of}" if of else "" for errors, of in of_kind.values()]
         if any(errors for errors, _ in of_kind.values()):
+            cells = [f"{errors} of {of}" if of else "" for errors, of in of_kind.values()]
             rows.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(rows) if len(rows) > 3 else f"{summary['title']} errs in no kind."
+    head = ["| kind | wrong accepted | right rejected |", "|---|---|---|"]
+    return "\n".join([f"Kinds in which {summary['title']} errs:", "", *head, *rows])
 
 
 def main() -> None:
     """Judge where asked, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge", choices=sorted(PEERS), help="judge the pairs with this one and store its verdicts")
-    parser.add_argument("--python", default=sys.executable, help="the Python that has its package")
-    parser.add_argument("--store-as", help="name of the file and of the row, to keep a version beside the present one")
-    parser.add_argument("--limit-s", type=float, default=30.0, help="most seconds for one pair (30)")
-    parser.add_argument("--kinds", metavar="NAME", help="print the kinds in which this stored judge errs")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--judge", choices=sorted(PEERS), help="judge the pairs with this one, store its verdicts")
+    add("--python", default=sys.executable, help="the Python that has its package")
+    add("--store-as", help="store under another name, to keep a version beside the present one")
+    add("--limit-s", type=float, default=30.0, help="most seconds for one pair (30)")
+    add("--kinds", metavar="NAME", help="print the kinds in which this stored judge errs")
+    add("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
+    pairs = load_pairs()
     if args.judge:
         name = args.store_as or args.judge
         title = PEERS[args.judge][0] + (f", {args.store_as}" if args.store_as else "")
+        judge = Judge(args.judge, args.python, args.limit_s)
         STORED.mkdir(exist_ok=True)
-        result = judge_all(args.judge, title, args.python, args.limit_s)
+        result = {"title": title, **judge_all(judge, pairs)}
         (STORED / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    pairs = load_pairs()
-    summaries = {p.stem: summarize(pairs, json.loads(p.read_text())) for p in sorted(STORED.glob("*.json"))}
+    summaries = {
+        path.stem: summarize(pairs, json.loads(path.read_text()))
+        for path in sorted(STORED.glob("*.json"))
+    }
     print(table(list(summaries.values())))
     if args.kinds:
         print("\n" + kinds_table(summaries[args.kinds]))

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 import right
-import wrong
+import wrong_completions  # adds its rules to those of wrong.py
 from references import Reference, load_references, problems
 from rules import Rule
 from writing import boxed
@@ -30,6 +30,13 @@ PAIRS_OF_A_FULL_STOP = 2
 COMPLETIONS_PER_RULE = {"integer": 16, "letter": 16}
 COMPLETIONS_OTHERWISE = 5
 
+NUMBERS = ("integer", "decimal", "fraction", "scientific")
+STRUCTURES = ("tuple", "matrix", "polynomial", "complex", "interval", "word", "root", "union")
+ECHOES = (
+    "%s", "%s", "I think %s", "The question is: %s", "%s\n\nLet me think.", "Question: %s\nAnswer:",
+    "%s This is easy.", "%s %s",
+)  # fmt: skip
+
 
 def make_pairs(seed: int, scale: float = 1.0) -> list[Pair]:
     """Return the pairs that the rules make; `scale` times as many of each rule."""
@@ -37,24 +44,27 @@ def make_pairs(seed: int, scale: float = 1.0) -> list[Pair]:
     for reference in load_references():
         references[reference.kind].append(reference)
     pairs: list[Pair] = []
-    for expected, rules in ((True, right.RULES), (False, wrong.RULES)):
+    for expected, rules in ((True, right.RULES), (False, wrong_completions.RULES)):
         for kind, name, rule in rules.content_rules:
             number = PAIRS_PER_RULE.get(kind, PAIRS_OTHERWISE)
             if name == "full stop in the box":
                 number = PAIRS_OF_A_FULL_STOP
             rng = Random(f"{seed} {kind}: {name} {expected}")
             texts = _apply(rule, references[kind], round(number * scale), rng)
-            pairs += [_pair(r, boxed(t, rng), f"{kind}: {name}", expected) for r, t in texts]
+            pairs += [
+                _pair(r, boxed(t, rng), f"{kind}: {name}", expected=expected) for r, t in texts
+            ]
         for kind, name, rule in rules.completion_rules:
             number = COMPLETIONS_PER_RULE.get(kind, COMPLETIONS_OTHERWISE)
             rng = Random(f"{seed} {kind} completion: {name} {expected}")
             texts = _apply(rule, references[kind], round(number * scale), rng)
-            pairs += [_pair(r, t, f"completion: {name}", expected) for r, t in texts]
+            pairs += [_pair(r, t, f"completion: {name}", expected=expected) for r, t in texts]
     return pairs + _cross(references, seed, round(80 * scale)) + _echoes(seed, round(60 * scale))
 
 
-def _pair(reference: Reference, completion: str, kind: str, expected: bool) -> Pair:  # noqa: FBT001
-    return {"answer": reference.answer, "completion": completion, "expected": expected, "kind": kind}
+def _pair(reference: Reference, completion: str, kind: str, *, expected: bool) -> Pair:
+    pair = {"answer": reference.answer, "completion": completion}
+    return {**pair, "expected": expected, "kind": kind}
 
 
 def _apply(
@@ -72,23 +82,19 @@ def _apply(
 
 
 def _cross(references: dict[str, list[Reference]], seed: int, number: int) -> list[Pair]:
-    """Another problem's reference, of another kind or of another exact value, is wrong."""
+    """Another problem's reference is wrong where it is of another kind or a number far away."""
     rng = Random(f"{seed} cross")
-    numbers = ("integer", "decimal", "fraction", "scientific")
-    structures = ("tuple", "matrix", "polynomial", "complex", "interval", "word", "root", "union")
-    pairs = []
+    pairs: list[Pair] = []
     while len(pairs) < number:
-        kind = rng.choice((*numbers, *structures))
-        other_kind = rng.choice(numbers if rng.random() < 0.5 else structures)
+        kind, other_kind = rng.choice(NUMBERS + STRUCTURES), rng.choice(NUMBERS + STRUCTURES)
         reference, other = rng.choice(references[kind]), rng.choice(references[other_kind])
-        is_sure = kind != other_kind if kind in structures or other_kind in structures else reference.parts != other.parts
-        if kind in numbers and other_kind in numbers and is_sure:
+        if kind in NUMBERS and other_kind in NUMBERS:
             is_sure = abs(reference.parts - other.parts) > abs(reference.parts) / 20
+        else:
+            is_sure = kind != other_kind
         if is_sure:
-            pairs.append({
-                "answer": reference.answer, "completion": boxed(other.answer, rng), "expected": False,
-                "kind": "another problem's reference",
-            })  # fmt: skip
+            text = boxed(other.answer, rng)
+            pairs.append(_pair(reference, text, "another problem's reference", expected=False))
     return pairs
 
 
@@ -97,13 +103,12 @@ def _echoes(seed: int, number: int) -> list[Pair]:
     rng = Random(f"{seed} echo")
     pairs = []
     for question, answer in rng.sample(problems(), number):
-        if "boxed" in question or "nswer is" in question:
-            continue
-        form = rng.choice(["%s", "%s", "I think %s", "The question is: %s", "%s\n\nLet me think.", "Question: %s\nAnswer:", "%s This is easy.", "%s %s"])
-        pairs.append({
-            "answer": answer, "completion": form.replace("%s", question), "expected": False,
-            "kind": "the question repeated", "problem": question,
-        })  # fmt: skip
+        if "boxed" not in question and "nswer is" not in question:
+            text = rng.choice(ECHOES).replace("%s", question)
+            pairs.append({
+                "answer": answer, "completion": text, "expected": False,
+                "kind": "the question repeated", "problem": question,
+            })  # fmt: skip
     return pairs
 
 
@@ -139,7 +144,8 @@ def main() -> None:
     # No name and no time in the gzip header: the same pairs give the same bytes.
     args.out.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
     right_ones = sum(pair["expected"] for pair in pairs)
-    print(f"{len(pairs)} pairs, {right_ones} right and {len(pairs) - right_ones} wrong, {len({p['kind'] for p in pairs})} kinds")
+    kinds = len({pair["kind"] for pair in pairs})
+    print(f"{right_ones} right and {len(pairs) - right_ones} wrong pairs of {kinds} kinds")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What judges a pair: rloop's `math` and the functions that other tools ship, called as their users do.
+"""The judges: rloop's `math` and what other tools ship, each called as its users do.
 
     python benchmarks/verifiers/peers.py NAME < pairs.jsonl
 
@@ -26,8 +26,9 @@ def rloop_math() -> Judge:
 
     def judge(reference: str, completion: str, question: str) -> bool | None:
         problem = Problem(
-            problem_id="pair", task="pairs", question=question or "?", answer=reference, verifier="math"
-        )
+            problem_id="pair", task="pairs", question=question or "?", answer=reference,
+            verifier="math",
+        )  # fmt: skip
         verdict = math.judge(problem, completion)
         return None if verdict.kind == "error" else verdict.kind == "correct"
 
@@ -91,7 +92,7 @@ def lm_eval_hendrycks() -> Judge:
 
 
 def lm_eval_minerva() -> Judge:
-    """lm-eval's `minerva_math`: its normalisation and `is_equiv` on the last box, or its sentence."""
+    """lm-eval's `minerva_math`: its normalisation and `is_equiv`, on a box or its sentence."""
     from lm_eval.tasks.minerva_math import utils
 
     def judge(reference: str, completion: str, _: str) -> bool:
@@ -164,7 +165,7 @@ def _verdict(judge: Judge, pair: dict[str, Any]) -> dict[str, Any]:
     error = None
     try:
         correct = judge(pair["answer"], pair["completion"], pair.get("problem", ""))
-    except BaseException:  # noqa: BLE001 (foreign code, some of which raises its own BaseException)
+    except BaseException:
         correct, error = None, traceback.format_exc(limit=-1).strip().splitlines()[-1]
     return {"correct": correct, "ms": (time.perf_counter() - start) * 1000, "error": error}
 

@@ -143,7 +143,9 @@ def _degrees(answer: str) -> Fraction | None:
 
 def _unit(answer: str) -> tuple[Fraction, dict[str, str]] | None:
     found = re.fullmatch(
-        rf"({NUMBER}) ?(?:\\,|\\;|\\!)?\s*\\(?:text|mbox|mathrm) ?\{{\s*([a-zA-Z ]+?)\.?\s*\}}(\^\d)?", answer
+        rf"({NUMBER}) ?(?:\\,|\\;|\\!)?\s*"
+        r"\\(?:text|mbox|mathrm) ?\{\s*([a-zA-Z ]+?)\.?\s*\}(\^\d)?",
+        answer,
     )
     if not found or re.search(r"\b(a\.m|and|or)\b", found[2]):
         return None
@@ -201,7 +203,11 @@ def _set(answer: str) -> list[str] | None:
 def _list(answer: str) -> list[str] | None:
     entries = _entries(answer)
     looks_grouped = re.search(r"\d,\d{3}(?!\d)", answer)
-    return entries if entries and not looks_grouped and len({value(e) for e in entries}) == len(entries) else None
+    return (
+        entries
+        if entries and not looks_grouped and len({value(e) for e in entries}) == len(entries)
+        else None
+    )
 
 
 def _interval(answer: str) -> tuple[list[str], dict[str, str]] | None:
@@ -220,7 +226,9 @@ def _interval(answer: str) -> tuple[list[str], dict[str, str]] | None:
 
 def _union(answer: str) -> list[str] | None:
     parts = [part.strip() for part in answer.split(r"\cup")]
-    return parts if len(parts) > 1 and all(re.match(r"(\\left *)?[\[(]", p) for p in parts) else None
+    return (
+        parts if len(parts) > 1 and all(re.match(r"(\\left *)?[\[(]", p) for p in parts) else None
+    )
 
 
 def _matrix(answer: str) -> list[list[str]] | None:

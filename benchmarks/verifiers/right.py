@@ -1,10 +1,9 @@
 """Rules that write a reference in another way: what they give is right by construction."""
 
-# ruff: noqa: E501 (rows of tables)
+
 # fmt: off
 
 import re
-from fractions import Fraction
 from random import Random
 
 import writing
@@ -244,7 +243,7 @@ table("tuple", {
 })
 
 
-def _inequality(ref: Reference, letter: str, swap: bool) -> str | None:  # noqa: FBT001
+def _inequality(ref: Reference, letter: str, *, swap: bool) -> str | None:
     (low, high), opening, closing = ref.parts, ref.extra["opening"], ref.extra["closing"]
     left, right = (r" \le " if opening == "[" else " < "), (r" \le " if closing == "]" else " < ")
     if low == r"-\infty" and high == r"\infty":
@@ -257,8 +256,8 @@ def _inequality(ref: Reference, letter: str, swap: bool) -> str | None:  # noqa:
 
 
 table("interval", {
-    "as an inequality": lambda r, g: _inequality(r, g.choice("xta"), False),
-    "as an inequality read from the right": lambda r, g: _inequality(r, g.choice("xt"), True) if "infty" in "".join(r.parts) else None,
+    "as an inequality": lambda r, g: _inequality(r, g.choice("xta"), swap=False),
+    "as an inequality read from the right": lambda r, g: _inequality(r, g.choice("xt"), swap=True) if "infty" in "".join(r.parts) else None,
     "x in the interval": lambda r, g: rf"x \in {r.answer}",
     "left and right, other spaces": lambda r, g: rf"\left{r.extra['opening']} {r.parts[0]}, {r.parts[1]} \right{r.extra['closing']}",
     "ends in another form": lambda r, g: r.extra["opening"] + ",".join(_other_entry(e, g) for e in r.parts) + r.extra["closing"],

@@ -18,6 +18,7 @@ class Rules:
     """Rules of one label, each as (kind of reference, name, rule), in the order they were added."""
 
     def __init__(self) -> None:
+        """Begin with no rule."""
         self.content_rules: list[tuple[str, str, Rule]] = []
         self.completion_rules: list[tuple[str, str, Rule]] = []
 
@@ -35,11 +36,11 @@ class Rules:
             self.content(kinds, name)(rule)
 
     @staticmethod
-    def _add(
-        rules: list[tuple[str, str, Rule]], kinds: Kinds, name: str
-    ) -> Callable[[Rule], Rule]:
+    def _add(rules: list[tuple[str, str, Rule]], kinds: Kinds, name: str) -> Callable[[Rule], Rule]:
         def add(rule: Rule) -> Rule:
-            rules.extend((kind, name, rule) for kind in ((kinds,) if isinstance(kinds, str) else kinds))
+            rules.extend(
+                (kind, name, rule) for kind in ((kinds,) if isinstance(kinds, str) else kinds)
+            )
             return rule
 
         return add
