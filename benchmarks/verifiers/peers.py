@@ -165,7 +165,7 @@ def _verdict(judge: Judge, pair: dict[str, Any]) -> dict[str, Any]:
     error = None
     try:
         correct = judge(pair["answer"], pair["completion"], pair.get("problem", ""))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (foreign code; some raises its own BaseException)
         correct, error = None, traceback.format_exc(limit=-1).strip().splitlines()[-1]
     return {"correct": correct, "ms": (time.perf_counter() - start) * 1000, "error": error}
 

@@ -1,6 +1,7 @@
 """Rules that write a reference in another way: what they give is right by construction."""
 
 
+# ruff: noqa: E501, RUF001, UP031 (rows of tables)
 # fmt: off
 
 import re

@@ -78,7 +78,7 @@ def mixed(number: Fraction) -> tuple[str, int, int, int] | None:
     return ("-" if number < 0 else ""), int(whole), rest.numerator, rest.denominator
 
 
-def polynomial(terms: list[tuple[int, int]], letter: str, brace: bool = False) -> str:
+def polynomial(terms: list[tuple[int, int]], letter: str, *, brace: bool = False) -> str:
     """Return terms `(coefficient, power)` in the order given."""
     text = ""
     for coefficient, power in terms:

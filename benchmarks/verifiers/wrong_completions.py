@@ -1,6 +1,7 @@
 """Whole completions that are wrong by construction: what surrounds an answer can make it wrong."""
 
 
+# ruff: noqa: E501 (rows of tables)
 # fmt: off
 
 from random import Random
