@@ -14,7 +14,8 @@ from random import Random
 from typing import Any
 
 import right
-import wrong_completions  # adds its rules to those of wrong.py
+import wrong
+import wrong_completions  # noqa: F401 (adds its rules to those of wrong.py)
 from references import Reference, load_references, problems
 from rules import Rule
 from writing import boxed
@@ -44,7 +45,7 @@ def make_pairs(seed: int, scale: float = 1.0) -> list[Pair]:
     for reference in load_references():
         references[reference.kind].append(reference)
     pairs: list[Pair] = []
-    for expected, rules in ((True, right.RULES), (False, wrong_completions.RULES)):
+    for expected, rules in ((True, right.RULES), (False, wrong.RULES)):
         for kind, name, rule in rules.content_rules:
             number = PAIRS_PER_RULE.get(kind, PAIRS_OTHERWISE)
             if name == "full stop in the box":

@@ -3,13 +3,14 @@
     python benchmarks/verifiers/peers.py NAME < pairs.jsonl
 
 writes a JSON line for each pair: `correct` (true, false, or null where the judge raised or gave no
-verdict), `ms`, and `error`. `compare.py` starts it, one process for each judge.
+verdict), `ms` of processor time, and `error`. `compare.py` starts it, one process for each judge.
 """
 
 import importlib.metadata
 import json
 import logging
 import os
+import resource
 import sys
 import time
 import traceback
@@ -70,7 +71,7 @@ def lighteval() -> Judge:
     from lighteval.models.model_output import ModelResponse
     from lighteval.tasks.requests import Doc
 
-    metric = Metrics.pass_at_k_math.value.sample_level_fn.compute_score  # type: ignore[attr-defined]
+    metric = Metrics.pass_at_k_math.value.sample_level_fn.compute_score
     return lambda reference, completion, question: (
         metric(
             Doc(query=question, choices=[rf"ANSWER: $\boxed{{{reference}}}$"], gold_index=0),
@@ -109,7 +110,7 @@ def verl_dapo() -> Judge:
     from verl.utils.reward_score import math_dapo
 
     return lambda reference, completion, _: bool(
-        math_dapo.compute_score(completion, reference)["acc"]  # type: ignore[index]
+        math_dapo.compute_score(completion, reference)["acc"]
     )
 
 
@@ -117,7 +118,7 @@ def verl_prime() -> Judge:
     """verl's `prime_math`, the reward of its PRIME recipe."""
     from verl.utils.reward_score import prime_math
 
-    return lambda reference, completion, _: bool(prime_math.compute_score(completion, reference)[0])  # type: ignore[index]
+    return lambda reference, completion, _: bool(prime_math.compute_score(completion, reference)[0])
 
 
 def verl_math() -> Judge:
@@ -161,13 +162,19 @@ def main() -> None:
 
 
 def _verdict(judge: Judge, pair: dict[str, Any]) -> dict[str, Any]:
-    start = time.perf_counter()
+    start_s = _processor_s()
     error = None
     try:
         correct = judge(pair["answer"], pair["completion"], pair.get("problem", ""))
     except BaseException:  # noqa: BLE001 (foreign code; some raises its own BaseException)
         correct, error = None, traceback.format_exc(limit=-1).strip().splitlines()[-1]
-    return {"correct": correct, "ms": (time.perf_counter() - start) * 1000, "error": error}
+    return {"correct": correct, "ms": (_processor_s() - start_s) * 1000, "error": error}
+
+
+def _processor_s() -> float:
+    """Return the processor time so far, of processes that a judge starts too."""
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + of_children.ru_utime + of_children.ru_stime
 
 
 if __name__ == "__main__":

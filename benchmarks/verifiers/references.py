@@ -8,7 +8,7 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -152,12 +152,12 @@ def _unit(answer: str) -> tuple[Fraction, dict[str, str]] | None:
     return Fraction(found[1]), {"number": found[1], "unit": found[2], "power": found[3] or ""}
 
 
-def _root(answer: str) -> tuple[int, int] | None:
+def _root(answer: str) -> tuple[tuple[int, int], dict[str, str]] | None:
     found = re.fullmatch(r"(-?\d*)\\sqrt\{(\d+)\}", answer)
     if not found or int(found[2]) < 2 or round(int(found[2]) ** 0.5) ** 2 == int(found[2]):
         return None
     front = found[1] + "1" if found[1] in {"", "-"} else found[1]
-    return (int(front), int(found[2])), {}  # type: ignore[return-value]
+    return (int(front), int(found[2])), {}
 
 
 def _pi(answer: str) -> Fraction | None:
@@ -261,17 +261,17 @@ def _word(answer: str) -> str | None:
     return found[1] if found else None
 
 
-def _base(answer: str) -> tuple[str, str] | None:
+def _base(answer: str) -> tuple[tuple[str, str], dict[str, str]] | None:
     found = re.fullmatch(r"(\d+)_\{?(\d+)\}?", answer)
-    return ((found[1], found[2]), {}) if found else None  # type: ignore[return-value]
+    return ((found[1], found[2]), {}) if found else None
 
 
-def _power(answer: str) -> tuple[int, int] | None:
+def _power(answer: str) -> tuple[tuple[int, int], dict[str, str]] | None:
     found = re.fullmatch(r"(\d+)\^\{?(\d+)\}?", answer)
-    return ((int(found[1]), int(found[2])), {}) if found else None  # type: ignore[return-value]
+    return ((int(found[1]), int(found[2])), {}) if found else None
 
 
-PARSERS = {
+PARSERS: dict[str, Callable[[str], Any]] = {
     "integer": _integer, "decimal": _decimal, "scientific": _scientific, "fraction": _fraction,
     "grouped": _grouped, "percent": _percent, "money": _money, "degrees": _degrees, "unit": _unit,
     "root": _root, "pi": _pi, "complex": _complex, "polynomial": _polynomial, "interval": _interval,

@@ -369,7 +369,7 @@ def _letter_sentence(ref: Reference, rng: Random) -> str:
 
 @completion("word", "sentence that names the word")
 def _word_sentence(ref: Reference, rng: Random) -> str:
-    return rng.choice(["The answer is %s.", "Answer: %s", "**Answer:** %s", "<answer>%s</answer>", "The final answer is **%s**."]) % ref.parts
+    return rng.choice(["The answer is %s.", "Answer: %s", "**Answer:** %s", "<answer>%s</answer>", "The final answer is **%s**."]) % str(ref.parts)
 
 
 def _near(ref: Reference, rng: Random) -> str:

@@ -377,7 +377,7 @@ def _end_changed(ref: Reference, rng: Random) -> str | None:
     if place < 0:
         return None
     ends = list(ref.parts)
-    ends[place] = written(value(ends[place]) + (-1 if place == 0 else 1), rng)
+    ends[place] = written((value(ends[place]) or Fraction(0)) + (-1 if place == 0 else 1), rng)
     return _interval_with(ref, ref.extra["opening"] + ref.extra["closing"], ends)
 
 
@@ -415,7 +415,7 @@ table("interval", {
     "ends as a list": lambda r, g: _ends_as(r, "%s, %s"),
     "one end alone": lambda r, g: next(p for p in r.parts if "infty" not in p) if r.parts != [r"-\infty", r"\infty"] else None,
     "all reals": lambda r, g: g.choice([r"(-\infty, \infty)", r"\mathbb{R}"]) if r.parts != [r"-\infty", r"\infty"] else None,
-    "part added": lambda r, g: rf"{r.answer} \cup \{{{int(max(value(p) for p in r.parts if 'infty' not in p)) + 5}\}}" if r.parts[1] != r"\infty" else None,
+    "part added": lambda r, g: rf"{r.answer} \cup \{{{int(max(value(p) or Fraction(0) for p in r.parts if 'infty' not in p)) + 5}\}}" if r.parts[1] != r"\infty" else None,
     "one-sided only": lambda r, g: rf"x \ge {r.parts[0]}" if "infty" not in "".join(r.parts) else None,
 })
 table("union", {

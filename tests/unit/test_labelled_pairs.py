@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "verifiers"))
 import compare
 import make_pairs
 import right
-import wrong_completions
+import wrong
 
 ROOT = Path(__file__).parents[2]
 PAIRS = compare.load_pairs()
@@ -25,7 +25,7 @@ def test_no_pair_stands_there_twice_and_none_with_both_labels():
 
 
 def test_every_rule_gave_a_pair_of_its_label():
-    for expected, rules in ((True, right.RULES), (False, wrong_completions.RULES)):
+    for expected, rules in ((True, right.RULES), (False, wrong.RULES)):
         kinds = {pair["kind"] for pair in PAIRS if pair["expected"] is expected}
         names = {f"{kind}: {name}" for kind, name, _ in rules.content_rules}
         names |= {f"completion: {name}" for _, name, _ in rules.completion_rules}
