@@ -28,11 +28,6 @@ HERE = Path(__file__).parent
 STORED = HERE / "verdicts"
 ACCEPTED, REJECTED, NO_VERDICT, TIMEOUT = "1", "0", "e", "t"
 GROUPS = ("all", "boxed", "ordinary")
-COLUMNS = (
-    "judge",
-    *(f"{label}, {group}" for group in GROUPS for label in ("wrong accepted", "right rejected")),
-    "median ms", "p99 ms", "no verdict",
-)  # fmt: skip
 ORDINARY = {
     "as the reference", "long text before the box", "a worked solution of GSM8K",
     "another problem's reference", "a worked solution of GSM8K, another result", "off by one",
@@ -145,13 +140,17 @@ def summarize(pairs: list[dict[str, Any]], stored: dict[str, Any]) -> dict[str, 
 
 def table(summaries: list[dict[str, Any]]) -> str:
     """Return the markdown table, the fewest wrong answers accepted first."""
-    rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    columns = ["judge"]
+    for group in GROUPS:
+        for errors, (_, of) in summaries[0][group].items():
+            columns.append(f"{errors.replace('_', ' ')}, {group} (of {of})")
+    columns += ["median ms", "p99 ms", "no verdict"]
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for summary in sorted(summaries, key=lambda s: s["all"]["wrong_accepted"]):
         cells = [summary["title"]]
         for group in GROUPS:
-            for errors, of in summary[group].values():
-                cells.append(f"{errors} of {of} ({errors / of:.1%})")
-        cells += [f"{summary['median_ms']:.2f}", f"{summary['p99_ms']:.0f}"]
+            cells += [f"{errors} ({errors / of:.1%})" for errors, of in summary[group].values()]
+        cells += [f"{summary['median_ms']:.2f}", f"{summary['p99_ms']:.1f}"]
         rows.append(f"| {' | '.join(cells)} | {summary['no_verdict']} |")
     return "\n".join(rows)
 
@@ -175,15 +174,15 @@ def main() -> None:
     add = parser.add_argument
     add("--judge", choices=sorted(PEERS), help="judge the pairs with this one, store its verdicts")
     add("--python", default=sys.executable, help="the Python that has its package")
-    add("--store-as", help="store under another name, to keep a version beside the present one")
+    add("--label", help="mark the stored verdicts, to keep a version beside the present one")
     add("--limit-s", type=float, default=30.0, help="most seconds for one pair (30)")
     add("--kinds", metavar="NAME", help="print the kinds in which this stored judge errs")
     add("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
     pairs = load_pairs()
     if args.judge:
-        name = args.store_as or args.judge
-        title = PEERS[args.judge][0] + (f", {args.store_as}" if args.store_as else "")
+        name = f"{args.judge}-{args.label}" if args.label else args.judge
+        title = f"{PEERS[args.judge][0]}, {args.label}" if args.label else PEERS[args.judge][0]
         judge = Judge(args.judge, args.python, args.limit_s)
         STORED.mkdir(exist_ok=True)
         result = {"title": title, **judge_all(judge, pairs)}
