@@ -21,7 +21,7 @@ from contenders.clock import Clock
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from rloop.config import PromptConfig
+from rloop.config_prompt import PromptConfig
 from rloop.engines.native.directory import load_tokenizer
 from rloop.engines.native.policies import prepare_policy
 from rloop.engines.native.prompts import PromptBuilder

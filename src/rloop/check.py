@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
+from rloop.check_prompts import check_prompts
 from rloop.config import Recipe
 from rloop.engines.trl.options import check_recipe as check_trl
 from rloop.errors import ConfigError, TaskError
@@ -34,6 +35,8 @@ class CheckReport:
     problems: tuple[str, ...]
     demands: tuple[Demand, ...]
     warnings: tuple[str, ...]
+    prompt: str | None = None
+    """The first problem's prompt; None where the model's tokenizer is not here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,8 @@ def check_recipe(
 
     `on_progress` is told how many verdicts are done, of how many.
 
-    Raises ConfigError or TaskError where a run would stop at its start; a hub out of reach is a
-    warning, for the run may be meant for another machine.
+    Raises ConfigError, TaskError or EngineError where a run would stop at its start; a hub out of
+    reach is a warning, for the run may be meant for another machine.
     """
     engine_warnings = check_trl(recipe) if recipe.engine.name == "trl" else _check_native(recipe)
     _check_path(recipe.policy.path)
@@ -67,6 +70,7 @@ def check_recipe(
     num_train = None
     if problems.train is not None:
         num_train = sum(problem.problem_id in kept for problem in problems.train)
+    prompts = check_prompts(recipe, problems.train or problems.others, problems.held_out)
     model = measure_model(recipe.policy.path)
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
@@ -74,6 +78,7 @@ def check_recipe(
         *recipe.warnings,
         *engine_warnings,
         *problems.warnings,
+        *prompts.warnings,
         *disk_warnings(written, run_root / recipe.name),
     ]
     if model is None:
@@ -83,7 +88,10 @@ def check_recipe(
         demands += held
         warnings += _memory_warnings(recipe, held)
     return CheckReport(
-        problems=tuple(problems.lines), demands=tuple(demands), warnings=tuple(warnings)
+        problems=tuple(problems.lines),
+        demands=tuple(demands),
+        warnings=tuple(warnings),
+        prompt=prompts.first,
     )
 
 

@@ -129,11 +129,14 @@ def _end(code: int, run_dir: Path) -> None:
 def check(
     recipe_path: RecipeArgument, overrides: SetOption = None, *, as_json: JsonOption = False
 ) -> None:
-    """Check a recipe and its problems; print batch arithmetic, disk and memory, without torch.
+    """Check a recipe and its problems; print the first prompt, batch arithmetic, disk and memory.
+
+    Without torch: nothing is sampled.
 
     Example: rloop check recipes/demo.yaml --set explore.group_size=16
     """
     from rloop.check import check_recipe
+    from rloop.prompt_text import shown
     from rloop.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
@@ -142,6 +145,8 @@ def check(
     if as_json:
         return print_json(found)
     sys.stdout.writelines(f"{line}\n" for line in found.problems)
+    if found.prompt is not None:
+        sys.stdout.write(f"First prompt:\n{shown(found.prompt)}\n")
     rows = [
         (row.section, row.name, format_value(row.value, row.unit), row.formula)
         for row in found.demands

@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rloop.config_engine import EngineConfig
-from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
+from rloop.config_fields import (
+    Count,
+    CountOrZero,
+    Fraction,
+    NonNegative,
+    Positive,
+    Strict,
+)
+from rloop.config_prompt import PromptConfig
 from rloop.config_stop import EarlyStopConfig
 from rloop.types import PhaseName
 
@@ -29,8 +37,8 @@ class TaskConfig(Strict):
     """One set of problems and the verifier that judges answers to them."""
 
     source: str
-    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .jsonl.gz, .parquet, .csv), `hub:OWNER/NAME`,
-    or the plain name of a benchmark (`gsm8k`, `math500`, ...)."""
+    """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .json, .csv, .tsv, each with .gz or without, or
+    .parquet), `hub:OWNER/NAME`, or the plain name of a benchmark (`gsm8k`, `math500`, ...)."""
     name: str | None = None
     """Name in metrics and the store; the source's own name when absent."""
     split: str | None = None
@@ -43,8 +51,8 @@ class TaskConfig(Strict):
     params: dict[str, Any] = {}
     """Parameters of a reasoning-gym data set, or the `name` (configuration) of a hub data set."""
     fields: dict[str, str] = {}
-    """Which column holds `problem`, `answer`, `solution`, `id`; only for columns named
-    otherwise."""
+    """Which column holds `problem`, `answer`, `solution`, `id`, where it is not found by itself; a
+    dot leads into an object, as in `reward_model.ground_truth`."""
     filters: dict[str, Any] = {}
     """Keep problems whose column equals the value, or is in the list of values."""
     verifier: str | None = None
@@ -69,19 +77,6 @@ class TasksConfig(Strict):
     """Wall-clock limit of one verdict (seconds); the worker is killed and replaced."""
     max_error_frac: Fraction = 0.1
     """The run stops when more than this fraction of a step's verdicts are errors."""
-
-
-class PromptConfig(Strict):
-    """How a problem becomes a prompt."""
-
-    system: str | None = None
-    """System text; put before the problem by the chat template, or by `{system}` in `template`."""
-    template: str | None = None
-    """A template with `{problem}` used instead of the model's chat template."""
-    suffix: str = ""
-    """Text after the problem, such as `Put the final answer in \\boxed{}.`"""
-    max_tokens: Count = 1024
-    """Longer prompts are left out and counted (tokens)."""
 
 
 class SamplingConfig(Strict):
@@ -344,6 +339,11 @@ class Recipe(Strict):
             )
         return self
 
+    def dated(self, day: str) -> "Recipe":
+        """Return the recipe with `prompt.date` set, where it has none."""
+        prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
+        return self.model_copy(update={"prompt": prompt})
+
     def tuning(self, phase: PhaseName) -> FinetuneConfig | ColdstartConfig | None:
         """Return the section of a supervised phase, None where the recipe has none."""
         return self.coldstart if phase == "coldstart" else self.finetune
@@ -363,6 +363,11 @@ class Recipe(Strict):
         template = self.prompt.template
         if self.prompt.system and template is not None and "{system}" not in template:
             found.append("prompt.system is not used: prompt.template has no {system} in it.")
+        if self.prompt.template_args and template is not None:
+            found.append(
+                "prompt.template_args are not used: prompt.template takes the place of the model's "
+                "chat template."
+            )
         unread = self.engine.trl.set_values if self.engine.name != "trl" else ()
         if unread:
             found.append(

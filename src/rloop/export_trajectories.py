@@ -10,13 +10,17 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rloop.errors import ConfigError
+from rloop.check_prompts import read_tokenizer
+from rloop.config_prompt import PromptConfig
+from rloop.errors import ConfigError, EngineError
+from rloop.prompt_text import PromptText
 from rloop.store import card, forms
 from rloop.store.card import Part
 from rloop.store.forms import Chat
 from rloop.store.outputs import SUFFIXES, new_path, write_file, write_shards
 from rloop.store.records import read_object
 from rloop.store.selected import Select, Selected
+from rloop.types import Problem
 
 Format = Literal["table", "datasets", "trl", "verl"]
 _SAID = {
@@ -148,19 +152,19 @@ def _chat_of(selected: Selected) -> Chat:
     """
     prompt = _config(selected).get("prompt", {})
     found = sorted(selected.run_dir.glob("policies/*/tokenizer_config.json"))
-    if not found or prompt.get("template") is not None:
+    files = read_tokenizer(str(found[0].parent)) if found else None
+    if files is None or prompt.get("template") is not None:
         return Chat()
-    from transformers import AutoTokenizer
-
     system, mark = prompt.get("system"), "\x00problem\x00"
-    messages = [{"role": "user", "content": mark}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    tokenizer = AutoTokenizer.from_pretrained(found[0].parent, local_files_only=True)
-    if not tokenizer.chat_template:
+    config = PromptConfig.model_validate(prompt | {"suffix": ""})
+    problem = Problem(problem_id=mark, task="", question=mark, answer="", verifier="")
+    try:
+        text = PromptText(
+            config, chat_template=files.chat_template, special_tokens=files.special_tokens
+        ).text(problem)
+    except EngineError:
         return Chat()
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    head, _, tail = str(text).partition(mark)
+    head, _, tail = text.partition(mark)
     chat = Chat(head=head, tail=tail, system=system)
     prompts = selected.store.query("select prompt_text from trajectories limit 1").to_pylist()
     return chat if all(chat.holds(row["prompt_text"]) for row in prompts) else Chat()

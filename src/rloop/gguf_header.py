@@ -7,6 +7,7 @@ Source: the GGUF specification (docs/gguf.md of ggml), versions 2 and 3, little-
 
 import mmap
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,21 @@ def read_gguf_header(path: Path) -> GgufHeader:
             raise ValueError(f"{path} is cut or damaged within its header") from error
 
 
+def read_gguf_strings(path: Path, key: str, indices: Sequence[int]) -> list[str]:
+    """Return some entries of an array of strings, such as the vocabulary; KeyError without it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader = _Reader(data)
+        reader.header()
+        return reader.strings(key, indices)
+
+
 class _Reader:
     """Reads values one after the other."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 0
+        self._arrays: dict[str, int] = {}
 
     def header(self) -> GgufHeader:
         magic, version, num_tensors, num_values = self._take("4sIQQ")
@@ -56,6 +66,7 @@ class _Reader:
         values: dict[str, str | int | float] = {}
         for _ in range(num_values):
             key = self._string()
+            self._arrays[key] = self._at
             value = self._value(*self._take("I"))
             if value is not None:
                 values[key] = value
@@ -66,6 +77,21 @@ class _Reader:
             *shape, _, _ = self._take(f"{num_dimensions}QIQ")  # then its type and its place
             shapes[name] = shape
         return GgufHeader(values=values, shapes=shapes)
+
+    def strings(self, key: str, indices: Sequence[int]) -> list[str]:
+        """Return entries of an array that `header` has passed over."""
+        self._at = self._arrays[key]
+        kind, kind_inside, count = self._take("IIQ")
+        if kind != _ARRAY or kind_inside != _STRING or not all(0 <= i < count for i in indices):
+            raise ValueError(f"{key} is not an array of strings with entries {indices}")
+        found = {}
+        for index in range(max(indices, default=-1) + 1):
+            if index in indices:
+                found[index] = self._string()
+            else:
+                (length,) = self._take("Q")
+                self._at += length
+        return [found[index] for index in indices]
 
     def _value(self, kind: int) -> str | int | float | None:
         if kind == _STRING:

@@ -84,7 +84,7 @@ def measure_model(source: str) -> ModelSize | None:
     another way, or it is a `random:` model, which is tiny and made at the start of a run.
     """
     try:
-        path = _find(source)
+        path = find_model(source)
         if path is None:
             return None
         return _measure_gguf(path) if path.suffix == ".gguf" else _measure_directory(path)
@@ -92,7 +92,68 @@ def measure_model(source: str) -> ModelSize | None:
         return None
 
 
-def _find(source: str) -> Path | None:
+LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+"""Names that config.json files have for the context's length."""
+STRETCHED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary scaling for which config.json names the length before it is stretched."""
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Return the most tokens that a model reads, by its configuration; None where it names none.
+
+    Rotary scaling counts as in vLLM: the length times the factor where config.json means the
+    original length (not for `llama3` and `longrope`, nor for Gemma 3, whose length has it already).
+    """
+    text = config.get("text_config")
+    config = {**config, **text} if isinstance(text, Mapping) else config
+    found = [config[key] for key in LENGTH_KEYS if isinstance(config.get(key), int)]
+    if not found:
+        return None
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind, factor = rope.get("rope_type") or rope.get("type"), rope.get("factor")
+    is_counted = str(config.get("model_type", "")).startswith("gemma3")
+    if kind not in STRETCHED or not isinstance(factor, int | float) or is_counted:
+        return int(found[0])
+    original = rope.get("original_max_position_embeddings") if kind == "yarn" else None
+    return max(int(found[0]), int((original or found[0]) * factor))
+
+
+def read_context_length(source: str) -> int | None:
+    """Return the context's length of the recipe's `policy.path`; None where it cannot be told."""
+    try:
+        path = find_model(source)
+        if path is None:
+            return None
+        if path.suffix == ".gguf":
+            values = read_gguf_header(path).values
+            found = values.get(f"{values['general.architecture']}.context_length")
+            return int(found) if found else None
+        return context_length(json.loads((path / "config.json").read_text()))
+    except (AttributeError, KeyError, ValueError, TypeError, OSError):
+        return None
+
+
+def read_attention_window(source: str) -> int | None:
+    """Return the sliding window of the model's attention (tokens); None where it sees all, or where
+    that cannot be told from its config.json.
+    """
+    try:
+        path = find_model(source)
+        if path is None or path.suffix == ".gguf":
+            return None
+        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        config |= config.get("text_config") or {}
+        is_qwen = str(config.get("model_type")).startswith("qwen")  # theirs is off unless asked for
+        is_on = config.get("use_sliding_window", not is_qwen)
+        is_windowed = "sliding_attention" in config.get("layer_types", ["sliding_attention"])
+        window = config.get("sliding_window")
+        return int(window) if window and is_on and is_windowed else None
+    except (AttributeError, KeyError, ValueError, TypeError, OSError):
+        return None
+
+
+def find_model(source: str) -> Path | None:
+    """Return the directory or GGUF file that a `policy.path` means, None where it is not here."""
     if source.startswith("package:"):
         spec = find_spec(source.removeprefix("package:").replace("-", "_"))
         folders = spec.submodule_search_locations if spec else None

@@ -242,5 +242,5 @@ def test_start_writes_what_was_asked_and_where(tmp_path: Path):
     start(source, toy_recipe(tmp_path), tmp_path / "run", scripted())
     assert (tmp_path / "run/recipe.yaml").read_text() == "# as given\n"
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert Recipe.model_validate(config) == toy_recipe(tmp_path)
+    assert Recipe.model_validate(config) == toy_recipe(tmp_path).dated(config["prompt"]["date"])
     assert json.loads((tmp_path / "run/environment.json").read_text())["packages"]["torch"]

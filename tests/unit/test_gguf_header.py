@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from rloop.gguf_header import read_gguf_header
+from rloop.gguf_header import read_gguf_header, read_gguf_strings
 from rloop.model_size import measure_model
 
 SCALARS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
@@ -98,3 +98,19 @@ def test_what_is_no_gguf_or_of_another_version_is_named(path):
     path.write_bytes(whole[:4] + (1).to_bytes(4, "little") + whole[8:])
     with pytest.raises(ValueError, match="version 1"):
         read_gguf_header(path)
+
+
+def test_entries_of_the_vocabulary_are_found_in_any_order(path):
+    tokens = ["<s>", "", "fr\u00fch", "a" * 300]
+    assert read_gguf_strings(path, "tokenizer.ggml.tokens", [3, 0, 2]) == [
+        tokens[3],
+        tokens[0],
+        tokens[2],
+    ]
+    assert read_gguf_strings(path, "tokenizer.ggml.tokens", []) == []
+    with pytest.raises(ValueError, match=r"entries \[4\]"):
+        read_gguf_strings(path, "tokenizer.ggml.tokens", [4])
+    with pytest.raises(ValueError, match="not an array of strings"):
+        read_gguf_strings(path, "tokenizer.ggml.scores", [0])
+    with pytest.raises(KeyError):
+        read_gguf_strings(path, "tokenizer.ggml.merges", [0])

@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from rloop.model_size import Linears, ModelSize, measure_model
+from rloop.model_size import (
+    Linears,
+    ModelSize,
+    context_length,
+    measure_model,
+    read_attention_window,
+)
 
 CONFIG = {
     "hidden_size": 8,
@@ -75,3 +81,61 @@ def test_what_is_not_here_or_cannot_be_told_has_no_size(tmp_path):
     assert measure_model("random:llama") is None
     assert measure_model("package:no-such-package") is None
     assert measure_model("nobody/no-such-model-here") is None
+
+
+ROPE = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"n_positions": 1024}, 1024),
+        ({"text_config": {"max_position_embeddings": 4096}}, 4096),
+        ({"hidden_size": 8}, None),
+        # Qwen2.5 with YaRN: 4 x 32,768, whether or not the length was raised
+        ({"max_position_embeddings": 32768, "rope_scaling": ROPE}, 131072),
+        ({"max_position_embeddings": 131072, "rope_parameters": ROPE}, 131072),
+        # Vicuna: 4,096 positions stretched to 16,384
+        (
+            {"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4}},
+            16384,
+        ),
+        # Llama 3.1 names the length after scaling, and so does Gemma 3
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
+            },
+            131072,
+        ),
+        (
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            131072,
+        ),
+        ({"max_position_embeddings": 2048, "rope_scaling": None}, 2048),
+    ],
+)
+def test_the_contexts_length_counts_rotary_scaling_as_the_config_means_it(config, length):
+    assert context_length(config) == length
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "mistral", "sliding_window": 4096}, 4096),
+        ({"model_type": "mistral", "sliding_window": None}, None),
+        ({"model_type": "qwen2", "sliding_window": 4096}, None),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": True}, 4096),
+        ({"model_type": "gemma2", "sliding_window": 64, "layer_types": ["full_attention"]}, None),
+        ({"model_type": "gemma3", "text_config": {"sliding_window": 512}}, 512),
+    ],
+)
+def test_a_window_of_attention_is_read_where_it_is_on(tmp_path, config, window):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_attention_window(str(tmp_path)) == window
+    assert read_attention_window("nobody/nothing-here") is None

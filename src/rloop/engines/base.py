@@ -75,16 +75,36 @@ class PromptReport:
 
     kept: tuple[Problem, ...]
     too_long: tuple[tuple[Problem, int], ...]
+    longest: tuple[Problem, int] | None = None
+    """Of those that fit; None where none does."""
+    context: int | None = None
+    """Most tokens that the policy reads, prompt and completion together; None where unknown."""
+    first: str = ""
+    """The first problem's prompt as text, special tokens visible."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about the chat template and the tokenizer."""
 
     @classmethod
     def part(
-        cls, problems: Sequence[Problem], lengths: Sequence[int], limit: int
+        cls,
+        problems: Sequence[Problem],
+        lengths: Sequence[int],
+        limit: int,
+        *,
+        context: int | None = None,
+        first: str = "",
+        warnings: Sequence[str] = (),
     ) -> "PromptReport":
         """Part the problems by the token count of their prompts."""
         pairs = list(zip(problems, lengths, strict=True))
+        kept = [pair for pair in pairs if pair[1] <= limit]
         return cls(
-            kept=tuple(problem for problem, length in pairs if length <= limit),
+            kept=tuple(problem for problem, _ in kept),
             too_long=tuple(pair for pair in pairs if pair[1] > limit),
+            longest=max(kept, key=lambda pair: pair[1], default=None),
+            context=context,
+            first=first,
+            warnings=tuple(warnings),
         )
 
 
@@ -123,7 +143,7 @@ class Engine(Protocol):
         ...
 
     def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
-        """Part problems by whether their prompt fits `prompt.max_tokens`."""
+        """Part problems by whether their prompt fits `prompt.max_tokens`; show the first one."""
         ...
 
     def explore(
@@ -190,7 +210,7 @@ class Engine(Protocol):
     def examples_from_solutions(
         self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
     ) -> list[Example]:
-        """Tokenise prompts and solutions for a cold start; completions end in EOS."""
+        """Tokenise prompts and solutions for a cold start; completions end as a turn does."""
         ...
 
     def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:

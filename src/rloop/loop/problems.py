@@ -1,12 +1,13 @@
 """The problems of a run: loaded, judged against their own references, and parted by what fits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from rloop.config import Recipe
 from rloop.engines.base import PromptReport
 from rloop.errors import TaskError
+from rloop.prompt_text import Section, check_context
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
@@ -22,6 +23,9 @@ class RunProblems:
     evaluate: Mapping[str, tuple[Problem, ...]]
     coldstart: tuple[Problem, ...]
     notes: tuple[str, ...]
+    first_prompt: str = ""
+    """The prompt of the first problem; empty until it is known what fits."""
+    warnings: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Return a hash of every problem, so that a resumed run can tell that they are the same."""
@@ -32,37 +36,66 @@ class RunProblems:
         ]
         return f"{stable_hash(*parts):016x}"
 
-    def fitting(self, fit: Callable[[Sequence[Problem]], PromptReport]) -> "RunProblems":
-        """Return the problems whose prompts fit; the others are counted in the notes."""
-        notes = list(self.notes)
+    def fitting(
+        self, fit: Callable[[Sequence[Problem]], PromptReport], recipe: Recipe
+    ) -> "RunProblems":
+        """Return the problems whose prompts fit; the others are counted in the notes.
 
-        def part(name: str, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+        TaskError where none does; ConfigError where the longest prompt and a completion are more
+        than the policy's context.
+        """
+        notes = list(self.notes)
+        reports: list[PromptReport] = []
+
+        def part(
+            name: str, problems: Sequence[Problem], section: Section | None
+        ) -> tuple[Problem, ...]:
+            if not problems:
+                return ()
             report = fit(problems)
+            reports.append(report)
             if report.too_long:
-                problem, length = report.too_long[0]
-                notes.append(
-                    f"{len(report.too_long)} of {len(problems)} problems of {name} left out: their "
-                    f"prompts are longer than prompt.max_tokens, such as {problem.problem_id} with "
-                    f"{length} tokens"
-                )
-            if problems and not report.kept:
-                shortest = min(length for _, length in report.too_long)
-                raise TaskError(
-                    f"No problem of {name} is left: all {len(problems)} prompts are longer than "
-                    f"prompt.max_tokens, the shortest has {shortest} tokens. Raise it: --set "
-                    f"prompt.max_tokens={shortest}."
-                )
+                notes.append(_too_long(name, report))
+            if report.longest is None:
+                raise _none_left(name, report)
+            if section and report.context:
+                problem, length = report.longest
+                check_context(recipe, section, problem.problem_id, length, report.context)
             return report.kept
 
-        return RunProblems(
-            train=part("tasks.train", self.train),
-            evaluate={
-                name: part(f"tasks.evaluate ({name})", problems)
-                for name, problems in self.evaluate.items()
-            },
-            coldstart=part("coldstart.task", self.coldstart),
+        train = part("tasks.train", self.train, "explore")
+        evaluate = {
+            name: part(f"tasks.evaluate ({name})", problems, "evaluate")
+            for name, problems in self.evaluate.items()
+        }
+        coldstart = part("coldstart.task", self.coldstart, None)
+        return replace(
+            self,
+            train=train,
+            evaluate=evaluate,
+            coldstart=coldstart,
             notes=tuple(notes),
+            first_prompt=next((report.first for report in reports), ""),
+            warnings=tuple(dict.fromkeys(w for report in reports for w in report.warnings)),
         )
+
+
+def _too_long(name: str, report: PromptReport) -> str:
+    problem, length = report.too_long[0]
+    total = len(report.too_long) + len(report.kept)
+    return (
+        f"{len(report.too_long)} of {total} problems of {name} left out: their prompts are longer "
+        f"than prompt.max_tokens, such as {problem.problem_id} with {length} tokens"
+    )
+
+
+def _none_left(name: str, report: PromptReport) -> TaskError:
+    shortest = min(length for _, length in report.too_long)
+    return TaskError(
+        f"No problem of {name} is left: all {len(report.too_long)} prompts are longer than "
+        f"prompt.max_tokens, the shortest has {shortest} tokens. Raise it: --set "
+        f"prompt.max_tokens={shortest}."
+    )
 
 
 def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:

@@ -67,6 +67,8 @@ def recipe_in_force(
             "change is asked for with the command, as in "
             f"`rloop resume {run_dir} --set iterations=3`."
         )
+    if given is not None and recipe.prompt.date:
+        given = given.dated(recipe.prompt.date)
     found = differences(recipe, given or recipe)
     if given is None or not found:
         return recipe, []
@@ -106,7 +108,13 @@ def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
 
 
 def differences(old: Recipe, new: Recipe) -> Differences:
-    """Return the keys whose values differ, in the order of the recipe."""
+    """Return the keys whose values differ, in the order of the recipe.
+
+    A recipe that names no `prompt.date` has that of the other.
+    """
+    day = old.prompt.date or new.prompt.date
+    if day:
+        old, new = old.dated(day), new.dated(day)
     return dict(_differences(_data(old), _data(new), ""))
 
 

@@ -32,6 +32,7 @@ from rloop.model_size import measure_model
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
 from rloop.observe.run_log import RunLog
+from rloop.prompt_text import shown, today
 from rloop.recipe import load_recipe, resolved_json
 from rloop.store.records import RESCORED_KEY
 from rloop.store.trajectories import TrajectoryStore
@@ -47,6 +48,7 @@ STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
 def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: EngineBuilder) -> int:
     """Begin a run in a new or empty directory; return its exit code."""
     console = Console()
+    recipe = recipe.dated(today())
     make_directory(run_dir)
     refuse_used(run_dir)
     is_again = any(run_dir.iterdir())
@@ -191,11 +193,12 @@ def open_run(
         manifest = Manifest(run_dir)
         drop_orphans(run_dir, manifest)
         base = prepare_base(recipe, run_dir, engine, manifest)
-        problems = problems.fitting(lambda these: engine.fit_prompts(base, these))
+        problems = problems.fitting(lambda these: engine.fit_prompts(base, these), recipe)
         check_same_problems(manifest, problems)
         console.header(facts(recipe, problems, engine))
         for note in problems.notes:
             console.say(note)
+        show_prompt(problems, console)
         num_held_out = sum(map(len, problems.evaluate.values()))
         written = disk(recipe, num_held_out, measure_model(str(base.path)))
         for warning in (*recipe.warnings, *disk_warnings(written, run_dir)):
@@ -215,6 +218,14 @@ def open_run(
             interrupt=interrupt,
             heartbeat=heartbeat,
         )
+
+
+def show_prompt(problems: RunProblems, console: Console) -> None:
+    """Show the first prompt as the policy gets it, and what is odd about prompts."""
+    if problems.first_prompt:
+        console.say(f"First prompt:\n{shown(problems.first_prompt)}")
+    for warning in problems.warnings:
+        console.warn(warning)
 
 
 def drop_orphans(run_dir: Path, manifest: Manifest) -> None:

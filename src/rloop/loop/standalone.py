@@ -32,6 +32,7 @@ from rloop.loop.session import (
     make_directory,
     prepare_base,
     read_resolved,
+    show_prompt,
 )
 from rloop.loop.state import Manifest, RunLock
 from rloop.loop.watch import check_verdicts
@@ -39,6 +40,7 @@ from rloop.observe.console import Console
 from rloop.observe.heard import heard
 from rloop.observe.metric_keys import split_key
 from rloop.observe.run_log import RunLog
+from rloop.prompt_text import today
 from rloop.recipe import resolved_json
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
@@ -69,6 +71,7 @@ def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -
     else ConfigError. KeyboardInterrupt follows on Ctrl-C, after saying how to go on.
     """
     _refuse_used(folder)
+    recipe = recipe.dated(today())
     console = Console()
     with ExitStack() as stack:
         pool = _pool(recipe, stack)
@@ -153,12 +156,13 @@ def _work(
     manifest = Manifest(folder)
     base = prepare_base(recipe, folder, engine, manifest)
     policy = replace(base, name=_policy_name(recipe))
-    problems = problems.fitting(lambda these: engine.fit_prompts(policy, these))
+    problems = problems.fitting(lambda these: engine.fit_prompts(policy, these), recipe)
     check_same_problems(manifest, problems)
     add_engine(folder / "environment.json", engine.describe())
     console.header(_facts(recipe, engine))
     for note in problems.notes:
         console.say(note)
+    show_prompt(problems, console)
     try:
         metrics = _measure(recipe, engine, policy, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:

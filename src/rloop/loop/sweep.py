@@ -29,6 +29,7 @@ from rloop.loop.state import Manifest
 from rloop.methods import budget_warnings, find_methods, last_phase
 from rloop.model_size import measure_model
 from rloop.observe.console import Console, clock_time
+from rloop.prompt_text import today
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 
@@ -78,6 +79,7 @@ def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> lis
     methods, two methods that are the same recipe, and directories that hold something else.
     """
     chosen = find_methods(methods)
+    recipe = recipe.dated(_first_date(directory) or today())
     runs = []
     for seed in _seeds(seeds, first=recipe.seed):
         recipes: dict[str, str] = {}
@@ -96,6 +98,15 @@ def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> lis
             run.refuse_others()
             runs.append(run)
     return runs
+
+
+def _first_date(directory: Path) -> str | None:
+    """Return the date of prompts that the sweep's first run began with, None where there is none.
+
+    The runs are compared problem by problem, so all must see the same prompts.
+    """
+    begun = sorted(directory.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
+    return next((day for day in (read_resolved(c).prompt.date for c in begun) if day), None)
 
 
 def announce_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> None:

@@ -20,6 +20,8 @@ UNTRAINED = (
     *("engine.trl.launch.machine_rank.", "engine.trl.launch.silence_s."),
 )
 """Beginnings of dotted keys that decide where things go, how fast, or the last bits of a number."""
+DATED = ("prompt.date.",)
+"""What matters only to a chat template that writes it; prompts that differ are warned of anyway."""
 MEASURED = ("evaluate.", "tasks.evaluate.")
 """Beginnings of those that decide how a policy is measured."""
 MAX_KEYS = 3
@@ -105,9 +107,9 @@ def training_keys(recipe: Mapping[str, Any]) -> dict[str, str]:
     How it is measured does not, unless exploration ends early by what is measured.
     """
     flat = flatten_recipe(recipe)
-    is_free: tuple[str, ...] = UNTRAINED
+    is_free: tuple[str, ...] = (*UNTRAINED, *DATED)
     if flat.get("explore.early_stop.pass_at_k_falls", "false") in ("false", "null", "0"):
-        is_free = (*UNTRAINED, *MEASURED)
+        is_free = (*is_free, *MEASURED)
     return {key: value for key, value in flat.items() if not f"{key}.".startswith(is_free)}
 
 

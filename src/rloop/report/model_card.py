@@ -232,8 +232,10 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def python_text(text: str) -> str:
-    """Return text as a literal of Python."""
+def python_text(text: object) -> str:
+    """Return text, or another value of a recipe, as a literal of Python."""
+    if not isinstance(text, str):
+        return repr(text)
     is_plain = text.replace("\n", "").isprintable()
     return json.dumps(text, ensure_ascii=False) if is_plain else repr(text)
 

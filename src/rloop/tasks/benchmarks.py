@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rloop.tasks.verifiers.answers import last_box
+from rloop.tasks.solutions import boxed_answer
 
 Row = dict[str, Any]
 
@@ -27,25 +27,31 @@ class Benchmark:
     """Our split -> the hub's, where they differ."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """`problem`, `answer`, `solution`, `id` -> the hub's column, where they differ."""
-    convert: Callable[[Row], Row] = dict
-    """What else a hub row needs before its columns are read."""
+    convert: Callable[[Row], Row | None] = dict
+    """What else a hub row needs before its columns are read; None where it has no one answer."""
 
 
-def _gsm8k_row(row: Row) -> Row:
+def _gsm8k_row(row: Row) -> Row | None:
     """Part "reasoning #### 42" into solution and answer."""
-    solution, _, answer = row["answer"].rpartition("####")
-    return {**row, "solution": solution.strip(), "answer": answer.strip()}
+    solution, mark, answer = row["answer"].rpartition("####")
+    return {**row, "solution": solution.strip(), "answer": answer.strip()} if mark else None
 
 
-def _boxed_row(row: Row) -> Row:
-    r"""Take the answer from the solution's last \boxed{}."""
-    return {**row, "answer": last_box(row["solution"])[0] or ""}
+def _boxed_row(row: Row) -> Row | None:
+    r"""Take the answer from the solution's \boxed{}."""
+    answer = boxed_answer(row["solution"])
+    return None if answer is None else {**row, "answer": answer}
 
 
-def _asdiv_row(row: Row) -> Row:
+def _asdiv_row(row: Row) -> Row | None:
     """Join body and question, and leave the unit out of "9 (apples)"."""
     answer, _, _ = row["answer"].partition(" (")
-    return {**row, "problem": f"{row['body']} {row['question']}", "answer": answer}
+    several = ";" in row["answer"]
+    return (
+        None
+        if several
+        else {**row, "problem": f"{row['body']} {row['question']}", "answer": answer}
+    )
 
 
 def _svamp_row(row: Row) -> Row:
@@ -65,6 +71,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         files={"test": "asdiv"},
         hub="EleutherAI/asdiv",
         hub_splits={"test": "validation"},
+        fields={"problem": "problem"},
         convert=_asdiv_row,
         verifier="numeric",
     ),

@@ -1,15 +1,18 @@
 """All tasks of a recipe: what is trained on, what is held out, and what was left out and why."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rloop.config import ColdstartConfig, TaskConfig, TasksConfig
 from rloop.errors import ConfigError, TaskError
-from rloop.tasks.duplicates import drop_duplicates, overlap
+from rloop.tasks.duplicates import answer_conflicts, conflict_warning, drop_duplicates, overlap
 from rloop.tasks.references import check_solutions
 from rloop.tasks.sources import LoadedTask, load_task
 from rloop.types import Problem
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,7 @@ def load_tasks(config: TasksConfig) -> Tasks:
     pairs = overlap(distinct, held_out)
     left_out = {problem.problem_id for problem, _ in pairs}
     kept = tuple(problem for problem in distinct if problem.problem_id not in left_out)
+    _warn_of_conflicts(train, evaluate, {problem.problem_id for problem in (*kept, *held_out)})
     if not kept:
         raise TaskError(
             f"tasks.train has no problems left: all {len(distinct)} are held out in "
@@ -130,6 +134,21 @@ def _load(configs: Sequence[TaskConfig], config: TasksConfig, key: str) -> list[
                 f"such as name: {name}-2."
             )
     return loaded
+
+
+def _warn_of_conflicts(
+    train: Sequence[LoadedTask], evaluate: Sequence[LoadedTask], kept: set[str]
+) -> None:
+    """Warn of questions that two tasks answer differently; each task has warned of its own."""
+    tasks = [*evaluate, *train]
+    owners = {id(problem): index for index, task in enumerate(tasks) for problem in task.problems}
+    conflicts = [
+        (first, second)
+        for first, second in answer_conflicts(p for task in tasks for p in task.problems)
+        if owners[id(first)] != owners[id(second)]
+    ]
+    if conflicts:
+        _log.warning("tasks: %s", conflict_warning(conflicts, kept))
 
 
 def _check_ids(problems: Sequence[Problem]) -> None:

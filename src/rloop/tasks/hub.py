@@ -24,16 +24,35 @@ def read_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
             f"hub:{name} needs the package datasets: pip install 'rloop-rl[hub]'"
         ) from error
     silence = why_out_of_reach(name)
+    where = f"hub:{name}, split {split!r},"
     try:
         with _cache_only(datasets.config) if silence else nullcontext():
             return [dict(row) for row in datasets.load_dataset(name, config, split=split)]
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        reason = f"the hub does not answer: {silence}" if silence else first_line
+        reason = f"the hub does not answer: {silence}" if silence else _one_line(error)
         raise TaskError(
-            f"hub:{name}, split {split!r}, cannot be read ({reason:.160}): check the name, the "
-            "split and the connection, or put the file in tasks.data_dir"
+            f"{where} cannot be read ({reason}): check the name, the split and the connection, or "
+            "put the file in tasks.data_dir"
         ) from error
+    except Exception as error:  # DatasetGenerationError, and what else `datasets` has
+        raise TaskError(
+            f"{where} is there and cannot be read ({_one_line(_cause(error))}): its files have "
+            "unlike columns, or one is broken. Choose some with params: {name: CONFIGURATION}, or "
+            "download one and use file:PATH"
+        ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error was raised from at first: the outer ones say only that there was one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _one_line(error: BaseException) -> str:
+    """Return an error's words on one line, the middle left out where there are many."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 320 else f"{words[:200]} ... {words[-100:]}"
 
 
 def why_out_of_reach(name: str) -> str:

@@ -1,8 +1,8 @@
 """One task of the recipe, loaded: where its problems come from, and how many were left out."""
 
 import difflib
+import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,23 @@ from pathlib import Path
 from rloop.config import TaskConfig
 from rloop.errors import ConfigError, TaskError
 from rloop.tasks.benchmarks import BENCHMARKS, Benchmark
-from rloop.tasks.duplicates import drop_duplicates
+from rloop.tasks.duplicates import answer_conflicts, conflict_warning, drop_duplicates
 from rloop.tasks.files import SUFFIXES, Row, file_stem, read_rows
 from rloop.tasks.gym import MIN_DRAWS, generate_rows
 from rloop.tasks.hub import read_hub_rows
-from rloop.tasks.rows import filter_rows, find_columns, to_problem
+from rloop.tasks.rows import (
+    Columns,
+    check_filters,
+    find_columns,
+    fits,
+    row_keys,
+    to_problem,
+)
 from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.types import Problem, stable_hash
+
+_GENERATED = Columns(problem="problem", answer="answer", id="id")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +48,23 @@ class LoadedTask:
     """Left out because the same problem came before."""
     num_wanted: int | None
     """The recipe's `size`."""
+    num_unclear: int = 0
+    """Left out because the benchmark gives no answer, or several."""
+    num_replaced_ids: int = 0
+    """Rows whose id was missing, or another row's; the row's number stands in."""
+    columns: str = ""
+    """Which columns hold problem and answer, where they have not rloop's own names."""
 
     def summary(self) -> str:
         """Return one line for `rloop check`."""
         parts = [f"{self.num_read} read"]
+        parts += [self.columns] if self.columns else []
+        parts += [f"{self.num_unclear} without one clear answer left out"] * bool(self.num_unclear)
         parts += [f"{self.num_filtered} left out by filters"] if self.num_filtered else []
         parts += [f"{self.num_duplicates} duplicates removed"] if self.num_duplicates else []
+        parts += [
+            f"{self.num_replaced_ids} ids missing or repeated, replaced by the row's number"
+        ] * bool(self.num_replaced_ids)
         parts += [f"{len(self.problems)} taken"]
         if self.num_wanted is not None and len(self.problems) < self.num_wanted:
             parts[-1] += f" of the {self.num_wanted} asked for"
@@ -56,7 +77,8 @@ class _Source:
 
     name: str
     split: str
-    rows: list[Row]
+    rows: Sequence[Row | None]
+    """None where the source has a row without one clear answer."""
     fields: dict[str, str]
     verifier: str = "math"
 
@@ -95,25 +117,61 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
             f"{config.source}"
         )
     source = _read(kind, place, config, data_dir, held_out=held_out)
-    rows = filter_rows(source.rows, config.filters, config.source)
-    if not source.rows:
-        raise TaskError(f"{config.source} has no problems: there are no rows in it")
+    rows = [row for row in source.rows if row is not None]
     if not rows:
+        without = " with one clear answer" if source.rows else ""
+        raise TaskError(f"{config.source} has no problems: there are no rows{without} in it")
+    columns = find_columns(rows, source.fields, config.source)
+    keys, num_replaced = row_keys(source.rows, columns)
+    check_filters(rows, config.filters, config.source)
+    problems = [
+        _problem(row, columns, index=index, key=keys[index], source=source, config=config)
+        for index, row in enumerate(source.rows)
+        if row is not None and fits(row, config.filters)
+    ]
+    if not problems:
         raise TaskError(
-            f"{config.source} has no problems left: none of its {len(source.rows)} rows fits "
+            f"{config.source} has no problems left: none of its {len(rows)} rows fits "
             f"filters {config.filters}"
         )
-    problems = _problems(rows, source, config)
     distinct = drop_duplicates(problems, set())
+    _warn(config.source, problems, distinct)
     return LoadedTask(
         name=config.name or source.name,
         split=source.split,
         problems=tuple(_choose(distinct, config.size, config.seed)),
         num_read=len(source.rows),
-        num_filtered=len(source.rows) - len(rows),
+        num_filtered=len(rows) - len(problems),
         num_duplicates=len(problems) - len(distinct),
         num_wanted=config.size,
+        num_unclear=len(source.rows) - len(rows),
+        num_replaced_ids=num_replaced,
+        columns=columns.summary(),
     )
+
+
+def _warn(source: str, problems: Sequence[Problem], distinct: Sequence[Problem]) -> None:
+    """Warn of equal questions with different answers, and of messages that no prompt will have."""
+    if conflicts := answer_conflicts(problems):
+        kept = {problem.problem_id for problem in distinct}
+        _log.warning("%s: %s", source, conflict_warning(conflicts, kept))
+    for name, remedy in (
+        ("system_message", "put it into prompt.system if the policy is to see it"),
+        ("other_messages", "write one question without them if it needs them"),
+    ):
+        found = [problem for problem in problems if name in problem.metadata]
+        if found:
+            _log.warning(
+                "%s: %d of %d prompts hold more messages than the user's last, kept as metadata "
+                "`%s` and not part of the question, such as %s with %.80r; %s.",
+                source,
+                len(found),
+                len(problems),
+                name,
+                found[0].problem_id,
+                found[0].metadata[name],
+                remedy,
+            )
 
 
 def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
@@ -123,13 +181,20 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
     size = config.size or 0
     patience = max(MIN_DRAWS, size)
     problems: list[Problem] = []
-    seen: set[str] = set()
+    seen: set[str | tuple[str, str]] = set()
     num_read = num_filtered = num_idle = 0
-    for row in generate_rows(dataset, config, split):
+    for index, row in enumerate(generate_rows(dataset, config, split)):
         num_read += 1
-        wanted = filter_rows([{**row["entry"], **row}], config.filters, config.source)
-        num_filtered += not wanted
-        new = drop_duplicates(_problems([row], source, config), seen) if wanted else []
+        filterable = {**row["entry"], **row}
+        check_filters([filterable], config.filters, config.source)
+        new: list[Problem] = []
+        if fits(filterable, config.filters):
+            problem = _problem(
+                row, _GENERATED, index=index, key=row["id"], source=source, config=config
+            )
+            new = drop_duplicates([problem], seen)
+        else:
+            num_filtered += 1
         problems += new
         num_idle = 0 if new else num_idle + 1
         if len(problems) == size or num_idle == patience:
@@ -164,6 +229,7 @@ def _read(
         return _Source(name=place.rpartition("/")[2], split=split, rows=rows, fields=config.fields)
     if place or kind not in BENCHMARKS:
         near = difflib.get_close_matches(config.source, BENCHMARKS, n=1)
+        near = [f"file:{config.source}"] if Path(config.source).is_file() else near
         guess = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(
             f"source {config.source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
@@ -180,18 +246,18 @@ def _read_benchmark(
     """Read the benchmark's file if the data folder has it, else its data set on the hub."""
     folder = data_dir or os.environ.get("RLOOP_DATA")
     path = _benchmark_file(folder, benchmark.files.get(split))
+    rows: Sequence[Row | None]
     if path is not None:
         rows = [_without_prefix(row, file_stem(path)) for row in read_rows(path)]
         fields = config.fields
     else:
         hub_split = benchmark.hub_splits.get(split, split)
         try:
-            rows = read_hub_rows(benchmark.hub, benchmark.config, hub_split)
+            rows = _convert(read_hub_rows(benchmark.hub, benchmark.config, hub_split), benchmark)
         except TaskError as error:
             where = f"in {folder}" if folder else "(neither tasks.data_dir nor RLOOP_DATA is set)"
             stem = benchmark.files.get(split, f"{name}_{split}")
             raise TaskError(f"{name}: no file {stem}.jsonl.gz {where}, and {error}") from error
-        rows = [benchmark.convert(row) for row in rows]
         fields = {**benchmark.fields, **config.fields}
     return _Source(name=name, split=split, rows=rows, fields=fields, verifier=benchmark.verifier)
 
@@ -213,21 +279,27 @@ def _check_folder(folder: str, setting: str) -> None:
 
 def _without_prefix(row: Row, stem: str) -> Row:
     """Shorten an id such as gsm8k_train/17, whose first part the task and split already say."""
-    return {**row, "id": str(row["id"]).removeprefix(f"{stem}/")} if "id" in row else row
+    key = row.get("id")
+    return {**row, "id": key.removeprefix(f"{stem}/")} if isinstance(key, str) else row
 
 
-def _problems(rows: Sequence[Row], source: _Source, config: TaskConfig) -> list[Problem]:
-    columns = find_columns(rows[0], source.fields, config.source)
+def _convert(rows: Sequence[Row], benchmark: Benchmark) -> list[Row | None]:
+    """Return a hub's rows as the benchmark reads them; TaskError where its columns are others."""
+    try:
+        return [benchmark.convert(row) for row in rows]
+    except (KeyError, AttributeError, TypeError) as error:
+        raise TaskError(
+            f"hub:{benchmark.hub} has other columns or values than rloop knows ({error!r}); it has "
+            f"{', '.join(rows[0])}. Read it with source: hub:{benchmark.hub} and fields"
+        ) from error
+
+
+def _problem(
+    row: Row, columns: Columns, *, index: int, key: str, source: _Source, config: TaskConfig
+) -> Problem:
     place = f"{config.name or source.name}/{source.split}"
     verifier = config.verifier or source.verifier
-    problems = [
-        to_problem(row, columns, index=index, place=place, verifier=verifier)
-        for index, row in enumerate(rows)
-    ]
-    problem_id, count = Counter(p.problem_id for p in problems).most_common(1)[0]
-    if count > 1:
-        raise TaskError(f"{config.source}: {count} problems have the id {problem_id!r}")
-    return problems
+    return to_problem(row, columns, index=index, key=key, place=place, verifier=verifier)
 
 
 def _choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem]:

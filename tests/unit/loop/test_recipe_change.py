@@ -206,7 +206,7 @@ def test_a_change_that_was_recorded_but_not_written_is_finished(tmp_path: Path):
     assert resume(run_dir, scripted(), overrides=["iterations=2"]) == 0
     write_text(run_dir / "config.json", behind)  # as if killed between the two
     assert resume(run_dir, scripted()) == 0
-    expected = toy_recipe(tmp_path, iterations=2)
+    expected = toy_recipe(tmp_path, iterations=2).dated(json.loads(behind)["prompt"]["date"])
     assert (run_dir / "config.json").read_text() == resolved_json(expected)
 
 
@@ -218,6 +218,14 @@ def test_a_run_from_before_recipes_were_recorded_goes_on(tmp_path: Path):
     write_text(run_dir / "manifest.json", json.dumps(manifest))
     assert resume(run_dir, scripted()) == 0
     assert len(Manifest(run_dir).recipes) == 1
+
+
+def test_a_run_keeps_its_date_whatever_day_it_is_resumed_on(tmp_path: Path):
+    old, new = toy_recipe(tmp_path).dated("2026-11-30"), toy_recipe(tmp_path)
+    assert differences(old, new) == differences(new, old) == {}
+    assert differences(old, new.dated("2026-12-01")) == {
+        "prompt.date": ("2026-11-30", "2026-12-01")
+    }
 
 
 def test_what_decides_no_result_makes_no_other_method():

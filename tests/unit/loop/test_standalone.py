@@ -138,7 +138,7 @@ def test_an_evaluation_is_read_as_a_run_is(recipe, tmp_path):
     assert record.is_complete("0/evaluate/policy")
     assert [event["name"] for event in record.events] == ["evaluate"]
     assert record.environment["engine"] == {"device": "none (scripted)"}
-    assert Recipe.model_validate(record.config) == recipe
+    assert Recipe.model_validate(record.config) == recipe.dated(record.config["prompt"]["date"])
 
 
 def test_metrics_json_holds_every_number_of_the_line(recipe, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rloop.engines.native import policies
 from rloop.engines.native.directory import written_whole
@@ -332,14 +332,6 @@ def test_model_without_an_end_token_is_refused(base):
     edit_json(base / "generation_config.json", eos_token_id=None)
     edit_json(base / "tokenizer_config.json", eos_token=None)
     with pytest.raises(EngineError, match=r"no end-of-sequence token.*eos_token"):
-        load(base)
-
-
-def test_tokenizer_of_another_model_is_refused(base):
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.add_tokens(["<one>", "<two>"])
-    tokenizer.save_pretrained(base)
-    with pytest.raises(EngineError, match=r"102 tokens in its tokenizer but 100 rows"):
         load(base)
 
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from doubles_policies import make_problem
+from doubles_policies import chat_tokenizer, make_problem
 
-from rloop.config import PromptConfig
+from rloop.config_prompt import PromptConfig
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.random_model import character_tokenizer
 from rloop.errors import EngineError
@@ -61,3 +61,51 @@ def test_a_model_without_a_chat_template_needs_one():
     tokenizer.chat_template = None
     with pytest.raises(EngineError, match=r"no chat template.*prompt\.template"):
         PromptBuilder(tokenizer, PromptConfig())
+
+
+# What the tokenizer adds by itself
+
+
+@pytest.mark.parametrize(
+    ("adds", "template", "expected"),
+    [
+        (("<bos>", "<eos>"), "Q:{problem}", "<bos>Q:3+1="),
+        (("<bos>", None), "<bos>Q:{problem}", "<bos>Q:3+1="),
+        ((None, "<eos>"), "Q:{problem}", "Q:3+1="),
+        ((None, None), "<bos>Q:{problem}", "<bos>Q:3+1="),
+    ],
+)
+def test_a_template_of_the_recipe_has_bos_once_where_it_is_added_and_never_eos(
+    adds, template, expected
+):
+    tokenizer = chat_tokenizer(adds=adds)
+    x = tokenizer.convert_tokens_to_ids("x")
+    bos, eos = ([token] if is_added else [] for token, is_added in zip((1, 2), adds, strict=True))
+    assert tokenizer("x")["input_ids"] == [*bos, x, *eos]
+    builder = PromptBuilder(tokenizer, PromptConfig(template=template))
+    assert tokenizer.decode([*builder.build(PROBLEM).ids]) == expected
+    assert builder.shown(PROBLEM) == expected
+
+
+def test_a_chat_template_writes_its_special_tokens_alone():
+    tokenizer = chat_tokenizer(adds=("<bos>", "<eos>"))
+    builder = PromptBuilder(tokenizer, PromptConfig())
+    assert tokenizer.decode([*builder.build(PROBLEM).ids]) == "<bos>Q:3+1=\nA:"
+    assert builder.shown(PROBLEM) == "<bos>Q:3+1=\nA:"
+
+
+# What cannot be a prompt
+
+
+def test_a_token_without_an_embedding_is_refused_only_where_a_prompt_has_it():
+    tokenizer = chat_tokenizer("<image>")  # id 100
+    builder = PromptBuilder(tokenizer, PromptConfig(template="{problem}"), num_embeddings=100)
+    assert len(builder.build(PROBLEM).ids) == 4
+    with pytest.raises(EngineError, match=r"toy/train/3 has the token 100, .* has 100 em"):
+        builder.build(replace(PROBLEM, question="what is in <image>?"))
+
+
+def test_half_a_character_is_one_sentence():
+    builder = PromptBuilder(character_tokenizer(), PromptConfig(template="{problem}"))
+    with pytest.raises(EngineError, match=r"prompt of toy/train/3: the tokenizer refuses.*ud800"):
+        builder.build(replace(PROBLEM, question="x\ud800y"))

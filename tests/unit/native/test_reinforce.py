@@ -8,8 +8,9 @@ from doubles_policies import InstantVerify, make_problem, tiny_policy
 from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
-from rloop.config import PromptConfig, Recipe
+from rloop.config import Recipe
 from rloop.config_engine import EngineConfig
+from rloop.config_prompt import PromptConfig
 from rloop.engines.base import Successes
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence

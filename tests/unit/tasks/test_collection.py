@@ -40,6 +40,16 @@ def test_held_out_problems_and_repeats_are_left_out_of_training_and_counted(writ
     ]
 
 
+def test_a_question_that_two_tasks_answer_differently_is_said_with_both(write, tmp_path, caplog):
+    other = {"problem": "1 + 2", "answer": "2"}
+    (tmp_path / "b.jsonl").write_text(json.dumps(other))
+    source = {"source": f"file:{tmp_path / 'b.jsonl'}"}
+    tasks = load([write("a", "1 + 2", "1 + 3")], [source])
+    assert [problem.question for problem in tasks.train] == ["1 + 3"]
+    (record,) = caplog.records
+    assert "b/train/0 with '2' and a/train/0 with '1' (left out)" in record.getMessage()
+
+
 def test_two_tasks_of_one_name_are_refused(write):
     with pytest.raises(ConfigError, match=r"tasks\.evaluate: 2 tasks are called 'x'.*name: x-2"):
         load([write("a", "1")], [write("x", "2"), {**write("y", "3"), "name": "x"}])

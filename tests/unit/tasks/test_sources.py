@@ -85,7 +85,6 @@ def test_duplicates_are_removed_and_counted_and_a_short_task_says_so(tmp_path):
         ({"fields": {"answer": "reply"}}, "has no column 'reply' (fields: answer); it has problem"),
         ({"filters": {"rank": 1}}, "has no column 'rank' (filters: rank); it has problem, answer"),
         ({"filters": {"level": 99}}, "none of its 20 rows fits filters {'level': 99}"),
-        ({"fields": {"id": "level"}}, "4 problems have the id 'sums/train/0'"),
         (
             {"fields": {"problem": "note"}},
             "sums/train/0 (row 1) has no problem: column 'note' holds None",
@@ -106,6 +105,7 @@ def test_a_bad_task_is_one_clear_sentence_after_its_key(sums, settings, message)
         ({"verifier": "maths"}, "verifier 'maths' is unknown. Did you mean math? Choose exact, "),
         ({"verifier": "python:f"}, "python:package.module:function"),
         ({"verifier": "reasoning_gym"}, "judges problems of reasoning_gym:DATASET only"),
+        ({"source": __file__}, f"is unknown. Did you mean file:{__file__}? Write reasoning_gym"),
         ({"source": "gsm9k"}, "source 'gsm9k' is unknown. Did you mean gsm8k? Write reasoning_gym"),
     ],
 )
@@ -255,6 +255,83 @@ def test_every_benchmark_reads_its_hub_columns(name, monkeypatch):
     assert problem.question
     assert problem.problem_id.startswith(f"{name}/")
     assert datasets.calls[0][0] == BENCHMARKS[name].hub
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("math", {"problem": "1?", "solution": r"$\boxed{1}$ apple, so $\boxed{2}$ fruits"}),
+        ("math", {"problem": "1?", "solution": "no box"}),
+        ("gsm8k", {"question": "1?", "answer": "it is 2"}),
+        ("asdiv", {"body": "1.", "question": "2?", "answer": "2 (weeks); 3 (days)"}),
+    ],
+)
+@pytest.mark.usefixtures("hub_answers")
+def test_a_row_without_one_clear_answer_is_left_out_and_counted(name, row, monkeypatch):
+    datasets = FakeDatasets([row, HUB_ROWS[name]])
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    monkeypatch.delenv("RLOOP_DATA", raising=False)
+    task = load_task(TaskConfig(source=name))
+    (problem,) = task.problems
+    assert (problem.problem_id.rpartition("/")[2], problem.answer) == ("1", "2")
+    assert "2 read, 1 without one clear answer left out, 1 taken" in task.summary()
+    datasets.rows = [row]
+    with pytest.raises(TaskError, match="there are no rows with one clear answer in it"):
+        load_task(TaskConfig(source=name))
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"), [(r"so $\boxed 2$.", "2"), (r"$\boxed{1}$ and $\boxed{2}$", "1, 2")]
+)
+@pytest.mark.usefixtures("hub_answers")
+def test_the_answer_of_math_is_what_its_solution_boxes_all_of_it(solution, answer, monkeypatch):
+    row = {"problem": "1+1?", "solution": solution, "level": "Level 1"}
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets([row]))
+    monkeypatch.delenv("RLOOP_DATA", raising=False)
+    (problem,) = load_task(TaskConfig(source="math")).problems
+    assert (problem.answer, problem.solution) == (answer, solution)
+
+
+@pytest.mark.usefixtures("hub_answers")
+def test_a_benchmark_whose_hub_columns_are_others_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets([{"problem": "1?", "answer": "2"}]))
+    monkeypatch.delenv("RLOOP_DATA", raising=False)
+    with pytest.raises(
+        TaskError, match=r"KeyError\('solution'\)\); it has problem, answer\. Read it"
+    ):
+        load_task(TaskConfig(source="math"))
+
+
+@pytest.mark.parametrize(
+    ("files", "cause"),
+    [
+        (
+            {"a": '{"problem": "1?", "answer": "2"}', "b": '{"question": "1?", "level": {"x": 1}}'},
+            "because column names don't match",
+        ),
+        (
+            {"a": '{"problem": "1?", "answer": "2"}\n{"problem": "1'},
+            "Missing a closing quotation mark",
+        ),
+    ],
+)
+def test_hub_data_of_unlike_columns_or_a_torn_line_is_one_sentence_with_the_cause(
+    files, cause, tmp_path, monkeypatch
+):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "sums"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f"{name}.jsonl").write_text(text)
+    with pytest.raises(TaskError) as raised:
+        load_task(TaskConfig(source=f"hub:{folder}"), key="tasks.train.0")
+    message = str(raised.value)
+    assert message.startswith(f"tasks.train.0: hub:{folder}, split 'train', is there and cannot be")
+    assert cause in message
+    assert "use file:PATH" in message
+    assert "\n" not in message
 
 
 @pytest.mark.usefixtures("hub_answers")

@@ -38,9 +38,9 @@ from rloop.engines.native.policies import (
     LoadedPolicy,
     load_policy,
     prepare_policy,
+    report_prompts,
     save_policy,
 )
-from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.reinforce import Reference, Reinforcer
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.sampler import Sampler, row_budget
@@ -93,10 +93,8 @@ class NativeEngine:
         return policy
 
     def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
-        """Part problems by whether their prompt fits `prompt.max_tokens`."""
-        builder = PromptBuilder(self._load(policy).tokenizer, self._recipe.prompt)
-        lengths = [len(builder.build(problem).ids) for problem in problems]
-        return PromptReport.part(problems, lengths, self._recipe.prompt.max_tokens)
+        """Part problems by whether their prompt fits `prompt.max_tokens`; show the first one."""
+        return report_prompts(self._load(policy), self._recipe.prompt, problems)
 
     def explore(
         self,
@@ -197,9 +195,9 @@ class NativeEngine:
     def examples_from_solutions(
         self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
     ) -> list[Example]:
-        """Tokenise prompts and solutions for a cold start; completions end in EOS."""
+        """Tokenise prompts and solutions for a cold start; completions end as a turn does."""
         loaded = self._load(policy)
-        builder = PromptBuilder(loaded.tokenizer, self._recipe.prompt)
+        builder = loaded.prompts(self._recipe.prompt)
         return encode_solutions(loaded, builder, problems, solution_template)
 
     def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:
@@ -284,6 +282,7 @@ class NativeEngine:
             device=self._device,
             trust_remote_code=self._recipe.policy.trust_remote_code,
             attn_implementation=self._attention,
+            prompt=self._recipe.prompt,
         )
 
     def _find(self, policy: PolicyRef | Literal["live"]) -> LoadedPolicy:
@@ -301,7 +300,7 @@ class NativeEngine:
         return self._recipe.prompt.max_tokens + longest
 
     def _roller(self, policy: LoadedPolicy) -> Roller:
-        prompts = PromptBuilder(policy.tokenizer, self._recipe.prompt)
+        prompts = policy.prompts(self._recipe.prompt)
         return Roller(sampler=self._sampler(policy), prompts=prompts, verify=self._verify)
 
     def _sampler(self, policy: LoadedPolicy) -> Sampler | VllmSampler:
@@ -319,7 +318,7 @@ class NativeEngine:
             self._vllm = VllmModel(
                 policy.model,
                 self._source.path,
-                max_length=self._longest(),
+                max_length=min(self._longest(), policy.context or self._longest()),
                 max_batch=config.max_batch,
                 pass_tokens=config.microbatch_tokens,
             )

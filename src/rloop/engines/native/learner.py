@@ -32,6 +32,7 @@ from rloop.engines.native.microbatch import (
 )
 from rloop.engines.native.schedule import learning_rate
 from rloop.engines.native.skipped import WEIGHTS_TIMES, SkippedUpdate, copied_weights
+from rloop.engines.native.vocabulary import unknown_ids
 from rloop.errors import EngineError
 
 COUNTERS_FILE = "learner.json"
@@ -170,6 +171,7 @@ class Learner:
             update=self._num_done,
             config=self._model.config.to_json_string(use_diff=False),
             weights=weights,
+            unknown=unknown_ids(self._model),
         )
 
     def _accumulate(

@@ -24,6 +24,7 @@ from rloop.engines.native.finite import check_logits, overflowing
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
 from rloop.engines.native.packed_attention import Span
 from rloop.engines.native.rows import Row, plan_rows
+from rloop.engines.native.vocabulary import output_bias
 from rloop.errors import EngineError
 
 PAD_ID = 0
@@ -277,7 +278,7 @@ def completion_logprobs(
     return linear_logprobs(
         _predicting_states(model, batch),
         head.weight,
-        head.bias,
+        output_bias(model),
         batch.targets_N,
         temperature=temperature,
         is_entropy_trained=is_entropy_trained,

@@ -20,6 +20,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rloop.config_prompt import PromptConfig
+from rloop.engines.base import PromptReport
+from rloop.engines.native.completions import (
+    CompletionText,
+    completion_text,
+    find_turn_end,
+    turn_end_warnings,
+)
 from rloop.engines.native.directory import (
     COMPANION_PATTERNS,
     PICKLE_SUFFIXES,
@@ -36,9 +44,15 @@ from rloop.engines.native.directory import (
 from rloop.engines.native.finite import check_finite
 from rloop.engines.native.gguf import convert_gguf, find_packaged_gguf
 from rloop.engines.native.memory import explained
+from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.random_model import write_random_model
+from rloop.engines.native.vocabulary import leave_out_unknown, unknown_ids
 from rloop.errors import EngineError
-from rloop.model_size import ACCEPTED_FORMS, is_hub_name
+from rloop.model_size import ACCEPTED_FORMS, context_length, is_hub_name
+from rloop.types import Problem
+
+MANY_UNKNOWN = 0.1
+"""Part of the output rows without a token that no padding explains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +66,14 @@ class LoadedPolicy:
     """In evaluation mode, without sampling defaults of its own."""
     tokenizer: PreTrainedTokenizerBase
     eos_ids: tuple[int, ...]
-    """Every token that ends a completion, ascending: the tokenizer's and the configurations'."""
+    """Every token that ends a completion, ascending: the tokenizer's, the configurations' and the
+    chat template's."""
     pad_id: int
     """Fills unused places; an EOS token where the model has no padding token."""
+    turn_end_id: int | None = None
+    """The chat template's own end of a turn, one of `eos_ids`; None where it has none."""
+    text: CompletionText | None = None
+    """What turns completions into text; None hides every special token."""
 
     @property
     def decoder(self) -> torch.nn.Module:
@@ -70,11 +89,33 @@ class LoadedPolicy:
         head: torch.nn.Module = foreign.get_output_embeddings()
         return head
 
+    @property
+    def end_id(self) -> int:
+        """What a completion is taught to end with."""
+        if self.turn_end_id is not None:
+            return self.turn_end_id
+        own: int | None = self.tokenizer.eos_token_id
+        return self.eos_ids[0] if own is None else own
+
+    @property
+    def num_embeddings(self) -> int:
+        """How many tokens the model can read."""
+        embeddings: Any = self.model.get_input_embeddings()
+        count: int = embeddings.weight.shape[0]
+        return count
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that the model reads, prompt and completion together; None where unknown."""
+        return context_length(self.model.config.to_dict())
+
+    def prompts(self, config: PromptConfig) -> PromptBuilder:
+        """Return what builds this policy's prompts."""
+        return PromptBuilder(self.tokenizer, config, num_embeddings=self.num_embeddings)
+
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of the tokens, without special tokens."""
-        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        assert isinstance(text, str), "one list of ids decodes to one text"
-        return text
+        """Return the text of a completion, without the special tokens that only frame it."""
+        return (self.text or CompletionText(self.tokenizer)).of(token_ids)
 
 
 def prepare_policy(
@@ -137,10 +178,12 @@ def load_policy(
     device: torch.device,
     trust_remote_code: bool,
     attn_implementation: str = "sdpa",
+    prompt: PromptConfig | None = None,
 ) -> LoadedPolicy:
     """Load a policy directory's weights and tokenizer; safetensors only, nothing downloaded.
 
-    NonFinitePolicy says that a weight is NaN or infinite.
+    The recipe's `prompt` tells what ends a completion. NonFinitePolicy says that a weight is NaN
+    or infinite.
     """
     check_config(path, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
@@ -164,16 +207,23 @@ def load_policy(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise EngineError(f"Cannot load the policy {path}: {first_line(error)}.") from error
     check_finite(dict(model.named_parameters()), f"Policy {path}")
-    return _with_token_ids(path, model, tokenizer)
+    return _with_token_ids(path, model, tokenizer, prompt or PromptConfig())
 
 
 def _with_token_ids(
-    path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig,
 ) -> LoadedPolicy:
+    embeddings: Any = model.get_input_embeddings()
+    turn_end = find_turn_end(tokenizer, prompt, embeddings.weight.shape[0])
+    turn_end_id = turn_end.token_id if turn_end else None
     found = (
         tokenizer.eos_token_id,
         model.generation_config.eos_token_id,
         model.config.eos_token_id,
+        turn_end_id,
     )
     eos_ids = tuple(sorted({i for ids in found for i in _as_ids(ids)}))
     if not eos_ids:
@@ -181,19 +231,48 @@ def _with_token_ids(
             f"Policy {path} has no end-of-sequence token, so no completion would ever stop. "
             "Set eos_token in its tokenizer_config.json."
         )
-    embeddings: Any = model.get_input_embeddings()
-    num_embeddings = embeddings.weight.shape[0]
-    if len(tokenizer) > num_embeddings:
-        raise EngineError(
-            f"Policy {path} has {len(tokenizer)} tokens in its tokenizer but {num_embeddings} rows "
-            "of embeddings: the tokenizer is another model's. Copy the right one."
-        )
+    leave_out_unknown(model, tokenizer, known=eos_ids)
     pad_ids = (*_as_ids(tokenizer.pad_token_id), *_as_ids(model.config.pad_token_id), *eos_ids)
     # Sampling defaults that come with a model would quietly join in whatever calls generate().
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos_ids), pad_token_id=pad_ids[0]
     )
-    return LoadedPolicy(model=model, tokenizer=tokenizer, eos_ids=eos_ids, pad_id=pad_ids[0])
+    return LoadedPolicy(
+        model=model,
+        tokenizer=tokenizer,
+        eos_ids=eos_ids,
+        pad_id=pad_ids[0],
+        turn_end_id=turn_end_id,
+        text=completion_text(tokenizer, prompt, (*eos_ids, pad_ids[0])),
+    )
+
+
+def report_prompts(
+    policy: LoadedPolicy, config: PromptConfig, problems: Sequence[Problem]
+) -> PromptReport:
+    """Part problems by whether their prompt fits, with all there is to say about prompts."""
+    builder, num_embeddings = policy.prompts(config), policy.num_embeddings
+    warnings = [*builder.warnings(), *turn_end_warnings(policy.tokenizer, config, num_embeddings)]
+    num_tokens = len(policy.tokenizer)
+    if num_tokens > num_embeddings:
+        warnings.append(
+            f"The tokenizer has {num_tokens} tokens and the model {num_embeddings} "
+            "embeddings: prompts with one of the others are refused."
+        )
+    unknown, num_rows = unknown_ids(policy.model), policy.model.config.get_text_config().vocab_size
+    if unknown is not None and len(unknown) > MANY_UNKNOWN * num_rows:
+        warnings.append(
+            f"The tokenizer does not know {len(unknown)} of the model's {num_rows} output rows, "
+            "which are left out of what it samples and learns: is it another model's?"
+        )
+    return PromptReport.part(
+        problems,
+        [len(builder.build(problem).ids) for problem in problems],
+        config.max_tokens,
+        context=policy.context,
+        first=builder.shown(problems[0]) if problems else "",
+        warnings=warnings,
+    )
 
 
 def _as_ids(value: int | list[int] | None) -> list[int]:

@@ -1,14 +1,13 @@
-"""Prompts: a problem's text through the chat template or the recipe's own, as text and token
-ids.
-"""
+"""Prompts as token ids: a problem's text through the model's tokenizer."""
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from rloop.config import PromptConfig
+from rloop.config_prompt import PromptConfig
 from rloop.errors import EngineError
+from rloop.prompt_text import Messages, PromptText, added_prefix, with_prefix
 from rloop.types import Problem
 
 
@@ -23,40 +22,79 @@ class Prompt:
 class PromptBuilder:
     """Builds prompts for one tokenizer and one recipe."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> None:
-        """Check that there is a template to use."""
-        if config.template is None and not tokenizer.chat_template:
-            raise EngineError(
-                "The model has no chat template. Give the recipe its own, such as "
-                "prompt.template: 'Question: {problem}\\nAnswer:'."
-            )
-        if config.template is not None and "{problem}" not in config.template:
-            raise EngineError(f"prompt.template must contain {{problem}}, got {config.template!r}.")
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PromptConfig,
+        *,
+        num_embeddings: int | None = None,
+    ) -> None:
+        """Check that there is a template that keeps what it is given.
+
+        With the number of the model's embeddings, `build` refuses a token that has none.
+        """
         self._tokenizer = tokenizer
-        self._config = config
-        source = config.template or str(tokenizer.chat_template)
-        parts = "\x1f".join([source, config.system or "", config.suffix])
-        self.version = hashlib.blake2b(parts.encode(), digest_size=6).hexdigest()
+        self._num_embeddings = num_embeddings
+        self._text = prompt_text(tokenizer, config)
+        self._prefix: tuple[int, ...] = ()
+        if config.template is not None:
+            # The recipe's own template is plain text; a chat template writes its special tokens.
+            self._prefix = added_prefix(encode(tokenizer, "a"), tokenizer("a")["input_ids"])
+        self.version = self._text.version
 
     def build(self, problem: Problem) -> Prompt:
-        """Return the problem's prompt."""
-        content = problem.question + self._config.suffix
-        if self._config.template is not None:
-            # Not str.format: problems are full of braces.
-            text = self._config.template.replace("{system}", self._config.system or "")
-            text = text.replace("{problem}", content)
-            return Prompt(text, tuple(self._tokenizer(text)["input_ids"]))
-        rendered = self._tokenizer.apply_chat_template(
-            self.messages(problem), tokenize=False, add_generation_prompt=True
-        )
-        text = str(rendered)
-        # The template writes its own special tokens.
-        return Prompt(text, tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]))
+        """Return the problem's prompt, with BOS once where the tokenizer adds it, without EOS."""
+        text = self._text.text(problem)
+        try:
+            ids = with_prefix(encode(self._tokenizer, text), self._prefix)
+        except EngineError as error:
+            raise EngineError(f"The prompt of {problem.problem_id}: {error}") from error
+        check_embedded(ids, self._num_embeddings, f"The prompt of {problem.problem_id}")
+        return Prompt(text, ids)
 
-    def messages(self, problem: Problem) -> list[dict[str, str]]:
+    def shown(self, problem: Problem) -> str:
+        """Return the prompt's text with what the tokenizer puts before it."""
+        prompt = self.build(problem)
+        added = prompt.ids[: len(self._prefix)]
+        bare = encode(self._tokenizer, prompt.text)[: len(added)]
+        before = "" if bare == added else str(self._tokenizer.decode(list(added)))
+        return before + prompt.text
+
+    def messages(self, problem: Problem) -> Messages:
         """Return the conversation that the model's chat template renders."""
-        content = problem.question + self._config.suffix
-        messages = [{"role": "user", "content": content}]
-        if self._config.system is not None:
-            messages.insert(0, {"role": "system", "content": self._config.system})
-        return messages
+        return self._text.messages(problem)
+
+    def warnings(self) -> list[str]:
+        """Return sentences about arguments of the template that change nothing."""
+        return self._text.warnings()
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> PromptText:
+    """Return what writes prompts with the tokenizer's chat template, or the recipe's own."""
+    return PromptText(
+        config,
+        chat_template=getattr(tokenizer, "chat_template", None),
+        special_tokens=tokenizer.special_tokens_map,
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Return a text's tokens, no special ones added; EngineError for what cannot be text."""
+    try:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    except (TypeError, UnicodeError) as error:
+        raise EngineError(
+            f"the tokenizer refuses the text {text!a:.60} (half a character, U+D800 to U+DFFF, "
+            "cannot be encoded). Mend the text."
+        ) from error
+
+
+def check_embedded(ids: Sequence[int], num_embeddings: int | None, what: str) -> None:
+    """Raise EngineError for a token that the model has no embedding for."""
+    largest = max(ids, default=0)
+    if num_embeddings is not None and largest >= num_embeddings:
+        raise EngineError(
+            f"{what} has the token {largest}, and the model has {num_embeddings} embeddings. Its "
+            "tokenizer is another model's, or the text holds a token that the model cannot read: "
+            "copy the right tokenizer, or change the text."
+        )

@@ -15,17 +15,11 @@ from transformers import (
 
 from rloop.engines.native.directory import quiet_transformers, written_whole
 from rloop.errors import EngineError
+from rloop.prompt_text import CHARACTER_TEMPLATE
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 HEAD_WIDTH = 32
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}{{ 'A:' + message['content'] + eos_token + '\n' }}"
-    "{% elif message['role'] == 'user' %}{{ 'Q:' + message['content'] + '\n' }}"
-    "{% else %}{{ message['content'] + '\n' }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
-)
 
 
 def write_random_model(name: str, directory: Path, *, seed: int) -> None:
@@ -81,7 +75,7 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
         bos_token="<bos>",
         eos_token="<eos>",
         unk_token="<unk>",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHARACTER_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
     return tokenizer

@@ -29,7 +29,8 @@ from rloop.engines.native.directory import load_complete
 from rloop.engines.native.finite import nonfinite_names
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
-from rloop.engines.native.skipped import RAGGED, SINGLE, WEIGHT
+from rloop.engines.native.skipped import RAGGED, SINGLE, UNKNOWN, WEIGHT
+from rloop.engines.native.vocabulary import leave_out
 from rloop.errors import EngineError
 
 
@@ -117,6 +118,8 @@ def _model(
         model = loader.from_config(settings, attn_implementation=kind, dtype=dtype)
         model.load_state_dict(weights, strict=False)
     found: PreTrainedModel = model
+    if UNKNOWN in tensors:
+        leave_out(found, tensors[UNKNOWN])
     return found
 
 

@@ -19,6 +19,7 @@ from rloop.engines.native.memory import Budget, free
 from rloop.engines.native.plain_step import PlainStep, choose_step
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import Prompt
+from rloop.engines.native.vocabulary import mask_unknown, unknown_ids
 from rloop.types import Completion
 
 STREAM_CHUNK = 64
@@ -142,6 +143,7 @@ class Batch:
         self._decode_step = decode_step
         self._settings = settings
         self._prefill_tokens = prefill_tokens
+        self._unknown = unknown_ids(policy.model)
         self._queue = deque(requests.items())
         self._prefilled: dict[tuple[int, ...], Prefilled] = {}
         num_rows = min(max_batch, len(requests))
@@ -242,6 +244,7 @@ class Batch:
         """Draw the next token of each row; free the rows that end with it."""
         uniforms = [row.stream.number(len(row.token_ids)) if row else 0.0 for _, row in rows]
         uniforms_R = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
+        logits = mask_unknown(logits, self._unknown)
         tokens, logprobs = self._decode_step.draw(logits, uniforms_R, self._settings)
         finished = []
         for (number, row), token, logprob in zip(

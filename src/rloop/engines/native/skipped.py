@@ -30,6 +30,7 @@ WEIGHTS_TIMES = 3
 RAGGED = ("prompt_ids", "completion_ids", "behavior_logprobs", "reference_logprobs")
 SINGLE = ("advantage", "weight")
 WEIGHT = "model."
+UNKNOWN = "unknown_ids"
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class SkippedUpdate:
     """The model's configuration, JSON."""
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """The model's weights before the update, on the CPU; empty where they are not kept."""
+    unknown: torch.Tensor | None = None
+    """Ids that the model's distribution leaves out."""
 
 
 def copied_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -70,6 +73,8 @@ def write_skipped(skipped: SkippedUpdate, file: Path, place: Place) -> bool:
     A full disk is only warned of: a run does not stop for want of a diagnosis.
     """
     tensors = {f"{WEIGHT}{name}": weight for name, weight in skipped.weights.items()}
+    if skipped.unknown is not None:
+        tensors[UNKNOWN] = skipped.unknown.cpu()
     for name in RAGGED:
         rows = [getattr(sequence, name) for sequence in skipped.sequences]
         if any(row is None for row in rows):

@@ -9,7 +9,8 @@ from rloop.engines.base import FinetuneStep
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.prompts import PromptBuilder
+from rloop.engines.native.prompts import PromptBuilder, check_embedded, encode
+from rloop.errors import EngineError
 from rloop.tasks.references import check_solutions
 from rloop.types import Example, Place, Problem, stable_hash
 
@@ -55,19 +56,34 @@ def encode_solutions(
     problems: Sequence[Problem],
     solution_template: str,
 ) -> list[Example]:
-    """Return each problem's prompt and solution as token ids that end in EOS."""
+    """Return each problem's prompt and solution as token ids that end as a turn of the chat
+    template does, else in EOS.
+    """
     check_solutions(problems, solution_template)
-    examples = []
+    examples, context = [], policy.context
     for problem in problems:
         # Not str.format: solutions are full of braces.
         text = solution_template.replace("{solution}", problem.solution or "")
         text = text.replace("{answer}", problem.answer)
-        ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        try:
+            ids = encode(policy.tokenizer, text)
+        except EngineError as error:
+            raise EngineError(f"The solution of {problem.problem_id}: {error}") from error
+        prompt_ids, completion_ids = prompts.build(problem).ids, (*ids, policy.end_id)
+        what = f"The solution of {problem.problem_id}"
+        check_embedded(completion_ids, policy.num_embeddings, what)
+        num_tokens = len(prompt_ids) + len(completion_ids)
+        if context is not None and num_tokens > context:
+            raise EngineError(
+                f"The prompt and the solution of {problem.problem_id} have {num_tokens} tokens, "
+                f"more than the {context} of the policy's context. Leave that problem out of the "
+                "cold start's file, or take a model with a longer context."
+            )
         examples.append(
             Example(
                 problem_id=problem.problem_id,
-                prompt_ids=prompts.build(problem).ids,
-                completion_ids=(*ids, policy.tokenizer.eos_token_id),
+                prompt_ids=prompt_ids,
+                completion_ids=completion_ids,
             )
         )
     return examples

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rloop.config import SamplingConfig
+from rloop.engines.native.vocabulary import mask_unknown, unknown_ids
 from rloop.errors import EngineError, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ class VllmModel:
         )
         self._temperature = 1.0
         self._num_requests = 0
+        self._unknown = unknown_ids(model)
         self._engine.apply_model(self._scale_logits)
         self.take_weights(model)
         self._check_agreement(model)
 
     def _scale_logits(self, module: nn.Module) -> None:
-        """Divide by the temperature where the logits are made, in float32.
+        """Divide by the temperature where the logits are made, in float32, and mask ids that the
+        tokenizer does not know.
 
         vLLM's raw log-probabilities are then those at the temperature, over the whole vocabulary:
         neither of its own modes gives them once top-p or top-k is on.
@@ -89,7 +92,7 @@ class VllmModel:
 
         def scaled(hidden: torch.Tensor) -> torch.Tensor:
             logits: torch.Tensor = plain(hidden).float()
-            return logits.div_(self._temperature)
+            return mask_unknown(logits.div_(self._temperature), self._unknown)
 
         model.compute_logits = scaled
 
@@ -118,6 +121,7 @@ class VllmModel:
         (_, ids, logprobs), *_ = self.write([prompt], [0], greedy, stop_ids=())
         with torch.inference_mode():
             logits = model(torch.tensor([prompt + ids], device=model.device)).logits[0].float()
+            logits = mask_unknown(logits, self._unknown)
         rows = logits.log_softmax(-1)[len(prompt) - 1 : -1].tolist()
         gaps = [abs(row[i] - p) for row, i, p in zip(rows, ids, logprobs, strict=True)]
         gap = sum(gaps) / len(gaps)

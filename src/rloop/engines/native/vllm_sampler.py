@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rloop.config import SamplingConfig
 from rloop.engines.native.policies import LoadedPolicy
@@ -49,11 +48,10 @@ class VllmSampler:
     def _complete(
         self, request: Request, ids: tuple[int, ...], logprobs: tuple[float, ...]
     ) -> Completion:
-        text: Any = self.policy.tokenizer.decode(list(ids), skip_special_tokens=True)
         return Completion(
             prompt_text=request.prompt.text,
             prompt_ids=request.prompt.ids,
-            completion_text=text,
+            completion_text=self.policy.decode(ids),
             completion_ids=ids,
             behavior_logprobs=logprobs,
             finish_reason="stop" if ids[-1] in self.policy.eos_ids else "length",

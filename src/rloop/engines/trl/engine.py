@@ -23,7 +23,9 @@ from rloop.engines.base import (
     Verify,
     shaped_rewards,
 )
+from rloop.engines.native.directory import load_tokenizer
 from rloop.engines.native.order import ProblemOrder
+from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.step_metrics import sampling_metrics, timing_metrics
 from rloop.engines.trl.group import Workers
 from rloop.engines.trl.judging import Judge, step_advantages
@@ -54,6 +56,7 @@ from rloop.engines.trl.messages import (
 )
 from rloop.engines.trl.options import check_recipe
 from rloop.errors import EngineError
+from rloop.model_size import read_context_length
 from rloop.types import Example, Group, Place, PolicyRef, Problem, stable_hash
 
 Answer = TypeVar("Answer")
@@ -87,10 +90,21 @@ class TrlEngine:
         return PolicyRef(path=done.path or directory, name="base")
 
     def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
-        """Part problems by whether their prompt fits `prompt.max_tokens`."""
+        """Part problems by whether their prompt fits `prompt.max_tokens`; show the first one."""
         command = CountPrompts(policy=policy, problems=tuple(problems))
         lengths = self._ask(command, Counts).values
-        return PromptReport.part(problems, lengths, self._recipe.prompt.max_tokens)
+        trusted = self._recipe.policy.trust_remote_code
+        builder = PromptBuilder(
+            load_tokenizer(policy.path, trust_remote_code=trusted), self._recipe.prompt
+        )
+        return PromptReport.part(
+            problems,
+            lengths,
+            self._recipe.prompt.max_tokens,
+            context=read_context_length(str(policy.path)),
+            first=builder.shown(problems[0]) if problems else "",
+            warnings=builder.warnings(),
+        )
 
     def explore(
         self,

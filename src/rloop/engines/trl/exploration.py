@@ -13,6 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
 from rloop.config import Recipe
+from rloop.engines.native.completions import (
+    CompletionText,
+    completion_text,
+    find_turn_end,
+)
 from rloop.engines.native.prompts import Prompt, PromptBuilder
 from rloop.engines.trl.behavior import behavior_logprobs
 from rloop.engines.trl.crew import Crew
@@ -33,6 +38,7 @@ class Sink:
         self._crew = crew
         self._tokenizer = tokenizer
         self._builder = PromptBuilder(tokenizer, recipe.prompt)
+        self._text = CompletionText(tokenizer)
         self._prompts = [self._builder.build(problem) for problem in command.problems]
         self.longest_prompt = max(len(prompt.ids) for prompt in self._prompts)
         self.trainer: GRPOTrainer | None = None
@@ -44,6 +50,19 @@ class Sink:
         )
         for problem, prompt in zip(command.problems, self._prompts, strict=True):
             self._check_tokens(problem, prompt)
+
+    def join(self, trainer: Any) -> None:  # noqa: ANN401
+        """Take the trainer; refuse one that would run on over the end of a turn."""
+        end = find_turn_end(self._tokenizer, self._recipe.prompt)
+        if end and end.token_id is not None and end.token_id not in trainer.eos_token_ids:
+            raise EngineError(
+                f"TRL ends a completion with {self._tokenizer.eos_token!r} alone, and the chat "
+                f"template ends a turn with {end.text!r}. Add {end.token_id} to eos_token_id in "
+                "the policy's generation_config.json, or use engine.name=native."
+            )
+        ends = (*trainer.eos_token_ids, self._tokenizer.pad_token_id)
+        self._text = completion_text(self._tokenizer, self._recipe.prompt, ends)
+        self.trainer = trainer
 
     def rewards(
         self, *, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: object
@@ -83,7 +102,7 @@ class Sink:
             Completion(
                 prompt_text=prompt.text,
                 prompt_ids=prompt.ids,
-                completion_text=str(self._tokenizer.decode(list(ids), skip_special_tokens=True)),
+                completion_text=self._text.of(ids),
                 completion_ids=tuple(ids),
                 behavior_logprobs=row,
                 finish_reason="stop" if ids[-1] in ends else "length",
@@ -113,8 +132,7 @@ class Sink:
         if tuple(ids) != prompt.ids:
             raise EngineError(
                 f"TRL would give the policy other tokens for the prompt of {problem.problem_id} "
-                f"than rloop stores ({len(ids)} and {len(prompt.ids)}). Give the recipe a "
-                "prompt.template."
+                f"than rloop stores ({len(ids)} and {len(prompt.ids)}). Use engine.name=native."
             )
 
 
@@ -127,5 +145,5 @@ def build_explorer(sink: Sink, options: dict[str, Any], command: Explore, **extr
         train_dataset=sink.data,
         **extra,
     )
-    sink.trainer = trainer
+    sink.join(trainer)
     return trainer

@@ -23,7 +23,6 @@ from rloop.engines.native.microbatch import (
     sequence_logprobs,
 )
 from rloop.engines.native.policies import LoadedPolicy, load_policy, save_policy
-from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.sampler import Request, Sampler, row_budget
 from rloop.engines.trl.crew import Crew
 from rloop.engines.trl.messages import Sample, Sampled, SavePolicy, Score, Scores
@@ -86,7 +85,7 @@ class Inference:
 
     def sample(self, policy: LoadedPolicy, command: Sample, version: int) -> Sampled:
         """Draw completions, every worker those of its share of the problems."""
-        prompts = PromptBuilder(policy.tokenizer, self._recipe.prompt)
+        prompts = policy.prompts(self._recipe.prompt)
         requests = [
             Request(prompt, command.place.stream_seed(problem.problem_id, member))
             for problem in self._share(command.problems)
@@ -145,6 +144,7 @@ class Inference:
                 device=self._device,
                 trust_remote_code=self._recipe.policy.trust_remote_code,
                 attn_implementation=attention.register(),
+                prompt=self._recipe.prompt,
             )
         explore, evaluate = self._recipe.explore.sampling, self._recipe.evaluate.sampling
         longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)

@@ -52,17 +52,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
             f"TRL's SFTTrainer does not weight examples, got expert.weight={recipe.expert.weight}. "
             "Use --set expert.weight=uniform, or --set engine.name=native."
         )
-    for name in ("replay_per_group", "average_every"):
-        if getattr(explore, name):
-            raise ConfigError(
-                f"explore.{name}={getattr(explore, name)} is the native engine's. Set it to 0, or "
-                "use --set engine.name=native."
-            )
-    if engine.offload_optimizer:
-        raise ConfigError(
-            "engine.offload_optimizer is the native engine's. With engine.name=trl give "
-            "engine.trl.launch.config_file an `accelerate config` that offloads."
-        )
+    _refuse_native_keys(recipe)
     if explore.loss == "dapo" and explore.importance_cap <= 1 + explore.clip_high:
         raise ConfigError(
             "engine.name=trl needs explore.importance_cap above 1 + explore.clip_high="
@@ -78,6 +68,26 @@ def check_recipe(recipe: Recipe) -> list[str]:
     for config in tuned_phases(recipe):
         sft_options(recipe, config, site, place, longest=1)
     return _warnings(recipe)
+
+
+def _refuse_native_keys(recipe: Recipe) -> None:
+    """Raise ConfigError for what the native engine alone can do."""
+    for name in ("replay_per_group", "average_every"):
+        if getattr(recipe.explore, name):
+            raise ConfigError(
+                f"explore.{name}={getattr(recipe.explore, name)} is the native engine's. Set it to "
+                "0, or use --set engine.name=native."
+            )
+    if recipe.prompt.template_args and recipe.prompt.template is None:
+        raise ConfigError(
+            "prompt.template_args are the native engine's. Remove them, write the prompt in "
+            "prompt.template, or use --set engine.name=native."
+        )
+    if recipe.engine.offload_optimizer:
+        raise ConfigError(
+            "engine.offload_optimizer is the native engine's. With engine.name=trl give "
+            "engine.trl.launch.config_file an `accelerate config` that offloads."
+        )
 
 
 def check_launch(launch: LaunchConfig) -> None:

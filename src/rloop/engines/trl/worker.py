@@ -212,7 +212,7 @@ class Worker:
 
     def _encode(self, command: Encode) -> Message:
         policy = self._inference.load(command.policy)
-        builder = PromptBuilder(policy.tokenizer, self._recipe.prompt)
+        builder = policy.prompts(self._recipe.prompt)
         template = command.solution_template
         return Encoded(
             examples=tuple(encode_solutions(policy, builder, command.problems, template))
