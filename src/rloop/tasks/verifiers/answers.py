@@ -12,12 +12,12 @@ from rloop.tasks.verifiers.boxes import (
     JOINT,
     Box,
     find_boxes,
+    find_tags,
     formula_around,
     tail_of,
 )
 from rloop.tasks.verifiers.latex import brace_end
 from rloop.tasks.verifiers.statements import (
-    TAG,
     Found,
     is_echo,
     is_taken_back,
@@ -54,10 +54,8 @@ def last_box(text: str) -> tuple[str | None, bool]:
 
 def last_tag(text: str) -> str | None:
     """Return what stands between the last <answer> and </answer>, None where nothing does."""
-    for content in reversed(TAG.findall(text)):
-        if content.strip():
-            return str(content).strip()
-    return None
+    tags = find_tags(text)
+    return tags[-1].text if tags else None
 
 
 def last_fence(text: str) -> str | None:
@@ -113,6 +111,8 @@ def _ascii_number_char(char: str) -> str:
     return "-" if char in _MINUS_SIGNS else char
 
 
+MAX_STATED = 4000
+"""Characters at the end of a completion in which a statement is looked for."""
 _THOUGHTS = r"[\w:-]*(?:think|thought|reason|reflect|scratchpad|analysis)[\w:-]*"
 CLOSED_THOUGHT = re.compile(
     rf"<\s*/\s*{_THOUGHTS}\s*>|\[/THINK\]|<\|end_of_thought\|>|<\|?/think(?:ing)?\|?>"
@@ -153,7 +153,7 @@ def find_answer(text: str, question: str = "") -> tuple[Found | None, str]:
     text, reason = without_thoughts(text)
     if reason:
         return None, reason
-    text = without_end_tokens(text)
+    text = re.sub(r"[ \t]{3,}", "  ", without_end_tokens(text))
     if not text.strip():
         return None, "an empty completion"
     if question and is_echo(text, question, share=0.3):
@@ -163,10 +163,10 @@ def find_answer(text: str, question: str = "") -> tuple[Found | None, str]:
         return None, "the last \\boxed{} is not closed"
     if boxes:
         return _from_boxes(text, boxes)
-    tags = [found for found in TAG.finditer(text) if found[1].strip()]
+    tags = find_tags(text)
     if tags:
         return _from_tag(text, tags, question)
-    return _from_statement(text, question)
+    return _from_statement(text[-MAX_STATED:], question)
 
 
 def without_end_tokens(text: str) -> str:
@@ -196,7 +196,7 @@ def _from_boxes(text: str, boxes: list[Box]) -> tuple[Found | None, str]:
     before, after = text[: group[0].start], text[last.end :]
     if _REFUSED.search(before[-80:].rpartition("\n")[2]):
         return None, "the boxed answer is negated"
-    if _WRONG_TAIL.match(after[:40]) or is_taken_back(after):
+    if _WRONG_TAIL.match(after[:40]) or is_taken_back(after[:MAX_STATED]):
         return None, "the boxed answer is taken back"
     whole = ", ".join(dict.fromkeys(BOXED_PHRASE.sub(r"\1", box.text) for box in group))
     if len(group) == 1:
@@ -207,23 +207,25 @@ def _from_boxes(text: str, boxes: list[Box]) -> tuple[Found | None, str]:
 
 def _later(after: str) -> str | None:
     """Return what is marked as the answer behind the last box, None where nothing is."""
-    tags = [found for found in TAG.finditer(after) if found[1].strip()]
+    tags = find_tags(after)
     if tags:
-        return tags[-1][1].strip()
-    found, _ = named_answer(after)
+        return tags[-1].text
+    found, _ = named_answer(after[-MAX_STATED:])
     return found.text if found is not None and not found.is_hedged else None
 
 
-def _from_tag(text: str, tags: list[re.Match[str]], question: str) -> tuple[Found | None, str]:
+def _from_tag(text: str, tags: list[Box], question: str) -> tuple[Found | None, str]:
     tag = tags[-1]
-    if _REFUSED.search(text[: tag.start()][-80:].rpartition("\n")[2]):
+    if _REFUSED.search(text[: tag.start][-80:].rpartition("\n")[2]):
         return None, "the answer is negated"
-    if len(tags) > 1 and JOINT.fullmatch(text[tags[-2].end() : tag.start()]):
-        return Found(text=f"{tags[-2][1].strip()}, {tag[1].strip()}", source="tag"), ""
-    if is_taken_back(text[tag.end() :]):
+    if is_taken_back(text[tag.end :]):
         return None, "the answer is taken back"
-    inner, reason = _from_statement(tag[1].strip(), question, is_marked=True)
-    return (None, reason) if inner is None else (Found(text=inner.text, source="tag"), "")
+    if len(tags) > 1 and JOINT.fullmatch(text[tags[-2].end : tag.start]):
+        return Found(text=f"{tags[-2].text}, {tag.text}", source="tag"), ""
+    inner, reason = _from_statement(tag.text, question, is_marked=True)
+    if inner is None:
+        return None, reason
+    return Found(text=inner.text + tail_of(text[tag.end :]), source="tag"), ""
 
 
 def _from_statement(

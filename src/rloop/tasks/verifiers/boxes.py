@@ -7,6 +7,8 @@ from rloop.tasks.verifiers.latex import brace_end, clean
 from rloop.tasks.verifiers.units import read_unit
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+MAX_BOXES = 20
+"""Boxes further back are not looked at."""
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s+|(?=[\d\\]))([^\s{$,;]+)")
 JOINT = re.compile(
     r"(?:\s|\$|\\[()\[\],;]|\\quad|\\qquad|\*\*|[,;&]|\\?text\{\s*(?:and|or)\s*\}|\b(?:and"
@@ -14,7 +16,7 @@ JOINT = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"(?:\s|\$|\\[()\[\]]|\*\*)*(?P<tail>\.\d\S*|(?:\\?text\{)?\s*(?:million|billion|thousand"
+    r"(?:\s|\$|\\[()\[\]]|\*\*)*(?P<tail>\.\d\S*|\\(?:frac|sqrt|pi)\b\S*|[:-]\s*\d\S*|(?:\\?text\{)?\s*(?:million|billion|thousand"
     r"|hundred"
     r"|trillion|dozen|percent|\\?%|\^\S+|_\S+|!(?!\s)"
     r"|(?:or|and|to)\s+(?=[-\d$\\(])[^.\n]*|(?:\\times|\\cdot|\*|/|\+)\s*\d[^.\s]*)\}?)",
@@ -41,26 +43,42 @@ class Box:
 
 
 def find_boxes(text: str) -> tuple[list[Box], bool]:
-    r"""Return the boxes with something in them, and whether the last \boxed{ never closes."""
-    boxes: list[Box] = []
+    r"""Return the last boxes with something in them, and whether the last \boxed{ never closes."""
     starts = sorted(
         [*BOX.finditer(text), *_BARE_BOX.finditer(text)], key=lambda found: found.start()
-    )
-    unclosed = False
+    )[-MAX_BOXES:]
+    if not starts:
+        return [], False
+    last = starts[-1]
+    if last.re is BOX and brace_end(text, last.end()) is None:
+        return [], True
+    boxes: list[Box] = []
     for found in starts:
         if boxes and found.start() < boxes[-1].end:
             continue  # a box in a box
         if found.re is _BARE_BOX:
             boxes.append(Box(found.start(), found.end(), found[1]))
-            unclosed = False
             continue
         end = brace_end(text, found.end())
-        unclosed = end is None
         if end is not None and text[found.end() : end].strip():
             boxes.append(Box(found.start(), end + 1, text[found.end() : end].strip()))
-        if unclosed and len(boxes) > 50:
+    return boxes, False
+
+
+def find_tags(text: str) -> list[Box]:
+    """Return the last two <answer>...</answer> that hold something."""
+    low, found, end = text.casefold(), [], len(text)
+    if len(low) != len(text):  # some characters fold to two
+        low = text.replace("ANSWER", "answer").replace("Answer", "answer")
+    while len(found) < 2 and (close := low.rfind("</answer>", 0, end)) >= 0:
+        start = low.rfind("<answer>", 0, close)
+        if start < 0:
             break
-    return boxes, unclosed
+        inside = text[start + len("<answer>") : close].strip()
+        if inside:
+            found.insert(0, Box(start, close + len("</answer>"), inside))
+        end = start
+    return found
 
 
 _OPENING = re.compile(r"(?<!\\)(?:\$\$?|\\[(\[])")

@@ -14,7 +14,7 @@ from rloop.types import Problem, Verdict
 
 _ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*\]?\)?[.:]?")
 _WITH_TEXT = re.compile(
-    r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*([^\s+*/^\\-].*)", re.DOTALL
+    r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*([^\s+*/^\\,;-].*)", re.DOTALL
 )
 _NAMED = re.compile(
     r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE

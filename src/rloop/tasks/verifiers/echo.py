@@ -44,8 +44,14 @@ def is_unworked(reference: str, answer: str, question: str) -> bool:
 
 def _repeats(found: str, wanted: str, question: str) -> bool:
     """Whether an expression says what the question says: its formula, or its numbers."""
-    if _is_called(found, question) and not set(_numbers(found)) - set(_numbers(clean(question))):
-        return True
+    if (
+        _is_number(wanted)
+        and not _is_one_fraction(found)
+        and not re.search("[A-Za-z]", _bare(found))
+    ):
+        used = set(_numbers(re.sub(r"\\sqrt\{", "{", found))) - {"0", "1"}
+        if used and not used - set(_numbers(clean(question))):
+            return True
     is_kept = _is_one_fraction(found) and (_is_fraction(wanted) or "decimal" not in question)
     is_kept = is_kept and (_is_fraction(wanted) or "." in wanted)
     arithmetic = _arithmetic(found)
@@ -85,20 +91,18 @@ def _is_converted(found: str, wanted: str, question: str) -> bool:
     return False
 
 
-def _is_called(text: str, question: str) -> bool:
-    """Whether a text is nothing but a function of numbers: gcd(12, 18), a square root."""
-    if re.fullmatch(r"\d+\^\{\d+\}", text) and re.search("power|squared|cubed", question):
-        return True
-    if re.fullmatch(r"\d+!", text) and "factorial" in question:
-        return True
-    return (
-        re.fullmatch(r"\\(?:gcd|lcm|max|min|sqrt)\s*(?:\([\d\s,]+\)|\{[\d\s,]+\})", text)
-        is not None
-    )
-
-
 def _is_fraction(text: str) -> bool:
     return "/" in text or r"\frac" in text
+
+
+def _is_number(text: str) -> bool:
+    return read_number(text) is not None and not _is_fraction(text)
+
+
+def _bare(text: str) -> str:
+    """Return a formula without its commands and the words in it."""
+    text = re.sub(f"{WORDS_OPEN}[^{WORDS_CLOSE}]*{WORDS_CLOSE}", " ", text)
+    return re.sub(r"\\[A-Za-z]+", " ", text)
 
 
 def _is_one_fraction(text: str) -> bool:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import mpmath
@@ -22,6 +23,7 @@ MP = mpmath.MPContext()
 """A context of our own: the precision of others is left alone."""
 MP.dps = 50
 RELATIVE = MP.mpf(10) ** -40
+_KINKED = ("abs", "floor", "ceil", "max", "min", "mod", "root")
 MAX_BITS = 200_000
 """Size of an exact number; what is larger is not worked out."""
 
@@ -34,6 +36,9 @@ _RANGES = tuple(
 )  # fmt: skip
 """Where variables are tried."""
 MIN_AGREED = 3
+MAX_FACTORIAL = 5000
+MAX_CHOSEN = 1000
+"""The bottom of a binomial up to which it is multiplied out."""
 MANY_DIGITS = 2500
 """Digits to which two numbers that look equal are worked out again."""
 
@@ -68,9 +73,11 @@ def is_equal(left: Formula, right: Formula) -> bool:
     if not symbols:
         return _are_equal_constants(left.tree, right.tree)
     agreed = 0
-    has_sides = _holds(left.tree, "abs") or _holds(right.tree, "abs")
-    for point in _points(symbols):
-        values = [_value_at(tree, point) for tree in (left.tree, right.tree)]
+    trees = (left.tree, right.tree)
+    has_sides = any(_holds(tree, "abs") for tree in trees)
+    kinks = any(_holds(tree, kind) for tree in trees for kind in _KINKED)
+    for point in chain(_points(symbols), _near(trees, symbols) if kinks else ()):
+        values = [_value_at(tree, point) for tree in trees]
         if None in values:
             # sqrt(xy) and sqrt(x) sqrt(y) are taken for one; |x| and sqrt(x)^2 are not.
             if has_sides and values != [None, None]:
@@ -80,6 +87,24 @@ def is_equal(left: Formula, right: Formula) -> bool:
             return False
         agreed += 1
     return agreed >= MIN_AGREED
+
+
+def _near(trees: tuple[Tree, Tree], symbols: list[str]) -> Iterator[dict[str, Fraction]]:
+    """Yield points around the numbers of the trees, where |x - c| turns, and powers of ten."""
+    numbers = {abs(n) for tree in trees for n in _numbers(tree)} | {
+        Fraction(10**k) for k in (3, 6, 9)
+    }
+    for number in sorted(numbers)[:12]:
+        for value in (number - 1, number + 1, -number - 1, 1 - number, number + Fraction(1, 3)):
+            yield {name: value + index * Fraction(1, 7) for index, name in enumerate(symbols)}
+
+
+def _numbers(tree: Tree) -> Iterator[Fraction]:
+    if tree[0] in ("num", "dec"):
+        yield tree[1]
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            yield from _numbers(part)
 
 
 def _value_at(tree: Tree, point: Mapping[str, Fraction]) -> Value | None:
@@ -310,7 +335,7 @@ def _factorial(value: Value, step: int) -> Value:
     if isinstance(value, Fraction) and value.denominator == 1:
         if value < 0:
             raise UndefinedError("a factorial of a negative number")
-        if value > 20_000:
+        if value > MAX_FACTORIAL:
             raise TooLargeError("a factorial too large to work out")
         result = 1
         for factor in range(int(value), 0, -step):
@@ -322,7 +347,7 @@ def _factorial(value: Value, step: int) -> Value:
 
 
 def _binomial(over: Value, under: Value) -> Value:
-    if isinstance(under, Fraction) and under.denominator == 1 and 0 <= under <= 20_000:
+    if isinstance(under, Fraction) and under.denominator == 1 and 0 <= under <= MAX_CHOSEN:
         result = Fraction(1)
         for index in range(int(under)):
             result = _checked(
@@ -333,6 +358,8 @@ def _binomial(over: Value, under: Value) -> Value:
                 )
             )
         return result
+    if abs(inexact(under)) > MAX_CHOSEN:
+        raise TooLargeError("a binomial too large to work out")
     return MP.binomial(inexact(over), inexact(under))
 
 
@@ -358,6 +385,8 @@ def _rounded(kind: str, value: Value) -> Fraction:
         return Fraction(math.floor(value) if kind == "floor" else math.ceil(value))
     if not _is_real(value):
         raise UndefinedError("rounding a complex number")
+    if not MP.isfinite(value) or MP.mag(value) > MAX_BITS:
+        raise TooLargeError("a number too large to work out")
     return Fraction(int(MP.floor(value) if kind == "floor" else MP.ceil(value)))
 
 

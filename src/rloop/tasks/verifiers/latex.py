@@ -109,7 +109,9 @@ def words(text: str) -> str:
     "1,234" a number.
     """
     text = text.replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
-    text = re.sub(r"\b([AaPp])\s?\.?\s?[Mm]\b\.?", lambda found: found[1].lower() + "m", text)
+    text = re.sub(
+        r"(?<=\d)\s?([AaPp])\s?\.?\s?[Mm]\b\.?", lambda found: f" {found[1].lower()}m", text
+    )
     text = re.sub(r"(\d)\s*,\s+(?=\d)", r"\1;", text)
     text = re.sub(r"\s*([,;:()/=+*^_{}-])\s*", r"\1", text)
     text = " ".join(text.replace("...", "\u2026").split()).strip(' "`').rstrip(".,;: ")

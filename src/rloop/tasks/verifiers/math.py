@@ -11,13 +11,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 
 from rloop.tasks.verifiers.answers import Step, find_answer, last_box
 from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
 from rloop.tasks.verifiers.echo import is_unworked
 from rloop.tasks.verifiers.equality import why_different
-from rloop.tasks.verifiers.formula import read_formula
+from rloop.tasks.verifiers.formula import Formula
 from rloop.tasks.verifiers.latex import clean, words
 from rloop.tasks.verifiers.reading import read_value
 from rloop.tasks.verifiers.statements import Found
@@ -49,7 +50,7 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     except LimitReached:
         reason = f"no verdict within the limit of {LIMIT_S:g} s of processor time"
         return Verdict(kind="error", reason=reason, answer=steps[0][1] if steps else None), steps
-    except RecursionError:
+    except (RecursionError, MemoryError):
         return Verdict(kind="wrong", reason="an answer nested too deeply"), steps
 
 
@@ -146,7 +147,8 @@ def _with_percent(value: Value, target: Value, question: str) -> Value:
         r"%|percent", question, re.IGNORECASE
     ):
         return value
-    return replace(value, formula=read_formula(f"({value.formula.text})/100"), unit="")
+    tree = ("div", value.formula.tree, ("num", Fraction(100)))
+    return replace(value, formula=Formula(f"{value.formula.text}/100", tree), unit="")
 
 
 @lru_cache(maxsize=8192)

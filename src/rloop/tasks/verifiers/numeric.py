@@ -102,7 +102,7 @@ def find_number(text: str, question: str) -> tuple[str | None, str]:
         stated = found.text.rstrip("!")
         if _read(stated, known) is not None:
             return stated, ""
-        return _number_in(stated) or (None, "no number in the statement")
+        return _number_in(_plain(stated)) or (None, "no number in the statement")
     if found is not None and found.source == "whole text" and _read(found.text, known) is not None:
         return found.text, ""
     if found is None and reason.startswith(("it ends", "the boxed", "the answer", "the statement")):
@@ -129,6 +129,7 @@ def _last_of(text: str, question: str) -> tuple[str | None, str]:
 def _plain(sentence: str) -> str:
     """Return a sentence without emphasis, its digits and minus signs in ASCII."""
     sentence = re.sub(r"\*\*|__", "", with_ascii_numbers(sentence))
+    sentence = re.sub(r"(?<![\d)]\s)\b(?:negative|minus)\s+(?=\d)", "-", sentence)
     return re.sub(r"(?<!\S)\*(\S[^*]*\S|\S)\*(?![\w*])", r"\1", sentence)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from rloop.tasks.verifiers import latex, numbers
-from rloop.tasks.verifiers.formula import NotReadError, read_formula
+from rloop.tasks.verifiers.formula import Formula, NotReadError, read_formula
 from rloop.tasks.verifiers.units import factor_of, read_unit
 from rloop.tasks.verifiers.values import Quantity, Value
 
@@ -51,7 +51,8 @@ def _with_unit(head: str, unit: str, known: Collection[str]) -> Value | None:
         base = read_quantity(head, known)
         if not isinstance(base, Quantity) or base.unit:
             return None
-        scaled = read_formula(f"({base.formula.text})*{factor}")
+        tree = ("mul", base.formula.tree, ("num", factor))
+        scaled = Formula(f"{base.formula.text} * {factor}", tree)
         step = base.half_step * factor if base.half_step is not None else None
         value: Quantity = Quantity(scaled, half_step=step)
         if not rest.strip():

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from rloop.tasks.verifiers.units import CHANGES, FACTORS
 
-TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-
 
 def last_lines(text: str, num_lines: int = 1) -> str:
     """Return the last lines of a text without the white space around them."""
@@ -104,7 +102,9 @@ _OF_SOMETHING = re.compile(
     r"|whether|while|whereas|nobody)\b"
     r"|\b(?:half|third|quarter|double|twice|triple|opposite|reciprocal|inverse|negative"
     r"|complement|part"
-    r"|most|some|one|none|each)\s+of\b|\b(?:twice|double|triple|half|\w+\s+times)\s+(?:the|a|this|that)\b",
+    r"|most|some|one|none|each)\s+of\b|\b(?:unlikely|impossible|improbable)\b"
+    r"|\b(?:first|second|last|larger|smaller|other)\s+of\b|\b(?:number|value|it)\s+(?:minus|plus|times)\b"
+    r"|\b(?:twice|double|triple|half|\w+\s+times)\s+(?:the|a|this|that)\b",
     re.IGNORECASE,
 )
 
@@ -194,7 +194,7 @@ def stated_value(statement: str) -> str:
     outside = re.sub(r"\$[^$]+\$|\\\(.+?\\\)", " ", statement)
     said = re.findall("[a-z]{2,}", outside.casefold())
     is_alone = len(formulas) == 1 and len(said) > 2 and statement.startswith(("$", "\\("))
-    if is_alone and not {*CHANGES, *FACTORS, "times", "and"}.intersection(said):
+    if is_alone and not {*CHANGES, *FACTORS, "times", "and", "out", "per"}.intersection(said):
         return str(formulas[0][0] or formulas[0][1])
     return statement
 
