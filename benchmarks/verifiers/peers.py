@@ -22,18 +22,26 @@ Judge = Callable[[str, str, str], bool | None]  # (reference, completion, questi
 
 def rloop_math() -> Judge:
     """rloop's `math`."""
-    from rloop.tasks.verifiers import math
+    from rloop.tasks.verifiers import echo, formula, math, numeric, reading
     from rloop.types import Problem
+
+    caches = [
+        value
+        for module in (echo, formula, math, numeric, reading)
+        for value in vars(module).values()
+        if hasattr(value, "cache_clear")
+    ]
 
     def judge(reference: str, completion: str, question: str) -> bool | None:
         problem = Problem(
             problem_id="pair", task="pairs", question=question or "?", answer=reference,
             verifier="math",
         )  # fmt: skip
+        for cache in caches:  # else a second look at the same pair would cost nothing
+            cache.cache_clear()
         verdict = math.judge(problem, completion)
         return None if verdict.kind == "error" else verdict.kind == "correct"
 
-    math.warm_up()
     return judge
 
 

@@ -126,7 +126,7 @@ OPEN_THOUGHT = re.compile(
 )
 _END_TOKEN = re.compile(r"(?:<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>|\[EOS\])\s*$", re.IGNORECASE)
 _REFUSED = re.compile(
-    r"(?:\b(?:either\b.*\bor|or|no)|\bnot|n't|\bnever|\brather\s+than|\binstead\s+of|\\ne"
+    r"(?:\b(?:either\b.*\bor|or)|\bnot|n't|\bnever|\brather\s+than|\binstead\s+of|\\ne"
     r"|\\neq|\u2260|!=)(?:\s+(?:be"
     r"|equal\s+to|the\s+answer|simply|just))*[\s$*:({\\]*$",
     re.IGNORECASE,
@@ -238,7 +238,7 @@ def _from_statement(
     if is_marked:
         return Found(text=stated_value(whole), source="tag"), ""
     if len(whole.splitlines()) == 1 and not re.search(
-        r"[A-Za-z]{3,}\s+[A-Za-z]{2,}\s+[A-Za-z]+", masked(whole)
+        r"(?<![A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}\s+[A-Za-z]", masked(whole)
     ):
         if whole.endswith(("=", "?")):
             return None, "the completion ends without a statement"

@@ -22,14 +22,14 @@ from rloop.types import Problem, Verdict
 
 MAX_CHARS = 1000
 _BEFORE = re.compile(
-    r"(?:[+*/^_\u00d7\u00f7\u00b1\u221a\u2260\u2215\u2022&%=|\uff0b<>\u2264\u2265~]"
+    r"(?:[+*/^_\u00d7\u00f7\u00b1\u221a\u2260\u2215\u2022&%=\uff0b<>\u2264\u2265~]"
     r"|\\(?:times|cdot|div|pm|sqrt|log|ln|neq?|leq?|geq?)"
     r"|\b(?:log|ln|sqrt|sin|cos|tan)|[\d)]\s*-|\d\s*[,;:]"
     r"|\b(?:plus|minus|times|over|by|divided\s+by|multiplied\s+by|modulo|mod|of\s+\d+\s+and"
     r"|between|from"
-    r"|(?:not|never|n't|cannot)(?:\s+(?:be|equal(?:\s+to)?))?|least|most|than|up\s+to|over"
+    r"|no\s+answer|(?:not|never|n't|cannot)(?:\s+(?:be|equal(?:\s+to)?))?|least|most|than|up\s+to|over"
     r"|under|above|below|almost|nearly|neither|nor|or|maybe"
-    r"|perhaps|possibly|versus|vs|twice|double|half(?:\s+of)?|if(?:\s+\w+){0,2}|triple|guess|answer|instead\s+of"
+    r"|perhaps|possibly|versus|vs|twice|double|half(?:\s+of)?|if(?:\s+\w+){0,2}|triple|third\s+of|quarter\s+of|root\s+of|let\s+\w+\s*=|assume|chapter|page|remainder|guess|instead\s+of"
     r"|rather\s+than|step|question|problem|part|option|line|number|equation"
     r"|case|hundred|thousand|million|billion)|[A-Za-z]\(|\d\s+(?:[a-z]+[,;]\s*)?"
     r"|\d[\w\s]{0,12}\b(?:and|to))\s*[$\\({*]*\s*-?$",
@@ -45,7 +45,7 @@ _AFTER = re.compile(
     re.IGNORECASE,
 )
 _RESULT = re.compile(
-    r"(?<!\d[A-Za-z])(?<!\d[A-Za-z]\s)=\s*(?:\\?[$\u20ac\u00a3]\s*)?\**(?=-?\s*[$\u20ac"
+    r"(?<!\d[A-Za-z])(?<!\d[A-Za-z]\s)=\s*(?:\\[(\[]\s*)?(?:\\?[$\u20ac\u00a3]\s*)?\**(?=-?\s*[$\u20ac"
     r"\u00a3]?\d|-?\s*\.\d)"
 )
 """A number behind an equals sign is a result, whatever the sentence goes on to say."""

@@ -85,7 +85,7 @@ _RIDER = re.compile(
 _REMARK = re.compile(r"^([$\\]*-?[\d.,]+%?\$?(?:\s+[A-Za-z]+){0,3})\s+[(\[][^()\[\]]*[)\]]\s*$")
 """A number with a calculation behind it in brackets: 18 eggs (9 + 9)."""
 _SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=[*_\"')\]]*(?:\s+(?![a-z])|$))")
-_MATH = re.compile(r"\$[^$]+\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
+_MATH = re.compile(r"\$[^$]{1,400}\$|\\\(.{0,400}?\\\)|\\\[.{0,400}?\\\]", re.DOTALL)
 _VERB = re.compile(
     r"^.*(?<![A-Za-z])(?:is|are|was|were|equals?|gives?|gets?|becomes?|makes?|totals?|obtain"
     r"|have|be)"
@@ -201,7 +201,7 @@ def stated_value(statement: str) -> str:
 
 def last_line(text: str, question: str) -> tuple[Found | None, str]:
     """Return the value that the last sentence of a text ends in, behind "is", "=" and the like."""
-    display = re.search(r"(?:\\\[|\$\$)([^$]*?)(?:\\\]|\$\$)\s*$", text, re.DOTALL)
+    display = re.search(r"(?:\\\[|\$\$)([^$]{0,400}?)(?:\\\]|\$\$)\s*$", text[-500:], re.DOTALL)
     line = display[1].strip() if display else last_lines(text)
     if line.endswith(("=", "?")):
         return None, "the completion ends without a statement"
@@ -213,7 +213,7 @@ def last_line(text: str, question: str) -> tuple[Found | None, str]:
         return None, "the last line is negated, a bound or a guess"
     if re.search(r"\banswer\b", sentence, re.IGNORECASE):
         return None, "the last line does not name the answer"
-    if not re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}", masked(sentence)):
+    if not re.search(r"(?<![A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}", masked(sentence)):
         return Found(text=sentence, source="last line"), ""
     if _OF_SOMETHING.search(sentence):
         return None, "no statement names an answer"
