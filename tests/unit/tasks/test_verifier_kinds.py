@@ -164,7 +164,8 @@ def test_at_most_1_in_1000_wrong_answers_is_accepted_and_1_in_100_right_ones_rej
         monkeypatch.delitem(sys.modules, name, raising=False)
     import compare
 
-    wrong, right = [], []
+    wrong: list[bool] = []
+    right: list[bool] = []
     for pair in compare.load_pairs():
         verdict = is_correct("math", pair["answer"], pair["completion"], pair.get("problem") or "")
         (right if pair["expected"] else wrong).append(verdict)

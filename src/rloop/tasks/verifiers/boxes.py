@@ -67,7 +67,8 @@ def find_boxes(text: str) -> tuple[list[Box], bool]:
 
 def find_tags(text: str) -> list[Box]:
     """Return the last two <answer>...</answer> that hold something."""
-    low, found, end = text.casefold(), [], len(text)
+    found: list[Box] = []
+    low, end = text.casefold(), len(text)
     if len(low) != len(text):  # some characters fold to two
         low = text.replace("ANSWER", "answer").replace("Answer", "answer")
     while len(found) < 2 and (close := low.rfind("</answer>", 0, end)) >= 0:

@@ -49,8 +49,8 @@ def _repeats(found: str, wanted: str, question: str) -> bool:
         and not _is_one_fraction(found)
         and not re.search("[A-Za-z]", _bare(found))
     ):
-        used = set(_numbers(re.sub(r"\\sqrt\{", "{", found))) - {"0", "1"}
-        if used and not used - set(_numbers(clean(question))):
+        numbers = set(_numbers(found)) - {"0", "1"}
+        if numbers and not numbers - set(_numbers(clean(question))):
             return True
     is_kept = _is_one_fraction(found) and (_is_fraction(wanted) or "decimal" not in question)
     is_kept = is_kept and (_is_fraction(wanted) or "." in wanted)

@@ -9,12 +9,11 @@ from rloop.tasks.verifiers.evaluate import (
     RELATIVE,
     TooLargeError,
     UndefinedError,
-    constant_ratio,
     inexact,
-    is_equal,
     value_of,
 )
 from rloop.tasks.verifiers.formula import NotReadError, read_formula
+from rloop.tasks.verifiers.formula_equality import constant_ratio, is_equal
 from rloop.tasks.verifiers.values import (
     Based,
     Contradiction,

@@ -1,17 +1,11 @@
-r"""The value of a formula, and whether two formulas are equal.
+r"""The value of a formula: a fraction where it is one, else a real or complex number to 50 digits.
 
-Two formulas are equal when they have the same value: exactly, in fractions, where only rational
-numbers are involved, so that 1 - 2^2012 differs from -2^2012; else to 50 digits. With variables
-they must agree at several points, some below and some above 1, some negative; a point at which one
-side is undefined in the real numbers says nothing. Nothing is ever run as code, and what would take
-long to work out (a tower of powers) is refused.
+Nothing is ever run as code, and what would take long to work out (a tower of powers) is refused.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from hashlib import blake2b
-from itertools import chain
 from typing import Any
 
 import mpmath
@@ -23,25 +17,12 @@ MP = mpmath.MPContext()
 """A context of our own: the precision of others is left alone."""
 MP.dps = 50
 RELATIVE = MP.mpf(10) ** -40
-_KINKED = ("abs", "floor", "ceil", "max", "min", "mod", "root")
 MAX_BITS = 200_000
 """Size of an exact number; what is larger is not worked out."""
 
-_RANGES = tuple(
-    (Fraction(low), Fraction(high))
-    for low, high in (
-        ("0.3", "0.95"), ("0.2", "0.9"), ("1.05", "2.5"), ("2", "9"), ("-1.9", "-0.2"),
-        ("-9", "-2"), ("20", "90"), ("-90", "-20"), ("2000", "90000"), ("-90000", "-2000"),
-    )
-)  # fmt: skip
-"""Where variables are tried."""
-MIN_AGREED = 3
 MAX_FACTORIAL = 5000
 MAX_CHOSEN = 1000
 """The bottom of a binomial up to which it is multiplied out."""
-MANY_DIGITS = 2500
-"""Digits to which two numbers that look equal are worked out again."""
-
 Value = Any
 """A Fraction, or mpmath's real or complex number."""
 
@@ -62,131 +43,11 @@ class TooLargeError(ArithmeticError):
     """Working the expression out exactly would take too long."""
 
 
-def is_equal(left: Formula, right: Formula) -> bool:
-    """Whether two formulas have the same value wherever both have one.
-
-    TooLargeError where that cannot be worked out, UndefinedError where one has no value at all.
-    """
-    if left.tree == right.tree:
-        return True
-    symbols = sorted(left.symbols | right.symbols)
-    if not symbols:
-        return _are_equal_constants(left.tree, right.tree)
-    agreed = 0
-    trees = (left.tree, right.tree)
-    has_sides = any(_holds(tree, "abs") for tree in trees)
-    kinks = any(_holds(tree, kind) for tree in trees for kind in _KINKED)
-    for point in chain(_points(symbols), _near(trees, symbols) if kinks else ()):
-        values = [_value_at(tree, point) for tree in trees]
-        if None in values:
-            # sqrt(xy) and sqrt(x) sqrt(y) are taken for one; |x| and sqrt(x)^2 are not.
-            if has_sides and values != [None, None]:
-                return False
-            continue
-        if not _close(*values):
-            return False
-        agreed += 1
-    return agreed >= MIN_AGREED
-
-
-def _near(trees: tuple[Tree, Tree], symbols: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Yield points around the numbers of the trees, where |x - c| turns, and powers of ten."""
-    numbers = {abs(n) for tree in trees for n in _numbers(tree)} | {
-        Fraction(10**k) for k in (3, 6, 9)
-    }
-    for number in sorted(numbers)[:12]:
-        for value in (number - 1, number + 1, -number - 1, 1 - number, number + Fraction(1, 3)):
-            yield {name: value + index * Fraction(1, 7) for index, name in enumerate(symbols)}
-
-
-def _numbers(tree: Tree) -> Iterator[Fraction]:
-    if tree[0] in ("num", "dec"):
-        yield tree[1]
-    for part in tree[1:]:
-        if isinstance(part, tuple):
-            yield from _numbers(part)
-
-
-def _value_at(tree: Tree, point: Mapping[str, Fraction]) -> Value | None:
-    try:
-        return evaluate(tree, point)
-    except ArithmeticError:
-        return None
-
-
-def _holds(tree: Tree, kind: str) -> bool:
-    return tree[0] == kind or any(
-        _holds(part, kind) for part in tree[1:] if isinstance(part, tuple)
-    )
-
-
-def _are_equal_constants(left: Tree, right: Tree) -> bool:
-    values = evaluate(left, {}), evaluate(right, {})
-    if not _close(*values):
-        return False
-    if all(isinstance(value, Fraction) for value in values):
-        return True
-    # 10^100 + sqrt(2) and 10^100 + sqrt(3) agree to 100 digits, and sums may cancel.
-    with MP.workdps(MANY_DIGITS):
-        exact = [inexact(evaluate(tree, {})) for tree in (left, right)]
-        size = max(abs(value) for value in exact)
-        if not MP.isfinite(size) or size > MP.mpf(10) ** (MANY_DIGITS // 2):
-            raise TooLargeError("a number too large to work out")
-        return bool(abs(exact[0] - exact[1]) <= MP.mpf(10) ** -1600 * size)
-
-
-def constant_ratio(left: Formula, right: Formula) -> Value | None:
-    """Return c where left = c * right at every point, None where there is no such number."""
-    ratio, agreed = None, 0
-    for point in _points(sorted(left.symbols | right.symbols)):
-        try:
-            over, under = evaluate(left.tree, point), evaluate(right.tree, point)
-        except ArithmeticError:
-            continue
-        if under == 0 or over == 0:
-            if over != under:
-                return None
-            continue
-        found = _pair(over, under, lambda x, y: x / y)
-        if ratio is not None and not _close(ratio, found):
-            return None
-        ratio, agreed = found, agreed + 1
-    return ratio if agreed >= MIN_AGREED else None
-
-
 def value_of(formula: Formula) -> Value:
     """Return the value of a formula without variables; UndefinedError, TooLargeError, else."""
     if formula.symbols:
         raise UndefinedError("it has variables")
     return evaluate(formula.tree, {})
-
-
-def _close(left: Value, right: Value) -> bool:
-    if isinstance(left, Fraction) and isinstance(right, Fraction):
-        return left == right
-    if isinstance(left, Fraction) or isinstance(right, Fraction):
-        left, right = inexact(left), inexact(right)
-    scale = max(abs(left), abs(right))
-    if not MP.isfinite(scale):
-        return bool(left == right)
-    return bool(abs(left - right) <= RELATIVE * scale)
-
-
-def _points(symbols: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Yield values for every variable: integers, small and large ones, of both signs."""
-    for index, (low, high) in enumerate(_RANGES):
-        point = {}
-        for name in symbols:
-            digest = blake2b(f"{index}/{name}".encode(), digest_size=4).digest()
-            share = Fraction(int.from_bytes(digest, "big") % 9973, 9973)
-            value = low + share * (high - low)
-            is_mixed = index % 2 == 1 and index > 4 and digest[0] % 2
-            point[name] = -value if is_mixed else value
-        yield point
-    for square in (4, 9, 16):  # where the root of an integer is one
-        yield dict.fromkeys(symbols, Fraction(square))
-    for shift in (0, 1, 7):
-        yield {name: Fraction(2 + shift + sum(name.encode()) % 7) for name in symbols}
 
 
 def evaluate(tree: Tree, point: Mapping[str, Fraction]) -> Value:
@@ -230,7 +91,7 @@ def _apply(tree: Tree, a: list[Value]) -> Value:
     if kind == "div":
         if a[1] == 0:
             raise UndefinedError("a division by zero")
-        return _pair(a[0], a[1], lambda x, y: x / y)
+        return pair_of(a[0], a[1], lambda x, y: x / y)
     if kind == "pow":
         return _power(a[0], a[1])
     if kind == "fact":
@@ -245,11 +106,12 @@ def _apply(tree: Tree, a: list[Value]) -> Value:
 def _fold(values: list[Value], operation: Any) -> Value:  # noqa: ANN401
     result = values[0]
     for value in values[1:]:
-        result = _pair(result, value, operation)
+        result = pair_of(result, value, operation)
     return result
 
 
-def _pair(left: Value, right: Value, operation: Any) -> Value:  # noqa: ANN401
+def pair_of(left: Value, right: Value, operation: Any) -> Value:  # noqa: ANN401
+    """Apply an operation to two numbers, both inexact where one is."""
     if isinstance(left, Fraction) != isinstance(right, Fraction):
         left, right = inexact(left), inexact(right)
     return operation(left, right)
@@ -351,9 +213,9 @@ def _binomial(over: Value, under: Value) -> Value:
         result = Fraction(1)
         for index in range(int(under)):
             result = _checked(
-                _pair(
+                pair_of(
                     result,
-                    _pair(over - index, Fraction(index + 1), lambda x, y: x / y),
+                    pair_of(over - index, Fraction(index + 1), lambda x, y: x / y),
                     lambda x, y: x * y,
                 )
             )

@@ -188,7 +188,7 @@ class _Parser:
     def _is_next(self, *forms: tuple[str, ...]) -> bool:
         """Move behind one of some rows of tokens if it comes next; say whether it did."""
         for form in forms:
-            if tuple(self.peek(i) for i in range(len(form))) == form:
+            if tuple(map(self.peek, range(len(form)))) == form:
                 self._at += len(form)
                 return True
         return False
@@ -299,7 +299,6 @@ class _Parser:
         return ("sym", f"{name}({inside})")
 
     def _follows(self, position: int) -> str | None:
-        """Return the token behind a place of the text."""
         return next((token for token, start in self._tokens if start > position), None)
 
     def _closing(self) -> int:
@@ -326,18 +325,14 @@ class _Parser:
             return self._opaque(name)
         if name in DECORATED:
             return self._symbol(f"\\{name}{{{self._raw_group()}}}")
-        if name not in SYMBOLS:
-            raise NotReadError(f"\\{name} is no symbol of an expression")
-        return self._symbol(f"\\{name}")
+        if name in SYMBOLS:
+            return self._symbol(f"\\{name}")
+        raise NotReadError(f"\\{name} is no symbol of an expression")
 
     def _fraction(self, name: str, depth: int) -> Tree:
-        start = self._at
-        over, under = self._raw_group(), self._raw_group()
-        if (
-            name == "frac"
-            and re.match(r"(?:d|\\partial)(?![a-z]{2})", over)
-            and re.match(r"(?:d|\\partial)[A-Za-z\\]", under)
-        ):
+        start, over, under = self._at, self._raw_group(), self._raw_group()
+        is_over = re.match(r"(?:d|\\partial)(?![a-z]{2})", over)
+        if name == "frac" and is_over and re.match(r"(?:d|\\partial)[A-Za-z\\]", under):
             return ("sym", rf"\frac{{{over}}}{{{under}}}")
         self._at = start
         parts = (self._argument(depth), self._argument(depth))
