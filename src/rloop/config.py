@@ -56,8 +56,9 @@ class TaskConfig(Strict):
     filters: dict[str, Any] = {}
     """Keep problems whose column equals the value, or is in the list of values."""
     verifier: str | None = None
-    """`math`, `numeric`, `exact`, `choice`, `reasoning_gym` or `python:package.module:function`; the
-    source's own when absent. For files and hub data sets that is `numeric` where every answer is a
+    """`math`, `numeric`, `exact`, `choice`, `reasoning_gym` or `python:package.module:function`.
+
+    When absent, the source's own; for files and hub data sets `numeric` where every answer is a
     plain number, else `math`."""
 
 

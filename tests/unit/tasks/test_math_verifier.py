@@ -72,12 +72,15 @@ def test_what_would_take_long_is_not_worked_out_and_the_answer_kept():
 
 
 def test_a_verdict_that_takes_long_all_the_same_is_an_error_that_says_so(monkeypatch):
-    monkeypatch.setattr(math, "LIMIT_S", 0.0001)
-    verdict = judge("x", r"\boxed{" + "+".join(f"x^{{{i}}}" for i in range(99)) + "}")
-    assert (verdict.kind, verdict.reason) == (
-        "error",
-        "no verdict within the limit of 0.0001 s of processor time",
-    )
+    def compares_for_ever(reference, answer):
+        while True:
+            pass
+
+    monkeypatch.setattr(math, "LIMIT_S", 0.05)
+    monkeypatch.setattr(math, "why_different", compares_for_ever)
+    verdict = judge("x+1", r"\boxed{x+2}")
+    assert verdict.kind == "error"
+    assert verdict.reason == "no verdict within the limit of 0.05 s of processor time"
 
 
 def test_reasons_name_what_is_missing():

@@ -32,7 +32,7 @@ def test_a_file_becomes_problems_with_stable_ids_and_the_rest_as_metadata(sums):
     first = task.problems[5]
     assert (task.name, task.split, len(task.problems)) == ("sums", "train", 20)
     assert (first.problem_id, first.task) == ("sums/train/5", "sums")
-    assert (first.question, first.answer, first.verifier) == ("1 + 1", "2", "math")
+    assert (first.question, first.answer, first.verifier) == ("1 + 1", "2", "numeric")
     assert first.metadata == {"level": 1, "note": None}
     assert task.summary() == "sums/train: 20 read, 20 taken"
 
