@@ -19,7 +19,7 @@ from rloop.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
-from rloop.tasks.references import check_references
+from rloop.tasks.references import Progress, check_references
 from rloop.tasks.sources import load_task
 from rloop.types import Problem
 
@@ -52,8 +52,12 @@ class _Problems:
     warnings: list[str]
 
 
-def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
+def check_recipe(
+    recipe: Recipe, run_root: Path, on_progress: Progress | None = None
+) -> CheckReport:
     """Load and judge all problems and multiply out the recipe; runs would be under `run_root`.
+
+    `on_progress` is told how many verdicts are done, of how many.
 
     Raises ConfigError, TaskError or EngineError where a run would stop at its start; a hub out of
     reach is a warning, for the run may be meant for another machine.
@@ -61,7 +65,7 @@ def check_recipe(recipe: Recipe, run_root: Path) -> CheckReport:
     engine_warnings = check_trl(recipe) if recipe.engine.name == "trl" else _check_native(recipe)
     _check_path(recipe.policy.path)
     problems = _load(recipe)
-    kept = _judge(recipe, problems)
+    kept = _judge(recipe, problems, on_progress)
     num_evaluate = sum(problem.problem_id in kept for problem in problems.held_out)
     num_train = None
     if problems.train is not None:
@@ -168,12 +172,14 @@ def _is_out_of_reach(error: BaseException | None) -> bool:
     return False
 
 
-def _judge(recipe: Recipe, problems: _Problems) -> set[str]:
+def _judge(recipe: Recipe, problems: _Problems, on_progress: Progress | None) -> set[str]:
     """Judge every reference answer; return the ids of the problems that stay."""
     tasks = recipe.tasks
     everything = [*(problems.train or ()), *problems.held_out, *problems.others]
     with VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool:
-        report = check_references(everything, pool, policy=tasks.bad_references)
+        report = check_references(
+            everything, pool, policy=tasks.bad_references, on_progress=on_progress
+        )
     problems.lines.append(report.summary())
     return {problem.problem_id for problem in report.kept}
 

@@ -56,8 +56,10 @@ class TaskConfig(Strict):
     filters: dict[str, Any] = {}
     """Keep problems whose column equals the value, or is in the list of values."""
     verifier: str | None = None
-    """`math`, `numeric`, `exact`, `reasoning_gym` or `python:package.module:function`; the source's
-    own when absent (`math` for files and hub data sets)."""
+    """`math`, `numeric`, `exact`, `choice`, `reasoning_gym` or `python:package.module:function`.
+
+    When absent, the source's own; for files and hub data sets `numeric` where every answer is a
+    plain number, else `math`."""
 
 
 class TasksConfig(Strict):

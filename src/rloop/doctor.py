@@ -57,7 +57,7 @@ def examine(threads: Mapping[str, str], run_root: Path) -> list[Finding]:
 
 def _versions() -> list[Finding]:
     rows = [Finding(topic="versions", name="Python", value=platform.python_version())]
-    for name in ("rloop-rl", "torch", "transformers", "reasoning-gym", "math-verify"):
+    for name in ("rloop-rl", "torch", "transformers", "reasoning-gym", "mpmath"):
         rows.append(Finding(topic="versions", name=name, value=metadata.version(name)))
     return rows
 

@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -53,6 +55,18 @@ def print_records(rows: list[Any], *, as_json: bool) -> None:
 def as_mappings(rows: Sequence[Any]) -> list[dict[str, Any]]:
     """Return records (dataclasses or mappings) as mappings from field to value."""
     return [row if isinstance(row, dict) else asdict(row) for row in rows]
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error while a block works, where that is a terminal.
+
+    The block calls what it is given with how much is done, of how much.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def format_value(value: object, unit: str = "") -> str:

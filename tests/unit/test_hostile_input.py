@@ -13,7 +13,7 @@ from rloop.browse import lines_of
 from rloop.errors import ConfigError
 from rloop.recipe import load_recipe
 from rloop.tables import format_value
-from rloop.tasks.verifiers import answers, exact, numeric
+from rloop.tasks.verifiers import answers, exact, numeric, statements
 from rloop.tasks.verifiers.expressions import read_arithmetic, read_polynomial
 from rloop.tasks.verifiers.numbers import last_number
 from rloop.types import Problem
@@ -117,7 +117,7 @@ def test_any_override_is_read_or_refused_in_words(override):
 def test_any_completion_has_an_answer_or_none(text):
     for find in (answers.last_tag, answers.last_fence, answers.after_phrase, answers.last_box):
         find(text)
-    for found in (answers.final_statement(text), answers.bare(text), answers.last_lines(text)):
+    for found in (answers.final_statement(text), answers.bare(text), statements.last_lines(text)):
         assert found in answers.with_ascii_numbers(text) or found in text
     number = last_number(text)
     assert number is None or number.text

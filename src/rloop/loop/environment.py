@@ -19,7 +19,7 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "safetensors",
-    "math-verify",
+    "mpmath",
     "reasoning-gym",
     "pyarrow",
     "duckdb",

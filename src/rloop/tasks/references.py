@@ -1,20 +1,34 @@
-"""The self-test at the start: every task's own reference answers must be judged correct."""
+"""The check of verifiers at the start: what they must accept, and what they must not.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Every reference must be judged correct, also in other forms (a decimal as a fraction, without a box,
+with a full stop). Every question, the reference of another problem, and an empty text, given as
+if they were the completion, must be judged wrong: a verifier that accepts the question pays a
+policy for repeating it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rloop.errors import TaskError
 from rloop.tasks.pool import VerifierPool
+from rloop.tasks.verifiers.forms import other_forms
+from rloop.tasks.verifiers.python import PREFIX
 from rloop.tasks.verifiers.registry import reference_text
 from rloop.types import Problem, Verdict
 
 MAX_SHOWN = 5
+MAX_OTHERS_FRAC = 0.2
+"""A user's own verifier may accept other problems' references (any prime will do); not so many."""
+_OWN = ("math", "numeric", "exact", "choice")
+
+Progress = Callable[[int, int], None]
+"""Told how many verdicts are done, of how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceReport:
-    """Problems whose reference is judged correct, and those where it is not, with the verdict."""
+    """Problems that their verifier judges as it must, and the others, each with the verdict."""
 
     kept: tuple[Problem, ...]
     bad: tuple[tuple[Problem, Verdict], ...]
@@ -26,39 +40,164 @@ class ReferenceReport:
         return f"{len(self.kept)} of {num_judged} reference answers judged correct{dropped}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A text that is judged as if a policy had written it, and what the verdict must be."""
+
+    problem: Problem
+    text: str
+    what: str
+    """What the text is, for the message: `the question`."""
+    is_right: bool = False
+
+
 def check_references(
-    problems: Sequence[Problem], pool: VerifierPool, *, policy: Literal["stop", "drop"] = "stop"
+    problems: Sequence[Problem],
+    pool: VerifierPool,
+    *,
+    policy: Literal["stop", "drop"] = "stop",
+    on_progress: Progress | None = None,
 ) -> ReferenceReport:
-    """Judge each problem's own reference; stop with those that fail, or leave them out."""
-    verdicts = pool.verify([(problem, reference_text(problem)) for problem in problems])
-    pairs = list(zip(problems, verdicts, strict=True))
-    bad = tuple((problem, verdict) for problem, verdict in pairs if not verdict.is_correct)
-    if bad:
-        _check_verifiers_work(pairs)
-    if bad and policy == "stop":
-        shown = "\n".join(
-            f"  {problem.problem_id}: reference {problem.answer!r:.80}, {problem.verifier} says "
-            f"{verdict.kind} ({verdict.reason})"
-            for problem, verdict in bad[:MAX_SHOWN]
-        )
-        raise TaskError(
-            f"{len(bad)} of {len(pairs)} reference answers are not judged correct by their own "
-            f"verifier:\n{shown}\nChoose another verifier, or leave them out with "
-            "--set tasks.bad_references=drop."
-        )
-    kept = tuple(problem for problem, verdict in pairs if verdict.is_correct)
-    if problems and not kept:
-        raise TaskError(
-            f"none of {len(pairs)} reference answers is judged correct; the first, "
-            f"{bad[0][0].problem_id}: {bad[0][1].kind} ({bad[0][1].reason})"
-        )
-    return ReferenceReport(kept=kept, bad=bad)
+    """Try each problem's verifier; stop with those that fail, or leave their problems out."""
+    trials = [*_own_references(problems), *_forms(problems), *_wrong_texts(problems)]
+    verdicts = _judged(pool, trials, on_progress)
+    pairs = list(zip(trials, verdicts, strict=True))
+    own = pairs[: len(problems)]
+    if any(not verdict.is_correct for _, verdict in own):
+        _check_verifiers_work(own)
+    failed = {
+        id(trial.problem): (trial, verdict)
+        for trial, verdict in reversed(pairs)
+        if verdict.is_correct != trial.is_right
+    }
+    _add_accepted_others(problems, pool, failed)
+    bad = [failed[id(problem)] for problem in problems if id(problem) in failed]
+    kept = tuple(problem for problem in problems if id(problem) not in failed)
+    if bad and (policy == "stop" or not kept):
+        raise TaskError(_message(bad, len(problems), pool, is_all=policy == "drop"))
+    return ReferenceReport(kept=kept, bad=tuple((trial.problem, verdict) for trial, verdict in bad))
 
 
-def _check_verifiers_work(pairs: Sequence[tuple[Problem, Verdict]]) -> None:
+def _own_references(problems: Sequence[Problem]) -> list[_Trial]:
+    return [_Trial(p, reference_text(p), "its own reference", is_right=True) for p in problems]
+
+
+def _forms(problems: Sequence[Problem]) -> Iterator[_Trial]:
+    """Yield other forms of each reference; equal references of a verifier are tried once."""
+    seen: set[tuple[str, str]] = set()
+    for problem in problems:
+        if (problem.verifier, problem.answer) in seen:
+            continue
+        seen.add((problem.verifier, problem.answer))
+        for text in other_forms(problem.verifier, problem.answer):
+            yield _Trial(problem, text, f"its reference written as {text!r:.80}", is_right=True)
+
+
+def _wrong_texts(problems: Sequence[Problem]) -> Iterator[_Trial]:
+    for problem in problems:
+        yield _Trial(problem, problem.question, "the question, repeated")
+    empty = {problem.verifier: problem for problem in reversed(problems)}
+    for problem in problems:
+        if problem.verifier.startswith(PREFIX) or problem is empty[problem.verifier]:
+            yield _Trial(problem, "", "an empty text")
+
+
+def _judged(
+    pool: VerifierPool, trials: Sequence[_Trial], on_progress: Progress | None
+) -> list[Verdict]:
+    futures = [pool.submit(trial.problem, trial.text) for trial in trials]
+    verdicts = []
+    for done, future in enumerate(futures, 1):
+        verdicts.append(future.result())
+        if on_progress is not None:
+            on_progress(done, len(futures))
+    return verdicts
+
+
+def _add_accepted_others(
+    problems: Sequence[Problem],
+    pool: VerifierPool,
+    failed: dict[int, tuple[_Trial, Verdict]],
+) -> None:
+    """Add problems whose verifier accepts the reference of another problem.
+
+    Where each accepts the other's, they are equal (10 and 10%). A user's verifier may know several
+    right answers, so that only accepting many is a failure.
+    """
+    trials, backwards = [], []
+    for problem, other in _with_others(problems):
+        swapped = reference_text(replace(problem, answer=other.answer))
+        trials.append(_Trial(problem, swapped, f"the reference of {other.problem_id}"))
+        backwards.append((other, reference_text(replace(other, answer=problem.answer))))
+    verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
+    accepted = [i for i, verdict in enumerate(verdicts) if verdict.is_correct]
+    returned = pool.verify(backwards[i] for i in accepted)
+    for index, back in zip(accepted, returned, strict=True):
+        trial = trials[index]
+        name = trial.problem.verifier
+        if name in _OWN:
+            is_failure = not back.is_correct
+        else:
+            tried = [i for i, other in enumerate(trials) if other.problem.verifier == name]
+            share = sum(verdicts[i].is_correct for i in tried) / len(tried)
+            is_failure = len(tried) > 1 and share > MAX_OTHERS_FRAC
+        if is_failure:
+            failed.setdefault(id(trial.problem), (trial, verdicts[index]))
+
+
+def _with_others(problems: Sequence[Problem]) -> Iterator[tuple[Problem, Problem]]:
+    """Yield each problem with the next one of its task and verifier that has another reference."""
+    groups: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        if problem.verifier in _OWN or problem.verifier.startswith(PREFIX):
+            groups.setdefault((problem.task, problem.verifier), []).append(problem)
+    for group in groups.values():
+        following: Problem | None = None
+        nexts = {}
+        for problem in reversed([*group, *group]):
+            if following is not None and following.answer != problem.answer:
+                nexts[id(problem)] = following
+            elif following is not None and id(following) in nexts:
+                nexts[id(problem)] = nexts[id(following)]
+            following = problem
+        yield from ((p, nexts[id(p)]) for p in group if id(p) in nexts)
+
+
+def _message(
+    bad: Sequence[tuple[_Trial, Verdict]], num_problems: int, pool: VerifierPool, *, is_all: bool
+) -> str:
+    shown = "\n".join(
+        f"  {trial.problem.problem_id}: reference {trial.problem.answer!r:.80}, "
+        f"{trial.problem.verifier} says {verdict.kind}"
+        f"{f' ({verdict.reason})' if verdict.reason else ''} of {trial.what}"
+        f"{f', {trial.text!r:.80}' if not trial.is_right and trial.text else ''}"
+        for trial, verdict in bad[:MAX_SHOWN]
+    )
+    head = f"{len(bad)} of {num_problems} problems are judged otherwise than they must be"
+    if is_all:
+        return f"{head}: none is left.\n{shown}\n{_advice(bad, pool)}"
+    return (
+        f"{head}:\n{shown}\n{_advice(bad, pool)} Or leave these problems out with "
+        "--set tasks.bad_references=drop."
+    )
+
+
+def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
+    """Return which verifier of ours judges the failed problems as it must, if one does."""
+    failed = list({id(t.problem): t.problem for t, _ in bad[:200]}.values())
+    for name in ("numeric", "choice", "math", "exact"):
+        others = [replace(problem, verifier=name) for problem in failed]
+        trials = [*_own_references(others), *_wrong_texts(others)]
+        verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
+        if all(v.is_correct == t.is_right for t, v in zip(trials, verdicts, strict=True)):
+            return f"Choose another verifier: {name} judges these as it must (verifier: {name})."
+    return "Choose another verifier, or mend the references."
+
+
+def _check_verifiers_work(pairs: Sequence[tuple[_Trial, Verdict]]) -> None:
     """Raise TaskError, in one sentence, for a verifier that gave nothing but errors."""
-    for name in dict.fromkeys(problem.verifier for problem, _ in pairs):
-        judged = [(problem, verdict) for problem, verdict in pairs if problem.verifier == name]
+    for name in dict.fromkeys(trial.problem.verifier for trial, _ in pairs):
+        judged = [(t.problem, verdict) for t, verdict in pairs if t.problem.verifier == name]
         if all(verdict.kind == "error" for _, verdict in judged):
             problem, verdict = judged[0]
             raise TaskError(

@@ -3,8 +3,9 @@
 import difflib
 import logging
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rloop.config import TaskConfig
@@ -26,6 +27,7 @@ from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.types import Problem, stable_hash
 
 _GENERATED = Columns(problem="problem", answer="answer", id="id")
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+|\.\d)(?:\.?\d*)(?:[eE][-+]?\d+)?")
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +82,8 @@ class _Source:
     rows: Sequence[Row | None]
     """None where the source has a row without one clear answer."""
     fields: dict[str, str]
-    verifier: str = "math"
+    verifier: str = ""
+    """The one that the problems are made for; none for a user's own file."""
 
 
 def load_task(
@@ -134,6 +137,8 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
             f"{config.source} has no problems left: none of its {len(rows)} rows fits "
             f"filters {config.filters}"
         )
+    if not (config.verifier or source.verifier):
+        problems = _with_verifier(problems)
     distinct = drop_duplicates(problems, set())
     _warn(config.source, problems, distinct)
     return LoadedTask(
@@ -300,6 +305,13 @@ def _problem(
     place = f"{config.name or source.name}/{source.split}"
     verifier = config.verifier or source.verifier
     return to_problem(row, columns, index=index, key=key, place=place, verifier=verifier)
+
+
+def _with_verifier(problems: list[Problem]) -> list[Problem]:
+    """Give problems of a user's own file a verifier: `numeric` if all answers are plain numbers."""
+    are_numbers = all(_PLAIN_NUMBER.fullmatch(problem.answer.strip()) for problem in problems)
+    verifier = "numeric" if are_numbers else "math"
+    return [replace(problem, verifier=verifier) for problem in problems]
 
 
 def _choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem]:

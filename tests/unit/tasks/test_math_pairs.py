@@ -31,7 +31,7 @@ EQUAL = {
     "constants and functions": [
         (r"\pi", r"\pi"), (r"2\pi", r"\pi \cdot 2"), (r"\frac{\pi}{2}", r"0.5\pi"),
         ("e", "e"), (r"e^2", r"e \cdot e"), (r"\log_2 8", "3"),
-        (r"\sin\frac{\pi}{6}", r"\frac12"), (r"\cos 0", "1"), (r"\tan\frac{\pi}{4}", "1"),
+        ("8", r"\text{eight}"), (r"\sin\frac{\pi}{6}", r"\frac12"), (r"\cos 0", "1"), (r"\tan\frac{\pi}{4}", "1"),
         (r"\ln 6", r"\ln 2 + \ln 3"), (r"|-3|", "3"), (r"\infty", r"\infty"),
         (r"-\infty", r"-\infty"),
     ],
@@ -42,11 +42,12 @@ EQUAL = {
         ("x^2+y^2=1", "x^2 + y^2 = 1"), ("n(n+1)/2", r"\frac{n^2+n}{2}"), ("x", "x"),
     ],
     "complex numbers": [
+        ("i^2", "-1"), ("(1+i)^2", "2i"), (r"\frac{1}{i}", "-i"),
         ("1+2i", "2i+1"), ("-i", "0-i"), ("2i+2i", "4i"), ("3-4i", "3 - 4i"),
     ],
     "points, sets, intervals": [
         ("(3, -1)", "(3,-1)"), ("(1,2,3)", "(1, 2, 3)"), (r"(0, \frac{1}{2})", "(0, 0.5)"),
-        (r"\{1,2,3\}", r"\{3,2,1\}"), (r"\{1,2\}", r"\{ 1, 2 \}"), ("1,2", "2,1"),
+        (r"\emptyset", r"\varnothing"), (r"\{1,2,3\}", r"\{3,2,1\}"), (r"\{1,2\}", r"\{ 1, 2 \}"), ("1,2", "2,1"),
         ("[0,3)", "[0, 3)"), (r"(-\infty, 2]", r"(-\infty,2]"),
         (r"[0,1] \cup [2,3]", r"[2,3] \cup [0,1]"), (r"(1,2)\cup(3,4)", r"(3,4)\cup(1,2)"),
         (r"\left(1, 2\right)", "(1,2)"),
@@ -97,6 +98,8 @@ UNEQUAL = {
         ("x+1", "x-1"), ("2x", "x^2"), ("x^2-1", "(x-1)^2"), ("(x+1)^2", "x^2+1"), ("xy", "x+y"),
         ("a-b", "b-a"), ("x", "y"), ("x+1", "x"), ("y=2x+1", "y=2x-1"),
     ],
+    # \log is the one to base 10.
+    "logarithms": [(r"\ln 2", r"\log 2")],
     "complex numbers": [("1+2i", "1-2i"), ("i", "1"), ("2i", "2"), ("3-4i", "5")],
     "points, sets, intervals": [
         ("(3,-1)", "(-1,3)"), ("(1,2)", "(1,2,3)"), (r"\{1,2,3\}", r"\{1,2\}"), ("1,2", "1,3"),
@@ -112,7 +115,7 @@ UNEQUAL = {
     ],
     "words": [
         (r"\text{Evelyn}", "Carla"), (r"\text{(B)}", r"\text{(C)}"), (r"\text{even}", r"\text{odd}"),
-        (r"\text{Evelyn}", "8"), ("8", r"\text{eight}"),
+        (r"\text{Evelyn}", "8"), ("8", r"\text{nine}"),
     ],
     "inequalities": [("x > 3", "x < 3"), ("x > 3", r"x \ge 3"), ("x > 3", "x > 4")],
     "not an answer": [
@@ -123,14 +126,6 @@ UNEQUAL = {
         ("123456789012345678901234567890", "123456789012345678901234567891"),
     ],
 }  # fmt: skip
-
-
-KNOWN_LIMITS = [
-    # Equal, and math-verify 0.9 does not see it: it takes i for a letter and knows one empty set.
-    ("i^2", "-1"), ("(1+i)^2", "2i"), (r"\frac{1}{i}", "-i"), (r"\emptyset", r"\varnothing"),
-    # A matter of convention: it takes log for the one to base 10.
-    (r"\ln 2", r"\log 2"),
-]  # fmt: skip
 
 
 def judge(reference, answer):
@@ -156,8 +151,3 @@ def test_equal_answers_are_correct(topic, reference, answer):
 def test_unequal_answers_are_wrong(topic, reference, answer):
     verdict = judge(reference, answer)
     assert verdict.kind == "wrong", (topic, verdict)
-
-
-@pytest.mark.parametrize(("reference", "answer"), KNOWN_LIMITS)
-def test_known_limits_reject_they_never_accept(reference, answer):
-    assert judge(reference, answer).kind == "wrong"

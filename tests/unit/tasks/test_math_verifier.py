@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from rloop.tasks.verifiers import math
@@ -46,7 +48,7 @@ CANARIES = [
     ("8", r"\boxed{" + "(" * 100_000 + "}", "wrong", "100 kB of brackets"),
     ("8", "(" * 100_000, "wrong", "100 kB of brackets without a box"),
     ("8", r"\boxed{1/0}", "wrong", "a division by zero"),
-    ("8", r"\boxed{9^{9^{9^{9}}}}", "error", "a higher one"),
+    ("8", r"\boxed{9^{9^{9^{9}}}}", "wrong", "a tower of powers"),
 ]
 
 
@@ -61,10 +63,24 @@ def test_a_sum_to_1e9_gives_a_verdict_and_is_not_summed():
     assert judge("8", r"\boxed{\sum_{i=1}^{10^9} i}").kind == "wrong"
 
 
-def test_the_limit_is_said_and_the_answer_kept():
+def test_what_would_take_long_is_not_worked_out_and_the_answer_kept():
+    begin = time.process_time()
     verdict = judge("8", r"\boxed{10^{10^{10}}}")
-    assert verdict.reason == "math-verify did not finish within its limit of 1 s of processor time"
+    assert (verdict.kind, verdict.reason) == ("wrong", "a power too large to work out")
     assert verdict.answer == "10^{10^{10}}"
+    assert time.process_time() - begin < 0.5
+
+
+def test_a_verdict_that_takes_long_all_the_same_is_an_error_that_says_so(monkeypatch):
+    def compares_for_ever(reference, answer):
+        while True:
+            pass
+
+    monkeypatch.setattr(math, "LIMIT_S", 0.05)
+    monkeypatch.setattr(math, "why_different", compares_for_ever)
+    verdict = judge("x+1", r"\boxed{x+2}")
+    assert verdict.kind == "error"
+    assert verdict.reason == "no verdict within the limit of 0.05 s of processor time"
 
 
 def test_reasons_name_what_is_missing():

@@ -53,7 +53,7 @@ def test_verdicts_come_in_the_order_of_the_pairs():
         verdicts = pool.verify([(problem("numeric"), text) for text in texts])
     assert [verdict.answer for verdict in verdicts] == texts
     assert [verdict.is_correct for verdict in verdicts] == [text == "8" for text in texts]
-    assert {verdict.verifier_version for verdict in verdicts} == {"numeric/2"}
+    assert {verdict.verifier_version for verdict in verdicts} == {"numeric/3"}
 
 
 def test_user_functions_return_booleans_or_verdicts(pool):
@@ -121,8 +121,8 @@ def test_math_runs_in_the_workers_main_thread(pool):
     tower, plain = pool.verify(
         [(problem("math"), r"\boxed{9^{9^{9^9}}}"), (problem("math"), r"\boxed{8.0}")]
     )
-    assert tower.kind == "error"
-    assert plain.kind == "correct"
+    # In any other thread Python refuses the alarm, and both would be errors.
+    assert (tower.kind, plain.kind) == ("wrong", "correct")
 
 
 def test_close_kills_what_hangs_and_answers_what_waits(tmp_path):

@@ -32,7 +32,7 @@ def test_a_file_becomes_problems_with_stable_ids_and_the_rest_as_metadata(sums):
     first = task.problems[5]
     assert (task.name, task.split, len(task.problems)) == ("sums", "train", 20)
     assert (first.problem_id, first.task) == ("sums/train/5", "sums")
-    assert (first.question, first.answer, first.verifier) == ("1 + 1", "2", "math")
+    assert (first.question, first.answer, first.verifier) == ("1 + 1", "2", "numeric")
     assert first.metadata == {"level": 1, "note": None}
     assert task.summary() == "sums/train: 20 read, 20 taken"
 
@@ -102,7 +102,10 @@ def test_a_bad_task_is_one_clear_sentence_after_its_key(sums, settings, message)
     ("settings", "message"),
     [
         ({"fields": {"reply": "answer"}}, "fields may name problem, answer, solution, id"),
-        ({"verifier": "maths"}, "verifier 'maths' is unknown. Did you mean math? Choose exact, "),
+        (
+            {"verifier": "maths"},
+            "verifier 'maths' is unknown. Did you mean math? Choose choice, exact, ",
+        ),
         ({"verifier": "python:f"}, "python:package.module:function"),
         ({"verifier": "reasoning_gym"}, "judges problems of reasoning_gym:DATASET only"),
         ({"source": __file__}, f"is unknown. Did you mean file:{__file__}? Write reasoning_gym"),
@@ -369,3 +372,20 @@ def test_a_hub_task_takes_its_configuration_from_params(monkeypatch):
     task = load_task(TaskConfig(source="hub:me/sums", split="dev", params={"name": "small"}))
     assert datasets.calls == [("me/sums", "small", "dev")]
     assert task.problems[0].problem_id == "sums/dev/0"
+
+
+@pytest.mark.parametrize(
+    ("answers", "verifier"),
+    [
+        (["5", "-1,250", "0.5", "1e-5", ".5"], "numeric"),
+        (["5", "1/2"], "math"),
+        (["5", "x"], "math"),
+        (["10:30", "5"], "math"),
+    ],
+)
+def test_a_file_of_plain_numbers_gets_numeric_and_any_other_math(tmp_path, answers, verifier):
+    path = tmp_path / "own.jsonl"
+    rows = [{"question": f"What is number {i}?", "answer": a} for i, a in enumerate(answers)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load_task(TaskConfig(source=f"file:{path}"))
+    assert {problem.verifier for problem in task.problems} == {verifier}

@@ -1,105 +1,164 @@
-r"""`math`: mathematical equality by math-verify, on the last \boxed{} or else the final statement.
+r"""`math`: the final answer, read step by step, has the value of the reference.
 
-math-verify's own limits are turned off: one alarm after a second of processor time stands around
-parsing and comparing together, so this runs in the main thread of a worker process only. When it
-rings the verdict is an `error`. Known ways of math-verify 0.9: 50\% equals 50 and 0.5, units are
-dropped, `x = 5` equals 5, and an expression not worked out (5 + 3) equals its value.
+Four steps, each a function with its own table of cases: find the answer (answers.py), rewrite it
+into one spelling (latex.py), parse it into a value (reading.py), compare (equality.py). What cannot
+be parsed is compared as text. Nothing is ever evaluated as code. It runs in the main thread of a
+worker process: an alarm after a second of processor time stands around it.
 """
 
-import logging
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
-import math_verify
-
-from rloop.tasks.verifiers.answers import final_statement, last_box, with_ascii_numbers
+from rloop.tasks.verifiers.answers import Step, find_answer, last_box
+from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
+from rloop.tasks.verifiers.echo import is_unworked
+from rloop.tasks.verifiers.equality import why_different
+from rloop.tasks.verifiers.formula import Formula
+from rloop.tasks.verifiers.latex import clean, words
+from rloop.tasks.verifiers.reading import read_value
+from rloop.tasks.verifiers.statements import Found
+from rloop.tasks.verifiers.units import question_words
+from rloop.tasks.verifiers.values import Quantity, Several, Value, Words, describe
 from rloop.types import Problem, Verdict
 
 LIMIT_S = 1.0
 MAX_ANSWER_CHARS = 1000
-_BASE = re.compile(r"\d_\{?(\d+)\}?\W*$")
-"""The base of a number at the end of an answer, 2516_8; math-verify drops it."""
-
-# It warns that its limits are off; ours are on.
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+MIN_QUESTION_WORDS = 2
+"""A shorter question says nothing of what is asked for."""
 
 
 class LimitReached(BaseException):
-    """The alarm rang; not an `Exception`, so that sympy and math-verify let it through."""
-
-
-WARM_UP = (
-    "8", r"\frac{1}{2}", r"\sqrt{2}", r"x^3-3x^2+1", r"\sin(x)+\cos(\pi/4)", r"-8-8\sqrt{3} i",
-    r"\{1,2\}", "[0,3)", "(1,2)", r"y^{\prime}+r y=0", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
-    r"-\tau \ln \Delta", r"e^{2x}", "x>3", r"50\%", r"5\text{ cm}",
-)  # fmt: skip
-"""One of each kind: sympy is slow the first time that it meets one."""
-
-
-def warm_up() -> None:
-    """Import and fill the caches of all that judging needs, about a second."""
-    for answer in WARM_UP:
-        _compare(answer, rf"\boxed{{{answer}}}", answer)
+    """The alarm rang; not an `Exception`, so that nothing on the way catches it."""
 
 
 def judge(problem: Problem, text: str) -> Verdict:
-    """Parse the completion's answer and compare it with the reference."""
-    answer, reason = _find(with_ascii_numbers(text))
-    if answer is None:
-        return Verdict(kind="wrong", reason=reason)
-    shown = answer.removeprefix("\\boxed{").removesuffix("}" if "\\boxed{" in answer else "")[:200]
-    if len(answer) > MAX_ANSWER_CHARS:
-        reason = f"an answer longer than {MAX_ANSWER_CHARS} characters"
-        return Verdict(kind="wrong", reason=reason, answer=shown)
+    """Find the completion's answer and compare it with the reference."""
+    return explain(problem, text)[0]
+
+
+def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
+    """Judge and return the steps on the way."""
+    steps: list[Step] = []
     try:
         with _alarm(LIMIT_S):
-            return _compare(problem.answer, answer, shown)
+            return _explain(problem, text, steps), steps
     except LimitReached:
-        reason = f"math-verify did not finish within its limit of {LIMIT_S:g} s of processor time"
-        return Verdict(kind="error", reason=reason, answer=shown)
+        reason = f"no verdict within the limit of {LIMIT_S:g} s of processor time"
+        return Verdict(kind="error", reason=reason, answer=steps[0][1] if steps else None), steps
+    except (RecursionError, MemoryError):
+        return Verdict(kind="wrong", reason="an answer nested too deeply"), steps
 
 
-def _find(text: str) -> tuple[str | None, str]:
-    """Return the answer as math-verify should read it, or None and why there is none."""
-    box, is_closed = last_box(text)
-    if box is not None:
-        return f"\\boxed{{{box}}}", ""
-    if not is_closed:
-        return None, "the last \\boxed{} is not closed"
-    statement = final_statement(text)[-MAX_ANSWER_CHARS:]
-    if statement.endswith(("=", "?")):
-        return None, "the completion ends without a statement"
-    return (statement, "") if statement else (None, "an empty completion")
+def _explain(problem: Problem, text: str, steps: list[Step]) -> Verdict:
+    reference = problem.answer.strip()
+    if not reference:
+        return Verdict(kind="error", reason="the reference answer is empty")
+    found, reason = find_answer(text, problem.question)
+    if found is None:
+        return Verdict(kind="wrong", reason=reason)
+    shown = found.text[:200]
+    steps.append((f"found ({found.source})", shown))
+    if len(found.text) > MAX_ANSWER_CHARS:
+        reason = f"an answer longer than {MAX_ANSWER_CHARS} characters"
+        return Verdict(kind="wrong", reason=reason, answer=shown)
+    reason = _why_wrong(problem, found, steps)
+    later = found.later if not reason else None
+    if later is not None and _names_another(problem, later):
+        reason = "a statement behind the box names another answer"
+    if reason:
+        return Verdict(kind="wrong", reason=reason, answer=shown)
+    return Verdict(kind="correct", answer=shown)
 
 
-def _compare(reference: str, answer: str, shown: str) -> Verdict:
-    gold = _parse_reference(reference)
-    if not gold:
-        reason = f"math-verify cannot read the reference answer {reference!r}"
-        return Verdict(kind="error", reason=reason, answer=shown)
-    found = _parse(answer)
+def _names_another(problem: Problem, later: str) -> bool:
+    """Whether a later text is a value, and not the reference's."""
+    value = read_value(_cleaned(later), question_words(problem.question))
+    parts = value.parts if isinstance(value, Several) else (value,)
+    is_value = all(not isinstance(part, Words) or len(part.text) == 1 for part in parts)
+    return is_value and bool(_why_text(problem.answer, later, problem.question, []))
+
+
+def _why_wrong(problem: Problem, found: Found, steps: list[Step]) -> str:
+    if found.is_hedged:
+        same = _same_text(_cleaned(problem.answer), _cleaned(found.text))
+        return "" if same else "the statement is negated, a bound or a guess"
+    if is_choice_letter(problem.answer):
+        letter = read_letter(found.text)
+        steps.append(("letter", letter or "none"))
+        if letter is not None:
+            wanted = read_letter(problem.answer)
+            return "" if letter == wanted else "another letter"
+    reason = _why_text(problem.answer, found.text, problem.question, steps)
+    if not reason and is_unworked(problem.answer, found.text, problem.question):
+        return "the question's own expression, not worked out"
+    return reason
+
+
+def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> str:
+    """Return why one text does not stand for the same answer as another, "" where it does."""
+    wanted, found = _cleaned(reference), _cleaned(answer)
+    steps += [("normalised", found), ("reference normalised", wanted)]
     if not found:
-        return Verdict(kind="wrong", reason="no mathematical answer found", answer=shown)
-    bases = _BASE.search(reference), _BASE.search(answer)
-    if bases[0] and bases[1] and bases[0][1] != bases[1][1]:
-        return Verdict(kind="wrong", reason="a number in another base", answer=shown)
-    if math_verify.verify(list(gold), found, timeout_seconds=None):
-        return Verdict(kind="correct", answer=shown)
-    return Verdict(kind="wrong", reason="not equal to the reference", answer=shown)
+        return "nothing is left of the answer"
+    if wanted == found or _same_text(wanted, found):
+        steps.append(("compared", "the same text"))
+        return ""
+    known = question_words(question)
+    target = read_value(wanted, known)
+    reason = ""
+    for reading in _readings(found, target, question):
+        value = _with_percent(read_value(reading, known), target, question)
+        reason = why_different(target, value)
+        if not reason:
+            break
+    steps += [("parsed", describe(value)), ("reference parsed", describe(target))]
+    steps.append(("compared", reason or "equal"))
+    return reason
 
 
-def _parse(text: str) -> list[Any]:
-    """Return math-verify's readings of a text: an expression, then the text itself."""
-    return list(math_verify.parse(text, parsing_timeout=None))
+def _readings(found: str, target: Value, question: str) -> Iterator[str]:
+    """Yield an answer as written, then in the other ways that it may be meant."""
+    yield found
+    if isinstance(target, Several) and re.fullmatch(r"-?\d{1,3}(?:,\d{3})+", found):
+        yield found.replace(",", ", ")
+    exact, about, rounded = found.partition(r"\approx")
+    if about and isinstance(target, Quantity) and target.half_step is not None and exact.strip():
+        yield rounded.strip()
+    name, equals, value = found.partition("=")
+    asked, named = re.sub(r"[\s$]", "", clean(question)), re.sub(r"\s", "", name)
+    is_sum = re.fullmatch(r"[A-Za-z](?:[+-][A-Za-z])+", named) is not None
+    is_asked = len(named) > 1 and (is_sum or named in asked) and f"{named}=" not in asked
+    if equals and is_asked and isinstance(target, Quantity):
+        yield value.strip()  # m + n = 313 where m + n is asked for
 
 
-@lru_cache(maxsize=4096)
-def _parse_reference(reference: str) -> tuple[Any, ...]:
-    return tuple(_parse(f"\\boxed{{{reference}}}"))
+def _with_percent(value: Value, target: Value, question: str) -> Value:
+    """Return 20% as 0.2 where neither the reference nor the question speaks of percent."""
+    if not isinstance(value, Quantity) or value.unit != "percent":
+        return value
+    if not isinstance(target, Quantity) or target.unit == "percent":
+        return value
+    if len(question.split()) < MIN_QUESTION_WORDS or re.search(
+        r"%|percent", question, re.IGNORECASE
+    ):
+        return value
+    tree = ("div", value.formula.tree, ("num", Fraction(100)))
+    return replace(value, formula=Formula(f"{value.formula.text}/100", tree), unit="")
+
+
+@lru_cache(maxsize=8192)
+def _cleaned(text: str) -> str:
+    r"""Return a text in one spelling; of a sentence around a \\boxed{}, what stands in the box."""
+    return clean(last_box(text)[0] or text)
+
+
+def _same_text(left: str, right: str) -> bool:
+    return bool(left) and words(left) == words(right)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 r"""`reasoning_gym`: the data set's own scorer, made binary, on an answer taken from free text.
 
 The answer is taken from the last <answer></answer>; else the last \boxed{}; else, where the
-reference is a number, the last number after "answer is", "answer:" or "####", or of the whole text;
-else as many lines as the reference has: after such a phrase, of the last code block, or the last.
+reference is a number, the number that `numeric` finds; else as many lines as the reference has:
+after such a phrase, of the last code block, or the last.
 Quotes, emphasis and closing punctuation may stand around it; it may follow an "=" or, being one
 word, end the line.
 A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text are replaced.
@@ -16,17 +16,12 @@ from typing import Any
 
 import reasoning_gym
 
-from rloop.tasks.verifiers.answers import (
-    after_phrase,
-    bare,
-    last_box,
-    last_fence,
-    last_lines,
-    last_tag,
-)
+from rloop.tasks.verifiers.answers import after_phrase, bare, last_box, last_fence, last_tag
 from rloop.tasks.verifiers.gym_checkers import CHECKERS
 from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
 from rloop.tasks.verifiers.numbers import last_number, whole_number_text
+from rloop.tasks.verifiers.numeric import find_number
+from rloop.tasks.verifiers.statements import last_lines
 from rloop.types import Problem, Verdict
 
 CORRECT_FROM = 1.0 - 1e-6
@@ -55,7 +50,7 @@ def prepare(problem: Problem) -> None:
 def judge(problem: Problem, text: str) -> Verdict:
     """Score the answers that the completion may mean; the first that is right decides."""
     score = _scorer(dataset_key(problem))
-    answers = find_answers(text, problem.answer)
+    answers = find_answers(text, problem.answer, problem.question)
     if not answers:
         # Some text always means something, unless it is a number that is wanted.
         missing = "no number in the completion" if text.strip() else "an empty completion"
@@ -75,12 +70,11 @@ def judge(problem: Problem, text: str) -> Verdict:
     return Verdict(kind="wrong", reason=reason, answer=answers[-1][:200])
 
 
-def find_answers(text: str, reference: str) -> list[str]:
+def find_answers(text: str, reference: str, question: str = "") -> list[str]:
     """Return what the completion may mean as its answer, as written first, then barer forms."""
     marked = last_tag(text) or last_box(text)[0]
     if whole_number_text(reference) is not None:
-        number = _number_text(marked or after_phrase(text) or "", reference)
-        return _unique([number or _number_text(text, reference), marked])
+        return _unique([_number_text(find_number(text, question)[0] or "", reference), marked])
     if marked is not None:
         return _unique([marked, bare(marked)])
     num_lines = len(reference.strip().splitlines())

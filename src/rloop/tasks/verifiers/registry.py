@@ -10,10 +10,11 @@ from rloop.tasks.verifiers.python import PREFIX
 from rloop.types import Problem, Verdict
 
 VERSIONS = {
-    "exact": "exact/1",
-    "math": "math/2",
-    "numeric": "numeric/2",
-    "reasoning_gym": "reasoning_gym/1",
+    "exact": "exact/2",
+    "choice": "choice/1",
+    "math": "math/3",
+    "numeric": "numeric/3",
+    "reasoning_gym": "reasoning_gym/2",
 }
 _PYTHON_SPEC = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -49,8 +50,6 @@ def load(problem: Problem) -> None:
         module.prepare(problem)
     elif problem.verifier.startswith(PREFIX):
         module.load_function(problem.verifier)
-    elif problem.verifier == "math":
-        module.warm_up()
     else:
         module.judge(problem, problem.answer)
 
@@ -59,6 +58,15 @@ def judge(problem: Problem, text: str) -> Verdict:
     """Judge one completion in this process and thread; raises what the verifier raises."""
     verdict: Verdict = _module(problem.verifier).judge(problem, text)
     return verdict
+
+
+def explain(problem: Problem, text: str) -> tuple[Verdict, list[tuple[str, str]]]:
+    """Judge one completion in this process and return the steps, for verifiers that show them."""
+    module = _module(problem.verifier)
+    if hasattr(module, "explain"):
+        verdict, steps = module.explain(problem, text)
+        return verdict, steps
+    return judge(problem, text), []
 
 
 def reference_text(problem: Problem) -> str:
