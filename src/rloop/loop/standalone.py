@@ -22,7 +22,8 @@ from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine
 from rloop.errors import ConfigError, EngineError
-from rloop.evaluation.phase import Evaluator, stored_tallies
+from rloop.evaluation.phase import Evaluator
+from rloop.evaluation.tallies import stored_tallies
 from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.problems import RunProblems, load_held_out
@@ -166,7 +167,8 @@ def _work(
     try:
         metrics = _measure(recipe, engine, policy, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:
-        num_stored = len(stored_tallies(TrajectoryStore(folder), _place(recipe)))
+        stored = stored_tallies(TrajectoryStore(folder), _place(recipe))
+        num_stored = sum(map(len, stored.values()))
         console.say(
             f"Interrupted; {num_stored} problems are stored. Continue: rloop resume {folder}"
         )
