@@ -131,7 +131,10 @@ class Evaluator:
                 continue
             groups: list[Group] = []
             try:
-                for group in self.engine.sample(policy, missing, samples, place):
+                found_groups = self.engine.sample(
+                    policy, missing, samples, place, self.config.sampling
+                )
+                for group in found_groups:
                     groups.append(group)
                     on_group(group)
             except Exception:
