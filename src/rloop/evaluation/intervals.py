@@ -8,10 +8,10 @@ of a problem more, which varies as much as the mean allows (`EXTRA_FRACTION`, `E
 
     s^2 = (sum of (x - mean)^2 + extra * largest) / (P - 1 + extra)
 
-Simulated 95 % intervals of counts from Beta-distributed rates (`tests/unit/evaluation/
-test_intervals.py`) cover 94 to 97 % from 16 problems on, 94 to 99 % with 8; those of a percentile
-bootstrap 79 to 95 % with 16, 52 to 94 % with 8. Where a metric is within a few problems of its
-bound (pass@8 of a policy that solves nearly everything), differences still cover 90 to 94 %.
+Most simulated 95 % intervals of counts from Beta-distributed rates (docs/experiments.md) cover 94
+to 97 % from 16 problems on, and 94 % or more with 8; those of a percentile bootstrap 75 to 95 % and
+52 to 94 %. Where values are skewed (a mean near 0, pass@8 of a policy that solves nearly all)
+they cover 90 to 94 %: what is rare is not in a few problems.
 """
 
 from collections.abc import Sequence

@@ -27,6 +27,7 @@ from rloop.loop.context import policy_from
 from rloop.loop.session import EngineBuilder, make_directory
 from rloop.loop.standalone import Score, begin, is_evaluation, open_tools, scores_in, work
 from rloop.loop.state import Manifest, RunLock
+from rloop.prompt_text import today
 from rloop.recipe import recipe_of_policy
 
 PLAN = "plan.json"
@@ -131,7 +132,7 @@ def plan_points(
                     temperature=temperature,
                     folder=f"{stem}-t{temperature:g}",
                     is_base=recipe.policy.path in bases,
-                    recipe=recipe.model_copy(update={"evaluate": evaluate}),
+                    recipe=recipe.model_copy(update={"evaluate": evaluate}).dated(today()),
                 )
             )
     return points
