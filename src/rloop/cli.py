@@ -4,25 +4,18 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 2 usage or recipe, 130 interrupted after a clean save.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from rloop.cli_eval import evaluate, print_points, print_scores
 from rloop.cli_store import store_app
 from rloop.errors import ConfigError, RLoopError
 from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
 from rloop.threads import set_threads
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rloop.config import Recipe
-    from rloop.loop.standalone import Score
-    from rloop.loop.temperatures import MeasuredPoint
 
 app = typer.Typer(
     name="rloop",
@@ -113,8 +106,8 @@ def resume(
             raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
         if is_planned(run_dir):
             points = measure_points(read_plan(run_dir), run_dir, build_engine)
-            return _print_points(points, run_dir, as_json=False)
-        return _print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
+            return print_points(points, run_dir, as_json=False)
+        return print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
     config = run_dir / "config.json"
     if config.exists():
         recipe = read_resolved(config)
@@ -217,135 +210,7 @@ def judge(
     print_table(("step", "what came out"), rows)
 
 
-@app.command("eval")
-def evaluate(  # noqa: PLR0913 (one for each option)
-    policies: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="POLICY...", help="Directory, hub name or .gguf file of a policy; or several."
-        ),
-    ],
-    tasks: Annotated[
-        list[str] | None, typer.Option("--task", help="Held-out task; may be given again.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Completions per problem, n; 32, or the recipe's.")
-    ] = None,
-    k: Annotated[
-        str | None, typer.Option("-k", help="Values of k for pass@k; 1,8,32, or the recipe's.")
-    ] = None,
-    temperatures: Annotated[
-        str | None,
-        typer.Option(help="Measure at each of a list, such as 0.3,0.5,0.7,1.0; 0 is greedy."),
-    ] = None,
-    recipe_path: Annotated[
-        Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="New directory; runs/eval-POLICY.")] = None,
-    overrides: SetOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate a policy on held-out tasks: avg@n, maj@n, pass@k and cover@tau with intervals.
-
-    A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
-    them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
-    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
-
-    With --temperatures, or several policies, each is loaded once and measured at every temperature,
-    and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
-    measured with --recipe, else with the first run's.
-
-    Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
-    """
-    from rloop.recipe import check_policy, evaluation_recipe, recipe_of_policy
-
-    for policy in policies:
-        check_policy(policy)
-    given = {"evaluate.samples": samples, "evaluate.k": None if k is None else f"[{k}]"}
-    values = [f"{key}={value}" for key, value in given.items() if value is not None]
-    base = recipe_path or next(filter(None, map(recipe_of_policy, policies)), None)
-
-    def recipe_for(policy: str) -> "Recipe":
-        path = f"policy.path={json.dumps(policy)}"
-        return evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
-
-    if temperatures is not None or len(policies) > 1:
-        return _evaluate_at(policies, temperatures, recipe_for, out, as_json=as_json)
-    recipe = recipe_for(policies[0])
-    from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
-
-    for begun in () if out else unfinished(Path("runs"), recipe):
-        sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
-    folder = out or free_folder(Path("runs"), recipe)
-    _print_scores(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
-
-
-def _evaluate_at(
-    policies: list[str],
-    temperatures: str | None,
-    recipe_for: "Callable[[str], Recipe]",
-    out: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Measure policies, and what their loops began with, at temperatures."""
-    from rloop.engines.registry import build_engine
-    from rloop.loop import temperatures as points_of
-    from rloop.loop.standalone import free_folder
-
-    bases, others = points_of.with_bases(policies)
-    if not bases:
-        sys.stderr.write(
-            "No policy lies in a run with its base, so no curve shows what sharpening alone gives; "
-            "name the base too.\n"
-        )
-    recipes = [recipe_for(policy) for policy in (*bases, *others)]
-    usual = str(recipes[0].evaluate.sampling.temperature)
-    wanted = points_of.read_temperatures(usual if temperatures is None else temperatures)
-    points = points_of.plan_points(recipes, wanted, bases)
-    folder = out or free_folder(Path("runs"), recipes[-1], "temperatures")
-    _print_points(points_of.measure_points(points, folder, build_engine), folder, as_json=as_json)
-
-
-def _print_points(points: "list[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
-    """Print policies at temperatures, and write their page."""
-    from dataclasses import asdict
-
-    from rloop.observe.metric_keys import headline
-    from rloop.report.temperatures import tables_of, write_page
-
-    if as_json:
-        print_json(points)
-    found_rows = [asdict(point) for point in points]
-    for table in () if as_json else tables_of(found_rows):
-        shown = [name for name in table.metrics if name.startswith("maj@")]
-        shown = [*headline(table.metrics), *shown]
-        rows = []
-        for row in table.rows:
-            found = dict(zip(table.metrics, row.cells, strict=True))
-            cells = (
-                f"{found[name].value:.3f} [{found[name].low:.3f}, {found[name].high:.3f}]"
-                for name in shown
-            )
-            rows.append((row.policy, f"{row.temperature:g}", *cells))
-        sys.stdout.write(f"{table.name}\n")
-        print_table(("policy", "temperature", *shown), rows)
-    page = write_page(found_rows, folder / "temperatures.html")
-    sys.stderr.write(f"Every completion and number is in {folder}.\nPage: {page}\n")
-
-
-def _print_scores(scores: "list[Score]", *, as_json: bool) -> None:
-    """Print an evaluation; the table leaves out pass@1, which is avg@n again."""
-    if as_json:
-        return print_json(scores)
-    rows = [
-        (one.task, one.metric, *(f"{value:.3f}" for value in (one.value, one.low, one.high)))
-        for one in scores
-        if one.metric != "pass@1"
-    ]
-    print_table(("task", "metric", "value", "low", "high"), rows)
+app.command("eval")(evaluate)
 
 
 @app.command()

@@ -73,6 +73,7 @@ def test_counts_are_those_of_the_stored_samples_in_the_order_of_training(tmp_pat
         num_samples=4,
         counts={"a": 2, "b": 0},
         majority={"a": 0.5, "b": 0.0},  # two right and two wrong answers: a tie
+        halves={"a": (2, 0), "b": (0, 0)},  # the members 0 and 2 are right
     )
 
 
