@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from synthetic import Book, Policy, Problems, sample_table
 
 from rloop.config import Recipe
-from rloop.evaluation.phase import Counts, task_metrics
+from rloop.evaluation.phase import task_metrics
+from rloop.evaluation.tallies import Counts, stored_tallies
 from rloop.loop.environment import add_engine, environment
 from rloop.loop.select import select_and_write
 from rloop.loop.state import Manifest
@@ -202,9 +203,8 @@ class SyntheticRun:
         everything = np.arange(self.held_out.size)
         table = self.sample(place, self.held_out, everything, policy, SAMPLES, rng)
         self.store.append_table(place, table, part=f"{name}-{HELD_OUT}")
-        by_problem = table.group_by("problem_id").aggregate([("reward", "sum")]).to_pylist()
-        counts = {row["problem_id"]: int(row["reward_sum"]) for row in by_problem}
-        found = task_metrics(counts, self.recipe.evaluate, seed=0, base=base)
+        counts = stored_tallies(self.store, place)[HELD_OUT]
+        found = task_metrics(counts, self.recipe.evaluate, base=base)
         found |= {"problems_count": self.held_out.size} | _lengths(table)
         metrics = {f"{HELD_OUT}/{key}": value for key, value in found.items()}
         self.log.metrics(place, metrics)

@@ -26,6 +26,7 @@ from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.engines.native.engine import NativeEngine
 from rloop.evaluation.phase import task_metrics
+from rloop.evaluation.tallies import tally
 from rloop.recipe import load_recipe
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -119,8 +120,8 @@ class MinimalLoop:
         place = self.place(iteration, "evaluate")
         for task, problems in self.held_out.items():
             groups = self.engine.sample(policy, problems, config.samples, place)
-            counts = {group.problem.problem_id: group.num_correct for group in groups}
-            metrics = task_metrics(counts, config, seed=self.recipe.seed)
+            counts = {group.problem.problem_id: tally(group) for group in groups}
+            metrics = task_metrics(counts, config)
             self.history.append((policy.name, task, metrics))
             shown = "  ".join(
                 f"{name} {metrics[name]:.3f} [{metrics[name + '_low']:.3f}, "

@@ -83,7 +83,6 @@ def read(sweep: Path) -> tuple[Table, int]:
 def main(sweep: Path) -> None:
     """Print a table for each task."""
     table, seeds = read(sweep)
-    rng = np.random.default_rng(0)
     lines = []
     for task in sorted(table["base"]):
         values = {
@@ -92,13 +91,12 @@ def main(sweep: Path) -> None:
         }
         for index, measure in enumerate(MEASURES):
             for who in ("guesser", "base", "rl", "rloop"):
-                mean = seed_mean(values[who][..., index], rng=rng, confidence=0.95)
+                mean = seed_mean(values[who][..., index], confidence=0.95)
                 lines.append((task, measure, who, f"{mean.value:.3f}", ""))
             gap = seed_difference(
                 values["rloop"][..., index],
                 values["rl"][..., index],
                 is_paired_by_seed=True,
-                rng=rng,
                 confidence=0.95,
             )
             said = f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

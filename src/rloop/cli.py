@@ -4,21 +4,18 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 2 usage or recipe, 130 interrupted after a clean save.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from rloop.cli_eval import evaluate, print_points, print_scores
 from rloop.cli_store import store_app
 from rloop.errors import ConfigError, RLoopError
 from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
 from rloop.threads import set_threads
-
-if TYPE_CHECKING:
-    from rloop.loop.standalone import Score
 
 app = typer.Typer(
     name="rloop",
@@ -101,12 +98,16 @@ def resume(
     from rloop.loop.session import read_resolved
     from rloop.loop.session import resume as resume_run
     from rloop.loop.standalone import is_evaluation, resume_evaluation
+    from rloop.loop.temperatures import is_planned, measure_points, read_plan
     from rloop.recipe import load_recipe
 
-    if is_evaluation(run_dir):
+    if is_planned(run_dir) or is_evaluation(run_dir):
         if recipe_path or overrides:
             raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
-        return _print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
+        if is_planned(run_dir):
+            points = measure_points(read_plan(run_dir), run_dir, build_engine)
+            return print_points(points, run_dir, as_json=False)
+        return print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
     config = run_dir / "config.json"
     if config.exists():
         recipe = read_resolved(config)
@@ -209,64 +210,7 @@ def judge(
     print_table(("step", "what came out"), rows)
 
 
-@app.command("eval")
-def evaluate(  # noqa: PLR0913 (one for each option)
-    policy: Annotated[str, typer.Argument(help="Directory, hub name or .gguf file of a policy.")],
-    tasks: Annotated[
-        list[str] | None, typer.Option("--task", help="Held-out task; may be given again.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Completions per problem, n; 32, or the recipe's.")
-    ] = None,
-    k: Annotated[
-        str | None, typer.Option("-k", help="Values of k for pass@k; 1,8,32, or the recipe's.")
-    ] = None,
-    recipe_path: Annotated[
-        Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="New directory; runs/eval-POLICY.")] = None,
-    overrides: SetOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate a policy on held-out tasks: avg@n and pass@k with intervals.
-
-    A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
-    them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
-    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
-
-    Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
-    """
-    from rloop.recipe import check_policy, evaluation_recipe, recipe_of_policy
-
-    check_policy(policy)
-    given = {
-        "policy.path": json.dumps(policy),
-        "evaluate.samples": samples,
-        "evaluate.k": None if k is None else f"[{k}]",
-    }
-    values = [f"{key}={value}" for key, value in given.items() if value is not None]
-    base = recipe_path or recipe_of_policy(policy)
-    recipe = evaluation_recipe(base, [*values, *(overrides or ())], tasks or ())
-    from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
-
-    for begun in () if out else unfinished(Path("runs"), recipe):
-        sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
-    folder = out or free_folder(Path("runs"), recipe)
-    _print_scores(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
-
-
-def _print_scores(scores: "list[Score]", *, as_json: bool) -> None:
-    """Print an evaluation; the table leaves out pass@1, which is avg@n again."""
-    if as_json:
-        return print_json(scores)
-    rows = [
-        (one.task, one.metric, *(f"{value:.3f}" for value in (one.value, one.low, one.high)))
-        for one in scores
-        if one.metric != "pass@1"
-    ]
-    print_table(("task", "metric", "value", "low", "high"), rows)
+app.command("eval")(evaluate)
 
 
 @app.command()

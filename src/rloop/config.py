@@ -229,12 +229,14 @@ class EvaluateConfig(Strict):
     """Completions per problem, n."""
     k: tuple[Count, ...] = Field(min_length=1)
     """Values of k for pass@k, each at most `samples`."""
+    cover: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = (0.25, 0.5)
+    """Values of tau for cover@tau: the share of problems solved in at least tau of the samples."""
     sampling: SamplingConfig
     """How completions are drawn."""
     every: CountOrZero = 0
     """RL steps between evaluations inside exploration; 0 turns them off."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
-    """Level of the bootstrap intervals."""
+    """Level of the intervals over problems."""
 
 
 class Recipe(Strict):

@@ -4,7 +4,7 @@ The result is a run directory of its own, which the report, the comparison and t
 
     RUN-rescored/
       trajectories/      as in the run, with new verdicts, answers and rewards
-      metrics.jsonl      rewards, avg@n and pass@k told anew; losses and times as they were
+      metrics.jsonl      rewards, avg@n, pass@k and so on told anew; losses and times as they were
       changes.parquet    old and new verdict of every trajectory whose verdict or answer changed
       manifest.json      names the run, the verifier and its versions; policies stay in the run
       config.json  recipe.yaml  environment.json  events.jsonl  expert/    as in the run
@@ -105,9 +105,8 @@ class Rescored:
 
     def headline_effects(self) -> list[Effect]:
         """Return the effects on avg@n and on pass@k of the largest k."""
-        largest = max((metric_keys.count_of(e.metric) for e in self.effects), default=0)
-        names = (f"avg@{largest}", f"pass@{largest}")
-        return [e for e in self.effects if e.metric in names or e.metric.startswith("avg@")]
+        names = metric_keys.headline(metric_keys.in_order({e.metric for e in self.effects}))
+        return [e for e in self.effects if e.metric in names]
 
     def confusion_rows(self) -> list[tuple[object, ...]]:
         """Return task, old verdict and the counts of each new verdict."""

@@ -10,7 +10,7 @@ import pytest
 from doubles_policies import InstantVerify, make_problem
 from doubles_runs import half_right, scripted, toy_recipe
 
-from rloop.config import Recipe
+from rloop.config import Recipe, SamplingConfig
 from rloop.config_engine import LoraConfig
 from rloop.engines.base import LIVE, Engine, ExploreStep, Verify
 from rloop.engines.registry import build_engine
@@ -156,6 +156,12 @@ def test_sampling_answers_every_problem_once_and_judged(engine: Engine, base: Po
         assert [t.member for t in group.trajectories] == [0, 1, 2]
         assert all(t.verdict.verifier_version == "test/1" for t in group.trajectories)
         assert all(t.place == HELD_OUT for t in group.trajectories)
+
+
+def test_other_sampling_settings_than_the_recipes_are_followed(engine: Engine, base: PolicyRef):
+    settings = SamplingConfig(max_completion_tokens=3, temperature=0.5)
+    (group,) = engine.sample(base, PROBLEMS[:1], 3, HELD_OUT, settings)
+    assert {t.temperature for t in group.trajectories} == {0.5}
 
 
 def test_a_problem_sampled_alone_gives_the_same_completions(engine: Engine, base: PolicyRef):

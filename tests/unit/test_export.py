@@ -50,6 +50,9 @@ def table_rows(card: str) -> list[list[str]]:
     return rows
 
 
+METRICS = ("avg@4", "maj@4", "pass@4", "cover@0.25", "cover@0.5")
+
+
 @pytest.mark.parametrize("policy", ["iter-001", "iter-002"])
 def test_every_number_of_a_card_is_that_of_the_log(run_dir, tmp_path, policy):
     export_policy(run_dir, tmp_path / "mine", policy)
@@ -57,8 +60,7 @@ def test_every_number_of_a_card_is_that_of_the_log(run_dir, tmp_path, policy):
     logged = evaluation(run_dir, policy)
     assert card.data.model_name == "mine"
     assert {result.metric_type: result.metric_value for result in card.data.eval_results} == {
-        "avg@4": logged["avg@4"],
-        "pass@4": logged["pass@4"],
+        name: logged[name] for name in METRICS
     }
     for result in card.data.eval_results:
         assert result.metric_args == {
@@ -70,7 +72,7 @@ def test_every_number_of_a_card_is_that_of_the_log(run_dir, tmp_path, policy):
     for row in table_rows(card.text):
         metric = row[0] or metric
         name = row[1].partition(" ")[0]
-        if metric in ("avg@4", "pass@4"):
+        if metric in METRICS:
             line = evaluation(run_dir, name)
             low, high = (100 * line[f"{metric}_{end}"] for end in ("low", "high"))
             assert row[2] == f"{percent(line[metric])} [{low:.1f}, {high:.1f}]"
@@ -101,7 +103,7 @@ def test_the_last_policy_is_exported_or_the_one_named(run_dir, tmp_path):
     assert export_policy(run_dir, tmp_path / "base", "base") == policies["base"]
     text = (tmp_path / "base/README.md").read_text()
     assert "This is the base policy, as the run began with it" in text
-    assert [row[1] for row in table_rows(text) if "@" in row[0]] == ["base", "base"]
+    assert [row[:2] for row in table_rows(text) if "@" in row[0]] == [[m, "base"] for m in METRICS]
 
 
 def test_the_command_says_what_went_where(run_dir, tmp_path, monkeypatch, capsys):

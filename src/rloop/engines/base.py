@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from rloop.algo.advantages import soft_overlong_penalty
-from rloop.config import ExploreConfig
+from rloop.config import ExploreConfig, SamplingConfig
 from rloop.errors import NonFinitePolicy
 from rloop.types import (
     Completion,
@@ -189,8 +189,13 @@ class Engine(Protocol):
         problems: Sequence[Problem],
         num_samples: int,
         place: Place,
+        sampling: SamplingConfig | None = None,
     ) -> Iterator[Group]:
-        """Sample and judge groups with the recipe's `evaluate.sampling`, yielded as they finish."""
+        """Sample and judge groups, yielded as they finish.
+
+        `sampling` may differ from the recipe's `evaluate.sampling`, which None takes, in all but
+        `max_completion_tokens`.
+        """
         ...
 
     def logprobs(

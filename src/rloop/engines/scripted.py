@@ -113,12 +113,14 @@ class ScriptedEngine:
         problems: Sequence[Problem],
         num_samples: int,
         place: Place,
+        sampling: SamplingConfig | None = None,
     ) -> Iterator[Group]:
         """Yield a group for each problem."""
         if policy != LIVE:
             self._updates = self._read(policy)
         for problem in problems:
-            yield self._group(problem, num_samples, self._recipe.evaluate.sampling, place)
+            settings = sampling or self._recipe.evaluate.sampling
+            yield self._group(problem, num_samples, settings, place)
 
     def logprobs(
         self,

@@ -1,1 +1,1 @@
-"""avg@n, pass@k, forgetting, diversity, and the evaluation phase."""
+"""avg@n, maj@n, pass@k, cover@tau, forgetting, diversity, and the evaluation phase."""

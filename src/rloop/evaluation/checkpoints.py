@@ -6,34 +6,30 @@ them correct. Knows nothing of files or models.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rloop.errors import StoreError
-from rloop.evaluation.bootstrap import Estimate
 from rloop.evaluation.forgetting import (
     Forgetting,
     Solved,
     ever_solved_loss,
     forgetting_matrix,
+    lost_between_halves,
     newly_solved_matrix,
     solved_problems,
 )
-from rloop.evaluation.metrics import evaluate_counts
+from rloop.evaluation.intervals import Estimate
+from rloop.evaluation.metrics import mean_estimates, problem_values
+from rloop.evaluation.tallies import tally_rows
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import stable_hash
 
 MAX_CHECKPOINTS = 16
 """Rows of a matrix over checkpoints that can still be read."""
-
-_COUNTS = """
-    select task, policy, iteration, step, problem_id,
-           count(*) as num_samples, count(*) filter (where correct) as num_correct
-    from trajectories where phase = 'evaluate' group by all order by all
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +50,11 @@ class Checkpoint:
     """n, of every problem."""
     counts: Mapping[str, int]
     """c by problem_id."""
+    majority: Mapping[str, float] = field(default_factory=dict)
+    """Chance that the most common answer is right, by problem_id; empty where it was not read."""
+    halves: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """c of the members 0, 2, 4, ... and of the others, by problem_id; empty where it was not read.
+    """
 
     @property
     def is_kept(self) -> bool:
@@ -86,7 +87,7 @@ def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
     it is still being measured, or was interrupted. StoreError where problems have unequal numbers
     of samples.
     """
-    rows = store.query(_COUNTS).to_pylist()
+    rows = tally_rows(store)
     evaluations = groupby(rows, lambda r: (r["task"], r["policy"], r["iteration"], r["step"]))
     found = sorted((_checkpoint(list(members)) for _, members in evaluations), key=_training_order)
     latest: dict[str, list[Checkpoint]] = {}
@@ -130,16 +131,14 @@ def default_ks(num_samples: int) -> list[int]:
 
 
 def pass_curve(
-    checkpoint: Checkpoint, ks: Sequence[int], *, seed: int, confidence: float
+    checkpoint: Checkpoint, ks: Sequence[int], *, confidence: float
 ) -> dict[int, Estimate]:
-    """Return unbiased pass@k with its bootstrap interval over problems, for each k <= n.
+    """Return unbiased pass@k with its interval over problems, for each k <= n.
 
-    Problems are drawn from the run's seed as in the evaluation phase, so the numbers are those of
-    metrics.jsonl wherever k is in the recipe. ValueError for k > n.
+    The numbers are those of metrics.jsonl wherever k is in the recipe. ValueError for k > n.
     """
-    counts = [checkpoint.counts[name] for name in sorted(checkpoint.counts)]
-    rng = np.random.default_rng(stable_hash(seed, "bootstrap"))
-    found = evaluate_counts(checkpoint.num_samples, counts, ks, rng=rng, confidence=confidence)
+    counts = list(checkpoint.counts.values())
+    found = mean_estimates(problem_values(checkpoint.num_samples, counts, ks), confidence)
     return {k: found[f"pass@{k}"] for k in ks}
 
 
@@ -166,6 +165,19 @@ def solved_matrix(checkpoints: Sequence[Checkpoint]) -> Solved:
     """
     _, counts = count_matrix(checkpoints)
     return solved_problems(checkpoints[0].num_samples, counts)
+
+
+def half_losses(before: Checkpoint, after: Checkpoint) -> tuple[float, float] | None:
+    """Return what `after`, and `before` itself, lose of what `before` solved in half its samples.
+
+    The second is chance, so the first counts as far as it is larger (`lost_between_halves`). None
+    where there are no two halves.
+    """
+    problems, _ = count_matrix([before, after])
+    if before.num_samples < 2 or not (before.halves and after.halves):
+        return None
+    then, now = (np.array([c.halves[name] for name in problems]) > 0 for c in (before, after))
+    return lost_between_halves(then, now), lost_between_halves(then, then)
 
 
 def forgetting_of(checkpoints: Sequence[Checkpoint], *, limit: int = MAX_CHECKPOINTS) -> Forgetting:
@@ -204,13 +216,13 @@ def evenly_spaced(items: Sequence[int], limit: int) -> list[int]:
     return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
-def _checkpoint(rows: Sequence[Mapping[str, int | str]]) -> Checkpoint:
+def _checkpoint(rows: Sequence[Mapping[str, Any]]) -> Checkpoint:
     """Return one evaluation from its rows, a problem each."""
     first = rows[0]
-    usual = Counter(int(row["num_samples"]) for row in rows).most_common(1)[0][0]
-    odd = [row for row in rows if row["num_samples"] != usual]
+    usual = Counter(int(row["samples"]) for row in rows).most_common(1)[0][0]
+    odd = [row for row in rows if row["samples"] != usual]
     if odd:
-        named = ", ".join(f"{row['problem_id']} has {row['num_samples']}" for row in odd[:3])
+        named = ", ".join(f"{row['problem_id']} has {row['samples']}" for row in odd[:3])
         raise StoreError(
             f"The evaluation of {first['policy']} (iteration {first['iteration']}, step "
             f"{first['step']}) on {first['task']} has unequal numbers of samples: {named} "
@@ -223,7 +235,12 @@ def _checkpoint(rows: Sequence[Mapping[str, int | str]]) -> Checkpoint:
         iteration=int(first["iteration"]),
         step=int(first["step"]),
         num_samples=usual,
-        counts={str(row["problem_id"]): int(row["num_correct"]) for row in rows},
+        counts={str(row["problem_id"]): int(row["correct"]) for row in rows},
+        majority={str(row["problem_id"]): float(row["majority"]) for row in rows},
+        halves={
+            str(row["problem_id"]): (row["correct_even"], row["correct"] - row["correct_even"])
+            for row in rows
+        },
     )
 
 

@@ -2,8 +2,8 @@
 another seed and what other problems would have given.
 
 Values are [S, P]: one row a seed (a whole training run), one column a problem, the same problems
-in all rows: c/n for avg@n, or 1 - C(n-c,k)/C(n,k). Seed and problem are crossed random effects, as
-in Clark 1973 (subjects and words): value = mean + seed + problem + noise, so the variance of the
+in all rows, of a metric of `metrics.problem_values`. Seed and problem are crossed random effects,
+as in Clark 1973 (subjects and words): value = mean + seed + problem + noise, so the variance of the
 grand mean has a part by problems, a part by seeds, and noise that both contain.
 
     half width^2 = (t_{S-1} s_seeds)^2 + (t_{P-1} s_problems)^2, at least (t_{P-1} s_all)^2
@@ -12,8 +12,8 @@ with s_seeds^2 = var(seed means) / S, which holds the noise, s_all^2 = var(probl
 holds it too, and s_problems^2 = s_all^2 less the noise, not below 0. Each part has its own Student
 quantile, because 3 seeds tell little of their variance: simulated 95 % intervals of 2 to 5 seeds
 cover 95 to 98 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. One seed says
-nothing of seeds: then the interval is a bootstrap over problems, and covers problems only. Where
-all problems have the same mean, no interval is narrower than `bootstrap.equal_values` allows.
+nothing of seeds: then the interval is that of `intervals`, and covers problems only. Where
+all problems have the same mean, no interval is narrower than `intervals.equal_values` allows.
 
 A difference is paired on the problems. Where both sides have the same seeds it is paired by seed as
 well: such runs share the start policy, the order of the data and the first random streams, and
@@ -21,42 +21,29 @@ where they share nothing pairing costs nothing, for each side would have t_{S-1}
 """
 
 from collections.abc import Sequence
-from functools import cache
 from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rloop.evaluation.bootstrap import (
+from rloop.evaluation.intervals import (
     Estimate,
-    bootstrap_means,
     equal_values,
     is_without_spread,
+    mean_difference,
+    mean_fraction,
+    student_quantile,
 )
-from rloop.evaluation.metrics import pass_at_k
 
 Values = NDArray[np.float64]
 """[S, P] of one metric."""
 
-_ANGLES = np.linspace(-np.pi / 2, np.pi / 2, 20_001)
 
-
-def metric_values(num_samples: int, num_correct: ArrayLike, k: int | None = None) -> Values:
-    """Return avg@n, or pass@k where `k` is given, of counts of correct samples of any shape."""
-    possible = range(num_samples + 1)
-    table = [c / num_samples if k is None else pass_at_k(num_samples, c, k) for c in possible]
-    found: Values = np.array(table)[np.asarray(num_correct, dtype=np.int64)]
-    return found
-
-
-def seed_mean(values: ArrayLike, *, rng: np.random.Generator, confidence: float) -> Estimate:
-    """Return the mean of values [S, P] that lie in 0 .. 1, with its interval.
-
-    `rng` is for the bootstrap over problems where S = 1.
-    """
+def seed_mean(values: ArrayLike, *, confidence: float) -> Estimate:
+    """Return the mean of values [S, P] that lie in 0 .. 1, with its interval."""
     rows = _checked(values)
     if len(rows) == 1:
-        return bootstrap_means(rows, rng, confidence, lowest=0.0)[0]
+        return mean_fraction(rows[0], confidence)
     return _estimate(rows.mean(axis=0), [rows], confidence, lowest=0.0)
 
 
@@ -65,7 +52,6 @@ def seed_difference(
     reference: ArrayLike,
     *,
     is_paired_by_seed: bool,
-    rng: np.random.Generator,
     confidence: float,
 ) -> Estimate:
     """Return the mean of `values` [S, P] minus that of `reference` [R, P], with its interval.
@@ -81,22 +67,9 @@ def seed_difference(
         )
     paired = rows.mean(axis=0) - others.mean(axis=0)
     if min(len(rows), len(others)) == 1:
-        return bootstrap_means(paired[None], rng, confidence, lowest=-1.0)[0]
+        return mean_difference(paired, confidence)
     sides = [rows - others] if is_paired_by_seed else [rows, others]
     return _estimate(paired, sides, confidence, lowest=-1.0)
-
-
-@cache
-def student_quantile(df: int, probability: float) -> float:
-    """Return the quantile of Student's t with `df` >= 1 degrees of freedom.
-
-    t = sqrt(df) tan(angle), and the angle's density goes as cos(angle)^(df - 1): integrated on a
-    grid, 5 digits are right up to df = 10,000.
-    """
-    density = np.cos(_ANGLES) ** (df - 1)
-    mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    angle = np.interp(probability, mass / mass[-1], _ANGLES)
-    return float(sqrt(df) * np.tan(angle))
 
 
 def _half_width(

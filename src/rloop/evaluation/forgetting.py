@@ -50,6 +50,18 @@ def newly_solved(solved_a: Solved, solved_b: Solved) -> float:
     return _ratio(~solved_a & solved_b, ~solved_a)
 
 
+def lost_between_halves(before: Solved, after: Solved) -> float:
+    """Return |solved by before, not by after| / |solved by before|, from one half to the other.
+
+    Both are [P, 2]: whether a problem is solved in either half of the samples. Halves share no
+    sample, so with `after` = `before` it is what chance alone makes of a policy that forgot nothing
+    (n / 2 samples on either side), without the bias of asking again where a sample was right:
+    means of both counts are those of new samples. NaN when before solved nothing.
+    """
+    lost = before & ~after[:, ::-1]
+    return float(lost.sum() / before.sum()) if before.any() else float("nan")
+
+
 def forgetting_matrix(solved: Solved) -> NDArray[np.float64]:
     """Return forgetting a->b for each pair of the checkpoints [C, P], as [C, C] with a as row."""
     return np.array([[forgetting(a, b) for b in solved] for a in solved])

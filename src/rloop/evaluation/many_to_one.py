@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.intervals import Estimate
 
 NUM_DRAWS = 10_000
 

@@ -1,17 +1,20 @@
-"""avg@n and unbiased pass@k over counts of correct samples, with intervals over problems.
+"""What n samples of each problem say of a policy: avg@n, maj@n, pass@k and cover@tau.
 
-n samples per problem, c of them correct. Both metrics are means over problems; intervals come from
-a bootstrap over problems (exact where all problems are equal), and comparisons with the base policy
-are paired on the same problems.
+n samples per problem, c of them correct. Each metric is a mean over problems, with an interval over
+problems (`intervals`); comparisons with the base policy are paired on the same problems.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rloop.evaluation.bootstrap import Estimate, bootstrap_means
+from rloop.evaluation.intervals import Estimate, mean_difference, mean_fraction
+
+Values = Mapping[str, NDArray[np.float64]]
+"""[P] by metric: what each problem adds to the mean."""
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
@@ -24,50 +27,86 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
 
 
-def evaluate_counts(
+def majority_score(samples: Iterable[tuple[str | None, bool]]) -> float:
+    """Return the chance that the most common answer of (answer, is correct) samples is right.
+
+    Self-consistency (Wang et al. 2022, arXiv 2203.11171). Answers are equal when the verifier
+    extracted the same text; samples without an answer do not vote. Of equally common answers each
+    is taken with equal probability, so the score is the mean over them; where the verifier judged
+    one text in two ways, its share of right verdicts counts. 0 where nobody voted.
+
+    Example: answers 7 (right), 7, 5 (wrong), 5 and 3 (wrong) give 0.5.
+    """
+    votes: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    for answer, is_correct in samples:
+        if answer is not None:
+            votes[answer] += 1
+            right[answer] += is_correct
+    most = max(votes.values(), default=0)
+    shares = [right[answer] / most for answer, number in votes.items() if number == most]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def problem_values(
     num_samples: int,
     num_correct: ArrayLike,
     ks: Sequence[int],
     *,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-) -> dict[str, Estimate]:
-    """Return avg@n and each pass@k from the correct samples [P] of each problem.
+    majority: ArrayLike | None = None,
+    taus: Sequence[float] = (),
+) -> dict[str, NDArray[np.float64]]:
+    """Return the value of each problem for avg@n, maj@n, each pass@k and each cover@tau.
 
-    Example: evaluate_counts(8, [8, 0, 3], (1, 8), rng=rng) has the keys avg@8, pass@1 and pass@8.
+    `num_correct` and `majority` (of `majority_score`) are [P]; without `majority` there is no
+    maj@n. cover@tau is 1 where at least tau of the samples are right (2510.08325).
+
+    Example: problem_values(8, [8, 0, 3], (1, 8)) has the keys avg@8, pass@1 and pass@8.
     """
-    names, values = _values_per_problem(num_samples, num_correct, ks)
-    return dict(zip(names, bootstrap_means(values, rng, confidence, lowest=0.0), strict=True))
+    counts = _checked_counts(num_samples, num_correct)
+    found = {f"avg@{num_samples}": metric_values("avg", num_samples, counts)}
+    if majority is not None:
+        found[f"maj@{num_samples}"] = np.asarray(majority, dtype=np.float64)
+    names = [*(f"pass@{k}" for k in ks), *(f"cover@{tau:g}" for tau in taus)]
+    return found | {name: metric_values(name, num_samples, counts) for name in names}
 
 
-def paired_difference(
-    num_samples: int,
-    num_correct: ArrayLike,
-    base_num_correct: ArrayLike,
-    ks: Sequence[int],
-    *,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-) -> dict[str, Estimate]:
-    """Return the metrics of `evaluate_counts` as a policy minus the base, problem by problem.
+def metric_values(metric: str, num_samples: int, num_correct: ArrayLike) -> NDArray[np.float64]:
+    """Return avg (c/n), `pass@k` or `cover@tau` of counts of correct samples of any shape."""
+    kind, _, number = metric.partition("@")
+    counts = np.asarray(num_correct, dtype=np.int64)
+    if kind == "avg":
+        return counts / num_samples
+    if kind == "cover":
+        # c/n and tau, which names have with 6 digits, may be equal but for rounding.
+        return (counts / num_samples >= float(number) - 1e-6).astype(np.float64)
+    table = [pass_at_k(num_samples, c, int(number)) for c in range(num_samples + 1)]
+    values: NDArray[np.float64] = np.array(table)[counts]
+    return values
 
-    Both count arrays [P] are over the same problems in the same order.
+
+def mean_estimates(values: Values, confidence: float = 0.95) -> dict[str, Estimate]:
+    """Return the mean over problems of each metric, with its interval."""
+    return {name: mean_fraction(those, confidence) for name, those in values.items()}
+
+
+def paired_estimates(values: Values, base: Values, confidence: float = 0.95) -> dict[str, Estimate]:
+    """Return each metric as a policy minus the base, problem by problem, with its interval.
+
+    The values are over the same problems in the same order.
     """
-    names, values = _values_per_problem(num_samples, num_correct, ks)
-    _, base_values = _values_per_problem(num_samples, base_num_correct, ks)
-    if values.shape != base_values.shape:
-        raise ValueError(
-            "a paired difference needs the same problems for both policies, got "
-            f"{values.shape[1]} and {base_values.shape[1]}"
-        )
-    found = bootstrap_means(values - base_values, rng, confidence, lowest=-1.0)
-    return dict(zip(names, found, strict=True))
+    found = {}
+    for name, those in values.items():
+        if those.shape != base[name].shape:
+            raise ValueError(
+                "a paired difference needs the same problems for both policies, got "
+                f"{len(those)} and {len(base[name])}"
+            )
+        found[name] = mean_difference(those - base[name], confidence)
+    return found
 
 
-def _values_per_problem(
-    num_samples: int, num_correct: ArrayLike, ks: Sequence[int]
-) -> tuple[list[str], NDArray[np.float64]]:
-    """Return metric names and their values [M, P], looked up in a table over c = 0 .. n."""
+def _checked_counts(num_samples: int, num_correct: ArrayLike) -> NDArray[np.int64]:
     counts = np.asarray(num_correct, dtype=np.int64)
     if counts.ndim != 1:
         raise ValueError(
@@ -78,8 +117,4 @@ def _values_per_problem(
             f"counts of correct samples must lie in 0 .. {num_samples}, got "
             f"{counts.min()} .. {counts.max()}"
         )
-    possible = range(num_samples + 1)
-    table = [[c / num_samples for c in possible]]
-    table += [[pass_at_k(num_samples, c, k) for c in possible] for k in ks]
-    names = [f"avg@{num_samples}", *(f"pass@{k}" for k in ks)]
-    return names, np.array(table)[:, counts]
+    return counts

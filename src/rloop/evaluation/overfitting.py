@@ -1,12 +1,14 @@
-"""The overfitting verdict: since which step held-out pass@k falls while the training reward rises.
+"""The overfitting verdict: since when held-out pass@k falls while the training reward rises.
 
-Along a path of checkpoints (start policy, RL's weights at rising steps) the last one is compared
-with every earlier one, problem by problem, by `many_to_one`: the onset is the best of several noisy
-measurements, and the test allows for that choice. The training reward is compared over the RL steps
-between the onset and the last checkpoint. Five outcomes:
+Along a path of checkpoints (start policy, RL's weights at rising steps; or the policies kept) the
+last one is compared with every earlier one, problem by problem, by `many_to_one`: the onset is the
+best of several noisy measurements, and the test allows for that choice. The training reward is what
+these very policies earned between the onset and the last checkpoint: inside RL that of the RL
+steps; of policies kept that of the first step of each exploration, which they wrote, for the
+rewards of later steps belong to weights that are thrown away. Five outcomes:
 
     overfits   held-out is clearly below the best earlier checkpoint, the reward clearly rose
-    falls      held-out is clearly below, the reward did not clearly rise
+    falls      held-out is clearly below, the reward did not clearly rise, or is not known
     rises      no clear fall, and held-out is clearly above the start
     holds      none of these is clear
     too few    fewer checkpoints or problems than a verdict needs
@@ -19,14 +21,13 @@ from typing import Literal
 
 import numpy as np
 
-from rloop.evaluation.bootstrap import Estimate
 from rloop.evaluation.checkpoints import Checkpoint, count_matrix
-from rloop.evaluation.many_to_one import NUM_DRAWS, Comparison, compare_with_last
+from rloop.evaluation.intervals import Estimate, Floats, student_quantile
+from rloop.evaluation.many_to_one import Comparison, compare_with_last
 from rloop.evaluation.metrics import pass_at_k
+from rloop.store.trajectories import TrajectoryStore
 from rloop.types import stable_hash
 
-Rewards = Mapping[tuple[int, int], float]
-"""Training reward (`explore/reward_mean`) by (iteration, RL step)."""
 Kind = Literal["overfits", "falls", "rises", "holds", "too few"]
 
 MIN_CHECKPOINTS = 3
@@ -34,14 +35,35 @@ MIN_CHECKPOINTS = 3
 MIN_PROBLEMS = 8
 """From here on the test keeps its level in simulations."""
 MIN_REWARDS = 6
-"""RL steps from which a rise of the reward can be told: three at either end."""
+"""RL steps, or groups of two first steps, from which a rise of the reward can be told: three at
+either end."""
 WANTED_CHECKPOINTS = 10
 """Measurements along an exploration that the advice aims at."""
 
 
+_FIRST_STEPS = """
+    select iteration, avg(reward) as value from trajectories
+    where phase = 'explore' and step = 1 group by iteration, problem_id order by all
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewards:
+    """The training rewards of a run.
+
+    Example: Rewards(by_step={(1, 1): 0.31, (1, 2): 0.34}, first_steps={1: (0.25, 0.375)})
+    """
+
+    by_step: Mapping[tuple[int, int], float]
+    """`explore/reward_mean` by (iteration, RL step)."""
+    first_steps: Mapping[int, Sequence[float]]
+    """Mean reward of each group of an iteration's first step, by iteration; empty where the
+    iterations draw problems of different difficulty, so that they do not compare."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardChange:
-    """The training reward at the beginning and at the end of some RL steps.
+    """The training reward at the beginning and at the end of what lies between two checkpoints.
 
     Example: RewardChange(before=0.41, after=0.58, change=Estimate(0.17, 0.13, 0.21))
     """
@@ -83,7 +105,7 @@ class Overfitting:
     gain: Estimate | None = None
     """pass@k of the last minus that of the start, in the same family of intervals."""
     reward: RewardChange | None = None
-    """Between `best` and the last; None over fewer than `MIN_REWARDS` RL steps."""
+    """Between `best` and the last; None where fewer than `MIN_REWARDS` numbers tell."""
 
 
 def overfitting_verdict(
@@ -110,12 +132,12 @@ def overfitting_verdict(
     compared = compare_with_last(values, rng=rng, confidence=confidence)
     means = values.mean(axis=1)
     best = max(range(len(means) - 1), key=lambda index: (means[index], index))
-    reward = reward_change(rewards, checkpoints[best], last, rng=rng, confidence=confidence)
+    reward = reward_change(rewards, checkpoints[best], last, confidence=confidence)
     fall, gain = compared.differences[best], compared.differences[0]
     kind, sure = _decide(compared, best, reward, confidence)
     start, peak, end = ((_where(checkpoints[i]), float(means[i])) for i in (0, best, -1))
     name = f"Held-out pass@{k} on {last.task}"
-    facts = _Facts(name, start, peak, end, fall, gain, _sure(sure), reward)
+    facts = _Facts(name, start, peak, end, fall, gain, _sure(sure), reward, last.is_kept)
     return Overfitting(
         kind=kind,
         task=last.task,
@@ -133,29 +155,46 @@ def overfitting_verdict(
     )
 
 
-def reward_change(
-    rewards: Rewards,
-    first: Checkpoint,
-    last: Checkpoint,
-    *,
-    rng: np.random.Generator,
-    confidence: float,
-) -> RewardChange | None:
-    """Return how the training reward changed over the RL steps between two checkpoints.
+def read_first_steps(store: TrajectoryStore) -> dict[int, list[float]]:
+    """Return the mean reward of each group in the first RL step of each iteration."""
+    found: dict[int, list[float]] = {}
+    for row in store.query(_FIRST_STEPS).to_pylist():
+        found.setdefault(row["iteration"], []).append(row["value"])
+    return found
 
-    Means of the first and of the last quarter of the steps, at least three each, with Student's
-    interval on 2m - 2 degrees of freedom for m steps at either end. Steps draw their problems
-    independently; a trend inside a quarter widens the interval. None for fewer than six steps.
+
+def reward_change(
+    rewards: Rewards, first: Checkpoint, last: Checkpoint, *, confidence: float
+) -> RewardChange | None:
+    """Return how the training reward changed between two checkpoints of one path.
+
+    Inside RL from the first to the last quarter of the steps between them, at least three each;
+    steps draw their problems independently, and a trend inside a quarter widens the interval. Of
+    policies kept from the groups that the first one wrote to those of the last one that explored.
     """
-    begin, end = _place(first), _place(last)
-    values = np.array([rewards[key] for key in sorted(rewards) if begin < key <= end])
-    if len(values) < MIN_REWARDS:
+    if last.is_kept:
+        wrote = [i for i in rewards.first_steps if first.iteration + 1 < i <= last.iteration + 1]
+        before = rewards.first_steps.get(first.iteration + 1, ())
+        after = rewards.first_steps[max(wrote)] if wrote else ()
+    else:
+        begin, end = _place(first), _place(last)
+        steps = rewards.by_step
+        values = [steps[key] for key in sorted(steps) if begin < key <= end]
+        m = max(MIN_REWARDS // 2, len(values) // 4) if len(values) >= MIN_REWARDS else 0
+        before, after = values[:m], values[len(values) - m :]
+    if min(len(before), len(after)) < MIN_REWARDS // 2:
         return None
-    m = max(MIN_REWARDS // 2, len(values) // 4)
-    before, after = values[:m], values[-m:]
-    error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / m)
-    half = error * float(np.quantile(np.abs(rng.standard_t(2 * m - 2, NUM_DRAWS)), confidence))
-    change = float(after.mean() - before.mean())
+    return _welch(np.array(before), np.array(after), confidence)
+
+
+def _welch(before: Floats, after: Floats, confidence: float) -> RewardChange:
+    """Return the difference of two means with Welch's interval (Biometrika 34, 1947)."""
+    parts = [values.var(ddof=1) / len(values) for values in (before, after)]
+    change, half = float(after.mean() - before.mean()), 0.0
+    if (error := sum(parts)) > 0:
+        squares = [p**2 / (len(v) - 1) for p, v in zip(parts, (before, after), strict=True)]
+        df = int(error**2 / sum(squares) + 1e-9)
+        half = student_quantile(df, (1 + confidence) / 2) * math.sqrt(error)
     return RewardChange(
         before=float(before.mean()),
         after=float(after.mean()),
@@ -188,17 +227,29 @@ class _Facts:
     gain: Estimate
     sure: str
     reward: RewardChange | None
+    is_kept: bool
+
+    @property
+    def whose(self) -> str:
+        """Return whose reward it is."""
+        return " of the policies kept" if self.is_kept else ""
 
 
 def _overfits(facts: _Facts) -> str:
     assert facts.reward is not None, "a policy overfits only where the reward is known to rise"
     return (
-        f"{_fell(facts)} while the training reward rose from {facts.reward.before:.2f} to "
-        f"{facts.reward.after:.2f}: the policy overfits since {facts.best[0]}."
+        f"{_fell(facts)} while the training reward{facts.whose} rose from "
+        f"{facts.reward.before:.2f} to {facts.reward.after:.2f}: the policy overfits since "
+        f"{facts.best[0]}."
     )
 
 
 def _falls(facts: _Facts) -> str:
+    if facts.reward is None and facts.is_kept:
+        return (
+            f"{_fell(facts)}; whether these policies earned more training reward meanwhile is not "
+            "known, since no two of them began explorations that compare."
+        )
     if facts.reward is None:
         return (
             f"{_fell(facts)}; fewer than {MIN_REWARDS} RL steps lie between, too few to say "
@@ -206,9 +257,9 @@ def _falls(facts: _Facts) -> str:
         )
     before, after, change = facts.reward.before, facts.reward.after, facts.reward.change
     return (
-        f"{_fell(facts)}; the training reward did not clearly rise meanwhile ({before:.2f} to "
-        f"{after:.2f}, {change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]): a loss, but "
-        "not overfitting."
+        f"{_fell(facts)}; the training reward{facts.whose} did not clearly rise meanwhile "
+        f"({before:.2f} to {after:.2f}, {change.value:+.2f} [{change.low:+.2f}, "
+        f"{change.high:+.2f}]): a loss, but not overfitting."
     )
 
 
@@ -254,7 +305,7 @@ def _too_few(
     """Return that a path cannot be judged, and what to set so that it can."""
     first, last = checkpoints[0], checkpoints[-1]
     name = f"Held-out pass@{k} on {last.task}"
-    num_steps = sum(_place(first) < key <= _place(last) for key in rewards)
+    num_steps = sum(_place(first) < key <= _place(last) for key in rewards.by_step)
     if len(checkpoints) >= MIN_CHECKPOINTS:
         said = (
             f"{name} has {num_problems} problems that all {len(checkpoints)} measurements share, "

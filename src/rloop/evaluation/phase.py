@@ -13,49 +13,33 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import numpy as np
-
 from rloop.config import EvaluateConfig
 from rloop.config_engine import EngineConfig
 from rloop.engines.base import LIVE, Engine
 from rloop.errors import StoreError
-from rloop.evaluation.metrics import evaluate_counts, paired_difference
+from rloop.evaluation.metrics import Values, mean_estimates, paired_estimates, problem_values
+from rloop.evaluation.tallies import Counts, Tally, stored_tallies, tally
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, Place, PolicyRef, Problem, stable_hash
+from rloop.types import Group, Place, PolicyRef, Problem
 
 BATCHES_PER_CHUNK = 16
 """Full batches of completions in a chunk. At its end the batch runs empty, 4 to 13 % more decoding
 steps at 16 and 20 to 55 % at 4. A crash loses one chunk at most, a Ctrl-C none."""
-
-Counts = Mapping[str, int]
-"""Correct samples by problem_id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What one evaluation found.
 
-    Example: Measurement(counts={"gsm8k": {"gsm8k/test/0": 3}}, metrics={"gsm8k/avg@8": 0.375})
+    Example: Measurement(counts={"gsm8k": {"gsm8k/test/0": Tally(samples=8, correct=3, ...)}},
+    metrics={"gsm8k/avg@8": 0.375, ...})
     """
 
     counts: Mapping[str, Counts]
-    """Correct samples of each problem, by task."""
+    """What the samples of each problem came to, by task."""
     metrics: Mapping[str, float]
-    """`TASK/avg@n`, `TASK/pass@k`, each with `_low` and `_high`, and against the base `_diff`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """All that the metrics need of one problem's samples.
-
-    Example: Tally(samples=8, correct=3, tokens=912, truncated=1, errors=0)
-    """
-
-    samples: int
-    correct: int
-    tokens: int
-    truncated: int
-    errors: int
+    """`TASK/avg@n`, `maj@n`, `pass@k` and `cover@tau`, each with `_low` and `_high`, and against
+    the base `_diff`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +80,13 @@ class Evaluator:
             self.store.drop_after(place.iteration, place.phase, place.step - 1)
         stored = self._stored(place)
         on_stored(sum(map(len, stored.values())))
-        counts: dict[str, dict[str, int]] = {}
+        counts: dict[str, Counts] = {}
         metrics: dict[str, float] = {}
         for task, found in stored.items():
             self._sample_missing(task, found, policy, place, on_group)
-            counts[task] = {problem_id: tally.correct for problem_id, tally in found.items()}
+            counts[task] = found
             base = (base_counts or {}).get(task)
-            stats = task_metrics(counts[task], self.config, seed=place.seed, base=base)
-            stats |= _health(list(found.values()))
+            stats = task_metrics(found, self.config, base=base) | _health(list(found.values()))
             metrics |= {f"{task}/{key}": value for key, value in stats.items()}
         return Measurement(counts=counts, metrics=metrics)
 
@@ -111,10 +94,15 @@ class Evaluator:
         """Return what the store has of the problems of each task; StoreError for another n."""
         rows = stored_tallies(self.store, place)
         found = {
-            task: {p.problem_id: rows[key] for p in those if (key := (task, p.problem_id)) in rows}
+            task: {
+                p.problem_id: rows[task][p.problem_id]
+                for p in those
+                if p.problem_id in rows.get(task, {})
+            }
             for task, those in self.tasks.items()
         }
-        others = {tally.samples for tally in rows.values()} - {self.config.samples}
+        stored = {tally.samples for those in rows.values() for tally in those.values()}
+        others = stored - {self.config.samples}
         if others:
             raise StoreError(
                 f"Stored problems of {place.policy} have {min(others)} completions each, this "
@@ -143,7 +131,10 @@ class Evaluator:
                 continue
             groups: list[Group] = []
             try:
-                for group in self.engine.sample(policy, missing, samples, place):
+                found_groups = self.engine.sample(
+                    policy, missing, samples, place, self.config.sampling
+                )
+                for group in found_groups:
                     groups.append(group)
                     on_group(group)
             except Exception:
@@ -151,7 +142,7 @@ class Evaluator:
                     self._append(task, groups, numbers, place)
                 raise
             self._append(task, groups, numbers, place)
-            found |= {group.problem.problem_id: _tally(group) for group in groups}
+            found |= {group.problem.problem_id: tally(group) for group in groups}
 
     def _append(
         self, task: str, groups: list[Group], numbers: Mapping[str, int], place: Place
@@ -183,22 +174,17 @@ def chunks(
 
 
 def task_metrics(
-    counts: Counts, config: EvaluateConfig, *, seed: int, base: Counts | None = None
+    counts: Counts, config: EvaluateConfig, *, base: Counts | None = None
 ) -> dict[str, float]:
-    """Return avg@n and pass@k of one task with bootstrap intervals, and paired against the base.
+    """Return the metrics of one task with their intervals, and paired against the base.
 
-    The bootstrap draws the same problems for every policy of a run, from the run's seed.
+    Names are those of `problem_values`, each with `_low` and `_high`, and with `_diff`.
     """
     ids = sorted(counts)
-    values = [counts[problem_id] for problem_id in ids]
-    rng = np.random.default_rng(stable_hash(seed, "bootstrap"))
-    found = evaluate_counts(config.samples, values, config.k, rng=rng, confidence=config.confidence)
+    values = _values(counts, ids, config)
+    found = mean_estimates(values, config.confidence)
     if base is not None:
-        rng = np.random.default_rng(stable_hash(seed, "bootstrap"))
-        base_values = [base[problem_id] for problem_id in ids]
-        differences = paired_difference(
-            config.samples, values, base_values, config.k, rng=rng, confidence=config.confidence
-        )
+        differences = paired_estimates(values, _values(base, ids, config), config.confidence)
         found |= {f"{name}_diff": estimate for name, estimate in differences.items()}
     metrics: dict[str, float] = {}
     for name, estimate in found.items():
@@ -210,38 +196,13 @@ def task_metrics(
     return metrics
 
 
-def stored_tallies(store: TrajectoryStore, place: Place) -> dict[tuple[str, str], Tally]:
-    """Return what is stored of an evaluation, by task and problem_id."""
-    if not store.count(iteration=place.iteration, phase=place.phase, step=place.step):
-        return {}
-    policy = place.policy.replace("'", "''")
-    table = store.query(
-        "select task, problem_id, count(*) as samples, "
-        "count(*) filter (where correct) as correct, sum(completion_tokens)::bigint as tokens, "
-        "count(*) filter (where finish_reason = 'length') as truncated, "
-        "count(*) filter (where verdict = 'error') as errors from trajectories "
-        f"where phase = '{place.phase}' and iteration = {place.iteration} "
-        f"and step = {place.step} and policy = '{policy}' group by all order by all"
-    )
-    return {(row.pop("task"), row.pop("problem_id")): Tally(**row) for row in table.to_pylist()}
-
-
-def counts_of(store: TrajectoryStore, place: Place) -> dict[str, Counts]:
-    """Return the counts of an evaluation that is already stored, by task."""
-    counts: dict[str, dict[str, int]] = {}
-    for (task, problem_id), tally in stored_tallies(store, place).items():
-        counts.setdefault(task, {})[problem_id] = tally.correct
-    return dict(counts)
-
-
-def _tally(group: Group) -> Tally:
-    completions = [trajectory.completion for trajectory in group.trajectories]
-    return Tally(
-        samples=len(completions),
-        correct=group.num_correct,
-        tokens=sum(len(completion.completion_ids) for completion in completions),
-        truncated=sum(completion.is_truncated for completion in completions),
-        errors=sum(trajectory.verdict.kind == "error" for trajectory in group.trajectories),
+def _values(counts: Counts, ids: Sequence[str], config: EvaluateConfig) -> Values:
+    return problem_values(
+        config.samples,
+        [counts[problem_id].correct for problem_id in ids],
+        config.k,
+        majority=[counts[problem_id].majority for problem_id in ids],
+        taus=config.cover,
     )
 
 

@@ -1,6 +1,6 @@
 """Lines of a run's log told again from the verdicts that a store has now.
 
-What follows from verdicts (rewards, group health, avg@n, pass@k and their paired differences) is
+What follows from verdicts (rewards, group health, avg@n, pass@k and so on, paired differences) is
 computed as it was when the run went; what does not (losses, lengths, times) stays. With the
 verdicts of the run itself every line comes back as it was.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 from rloop.config import EvaluateConfig
 from rloop.errors import StoreError
-from rloop.evaluation.phase import Counts, counts_of, stored_tallies, task_metrics
+from rloop.evaluation.phase import task_metrics
+from rloop.evaluation.tallies import Counts, stored_tallies
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Place
 
@@ -50,11 +51,11 @@ def recount(
                 step=line["step"],
                 policy=line["policy"],
             )
-            counts = counts_of(store, place)
+            counts = stored_tallies(store, place)
             if not _is_whole(line, counts):
                 yield line
                 continue
-            found = _evaluated(store, place, counts, base, config)
+            found = _evaluated(counts, base, config)
             if line["iteration"] == 0:
                 base = counts
         prefix = line["phase"]
@@ -96,18 +97,12 @@ def _explored(step: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def _evaluated(
-    store: TrajectoryStore,
-    place: Place,
-    counts: Mapping[str, Counts],
-    base: Mapping[str, Counts],
-    config: EvaluateConfig,
+    counts: Mapping[str, Counts], base: Mapping[str, Counts], config: EvaluateConfig
 ) -> dict[str, float]:
-    tallies = stored_tallies(store, place)
     found: dict[str, float] = {}
     for task, those in counts.items():
-        stats = task_metrics(those, config, seed=place.seed, base=base.get(task))
-        samples = [tally for (name, _), tally in tallies.items() if name == task]
-        errors = sum(tally.errors for tally in samples)
-        stats["verdict_error_frac"] = errors / max(1, sum(tally.samples for tally in samples))
+        stats = task_metrics(those, config, base=base.get(task))
+        errors = sum(tally.errors for tally in those.values())
+        stats["verdict_error_frac"] = errors / max(1, sum(t.samples for t in those.values()))
         found |= {f"{task}/{name}": value for name, value in stats.items()}
     return found

@@ -11,7 +11,8 @@ from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.errors import StoreError
 from rloop.evaluation.divergence import Divergence
-from rloop.evaluation.phase import Counts, Evaluator, Measurement
+from rloop.evaluation.phase import Evaluator, Measurement
+from rloop.evaluation.tallies import Counts
 from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt
 from rloop.loop.problems import RunProblems

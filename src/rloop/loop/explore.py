@@ -7,7 +7,7 @@ from typing import Any
 
 from rloop.engines.base import LIVE, ExploreStep, Successes
 from rloop.errors import DegenerateRun, NonFinitePolicy
-from rloop.evaluation.phase import Counts
+from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted

@@ -7,7 +7,7 @@ from typing import Any
 
 from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun, StoreError
-from rloop.evaluation.phase import Counts, counts_of
+from rloop.evaluation.tallies import Counts, stored_tallies
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_from
 from rloop.loop.explore import Exploration
@@ -49,7 +49,7 @@ class Phases:
 
     def _stored_counts(self, place: Place) -> Mapping[str, Counts]:
         """Return an evaluation's counts from the store, which must have every problem."""
-        counts, tasks = counts_of(self._context.store, place), self._context.problems.evaluate
+        counts, tasks = stored_tallies(self._context.store, place), self._context.problems.evaluate
         for task, problems in tasks.items():
             num_stored = sum(problem.problem_id in counts.get(task, {}) for problem in problems)
             if num_stored < len(problems):

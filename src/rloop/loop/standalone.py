@@ -13,8 +13,8 @@ It has a directory of its own, of the form of a run's, so that what reads runs r
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from itertools import chain, count, takewhile
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine
 from rloop.errors import ConfigError, EngineError
-from rloop.evaluation.phase import Evaluator, stored_tallies
+from rloop.evaluation.phase import Evaluator
+from rloop.evaluation.tallies import stored_tallies
+from rloop.loop.context import policy_result
 from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.problems import RunProblems, load_held_out
@@ -64,43 +66,75 @@ class Score:
     high: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What measures a policy: an engine that loads it once, and the held-out problems."""
+
+    engine: Engine
+    problems: RunProblems
+    console: Console
+    resumable: Path
+    """The folder that `rloop resume` goes on with after an interrupt."""
+
+
 def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -> list[Score]:
-    """Measure `policy.path` on `tasks.evaluate`; return avg@n and pass@k of each task.
+    """Measure `policy.path` on `tasks.evaluate`; return avg@n, pass@k and so on of each task.
 
     Everything is kept in `folder`, which is new or empty, or holds a start that sampled nothing;
     else ConfigError. KeyboardInterrupt follows on Ctrl-C, after saying how to go on.
     """
-    _refuse_used(folder)
+    refuse_used(folder)
     recipe = recipe.dated(today())
-    console = Console()
-    with ExitStack() as stack:
-        pool = _pool(recipe, stack)
-        problems = load_held_out(recipe, pool)
-        engine = stack.enter_context(closing(build_engine(recipe, pool)))
-        make_directory(folder)
-        stack.callback(RunLock(folder).release)
-        _refuse_used(folder)
-        (folder / "manifest.json").unlink(missing_ok=True)
-        Manifest(folder).complete(BEGUN, {"policy": recipe.policy.path})
-        write_text(folder / "config.json", resolved_json(recipe))
-        found = json.dumps(environment(folder, recipe), indent=2) + "\n"
-        write_text(folder / "environment.json", found)
-        return _work(recipe, folder, engine, problems, console)
+    with open_tools(recipe, folder, build_engine) as tools:
+        return begin(recipe, folder, tools)
 
 
 def resume_evaluation(folder: Path, build_engine: EngineBuilder) -> list[Score]:
     """Go on with an evaluation that was interrupted; one that is complete is only read."""
-    recipe, console = read_resolved(folder / "config.json"), Console()
-    with ExitStack() as stack:
-        stack.callback(RunLock(folder).release)
-        found = Manifest(folder).result(_key(recipe))
+    recipe = read_resolved(folder / "config.json")
+    with RunLock(folder):
+        found = scores_in(folder)
         if found is not None:
-            console.say(f"{folder} is complete.")
-            return list(scores_of(found["metrics"]))
-        pool = _pool(recipe, stack)
+            Console().say(f"{folder} is complete.")
+            return found
+        with open_tools(recipe, folder, build_engine) as tools:
+            return work(recipe, folder, tools)
+
+
+@contextmanager
+def open_tools(recipe: Recipe, resumable: Path, build_engine: EngineBuilder) -> Iterator[Tools]:
+    """Yield the engine of a recipe and its held-out problems, closed after all."""
+    tasks = recipe.tasks
+    with VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool:
         problems = load_held_out(recipe, pool)
-        engine = stack.enter_context(closing(build_engine(recipe, pool)))
-        return _work(recipe, folder, engine, problems, console)
+        with closing(build_engine(recipe, pool)) as engine:
+            yield Tools(engine=engine, problems=problems, console=Console(), resumable=resumable)
+
+
+def begin(
+    recipe: Recipe, folder: Path, tools: Tools, *, prepared: PolicyRef | None = None
+) -> list[Score]:
+    """Measure into a folder that holds nothing yet; `prepared` is the policy where that is done."""
+    make_directory(folder)
+    with RunLock(folder):
+        refuse_used(folder)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        manifest = Manifest(folder)
+        manifest.complete(BEGUN, {"policy": recipe.policy.path})
+        if prepared is not None:
+            manifest.complete("0/prepare", policy_result(prepared, folder))
+        write_text(folder / "config.json", resolved_json(recipe))
+        found = json.dumps(environment(folder, recipe), indent=2) + "\n"
+        write_text(folder / "environment.json", found)
+        return work(recipe, folder, tools, is_first=prepared is None)
+
+
+def scores_in(folder: Path) -> list[Score] | None:
+    """Return what a complete evaluation found; None for one that is not complete."""
+    for key, result in Manifest(folder).phases.items():
+        if key.startswith("0/evaluate/"):
+            return list(scores_of(result["metrics"]))
+    return None
 
 
 def is_evaluation(folder: Path) -> bool:
@@ -108,9 +142,9 @@ def is_evaluation(folder: Path) -> bool:
     return Manifest(folder).result(BEGUN) is not None
 
 
-def free_folder(root: Path, recipe: Recipe) -> Path:
-    """Return `root/eval-POLICY`, or with `-2`, `-3`, ... whichever does not exist."""
-    return next(folder for folder in _folders(root, recipe) if not folder.exists())
+def free_folder(root: Path, recipe: Recipe, kind: str = "eval") -> Path:
+    """Return `root/KIND-POLICY`, or with `-2`, `-3`, ... whichever does not exist."""
+    return next(folder for folder in _folders(root, recipe, kind) if not folder.exists())
 
 
 def unfinished(root: Path, recipe: Recipe) -> list[Path]:
@@ -119,13 +153,13 @@ def unfinished(root: Path, recipe: Recipe) -> list[Path]:
     return [one for one in named if is_evaluation(one) and not (one / "metrics.json").exists()]
 
 
-def _folders(root: Path, recipe: Recipe) -> Iterator[Path]:
-    name = f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', _policy_name(recipe))[:80]}"
+def _folders(root: Path, recipe: Recipe, kind: str = "eval") -> Iterator[Path]:
+    name = f"{kind}-{re.sub(r'[^A-Za-z0-9._-]+', '-', _policy_name(recipe))[:80]}"
     return (root / one for one in chain([name], (f"{name}-{number}" for number in count(2))))
 
 
 def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
-    """Yield avg@n and pass@k of each task from the flat metrics of an evaluation."""
+    """Yield the metrics of each task from the flat ones of an evaluation."""
     for key, value in metrics.items():
         found = split_key(key)
         if found is not None:
@@ -133,7 +167,7 @@ def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
             yield Score(task=found[0], metric=found[1], value=value, low=low, high=high)
 
 
-def _refuse_used(folder: Path) -> None:
+def refuse_used(folder: Path) -> None:
     """Raise ConfigError unless the directory is free, or holds a start that sampled nothing."""
     if not folder.exists() or set(folder.iterdir()) <= {folder / ".lock"}:
         return
@@ -144,40 +178,41 @@ def _refuse_used(folder: Path) -> None:
         )
 
 
-def _pool(recipe: Recipe, stack: ExitStack) -> VerifierPool:
-    tasks = recipe.tasks
-    return stack.enter_context(VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s))
+def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -> list[Score]:
+    """Sample what is not stored yet, in a folder that is locked; return what was found.
 
-
-def _work(
-    recipe: Recipe, folder: Path, engine: Engine, problems: RunProblems, console: Console
-) -> list[Score]:
-    """Sample what is not stored yet; write and return what was found."""
-    manifest = Manifest(folder)
-    base = prepare_base(recipe, folder, engine, manifest)
-    policy = replace(base, name=_policy_name(recipe))
-    problems = problems.fitting(lambda these: engine.fit_prompts(policy, these), recipe)
+    What the console says of policy and problems it says where it `is_first` with them.
+    """
+    manifest, engine, console = Manifest(folder), tools.engine, tools.console
+    policy = prepare_base(recipe, folder, engine, manifest)
+    problems = tools.problems.fitting(lambda these: engine.fit_prompts(policy, these), recipe)
     check_same_problems(manifest, problems)
     add_engine(folder / "environment.json", engine.describe())
-    console.header(_facts(recipe, engine))
-    for note in problems.notes:
-        console.say(note)
-    show_prompt(problems, console)
+    if is_first:
+        console.header(_facts(recipe, engine))
+        for note in problems.notes:
+            console.say(note)
+        show_prompt(problems, console)
+    else:
+        console.header({"temperature": f"{recipe.evaluate.sampling.temperature:g}"})
     try:
         metrics = _measure(recipe, engine, policy, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:
-        num_stored = len(stored_tallies(TrajectoryStore(folder), _place(recipe)))
+        stored = stored_tallies(TrajectoryStore(folder), _place(recipe))
+        num_stored = sum(map(len, stored.values()))
         console.say(
-            f"Interrupted; {num_stored} problems are stored. Continue: rloop resume {folder}"
+            f"Interrupted; {num_stored} problems are stored. Continue: rloop resume "
+            f"{tools.resumable}"
         )
         raise KeyboardInterrupt from stop
     except EngineError as error:
-        kept = f"What is stored is kept; go on with `rloop resume {folder}`."
+        kept = f"What is stored is kept; go on with `rloop resume {tools.resumable}`."
         raise type(error)(f"{error} {kept}") from error
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     check_verdicts(metrics, recipe.tasks.max_error_frac, folder)
-    manifest.complete(_key(recipe), {"metrics": metrics})
-    console.say(f"Every completion is in {folder}.")
+    manifest.complete(f"0/evaluate/{_policy_name(recipe)}", {"metrics": metrics})
+    if folder == tools.resumable:
+        console.say(f"Every completion is in {folder}.")
     return list(scores_of(metrics))
 
 
@@ -236,7 +271,3 @@ def _place(recipe: Recipe) -> Place:
 
 def _policy_name(recipe: Recipe) -> str:
     return Path(recipe.policy.path).name
-
-
-def _key(recipe: Recipe) -> str:
-    return f"0/evaluate/{_policy_name(recipe)}"

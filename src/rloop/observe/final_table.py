@@ -12,16 +12,17 @@ HEADINGS = ("task", "policy", "value [interval]", "difference [interval]")
 def final_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return cells under `HEADINGS`; `rows` are evaluate lines of metrics.jsonl.
 
-    A line for each task, under it avg@n, then pass@k by k (pass@1 left out: avg@n equals it), each
-    with the policies in the order of the run, so that what is to be compared stands one below the
-    other.
+    A line for each task, under it avg@n, maj@n, then pass@k by k (pass@1 left out: avg@n equals
+    it), each with the policies in the order of the run, so that what is to be compared stands one
+    below the other. cover@tau is for the report: here it would double the length.
     """
     keys = (split_key(key.removeprefix("evaluate/")) for row in rows for key in row)
     found = dict.fromkeys(key for key in keys if key is not None)
     cells: list[tuple[str, ...]] = []
     for task in dict.fromkeys(task for task, _ in found):
         cells.append((task, "", "", ""))
-        for metric in in_order(metric for name, metric in found if name == task):
+        metrics = in_order(metric for name, metric in found if name == task)
+        for metric in (metric for metric in metrics if not metric.startswith("cover@")):
             cells += _block(rows, task, metric)
     return cells
 

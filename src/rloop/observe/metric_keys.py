@@ -1,9 +1,10 @@
-"""The keys of an evaluation's metrics, `TASK/avg@n` and `TASK/pass@k`, and their order."""
+"""The keys of an evaluation's metrics, `TASK/avg@n`, `TASK/pass@k` and so on, and their order."""
 
 import re
 from collections.abc import Iterable
 
-_KEY = re.compile(r"(.+)/((?:avg|pass)@\d+)", re.DOTALL)
+_KEY = re.compile(r"(.+)/((?:avg|maj|pass)@\d+|cover@(?:0\.\d+|1))", re.DOTALL)
+_ORDER = ("avg", "maj", "pass", "cover")
 
 
 def split_key(key: str) -> tuple[str, str] | None:
@@ -17,18 +18,22 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """Return avg@n, then pass@k by rising k; without pass@1 beside avg@n, which it equals."""
-    found = sorted(metrics, key=lambda metric: (metric.partition("@")[0], count_of(metric)))
+    """Return avg@n, maj@n, pass@k by rising k, cover@tau by rising tau.
+
+    pass@1 is left out beside avg@n, which it equals.
+    """
+    found = sorted(metrics, key=_place)
     has_average = any(metric.startswith("avg@") for metric in found)
     return [metric for metric in found if not (has_average and metric == "pass@1")]
 
 
 def headline(ordered: Iterable[str]) -> list[str]:
-    """Return the first and the last of metrics in order: avg@n and pass@(largest k)."""
+    """Return of metrics in order avg@n and pass@(largest k): the first, and the last pass@k."""
     metrics = list(ordered)
-    return list(dict.fromkeys((*metrics[:1], *metrics[-1:])))
+    passes = [metric for metric in metrics if metric.startswith("pass@")]
+    return list(dict.fromkeys((*metrics[:1], *passes[-1:])))
 
 
-def count_of(metric: str) -> int:
-    """Return the k of pass@k, the n of avg@n."""
-    return int(metric.partition("@")[2])
+def _place(metric: str) -> tuple[int, float]:
+    kind, _, number = metric.partition("@")
+    return _ORDER.index(kind), float(number)

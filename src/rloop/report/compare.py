@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from rloop.errors import ConfigError, StoreError
-from rloop.evaluation.bootstrap import Estimate
-from rloop.observe import metric_keys
+from rloop.evaluation.intervals import Estimate
 from rloop.report import compare_charts as charts
 from rloop.report.charts.figure import Figure
 from rloop.report.compare_curves import held_out_rows, reward_rows
@@ -74,12 +73,15 @@ def compare_runs(paths: Sequence[Path], reference: str | None = None) -> Compari
     groups = group_runs(runs)
     against = choose_reference(groups, reference)
     confidence = min(run.record.confidence for run in runs)
-    ks = sorted({int(k) for run in runs for k in run.record.config["evaluate"]["k"]})
+    configs = [run.record.config["evaluate"] for run in runs]
+    ks = [int(k) for config in configs for k in config["k"]]
+    taus = [float(tau) for config in configs for tau in config.get("cover", ())]
     tasks, losses = [], {}
     figures: list[Figure | None] = []
     for index, name in enumerate(_common_tasks(runs)):
         values = TaskValues(name, runs)
-        result = task_result(values, groups, against, ks, confidence=confidence)
+        metrics = values.metrics(ks, taus)
+        result = task_result(values, groups, against, metrics, confidence=confidence)
         tasks.append(result)
         losses[name] = loss_rows(values, groups, confidence=confidence)
         figures += _task_figures(values, groups, result, index, confidence)
@@ -252,12 +254,11 @@ def _task_figures(
     confidence: float,
 ) -> list[Figure | None]:
     curves = pass_rows(values, groups, confidence=confidence)
-    metrics = values.metrics([metric_keys.count_of(name) for name in result.metrics[1:]])
     found = [charts.difference_figure(result, index)]
     if len({row["k"] for row in curves}) > 1:
         found.append(charts.pass_figure(values.task, curves, index))
     for number, name in enumerate(result.headline):
-        rows = held_out_rows(values, groups, metrics[name], confidence=confidence)
+        rows = held_out_rows(values, groups, name, confidence=confidence)
         if any(row["x"] for row in rows):
             place = 10 * index + number
             found.append(charts.held_out_figure(values.task, name, rows, place))

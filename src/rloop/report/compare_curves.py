@@ -11,7 +11,6 @@ from rloop.report.compare_groups import MethodGroup
 from rloop.report.compare_results import TaskValues
 from rloop.report.compare_runs import ComparedRun
 from rloop.report.run_record import Row
-from rloop.types import stable_hash
 
 MAX_POINTS = 60
 """Of a training curve of one method; more RL steps are averaged in equal parts."""
@@ -61,7 +60,7 @@ def reward_rows(groups: Sequence[MethodGroup]) -> list[Row]:
 
 
 def held_out_rows(
-    values: TaskValues, groups: Sequence[MethodGroup], k: int | None, *, confidence: float
+    values: TaskValues, groups: Sequence[MethodGroup], metric: str, *, confidence: float
 ) -> list[Row]:
     """Return a metric of the policies that each method would hand over: policy, x, value, ...
 
@@ -73,9 +72,8 @@ def held_out_rows(
         paths = [(values.task_run(run).path, TokenClock(run)) for run in group.runs]
         for index in range(min(len(path) for path, _ in paths)):
             checkpoints = [(path[index], clock) for path, clock in paths]
-            found = np.stack([values.of(checkpoint, k) for checkpoint, _ in checkpoints])
-            rng = np.random.default_rng(stable_hash("comparison"))
-            mean = seed_mean(found, rng=rng, confidence=confidence)
+            found = np.stack([values.of(checkpoint, metric) for checkpoint, _ in checkpoints])
+            mean = seed_mean(found, confidence=confidence)
             x = np.mean([clock.at(checkpoint) for checkpoint, clock in checkpoints])
             place = {"policy": group.label, "x": round(float(x)), "label": checkpoints[0][0].label}
             rows.append({**place, "value": mean.value, "low": mean.low, "high": mean.high})

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 
-from rloop.evaluation.checkpoints import solved_matrix
+from rloop.evaluation.checkpoints import half_losses, solved_matrix
 from rloop.evaluation.forgetting import ever_solved_loss, forgetting, newly_solved
 from rloop.evaluation.overfitting import overfitting_verdict
 from rloop.report.compare_groups import MethodGroup
 from rloop.report.compare_results import TaskValues
 from rloop.report.compare_runs import ComparedRun
-from rloop.report.held_out import missed_by_chance
+from rloop.report.overfitting import read_rewards
 from rloop.report.words import percent
 
 WORDS = {
@@ -27,16 +27,20 @@ WORDS = {
 class LossRow:
     """One method on one task; fractions are the mean over seeds, and the lowest to the highest.
 
-    Example: LossRow(label="Plain RL", forgotten=("12.5 %", "0.0 % to 25.0 %"), by_chance="9.0 %",
-    learned=("40.0 %", ""), ever_lost=("6.2 %", ""), num_checkpoints="3",
-    verdict="held-out rises in 2 of 2 seeds", sentences=("rl-seed-0: Held-out pass@8 ...",))
+    Example: LossRow(label="Plain RL", forgotten=("12.5 %", "0.0 % to 25.0 %"),
+    from_half_to_half="20.1 %", by_chance="18.0 %", learned=("40.0 %", ""),
+    ever_lost=("6.2 %", ""), num_checkpoints="3", verdict="held-out rises in 2 of 2 seeds",
+    sentences=("rl-seed-0: Held-out pass@8 ...",))
     """
 
     label: str
     forgotten: tuple[str, str]
     """Of the problems that the start solved, those that the last policy does not."""
+    from_half_to_half: str
+    """Of what the start solved in one half of its samples, what the last policy misses in the other
+    half of its own."""
     by_chance: str
-    """What the start itself would miss of them, sampled once more."""
+    """What the start itself misses in its other half."""
     learned: tuple[str, str]
     """Of those that the start did not solve, those that the last policy does."""
     ever_lost: tuple[str, str]
@@ -55,13 +59,15 @@ def loss_rows(
         if not all(values.task_run(run).has_reference for run in group.runs):
             continue
         paths = [solved_matrix(values.task_run(run).path) for run in group.runs]
+        halves = [_halves(values, run) for run in group.runs]
         verdicts = [_verdict(values, run, confidence) for run in group.runs]
         lengths = sorted({len(path) for path in paths})
         found.append(
             LossRow(
                 label=group.label,
                 forgotten=_over_seeds([forgetting(path[0], path[-1]) for path in paths]),
-                by_chance=_over_seeds([_by_chance(values, run) for run in group.runs])[0],
+                from_half_to_half=_over_seeds([lost for lost, _ in halves])[0],
+                by_chance=_over_seeds([chance for _, chance in halves])[0],
                 learned=_over_seeds([newly_solved(path[0], path[-1]) for path in paths]),
                 ever_lost=_over_seeds([ever_solved_loss(path) for path in paths]),
                 num_checkpoints=" to ".join(
@@ -77,24 +83,24 @@ def loss_rows(
     return found
 
 
-def _by_chance(values: TaskValues, run: ComparedRun) -> float:
-    """Return which fraction of its solved problems the start would miss by chance; NaN for 0/0."""
-    start = values.task_run(run).path[0]
-    known = sum(1 for correct in start.counts.values() if correct)
-    return missed_by_chance(start) / known if known else nan
+def _halves(values: TaskValues, run: ComparedRun) -> tuple[float, float]:
+    """Return what the last policy and what the start itself lose from half to half of the samples;
+    NaN where there are no halves.
+    """
+    path = values.task_run(run).path
+    return half_losses(path[0], path[-1]) or (nan, nan)
 
 
 def _verdict(values: TaskValues, run: ComparedRun, confidence: float) -> tuple[str, str]:
     """Return the kind and the sentence of the overfitting verdict on what a run hands over."""
-    rewards = {
-        (int(row["iteration"]), int(row["step"])): float(row["explore/reward_mean"])
-        for row in run.record.rows("explore")
-        if row.get("explore/reward_mean") is not None
-    }
     path = values.task_run(run).path
     k = max((k for k in run.record.config["evaluate"]["k"]), default=1)
     found = overfitting_verdict(
-        rewards, path, min(k, values.num_samples), seed=run.seed, confidence=confidence
+        read_rewards(run.record),
+        path,
+        min(k, values.num_samples),
+        seed=run.seed,
+        confidence=confidence,
     )
     return found.kind, found.sentence
 

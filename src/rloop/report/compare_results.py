@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rloop.evaluation.bootstrap import Estimate
 from rloop.evaluation.checkpoints import Checkpoint, default_ks
-from rloop.evaluation.comparison import metric_values, seed_difference, seed_mean
+from rloop.evaluation.comparison import seed_difference, seed_mean
+from rloop.evaluation.intervals import Estimate
+from rloop.evaluation.metrics import metric_values
 from rloop.observe import metric_keys
 from rloop.report.compare_groups import MethodGroup
 from rloop.report.compare_runs import ComparedRun, TaskRun
-from rloop.types import stable_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class MethodResult:
 class TaskResult:
     """All methods on one task, on the problems that all runs were measured on.
 
-    Example: TaskResult(task="sums", num_problems=16, metrics=("avg@8", "pass@4", "pass@8"),
+    Example: TaskResult(task="sums", num_problems=16, metrics=("avg@8", "maj@8", "pass@8"),
     methods=(...), reference="Plain RL")
     """
 
@@ -87,20 +87,21 @@ class TaskValues:
         self.num_samples = min(every)
         self.has_equal_samples = len(every) == 1
 
-    @property
-    def average(self) -> str:
-        """Return the name of the mean of c/n: `avg@8`, or `avg` where n differs."""
-        return f"avg@{self.num_samples}" if self.has_equal_samples else "avg"
+    def metrics(self, ks: Sequence[int], taus: Sequence[float]) -> list[str]:
+        """Return metric names in order: `avg@8` and `maj@8`, or `avg` and `maj` where n differs.
 
-    def metrics(self, ks: Sequence[int]) -> dict[str, int | None]:
-        """Return metric names and their k (None for the average); k=1 is the average."""
-        wanted = sorted({k for k in ks if 1 < k <= self.num_samples})
-        return {self.average: None, **{f"pass@{k}": k for k in wanted}}
+        pass@1 is left out, since it is the average.
+        """
+        of_n = f"@{self.num_samples}" if self.has_equal_samples else ""
+        passes = [f"pass@{k}" for k in sorted({k for k in ks if 1 < k <= self.num_samples})]
+        return [f"avg{of_n}", f"maj{of_n}", *passes, *(f"cover@{t:g}" for t in sorted({*taus}))]
 
-    def of(self, checkpoint: Checkpoint, k: int | None) -> NDArray[np.float64]:
+    def of(self, checkpoint: Checkpoint, metric: str) -> NDArray[np.float64]:
         """Return a metric of a checkpoint by problem [P]."""
+        if metric.startswith("maj"):
+            return np.array([checkpoint.majority[name] for name in self.problems])
         counts = np.array([checkpoint.counts[name] for name in self.problems])
-        return metric_values(checkpoint.num_samples, counts, k)
+        return metric_values(metric, checkpoint.num_samples, counts)
 
     def not_compared(self, group: MethodGroup, reference: MethodGroup) -> str:
         """Return why two methods cannot be compared; empty where they can.
@@ -121,16 +122,16 @@ class TaskValues:
             "Measure both with the same --samples of `rloop eval`."
         )
 
-    def final(self, group: MethodGroup, k: int | None) -> NDArray[np.float64]:
+    def final(self, group: MethodGroup, metric: str) -> NDArray[np.float64]:
         """Return a metric of the last policies of a group [S, P]."""
-        return np.stack([self.of(self.task_run(run).final, k) for run in group.runs])
+        return np.stack([self.of(self.task_run(run).final, metric) for run in group.runs])
 
-    def start(self, group: MethodGroup, k: int | None) -> NDArray[np.float64] | None:
+    def start(self, group: MethodGroup, metric: str) -> NDArray[np.float64] | None:
         """Return the same of what the runs started with; None where one was not measured."""
         tasks = [self.task_run(run) for run in group.runs]
         if not all(one.has_reference for one in tasks):
             return None
-        return np.stack([self.of(one.path[0], k) for one in tasks])
+        return np.stack([self.of(one.path[0], metric) for one in tasks])
 
     def task_run(self, run: ComparedRun) -> TaskRun:
         """Return the task in one run."""
@@ -141,20 +142,16 @@ def task_result(
     values: TaskValues,
     groups: Sequence[MethodGroup],
     reference: MethodGroup,
-    ks: Sequence[int],
+    metrics: Sequence[str],
     *,
     confidence: float,
 ) -> TaskResult:
     """Return every method's metrics on a task."""
-    metrics = values.metrics(ks)
     methods = [
         MethodResult(
             group=group,
             policies=tuple(dict.fromkeys(values.task_run(run).final.label for run in group.runs)),
-            metrics={
-                name: _metric(values, group, reference, name, k, confidence)
-                for name, k in metrics.items()
-            },
+            metrics={name: _metric(values, group, reference, name, confidence) for name in metrics},
             not_compared=values.not_compared(group, reference) if group is not reference else "",
         )
         for group in groups
@@ -176,15 +173,16 @@ def pass_rows(
     The first is what the runs started with, each start once.
     """
     rows = []
-    started = [group for group in groups if values.start(group, None) is not None]
+    started = [group for group in groups if values.start(group, "avg") is not None]
     curves = [(group.label, group, False) for group in groups]
     if started:
         curves.insert(0, ("before training", started[0], True))
     for label, group, is_start in curves:
         for k in default_ks(values.num_samples):
-            found = values.start(group, k) if is_start else values.final(group, k)
+            name = f"pass@{k}"
+            found = values.start(group, name) if is_start else values.final(group, name)
             assert found is not None, "a start that is drawn was measured"
-            mean = seed_mean(found, rng=_rng(), confidence=confidence)
+            mean = seed_mean(found, confidence=confidence)
             place = {"policy": label, "k": k}
             rows.append({**place, "value": mean.value, "low": mean.low, "high": mean.high})
     return rows
@@ -195,32 +193,23 @@ def _metric(
     group: MethodGroup,
     reference: MethodGroup,
     name: str,
-    k: int | None,
     confidence: float,
 ) -> MetricResult:
-    found, start = values.final(group, k), values.start(group, k)
+    found, start = values.final(group, name), values.start(group, name)
     difference = change = None
     if group is not reference and not values.not_compared(group, reference):
         difference = seed_difference(
             found,
-            values.final(reference, k),
+            values.final(reference, name),
             is_paired_by_seed=group.seeds == reference.seeds,
-            rng=_rng(),
             confidence=confidence,
         )
     if start is not None:
-        change = seed_difference(
-            found, start, is_paired_by_seed=True, rng=_rng(), confidence=confidence
-        )
+        change = seed_difference(found, start, is_paired_by_seed=True, confidence=confidence)
     return MetricResult(
         metric=name,
-        mean=seed_mean(found, rng=_rng(), confidence=confidence),
+        mean=seed_mean(found, confidence=confidence),
         by_run=tuple(float(mean) for mean in found.mean(axis=1)),
         difference=difference,
         change=change,
     )
-
-
-def _rng() -> np.random.Generator:
-    """Return the same draws of problems for every interval."""
-    return np.random.default_rng(stable_hash("comparison"))

@@ -183,10 +183,17 @@ def _origin(record: RunRecord) -> tuple[Mapping[str, Any], str, str]:
         return config, method_title(config), ""
     path = str(record.manifest["phases"].get("0/prepare", config["policy"])["path"])
     trained_by = recipe_of_policy(path)
-    if trained_by is None:
-        return config, "", Path(path).name
-    origin = read_run(trained_by.parent).config
-    return origin, method_title(origin), Path(path).name
+    origin = config if trained_by is None else read_run(trained_by.parent).config
+    temperature = _temperature(config)
+    usual = 1.0 if trained_by is None else _temperature(origin)
+    # A policy at another temperature is another thing to compare, not another seed.
+    policy = Path(path).name + (f" at temperature {temperature:g}" if temperature != usual else "")
+    return origin, "" if trained_by is None else method_title(origin), policy
+
+
+def _temperature(config: Mapping[str, Any]) -> float:
+    sampling = config.get("evaluate", {}).get("sampling") or {}
+    return float(sampling.get("temperature", 1.0))
 
 
 def _versions(store: TrajectoryStore) -> dict[str, frozenset[str]]:

@@ -103,7 +103,6 @@ def pass_figures(record: RunRecord, tasks: Sequence[HeldOut], others: Others) ->
     for index, held in enumerate(tasks):
         rows = held_out.pass_rows(
             [*held_out.shown_curves(held), *others.get(held.task, ())],
-            seed=int(record.config.get("seed", 0)),
             confidence=record.confidence,
         )
         found.append(pass_figure(held.task, rows, index))

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from rloop.evaluation.checkpoints import (
     MAX_CHECKPOINTS,
     Checkpoint,
     default_ks,
     evenly_spaced,
+    half_losses,
     pass_curve,
     solved_matrix,
     spread_checkpoints,
@@ -73,14 +75,12 @@ def held_out_tasks(record: RunRecord, checkpoints: Iterable[Checkpoint]) -> list
     return [_held_out(record, task, found) for task, found in by_task.items() if found]
 
 
-def pass_rows(
-    checkpoints: Sequence[tuple[str, Checkpoint]], *, seed: int, confidence: float
-) -> list[Row]:
+def pass_rows(checkpoints: Sequence[tuple[str, Checkpoint]], *, confidence: float) -> list[Row]:
     """Return pass@k of each named checkpoint at powers of two and at n: policy, k, value, ..."""
     rows = []
     for name, checkpoint in checkpoints:
         ks = default_ks(checkpoint.num_samples)
-        curve = pass_curve(checkpoint, ks, seed=seed, confidence=confidence)
+        curve = pass_curve(checkpoint, ks, confidence=confidence)
         rows += [
             {"policy": name, "k": k, "value": found.value, "low": found.low, "high": found.high}
             for k, found in curve.items()
@@ -110,8 +110,7 @@ def forgotten_words(held: HeldOut) -> tuple[str, list[str]]:
     else:
         sentences = [
             f"Of the {known} problems that {first} solved, {last} leaves {lost} unsolved "
-            f"({percent(lost / known)}). Sampled once more, {first} itself would miss about "
-            f"{missed_by_chance(held.reference):.1f} of them."
+            f"({percent(lost / known)}).{_chance_words(held.reference, outcome)}"
         ]
     if unknown:
         sentences.append(
@@ -183,13 +182,16 @@ def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[LostProblem]:
     ]
 
 
-def missed_by_chance(checkpoint: Checkpoint) -> float:
-    """Return how many of its solved problems n new samples would miss: sum of (1 - c/n)^n.
-
-    Example: c = (1, 8, 0) of n = 8 gives (7/8)^8 + 0 = 0.34.
-    """
-    n = checkpoint.num_samples
-    return sum((1 - c / n) ** n for c in checkpoint.counts.values() if c)
+def _chance_words(first: Checkpoint, last: Checkpoint) -> str:
+    """Return a sentence of what chance makes of it; empty where there are no two halves."""
+    found = half_losses(first, last)
+    if found is None or isnan(found[0]):
+        return ""
+    return (
+        f" Chance is part of it: of what {first.label} solves in one half of the samples, "
+        f"{last.label} misses {percent(found[0])} in the other half, and {first.label} itself "
+        f"{percent(found[1])}."
+    )
 
 
 def _held_out(record: RunRecord, task: str, found: Sequence[Checkpoint]) -> HeldOut:

@@ -3,13 +3,36 @@
 from collections.abc import Sequence
 
 from rloop.evaluation.checkpoints import training_paths
-from rloop.evaluation.overfitting import Overfitting, overfitting_verdict
+from rloop.evaluation.overfitting import (
+    Overfitting,
+    Rewards,
+    overfitting_verdict,
+    read_first_steps,
+)
 from rloop.report.held_out import HeldOut
 from rloop.report.run_record import RunRecord
+from rloop.store.trajectories import TrajectoryStore
 
 MAX_SENTENCES = 3
 """At length; other explorations follow in a few words."""
 WIDER = "Intervals here are wider than the table's: they allow for choosing among checkpoints."
+
+
+def read_rewards(record: RunRecord) -> Rewards:
+    """Return what a run's explorations earned.
+
+    With `explore.focus: hard` later iterations draw harder problems: their first steps do not
+    compare.
+    """
+    is_focused = (record.config.get("explore") or {}).get("focus") == "hard"
+    return Rewards(
+        by_step={
+            (int(row["iteration"]), int(row["step"])): float(row["explore/reward_mean"])
+            for row in record.rows("explore")
+            if row.get("explore/reward_mean") is not None
+        },
+        first_steps={} if is_focused else read_first_steps(TrajectoryStore(record.directory)),
+    )
 
 
 def overfitting_words(
@@ -20,11 +43,7 @@ def overfitting_words(
     The answer is that of the policies kept, of the last exploration in plain RL. The sentences add
     the explorations in which held-out pass@k fell, else the last one; the others in a few words.
     """
-    rewards = {
-        (int(row["iteration"]), int(row["step"])): float(row["explore/reward_mean"])
-        for row in record.rows("explore")
-        if row.get("explore/reward_mean") is not None
-    }
+    rewards = read_rewards(record)
     found = [
         (
             path.name,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.intervals import Estimate
 from rloop.observe import metric_keys
 from rloop.report.run_record import Row, RunRecord
 from rloop.report.words import percent, percent_interval, points, points_interval

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.intervals import Estimate
 from rloop.report.results import optional_estimate, reference_policy, task_metrics
 from rloop.report.run_record import Row, RunRecord
 

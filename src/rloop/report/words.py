@@ -1,6 +1,6 @@
 """Numbers as a reader wants them, as percent, points, counts and durations."""
 
-from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.intervals import Estimate
 
 MISSING = "--"
 """Shown where a number was not recorded."""

@@ -72,6 +72,8 @@ def test_counts_are_those_of_the_stored_samples_in_the_order_of_training(tmp_pat
         step=9,
         num_samples=4,
         counts={"a": 2, "b": 0},
+        majority={"a": 0.5, "b": 0.0},  # two right and two wrong answers: a tie
+        halves={"a": (2, 0), "b": (0, 0)},  # the members 0 and 2 are right
     )
 
 
@@ -120,7 +122,7 @@ def test_the_curve_equals_what_the_run_logged(tmp_path: Path):
     lines = [line for line in read_metrics(run_dir) if line["phase"] == "evaluate"]
     assert [(c.policy, c.step) for c in checkpoints] == [(x["policy"], x["step"]) for x in lines]
     for found, line in zip(checkpoints, lines, strict=True):
-        curve = pass_curve(found, [1, 2, 3, 4], seed=recipe.seed, confidence=0.95)
+        curve = pass_curve(found, [1, 2, 3, 4], confidence=0.95)
         for k in (1, 2, 4):
             key = f"evaluate/held/pass@{k}"
             logged = [line[key], line[f"{key}_low"], line[f"{key}_high"]]

@@ -1,47 +1,15 @@
 """Intervals over seeds and problems: worked by hand, and simulated."""
 
-from math import isclose, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.evaluation.bootstrap import bootstrap_means
-from rloop.evaluation.comparison import (
-    metric_values,
-    seed_difference,
-    seed_mean,
-    student_quantile,
-)
-
-
-def rng():
-    return np.random.default_rng(0)
-
-
-def test_values_are_c_over_n_or_pass_at_k_of_each_count():
-    assert metric_values(4, [[0, 1], [2, 4]]).tolist() == [[0.0, 0.25], [0.5, 1.0]]
-    # pass@2 of c=1, n=4: 1 - C(3,2)/C(4,2) = 1 - 3/6; of c=2: 1 - C(2,2)/C(4,2) = 1 - 1/6
-    found = metric_values(4, [0, 1, 2, 4], k=2)
-    assert found == pytest.approx([0.0, 0.5, 5 / 6, 1.0])
-
-
-@pytest.mark.parametrize(
-    ("df", "quantile"),
-    # two-sided 95 % points of a printed table of Student's t
-    [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (30, 2.0423), (1000, 1.9623)],
-)
-def test_student_quantiles_are_those_of_the_tables(df, quantile):
-    assert isclose(student_quantile(df, 0.975), quantile, abs_tol=6e-5)
-
-
-@pytest.mark.parametrize("df", [1, 3, 17, 400])
-def test_student_quantiles_are_those_of_mpmath(df):
-    mpmath = pytest.importorskip("mpmath")
-    t = student_quantile(df, 0.95)
-    tail = mpmath.betainc(df / 2, 0.5, 0, df / (df + t * t), regularized=True) / 2
-    assert isclose(float(tail), 0.05, rel_tol=1e-5)
+from rloop.evaluation.comparison import seed_difference, seed_mean
+from rloop.evaluation.intervals import mean_difference, mean_fraction
+from rloop.evaluation.metrics import metric_values
 
 
 def test_the_interval_of_a_mean_is_the_two_parts_in_quadrature():
@@ -49,10 +17,10 @@ def test_the_interval_of_a_mean_is_the_two_parts_in_quadrature():
     # problem means .25, .75: var .125 / 2 problems = .0625; t(1) = 12.7062
     # seed means .25, .75: the same .0625; no noise: every value is the sum of its row's and
     # column's part; so half = 12.7062 * sqrt(.0625 + .0625) = 4.49, cut to 0 .. 1
-    found = seed_mean(values, rng=rng(), confidence=0.95)
+    found = seed_mean(values, confidence=0.95)
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
     # at 50 % t(1) = tan(pi/4) = 1: half = sqrt(.125) = .353553
-    found = seed_mean(values, rng=rng(), confidence=0.5)
+    found = seed_mean(values, confidence=0.5)
     assert found.low == pytest.approx(0.5 - sqrt(0.125), abs=1e-6)
     assert found.high == pytest.approx(0.5 + sqrt(0.125), abs=1e-6)
 
@@ -62,7 +30,7 @@ def test_noise_is_not_counted_twice():
     # problem means .25, .45 and seed means .25, .45: var .02 / 2 = .01 each
     # residuals of 0 - .25 - .25 + .35 = -.15, .15, .15, -.15: .09 / 1 / 4 = .0225 of noise, more
     # than problems vary, so they add nothing to the seeds: half = 1 * sqrt(.01) at 50 %
-    found = seed_mean(values, rng=rng(), confidence=0.5)
+    found = seed_mean(values, confidence=0.5)
     assert (found.value, found.low, found.high) == pytest.approx((0.35, 0.25, 0.45), abs=1e-6)
 
 
@@ -70,13 +38,13 @@ def test_seeds_that_agree_by_chance_do_not_hide_the_problems():
     values = [[0.0, 0.8], [0.2, 0.6]]
     # seed means .4, .4: no variance; problem means .1, .7: .18 / 2 = .09; residuals -+.1: .04 / 4 =
     # .01; seeds and problems beyond the noise give .08, problems alone .09: half = .3 at 50 %
-    found = seed_mean(values, rng=rng(), confidence=0.5)
+    found = seed_mean(values, confidence=0.5)
     assert (found.low, found.high) == pytest.approx((0.1, 0.7), abs=1e-6)
 
 
 def test_a_difference_is_paired_on_problems_and_adds_both_sides_seeds():
     ours, theirs = [[0.2, 0.9], [0.4, 0.9]], [[0.1, 0.6], [0.1, 0.6]]
-    found = seed_difference(ours, theirs, is_paired_by_seed=False, rng=rng(), confidence=0.5)
+    found = seed_difference(ours, theirs, is_paired_by_seed=False, confidence=0.5)
     # paired problem means: .3 - .1 = .2 and .9 - .6 = .3; var .005 / 2 = .0025; t(1) = 1 at 50 %
     # our seed means .55, .65: var .005 / 2 = .0025; theirs do not vary
     # noise: residuals -.05, .05, .05, -.05 -> .01 / 1 / 4 = .0025, all that problems vary by
@@ -90,7 +58,7 @@ def test_pairing_by_seed_cancels_what_the_runs_of_a_seed_share():
 
     def compare(*, is_paired_by_seed):
         return seed_difference(
-            start + 0.2, start, is_paired_by_seed=is_paired_by_seed, rng=rng(), confidence=0.95
+            start + 0.2, start, is_paired_by_seed=is_paired_by_seed, confidence=0.95
         )
 
     paired = compare(is_paired_by_seed=True)
@@ -101,50 +69,45 @@ def test_pairing_by_seed_cancels_what_the_runs_of_a_seed_share():
     assert compare(is_paired_by_seed=False).low < -0.5
 
 
-def test_one_seed_gives_the_bootstrap_over_problems():
-    values = rng().random((1, 30))
-    (expected,) = bootstrap_means(values, rng(), 0.95, lowest=0.0)
-    assert seed_mean(values, rng=rng(), confidence=0.95) == expected
+def test_one_seed_gives_the_interval_over_problems():
+    values = np.random.default_rng(0).random((1, 30))
+    assert seed_mean(values, confidence=0.95) == mean_fraction(values[0], 0.95)
     several = np.vstack([values * 0.5, values * 0.7])
-    found = seed_difference(values, several, is_paired_by_seed=False, rng=rng(), confidence=0.95)
-    paired = values - several.mean(axis=0)
-    (expected,) = bootstrap_means(paired, rng(), 0.95, lowest=-1.0)
-    assert found == expected
+    found = seed_difference(values, several, is_paired_by_seed=False, confidence=0.95)
+    assert found == mean_difference(values[0] - several.mean(axis=0), 0.95)
 
 
 def test_seeds_that_all_solve_everything_leave_the_bound_over_problems():
-    found = seed_mean(np.ones((3, 16)), rng=rng(), confidence=0.95)
+    found = seed_mean(np.ones((3, 16)), confidence=0.95)
     assert (found.value, found.low, found.high) == pytest.approx((1.0, 0.794093, 1.0), abs=1e-6)
     same = seed_difference(
-        np.ones((3, 16)), np.ones((3, 16)), is_paired_by_seed=True, rng=rng(), confidence=0.95
+        np.ones((3, 16)), np.ones((3, 16)), is_paired_by_seed=True, confidence=0.95
     )
     assert (same.low, same.high) == pytest.approx((-0.205907, 0.205907), abs=1e-6)
 
 
 def test_problems_without_spread_have_at_least_the_spread_of_their_seeds():
     values = [[0.4] * 60, [0.5] * 60, [0.6] * 60]
-    found = seed_mean(values, rng=rng(), confidence=0.95)
+    found = seed_mean(values, confidence=0.95)
     # sd of seed means .1 / sqrt(3) * t(2) = .0577350 * 4.302653 = .248414; the bound over problems,
     # 1 - .025^(1/60) = .059629 of .5 either way, lies inside
     assert (found.low, found.high) == pytest.approx((0.5 - 0.248414, 0.5 + 0.248414), abs=1e-5)
 
 
 def test_one_problem_says_next_to_nothing_of_others():
-    found = seed_mean([[0.4], [0.5], [0.6]], rng=rng(), confidence=0.95)
+    found = seed_mean([[0.4], [0.5], [0.6]], confidence=0.95)
     assert (found.low, found.high) == pytest.approx((0.0125, 0.9875))  # .5 -+ .975 * .5
 
 
 @pytest.mark.parametrize("wrong", [[0.1, 0.2], [[]], 0.5])
 def test_other_shapes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"\[seeds, problems\]"):
-        seed_mean(wrong, rng=rng(), confidence=0.95)
+        seed_mean(wrong, confidence=0.95)
 
 
 def test_other_problems_are_refused():
     with pytest.raises(ValueError, match="got 2 and 3"):
-        seed_difference(
-            [[0.1, 0.2]], [[0.1, 0.2, 0.3]], is_paired_by_seed=True, rng=rng(), confidence=0.95
-        )
+        seed_difference([[0.1, 0.2]], [[0.1, 0.2, 0.3]], is_paired_by_seed=True, confidence=0.95)
 
 
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1), st.booleans())
@@ -155,7 +118,7 @@ def test_order_of_seeds_and_problems_and_the_sign_do_not_matter(
     ours, theirs = draw.random((2, num_seeds, num_problems))
 
     def compare(a, b):
-        return seed_difference(a, b, is_paired_by_seed=is_paired, rng=rng(), confidence=0.9)
+        return seed_difference(a, b, is_paired_by_seed=is_paired, confidence=0.9)
 
     there, back = compare(ours, theirs), compare(theirs, ours)
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
@@ -186,7 +149,7 @@ def test_a_95_percent_interval_covers_the_mean_over_new_seeds_and_problems(
     for _ in range(1500):
         shared = draw.normal(0, 1.5, num_problems)
         counts = simulate(draw, num_seeds, num_problems, seed_sd=seed_sd, shared=shared)
-        found = seed_mean(metric_values(8, counts), rng=draw, confidence=0.95)
+        found = seed_mean(metric_values("avg", 8, counts), confidence=0.95)
         covered += found.low <= truth <= found.high
     assert 0.925 <= covered / 1500 <= 0.995
 
@@ -203,12 +166,10 @@ def test_two_equal_methods_differ_in_one_of_twenty_intervals_at_most(
         shared = draw.normal(0, 1.5, num_problems)
         ours, theirs = (
             metric_values(
-                8, simulate(draw, num_seeds, num_problems, seed_sd=seed_sd, shared=shared)
+                "avg", 8, simulate(draw, num_seeds, num_problems, seed_sd=seed_sd, shared=shared)
             )
             for _ in range(2)
         )
-        found = seed_difference(
-            ours, theirs, is_paired_by_seed=is_paired, rng=draw, confidence=0.95
-        )
+        found = seed_difference(ours, theirs, is_paired_by_seed=is_paired, confidence=0.95)
         false_alarms += found.is_clear_of_zero
     assert false_alarms / 1500 <= 0.075

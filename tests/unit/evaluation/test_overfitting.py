@@ -1,13 +1,21 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rloop.evaluation.checkpoints import Checkpoint
-from rloop.evaluation.overfitting import Overfitting, overfitting_verdict, reward_change
+from rloop.evaluation.overfitting import (
+    Overfitting,
+    Rewards,
+    overfitting_verdict,
+    reward_change,
+)
 
-RISING = {(1, step): 0.2 + 0.004 * step + 0.01 * (step % 2) for step in range(1, 101)}
-FLAT = {(1, step): 0.4 + 0.01 * (step % 2) for step in range(1, 101)}
+RISING_STEPS = {(1, step): 0.2 + 0.004 * step + 0.01 * (step % 2) for step in range(1, 101)}
+FLAT_STEPS = {(1, step): 0.4 + 0.01 * (step % 2) for step in range(1, 101)}
+RISING = Rewards(by_step=RISING_STEPS, first_steps={})
+FLAT = Rewards(by_step=FLAT_STEPS, first_steps={})
 
 
 def at(step: int, num_solved: int, *, iteration: int = 1, num_problems: int = 100) -> Checkpoint:
@@ -89,14 +97,16 @@ def test_a_fall_from_the_start_names_the_start():
 
 def test_a_later_iteration_is_named():
     path = [at(0, 60), at(20, 90, iteration=2), at(100, 70, iteration=2)]
-    rewards = {(2, step): value for (_, step), value in RISING.items()}
+    steps = {(2, step): value for (_, step), value in RISING_STEPS.items()}
+    rewards = Rewards(by_step=steps, first_steps={})
     assert "overfits since step 20 of iteration 2." in (
         overfitting_verdict(rewards, path, 8, seed=0).sentence
     )
 
 
 def test_rewards_of_other_iterations_do_not_count():
-    rewards = RISING | {(2, step): 0.0 for step in range(1, 50)} | {(1, 200): 0.0}
+    others = {(2, step): 0.0 for step in range(1, 50)} | {(1, 200): 0.0}
+    rewards = Rewards(by_step=RISING_STEPS | others, first_steps={1: (0.9,) * 8})
     path = ((0, 60), (20, 90), (100, 70))
     assert verdict(rewards, *path) == verdict(RISING, *path)
 
@@ -145,19 +155,20 @@ def test_k_beyond_the_samples_is_refused():
         verdict(RISING, (0, 60), (20, 90), (100, 70), k=16)
 
 
+def change(by_step, first: int, last: int):
+    rewards = Rewards(by_step=by_step, first_steps={})
+    return reward_change(rewards, at(first, 0), at(last, 0), confidence=0.95)
+
+
 def test_the_change_of_the_reward_equals_a_value_worked_by_hand():
-    """An endpoint's standard error with 10,000 draws is 0.004; 0.02 is five of them."""
     values = (0.9, 0.1, 0.2, 0.3, 0.0, 0.0, 0.5, 0.6, 0.7)
-    rewards = {(1, step): value for step, value in enumerate(values, start=1)}
-    found = reward_change(
-        rewards, at(1, 0), at(9, 0), rng=np.random.default_rng(0), confidence=0.95
-    )
+    found = change({(1, step): value for step, value in enumerate(values, start=1)}, 1, 9)
     assert found is not None
     # after step 1: the first three of eight have the mean 0.2, the last three 0.6, variances 0.01;
-    # error sqrt(0.02 / 3) = 0.0816, t(0.975; 4) = 2.776
+    # error sqrt(0.02 / 3) = 0.081650, Welch's df (0.02 / 3)^2 / (2 (0.01 / 3)^2 / 2) = 4,
+    # t(0.975; 4) = 2.776445: half = 0.226696
     assert [found.before, found.after] == pytest.approx([0.2, 0.6])
-    assert found.change.low == pytest.approx(0.4 - 2.776 * 0.0816, abs=0.02)
-    assert found.change.high == pytest.approx(0.4 + 2.776 * 0.0816, abs=0.02)
+    assert [found.change.low, found.change.high] == pytest.approx([0.173304, 0.626696], abs=1e-5)
 
 
 def test_a_reward_that_only_wobbles_seldom_seems_to_rise():
@@ -165,7 +176,71 @@ def test_a_reward_that_only_wobbles_seldom_seems_to_rise():
     alarms = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        rewards = {(1, step): 0.5 + 0.05 * rng.standard_normal() for step in range(1, 41)}
-        found = reward_change(rewards, at(0, 0), at(40, 0), rng=rng, confidence=0.95)
+        steps = {(1, step): 0.5 + 0.05 * rng.standard_normal() for step in range(1, 41)}
+        found = change(steps, 0, 40)
         alarms += found is not None and found.change.low > 0
     assert alarms <= 15
+
+
+def kept(*solved: int) -> list[Checkpoint]:
+    """The base and the policies kept after each iteration."""
+    path = [at(0, number) for number in solved]
+    names = ["base", *(f"iter-{i:03d}" for i in range(1, len(solved)))]
+    return [
+        replace(c, policy=name, iteration=i)
+        for i, (c, name) in enumerate(zip(path, names, strict=True))
+    ]
+
+
+def ramps(*first_steps: float) -> Rewards:
+    """Explorations that each rise from 0.15 to 0.40; groups of their first steps, 16 each."""
+    steps = {
+        (iteration, step): 0.15 + 0.25 * step / 25
+        for iteration in range(1, len(first_steps) + 1)
+        for step in range(1, 26)
+    }
+    wobble = [-0.05, 0.05] * 8
+    groups = {i: [mean + w for w in wobble] for i, mean in enumerate(first_steps, start=1)}
+    return Rewards(by_step=steps, first_steps=groups)
+
+
+def test_policies_kept_are_not_judged_by_rewards_of_weights_that_were_thrown_away():
+    """Every exploration climbs, no policy that is kept begins its exploration any higher."""
+    found = overfitting_verdict(ramps(0.15, 0.15, 0.15), kept(90, 88, 80, 70), 8, seed=0)
+    assert found.kind == "falls"
+    assert found.reward is not None
+    assert (found.reward.before, found.reward.after) == pytest.approx((0.15, 0.15))
+    assert "the training reward of the policies kept did not clearly rise" in found.sentence
+
+
+def test_policies_kept_overfit_when_they_begin_their_explorations_better_and_hold_less():
+    found = overfitting_verdict(ramps(0.15, 0.25, 0.35), kept(90, 88, 80, 70), 8, seed=0)
+    assert found.kind == "overfits"
+    # the base wrote iteration 1's first step, iter-002 that of iteration 3; iter-003 explored none
+    assert found.reward is not None
+    assert (found.reward.before, found.reward.after) == pytest.approx((0.15, 0.35))
+    # two sides of 16 groups +-.05: s^2 = .0025 * 16 / 15, error sqrt(2 s^2 / 16) = .018257,
+    # t(30) = 2.042272: half = .037286
+    assert found.reward.change.low == pytest.approx(0.2 - 0.037286, abs=1e-5)
+
+
+def test_rewards_since_the_best_policy_alone_count():
+    """iter-001 is the best; iter-001 and iter-002 begin alike, whatever the base earned."""
+    found = overfitting_verdict(ramps(0.05, 0.3, 0.3), kept(80, 95, 80, 70), 8, seed=0)
+    assert found.reward is not None
+    assert found.kind == "falls"
+    assert (found.reward.before, found.reward.after) == pytest.approx((0.3, 0.3))
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        ramps(0.15),  # one exploration: no second policy wrote a first step
+        Rewards(by_step=ramps(0.15, 0.25).by_step, first_steps={}),  # they do not compare
+        Rewards(by_step={}, first_steps={1: [0.1, 0.2], 2: [0.4, 0.5]}),  # two groups each
+    ],
+)
+def test_without_rewards_that_kept_policies_earned_a_fall_is_not_called_overfitting(rewards):
+    found = overfitting_verdict(rewards, kept(90, 80, 70), 8, seed=0)
+    assert (found.kind, found.reward) == ("falls", None)
+    assert "is not known" in found.sentence

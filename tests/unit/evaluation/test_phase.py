@@ -20,7 +20,8 @@ from rloop.engines.base import LIVE, Engine, Verify
 from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import StoreError
 from rloop.evaluation import phase
-from rloop.evaluation.phase import Evaluator, Tally, chunks, counts_of, stored_tallies
+from rloop.evaluation.phase import Evaluator, chunks
+from rloop.evaluation.tallies import Tally, stored_tallies
 from rloop.loop.session import resume
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, PolicyRef, Problem, Verdict
@@ -37,12 +38,14 @@ def problems(count: int, task: str = "held") -> tuple[Problem, ...]:
 
 
 class Verifier:
-    """Says right to "1", nothing to "e"."""
+    """Says right to "1", finds no answer in "e"."""
 
     def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
         future: Future[Verdict] = Future()
         kinds = {"1": "correct", "e": "error"}
-        future.set_result(Verdict(kind=kinds.get(completion_text, "wrong")))  # type: ignore[arg-type]
+        answer = None if completion_text == "e" else completion_text
+        kind: Any = kinds.get(completion_text, "wrong")
+        future.set_result(Verdict(kind=kind, answer=answer))
         return future
 
 
@@ -216,9 +219,8 @@ def test_other_chunks_after_a_crash_keep_every_stored_problem_once(engine, tmp_p
     assert found.metrics["held/samples_count"] == 48
     assert TrajectoryStore(tmp_path).count() == 48 + 8
     assert all(path.read_bytes() == text for path, text in before.items())
-    assert {
-        tally.samples for tally in stored_tallies(TrajectoryStore(tmp_path), PLACE).values()
-    } == {4}
+    stored = stored_tallies(TrajectoryStore(tmp_path), PLACE)
+    assert {tally.samples for those in stored.values() for tally in those.values()} == {4}
 
 
 def test_another_number_of_samples_is_refused_before_sampling(engine, tmp_path):
@@ -254,17 +256,20 @@ def test_the_policy_in_training_is_sampled_anew_and_its_later_steps_are_set_asid
     assert len(aside) == 2 * 4
 
 
-def test_counts_of_a_stored_evaluation_are_those_it_measured(engine, tmp_path):
+def test_tallies_of_a_stored_evaluation_are_those_it_measured(engine, tmp_path):
     found = evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
-    assert counts_of(TrajectoryStore(tmp_path), PLACE) == found.counts
+    assert stored_tallies(TrajectoryStore(tmp_path), PLACE) == found.counts
+    scores = {tally.majority for tally in found.counts["held"].values()}
+    assert len(scores) > 1, "the majority is the same for every problem"
 
 
 def test_tallies_are_what_the_store_holds(engine, tmp_path):
     evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
     answers = [engine.answer(problems(1)[0], member) for member in range(4)]
-    assert stored_tallies(TrajectoryStore(tmp_path), PLACE)["held", "held/0"] == Tally(
+    assert stored_tallies(TrajectoryStore(tmp_path), PLACE)["held"]["held/0"] == Tally(
         samples=4,
         correct=answers.count("1"),
+        majority=1.0,  # of 1, e, an overlong one and 1, two voted for 1
         tokens=sum(min(len(a) + 1, 16) for a in answers),
         truncated=sum(len(a) > 15 for a in answers),
         errors=answers.count("e"),
@@ -273,7 +278,7 @@ def test_tallies_are_what_the_store_holds(engine, tmp_path):
 
 def test_memory_follows_from_a_chunk_not_from_the_evaluation(engine, tmp_path, monkeypatch):
     """Eight times the completions, not half as much again at the peak: only tallies add up."""
-    # The table of pass@k and the bootstrap are the same for both; they are not what is measured.
+    # The table of pass@k is the same for both; they are not what is measured.
     monkeypatch.setattr(phase, "task_metrics", lambda *_, **__: {})
 
     def peak(count: int) -> int:

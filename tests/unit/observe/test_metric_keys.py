@@ -1,6 +1,6 @@
 """Names of evaluation metrics."""
 
-from rloop.observe.metric_keys import count_of, headline, in_order, split_key
+from rloop.observe.metric_keys import headline, in_order, split_key
 
 
 def test_a_key_is_a_task_and_a_metric_and_nothing_after_it() -> None:
@@ -11,8 +11,10 @@ def test_a_key_is_a_task_and_a_metric_and_nothing_after_it() -> None:
         assert split_key(other) is None, other
 
 
-def test_average_first_then_pass_by_number_and_not_by_letter() -> None:
-    assert in_order(["pass@16", "pass@4", "avg@16"]) == ["avg@16", "pass@4", "pass@16"]
+def test_average_and_majority_come_before_pass_and_cover_by_number_and_not_by_letter() -> None:
+    ordered = ["avg@16", "maj@16", "pass@4", "pass@16", "cover@0.25", "cover@0.5", "cover@1"]
+    assert in_order(sorted(ordered)) == ordered
+    assert [split_key(f"gsm8k/{metric}") for metric in ordered] == [("gsm8k", m) for m in ordered]
 
 
 def test_pass_at_1_stands_only_where_there_is_no_average() -> None:
@@ -21,7 +23,7 @@ def test_pass_at_1_stands_only_where_there_is_no_average() -> None:
 
 
 def test_headline_is_the_average_and_the_largest_k_once_each() -> None:
-    assert headline(["avg@16", "pass@4", "pass@16"]) == ["avg@16", "pass@16"]
+    ordered = ["avg@16", "maj@16", "pass@4", "pass@16", "cover@0.5"]
+    assert headline(ordered) == ["avg@16", "pass@16"]
     assert headline(["avg@1"]) == ["avg@1"]
     assert headline([]) == []
-    assert count_of("pass@16") == 16

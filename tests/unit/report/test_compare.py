@@ -312,7 +312,7 @@ def test_methods_with_another_n_have_no_difference_and_the_page_says_why(sweep, 
     ours = metric(found, "RLoop", "pass@8")
     assert ours.difference is None
     assert ours.mean.value > 0
-    assert [row[5] for row in table_rows(found) if row[2] == "RLoop"] == ["n differs"] * 3
+    assert [row[5] for row in table_rows(found) if row[2] == "RLoop"] == ["n differs"] * 6
     (reason,) = {record["not_compared"] for record in comparison_json(found)} - {None}
     assert reason.startswith("Not comparable: n differs, 8 and 16 samples per problem.")
     page = write_comparison(found, tmp_path / "compare.html").read_text()
@@ -338,9 +338,9 @@ def test_forgetting_is_counted_from_start_to_end_and_averaged_over_seeds(found):
     # seed 0: the start solves 3 of 4, all kept; explored-001@4 solved the first, the last does not:
     # ever-solved loss 1 of 4; seed 1 has one more right everywhere: nothing is ever unsolved
     assert plain.forgotten == ("0.0 %", "")
-    # seed 0: c = 2, 4, 8 of 8: ((6/8)^8 + (4/8)^8) / 3 = .034673; seed 1: c = 1, 3, 5, 8:
-    # ((7/8)^8 + (5/8)^8 + (3/8)^8) / 4 = .091819; mean .063246
-    assert plain.by_chance == "6.3 %"
+    # the first c members are right; seed 0: c = 2, 4, 8: both halves solve each; seed 1: c = 1, 3,
+    # 5, 8: the odd members miss the first, of 7 halves that solve a problem one: mean 1/14
+    assert plain.by_chance == "7.1 %"
     assert plain.ever_lost == ("12.5 %", "0.0 % to 25.0 %")
     assert plain.num_checkpoints == "3"
     assert plain.verdict.endswith("of 2 seeds")
@@ -350,7 +350,7 @@ def test_forgetting_is_counted_from_start_to_end_and_averaged_over_seeds(found):
 
 def test_the_table_and_the_json_say_the_same(sweep, found):
     rows, records = table_rows(found), comparison_json(found)
-    assert len(rows) == len(records) == 2 * 3  # methods x (avg@8, pass@4, pass@8)
+    assert len(rows) == len(records) == 2 * 6  # methods x (avg, maj, pass@4, pass@8, 2 cover)
     assert len(rows[0]) == len(COLUMNS)
     for row, record in zip(rows, records, strict=True):
         assert row[:3] == (record["task"], record["metric"], record["method"])

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.intervals import Estimate
 from rloop.report.results import headline, task_tables, verdict
 from rloop.report.run_record import read_run
 

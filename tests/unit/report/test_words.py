@@ -1,6 +1,6 @@
 import pytest
 
-from rloop.evaluation.bootstrap import Estimate
+from rloop.evaluation.intervals import Estimate
 from rloop.report.words import (
     count,
     duration,

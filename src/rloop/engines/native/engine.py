@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from rloop.config import OptimizerConfig, Recipe
+from rloop.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.engines.base import (
     LIVE,
     ExploreStep,
@@ -160,14 +160,15 @@ class NativeEngine:
         problems: Sequence[Problem],
         num_samples: int,
         place: Place,
+        sampling: SamplingConfig | None = None,
     ) -> Iterator[Group]:
-        """Sample and judge groups with `evaluate.sampling`, yielded as they finish."""
+        """Sample and judge groups, yielded as they finish."""
         loaded = self._find(policy)
         version = self._learner.policy_version if policy == LIVE and self._learner else 0
         yield from self._roller(loaded).roll_out(
             problems,
             num_samples,
-            self._recipe.evaluate.sampling,
+            sampling or self._recipe.evaluate.sampling,
             place,
             policy_version=version,
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from rloop import errors
 from rloop.algo.advantages import has_signal
-from rloop.config import Recipe
+from rloop.config import Recipe, SamplingConfig
 from rloop.engines.base import (
     ExploreStep,
     FinetuneStep,
@@ -194,12 +194,13 @@ class TrlEngine:
         problems: Sequence[Problem],
         num_samples: int,
         place: Place,
+        sampling: SamplingConfig | None = None,
     ) -> Iterator[Group]:
-        """Sample and judge groups with `evaluate.sampling`, some problems at a time."""
+        """Sample and judge groups, some problems at a time."""
         engine = self._recipe.engine
         batch = BATCHES_PER_COMMAND * engine.max_batch * engine.trl.launch.processes
         width = max(1, batch // num_samples)
-        settings = self._recipe.evaluate.sampling
+        settings = sampling or self._recipe.evaluate.sampling
         for begin in range(0, len(problems), width):
             part = tuple(problems[begin : begin + width])
             command = Sample(

@@ -1,0 +1,165 @@
+"""The command `rloop eval`: policies measured, at one temperature or at several."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rloop.tables import print_json, print_table
+
+if TYPE_CHECKING:
+    from rloop.config import Recipe
+    from rloop.evaluation.intervals import Estimate
+    from rloop.loop.standalone import Score
+    from rloop.loop.temperatures import MeasuredPoint
+
+Policies = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="POLICY...", help="Directory, hub name or .gguf file of a policy; or several."
+    ),
+]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", help="Held-out task; may be given again.")
+]
+Samples = Annotated[
+    int | None, typer.Option(help="Completions per problem, n; 32, or the recipe's.")
+]
+Ks = Annotated[
+    str | None, typer.Option("-k", help="Values of k for pass@k; 1,8,32, or the recipe's.")
+]
+Temperatures = Annotated[
+    str | None,
+    typer.Option(help="Measure at each of a list, such as 0.3,0.5,0.7,1.0; 0 is greedy."),
+]
+RecipePath = Annotated[
+    Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="New directory; runs/eval-POLICY, or runs/temperatures-POLICY."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be given again."),
+]
+
+
+def evaluate(  # noqa: PLR0913 (one for each option)
+    policies: Policies,
+    tasks: Tasks = None,
+    samples: Samples = None,
+    k: Ks = None,
+    temperatures: Temperatures = None,
+    recipe_path: RecipePath = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Evaluate a policy on held-out tasks: avg@n, maj@n, pass@k and cover@tau with intervals.
+
+    A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
+    them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
+    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+
+    With --temperatures, or several policies, each is loaded once and measured at every temperature,
+    and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
+    measured with --recipe, else with the first run's.
+
+    Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
+    """
+    from rloop.recipe import check_policy, evaluation_recipe, recipe_of_policy
+
+    for policy in policies:
+        check_policy(policy)
+    given = {"evaluate.samples": samples, "evaluate.k": None if k is None else f"[{k}]"}
+    values = [f"{key}={value}" for key, value in given.items() if value is not None]
+    base = recipe_path or next(filter(None, map(recipe_of_policy, policies)), None)
+
+    def recipe_for(policy: str) -> "Recipe":
+        path = f"policy.path={json.dumps(policy)}"
+        return evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+
+    if temperatures is None and len(policies) == 1:
+        return _evaluate_one(recipe_for(policies[0]), out, as_json=as_json)
+    _evaluate_at(policies, temperatures, recipe_for, out, as_json=as_json)
+
+
+def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
+    """Print an evaluation; the table leaves out pass@1, which is avg@n again."""
+    if as_json:
+        return print_json(scores)
+    rows = [
+        (one.task, one.metric, *(f"{value:.3f}" for value in (one.value, one.low, one.high)))
+        for one in scores
+        if one.metric != "pass@1"
+    ]
+    print_table(("task", "metric", "value", "low", "high"), rows)
+
+
+def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
+    """Print policies at temperatures, and write their page into the folder."""
+    from rloop.observe.metric_keys import headline
+    from rloop.report.temperatures import tables_of, write_page
+
+    found = [asdict(point) for point in points]
+    if as_json:
+        print_json(points)
+    for table in () if as_json else tables_of(found):
+        votes = [name for name in table.metrics if name.startswith("maj@")]
+        columns = [table.metrics.index(name) for name in (*headline(table.metrics), *votes)]
+        rows = [
+            (row.policy, f"{row.temperature:g}", *(_interval(row.cells[i]) for i in columns))
+            for row in table.rows
+        ]
+        sys.stdout.write(f"{table.name}\n")
+        names = (table.metrics[i] for i in columns)
+        print_table(("policy", "temperature", *names), rows)
+    page = write_page(found, folder / "temperatures.html")
+    sys.stderr.write(f"Every completion and number is in {folder}.\nPage: {page}\n")
+
+
+def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
+    from rloop.engines.registry import build_engine
+    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
+
+    for begun in () if out else unfinished(Path("runs"), recipe):
+        sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
+    folder = out or free_folder(Path("runs"), recipe)
+    print_scores(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
+
+
+def _evaluate_at(
+    policies: Sequence[str],
+    temperatures: str | None,
+    recipe_for: "Callable[[str], Recipe]",
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure policies, and what their loops began with, at temperatures."""
+    from rloop.engines.registry import build_engine
+    from rloop.loop.standalone import free_folder
+    from rloop.loop.temperatures import measure_points, plan_points, read_temperatures, with_bases
+
+    bases, others = with_bases(policies)
+    if not bases:
+        sys.stderr.write(
+            "No policy lies in a run with its base, so no curve shows what sharpening alone gives; "
+            "name the base too.\n"
+        )
+    recipes = [recipe_for(policy) for policy in (*bases, *others)]
+    usual = str(recipes[0].evaluate.sampling.temperature)
+    wanted = read_temperatures(usual if temperatures is None else temperatures)
+    points = plan_points(recipes, wanted, bases)
+    folder = out or free_folder(Path("runs"), recipes[-1], "temperatures")
+    print_points(measure_points(points, folder, build_engine), folder, as_json=as_json)
+
+
+def _interval(found: "Estimate") -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

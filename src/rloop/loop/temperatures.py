@@ -1,0 +1,218 @@
+"""Policies measured at several temperatures: what sharpening alone gives, and what training adds.
+
+A folder with an evaluation of its own for each point, each of the form that `rloop eval` writes:
+
+    runs/temperatures-iter-002/
+      plan.json        what is measured: policy, temperature, folder and recipe of each point
+      base-t0.5/  base-t1/  iter-002-t0.5/  iter-002-t1/  ...
+      scores.json      every number, when all are measured
+
+A policy is loaded once for all its temperatures. All points share problems, samples and random
+streams, so only policy and temperature differ.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rloop.config import Recipe
+from rloop.disk import write_text
+from rloop.errors import ConfigError, StoreError
+from rloop.loop.context import policy_from
+from rloop.loop.session import EngineBuilder, make_directory
+from rloop.loop.standalone import Score, begin, is_evaluation, open_tools, scores_in, work
+from rloop.loop.state import Manifest, RunLock
+from rloop.prompt_text import today
+from rloop.recipe import recipe_of_policy
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A policy at a temperature.
+
+    Example: Point(policy="iter-002", temperature=0.5, folder="iter-002-t0.5", is_base=False,
+    recipe=Recipe(...))
+    """
+
+    policy: str
+    """What tables and charts call it."""
+    temperature: float
+    folder: str
+    """Of its evaluation, inside the folder of all."""
+    is_base: bool
+    """Whether it is what the loop of a measured policy began with: the curve to beat."""
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPoint:
+    """A policy at a temperature, and one metric of one task there.
+
+    Example: MeasuredPoint(policy="iter-002", temperature=0.5, is_base=False,
+    folder="iter-002-t0.5", task="gsm8k", metric="avg@32", value=0.41, low=0.38, high=0.44)
+    """
+
+    policy: str
+    temperature: float
+    is_base: bool
+    folder: str
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+def read_temperatures(text: str) -> list[float]:
+    """Return the temperatures of a list such as `0.3,0.5,1`, rising; ConfigError for others."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = [-1.0]
+    if not all(0 <= temperature < float("inf") for temperature in found):
+        raise ConfigError(
+            f"--temperatures takes numbers of at least 0, such as 0.3,0.5,0.7,1.0; got {text!r}."
+        )
+    return found
+
+
+def with_bases(policies: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what the loops of the policies' runs began with, and the other policies, each once."""
+    bases = list(
+        {Path(path).resolve(): path for path in map(loop_start, policies) if path}.values()
+    )
+    known = {Path(path).resolve() for path in bases}
+    others = {
+        Path(policy).resolve() if Path(policy).exists() else policy: policy for policy in policies
+    }
+    return bases, [policy for where, policy in others.items() if where not in known]
+
+
+def loop_start(policy: str) -> str | None:
+    """Return the policy that the loop of a policy's run began with; None where there is none.
+
+    That is the cold-started one where there is one, else the base.
+    """
+    config = recipe_of_policy(policy)
+    if config is None:
+        return None
+    run_dir = config.parent
+    manifest = Manifest(run_dir)
+    found = manifest.result("0/coldstart") or manifest.result("0/prepare")
+    if found is None:
+        return None
+    path = policy_from(found, run_dir).path
+    return str(path) if path.exists() else None  # `keep_policies: last` may have removed it
+
+
+def plan_points(
+    recipes: Sequence[Recipe], temperatures: Sequence[float], bases: Sequence[str]
+) -> list[Point]:
+    """Return every policy at every temperature; a recipe names one policy in `policy.path`.
+
+    `bases` are the paths of those to beat. Policies of one name are told apart by their run's.
+    """
+    names = _names([recipe.policy.path for recipe in recipes])
+    points = []
+    for name, recipe in zip(names, recipes, strict=True):
+        for temperature in temperatures:
+            sampling = recipe.evaluate.sampling.model_copy(update={"temperature": temperature})
+            evaluate = recipe.evaluate.model_copy(update={"sampling": sampling})
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
+            points.append(
+                Point(
+                    policy=name,
+                    temperature=temperature,
+                    folder=f"{stem}-t{temperature:g}",
+                    is_base=recipe.policy.path in bases,
+                    recipe=recipe.model_copy(update={"evaluate": evaluate}).dated(today()),
+                )
+            )
+    return points
+
+
+def measure_points(
+    points: Sequence[Point], folder: Path, build_engine: EngineBuilder
+) -> list[MeasuredPoint]:
+    """Measure what is not complete yet, and write `scores.json`; the folder is new or planned."""
+    make_directory(folder)
+    with RunLock(folder):
+        if not (folder / PLAN).exists():
+            if set(folder.iterdir()) - {folder / ".lock"}:
+                raise ConfigError(f"{folder} is not empty. Choose another --out.")
+            plan = [asdict(p) | {"recipe": p.recipe.model_dump(mode="json")} for p in points]
+            write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+        for _, those in groupby(points, key=lambda point: point.policy):
+            _measure_policy(list(those), folder, build_engine)
+        found = [one for point in points for one in _measured(point, folder)]
+        write_text(folder / "scores.json", json.dumps([*map(asdict, found)], indent=2) + "\n")
+        return found
+
+
+def is_planned(folder: Path) -> bool:
+    """Whether a folder is one of policies at several temperatures."""
+    return (folder / PLAN).is_file()
+
+
+def read_plan(folder: Path) -> list[Point]:
+    """Return the points that a folder was begun with."""
+    try:
+        rows: list[dict[str, Any]] = json.loads((folder / PLAN).read_text())
+        return [Point(**row | {"recipe": Recipe.model_validate(row["recipe"])}) for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{folder / PLAN} does not say what is measured; restore it from a backup, or begin "
+            "again with another --out."
+        ) from error
+
+
+def _measure_policy(points: Sequence[Point], folder: Path, build_engine: EngineBuilder) -> None:
+    """Measure one policy at those of its temperatures that are not complete."""
+    left = [point for point in points if _scores(point, folder) is None]
+    if not left:
+        return
+    with open_tools(left[0].recipe, folder, build_engine) as tools:
+        prepared = None
+        for point in left:
+            home = folder / point.folder
+            if is_evaluation(home):
+                with RunLock(home):
+                    work(point.recipe, home, tools, is_first=prepared is None)
+            else:
+                begin(point.recipe, home, tools, prepared=prepared)
+            prepared = policy_from(Manifest(home).phases["0/prepare"], home)
+
+
+def _scores(point: Point, folder: Path) -> list[Score] | None:
+    home = folder / point.folder
+    return scores_in(home) if is_evaluation(home) else None
+
+
+def _measured(point: Point, folder: Path) -> list[MeasuredPoint]:
+    return [
+        MeasuredPoint(
+            policy=point.policy,
+            temperature=point.temperature,
+            is_base=point.is_base,
+            folder=point.folder,
+            **asdict(score),
+        )
+        for score in _scores(point, folder) or ()
+    ]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return what to call policies: the last part, with the run's name where it repeats."""
+    short = [Path(path).name for path in paths]
+    times = Counter(short)
+    return [
+        name if times[name] == 1 else "/".join([*Path(path).resolve().parts[-3:-2], name])
+        for name, path in zip(short, paths, strict=True)
+    ]

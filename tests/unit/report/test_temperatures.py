@@ -1,0 +1,54 @@
+"""The page of policies at several temperatures."""
+
+from rloop.report.temperatures import curve_figure, tables_of, write_page
+
+
+def points(policy: str, *, is_base: bool, **values: tuple[float, float]) -> list[dict[str, object]]:
+    """Rows of scores.json; `values` are avg and pass by `tTEMPERATURE`."""
+    return [
+        {"policy": policy, "temperature": float(name[1:].replace("_", ".")), "is_base": is_base}
+        | {
+            "task": "sums",
+            "metric": metric,
+            "value": value,
+            "low": value - 0.1,
+            "high": value + 0.1,
+        }
+        for name, pair in values.items()
+        for metric, value in zip(("pass@8", "avg@8"), pair[::-1], strict=True)
+    ]
+
+
+POINTS = [
+    *points("base", is_base=True, t0_5=(0.4, 0.6), t1=(0.2, 0.7)),
+    *points("<b>iter</b>", is_base=False, t0_5=(0.7, 0.75), t1=(0.6, 0.8)),
+]
+
+
+def test_a_table_has_a_row_for_each_point_and_metrics_in_order() -> None:
+    (table,) = tables_of(POINTS)
+    assert (table.name, table.metrics) == ("sums", ("avg@8", "pass@8"))
+    told = [(row.policy, row.temperature, row.is_first) for row in table.rows]
+    assert told == [
+        ("base", 0.5, True),
+        ("base", 1.0, False),
+        ("<b>iter</b>", 0.5, True),
+        ("<b>iter</b>", 1.0, False),
+    ]
+    assert [cell.value for cell in table.rows[3].cells] == [0.6, 0.8]
+
+
+def test_the_curve_has_accuracy_across_and_pass_at_k_upwards() -> None:
+    (table,) = tables_of(POINTS)
+    figure = curve_figure(table, 0)
+    assert figure.title == "pass@8 against avg@8: sums"
+    assert figure.numbers.rows[0] == ("base", "0.5", "0.4", "0.6")
+    assert "Dashed: base" in figure.caption
+    assert "base at 0.5 40.0% and 60.0%" in figure.description
+
+
+def test_a_page_escapes_names_and_holds_every_number(tmp_path) -> None:
+    text = write_page(POINTS, tmp_path / "page.html").read_text()
+    assert "<b>iter</b>" not in text
+    assert "75.0 %" in text
+    assert "[65.0, 85.0]" in text
