@@ -45,13 +45,7 @@ def judge(
     from rloop.judge import judge_one
 
     if file is not None:
-        given = {"a completion": text, "--answer": answer, "--question": question}
-        extra = [name for name, value in given.items() if value is not None]
-        if extra:
-            raise ConfigError(
-                f"--file brings its own answers and completions, got {' and '.join(extra)} as "
-                "well. Leave out one or the other."
-            )
+        _refuse({"a completion": text, "--answer": answer, "--question": question})
         return _judge_file(verifier, file, as_json=as_json)
     if answer is None or text is None:
         raise ConfigError(
@@ -65,6 +59,16 @@ def judge(
     rows = [*one.steps, ("verdict", one.verdict.kind)]
     rows += [("reason", one.verdict.reason)] if one.verdict.reason else []
     print_table(("step", "what came out"), rows)
+
+
+def _refuse(given: dict[str, str | None]) -> None:
+    """Raise ConfigError for what would be ignored beside a file."""
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise ConfigError(
+            f"--file brings its own answers and completions, got {' and '.join(extra)} as well. "
+            "Leave out one or the other."
+        )
 
 
 def _judge_file(verifier: str, path: Path, *, as_json: bool) -> None:

@@ -12,8 +12,8 @@ def judge(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "B", "b", "(B)", "B) 5", "B 12", "B, 12", "Ans: B", "Correct option: B", "So B.", "Thus, B.",
-        "Hence (B).", "It's B.", "It is B.", "So, B is the answer.", "The answer is B!",
+        "B", "b", "(B)", "B) 5", "B 12", "B, 12", "Ans: B", "Correct option: B", "So B.",
+        "Thus, B.", "Hence (B).", "It's B.", "It is B.", "So, B is the answer.", "The answer is B!",
         "The answer is B = 12.", "B because A is too small", "B is the best answer.",
         "B\n\nExplanation: 5 + 7 = 12.", "B. 12\n\nExplanation: A is too small.",
         r"\boxed{\text{B}}", "<answer>b</answer>",
