@@ -7,7 +7,7 @@ def fails_on_half(problem: Problem, completion_text: str) -> bool:
     """Raise for what is not a bare answer or a reference."""
     if completion_text == "no idea":
         raise ValueError("cannot read that")
-    return problem.answer in completion_text
+    return problem.answer in completion_text and completion_text != problem.question
 
 
 def is_short(problem: Problem, completion_text: str) -> bool:

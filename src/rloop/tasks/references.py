@@ -211,7 +211,7 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
         verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
         if all(v.is_correct == t.is_right for t, v in zip(trials, verdicts, strict=True)):
             return (
-                f"{advice}Choose another verifier: {name} judges these as it must "
+                f"{advice}{'Or choose' if advice else 'Choose'} another verifier: {name} judges these as it must "
                 f"(verifier: {name})."
             )
     return advice.strip() or "Choose another verifier, or mend the references."
