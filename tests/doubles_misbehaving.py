@@ -63,17 +63,34 @@ def eats_memory(problem: Problem, text: str) -> bool:
     return len(bytearray(1 << 40)) == 0
 
 
+def _is_tried_first(problem: Problem, text: str) -> bool:
+    """Whether the check at the start tries such a text: the question, nothing, or a reference."""
+    return text in ("", problem.question) or text.strip("- ").isdigit()
+
+
 def raises_on_others(problem: Problem, text: str) -> bool:
-    if text.strip() != problem.answer:
+    if not _is_tried_first(problem, text):
         raise ValueError("cannot read that")
-    return True
+    return text.strip() == problem.answer
 
 
 def hangs_on_others(problem: Problem, text: str) -> bool:
-    if text.strip() != problem.answer:
+    if not _is_tried_first(problem, text):
         time.sleep(600)
-    return True
+    return text.strip() == problem.answer
 
 
 def nonsense_on_others(problem: Problem, text: str) -> bool | str:
-    return True if text.strip() == problem.answer else "nope"
+    return text.strip() == problem.answer if _is_tried_first(problem, text) else "nope"
+
+
+def reads_integers_only(problem: Problem, text: str) -> bool:
+    return int(text) == int(problem.answer)
+
+
+def raises_in_two_lines(problem: Problem, text: str) -> bool:
+    raise ValueError("cannot read that\nnor this.")
+
+
+def accepts_anything_short(problem: Problem, text: str) -> bool:
+    return len(text) < 100

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from rloop.cli_eval import evaluate, print_points, print_scores
+from rloop.cli_judge import judge
 from rloop.cli_store import store_app
 from rloop.errors import ConfigError, RLoopError
 from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
@@ -157,57 +158,7 @@ def check(
         sys.stderr.write(f"Warning: {warning}\n")
 
 
-@app.command()
-def judge(
-    text: Annotated[
-        str | None, typer.Argument(help="Completion to judge; - reads standard input.")
-    ] = None,
-    verifier: Annotated[
-        str, typer.Option(help="math, numeric, exact, choice or python:module:function.")
-    ] = "math",
-    answer: Annotated[str | None, typer.Option(help="Reference answer.")] = None,
-    question: Annotated[
-        str, typer.Option(help="The problem's text: an answer that only repeats it is wrong.")
-    ] = "",
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON lines with answer, completion and, where known, expected, problem."
-        ),
-    ] = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Try a verifier: show the answer it finds, each step, the verdict and the reason.
-
-    With --file: a table of the verdicts that differ from `expected`, and exit code 1 if any do.
-
-    Example: rloop judge --verifier math --answer "(-\\infty,3)" "So \\boxed{x<3}."
-    """
-    from rloop.judge import judge_file, judge_one, summary
-
-    if file is not None:
-        judged = judge_file(verifier, file)
-        differing = [one for one in judged if one.disagrees]
-        if as_json:
-            print_json([one.as_json() for one in judged])
-        elif differing or all(one.expected is None for one in judged):
-            shown = differing or judged
-            columns = ("answer", "completion", "expected", "verdict", "found", "reason")
-            print_table(columns, [[one.as_json()[name] for name in columns] for one in shown])
-        sys.stderr.write(f"{summary(judged)}\n")
-        raise typer.Exit(1 if differing else 0)
-    if answer is None or text is None:
-        raise ConfigError(
-            "rloop judge needs --answer REFERENCE and a completion (or - for standard input), or "
-            "--file PAIRS.jsonl."
-        )
-    one = judge_one(verifier, answer, sys.stdin.read() if text == "-" else text, question)
-    if as_json:
-        return print_json(one.as_json())
-    rows = [*one.steps, ("verdict", one.verdict.kind)]
-    rows += [("reason", one.verdict.reason)] if one.verdict.reason else []
-    print_table(("step", "what came out"), rows)
+app.command("judge")(judge)
 
 
 app.command("eval")(evaluate)

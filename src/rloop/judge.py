@@ -1,12 +1,15 @@
 """`rloop judge`: try a verifier on an answer, or on a file of answers with known verdicts."""
 
+import gzip
 import json
+import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rloop.errors import ConfigError, TaskError
+from rloop.errors import ConfigError
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.verifiers import registry
 from rloop.tasks.verifiers.python import PREFIX
@@ -61,25 +64,31 @@ def judge_one(verifier: str, answer: str, completion: str, question: str = "") -
     )
 
 
-def judge_file(verifier: str, path: Path, *, num_workers: int = 2) -> list[Judgement]:
-    """Judge each line of a file of JSON lines.
+def judge_file(
+    verifier: str, path: Path, *, with_steps: bool = False, num_workers: int = 2
+) -> list[Judgement]:
+    """Judge each row of a file; `-` is standard input. Steps cost a second judgement of each.
 
-    A line has `answer` and `completion`, perhaps `expected` and `problem`. TaskError names the
-    line that cannot be read.
+    A row has `answer` and `completion`, perhaps `expected` and `problem` or `question`.
+    ConfigError names the row that cannot be read.
     """
     rows = list(_rows(path))
     pairs = [(_problem(verifier, row["answer"], row["problem"]), row["completion"]) for row in rows]
     with VerifierPool(num_workers) as pool:
         verdicts = pool.verify(pairs)
-    return [
-        Judgement(
-            answer=row["answer"],
-            completion=row["completion"],
-            expected=row["expected"],
-            verdict=verdict,
+    judged = []
+    for row, pair, verdict in zip(rows, pairs, verdicts, strict=True):
+        is_shown = with_steps and verdict.kind != "error" and not verifier.startswith(PREFIX)
+        judged.append(
+            Judgement(
+                answer=row["answer"],
+                completion=row["completion"],
+                expected=row["expected"],
+                verdict=verdict,
+                steps=tuple(registry.explain(*pair)[1]) if is_shown else (),
+            )
         )
-        for row, verdict in zip(rows, verdicts, strict=True)
-    ]
+    return judged
 
 
 def summary(judged: Sequence[Judgement]) -> str:
@@ -101,44 +110,67 @@ def summary(judged: Sequence[Judgement]) -> str:
 
 
 def _problem(verifier: str, answer: str, question: str) -> Problem:
-    registry.check_verifier_name(verifier)
     if verifier == "reasoning_gym":
         raise ConfigError(
             "reasoning_gym judges the entries of its own data sets, which an answer alone does not "
             "hold. Choose another --verifier."
         )
+    registry.check_verifier_name(verifier, [n for n in registry.VERSIONS if n != "reasoning_gym"])
     return Problem(
         problem_id="judge/0", task="judge", question=question, answer=answer, verifier=verifier
     )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} cannot be read: {error}.") from error
-    rows = [
-        _row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    name = "standard input" if str(path) == "-" else str(path)
+    text = _text(path, name)
+    # JSON lines end in a newline alone: other line ends, such as U+2028, may stand inside a string.
+    if text.lstrip().startswith("["):
+        parsed = _parsed(text, name)
+        rows = [(row, f"{name}, row {number}") for number, row in enumerate(parsed, 1)]
+    else:
+        lines = [(line, f"{name}, line {n}") for n, line in enumerate(text.split("\n"), 1)]
+        rows = [(_parsed(line, place), place) for line, place in lines if line.strip()]
     if not rows:
-        raise TaskError(f"{path} has no lines to judge.")
-    return rows
+        raise ConfigError(f"{name} has no rows to judge.")
+    return [_row(row, place) for row, place in rows]
 
 
-def _row(line: str, place: str) -> dict[str, Any]:
+def _text(path: Path, name: str) -> str:
     try:
-        row = json.loads(line)
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{name} cannot be read: {reason}.") from error
+
+
+def _parsed(text: str, place: str) -> Any:  # noqa: ANN401 -- a user's JSON
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise TaskError(f"{place} is not JSON: {error.msg}.") from error
+        raise ConfigError(f"{place} is not JSON: {error.msg}.") from error
+
+
+def _row(row: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 -- a user's JSON
     if not isinstance(row, dict) or not {"answer", "completion"} <= row.keys():
-        raise TaskError(f'{place} needs the keys "answer" and "completion", got {line!r:.80}.')
+        raise ConfigError(f'{place} needs the keys "answer" and "completion", got {row!r:.80}.')
     expected = row.get("expected")
-    if expected not in (None, True, False):
-        raise TaskError(f'{place}: "expected" must be true or false, got {expected!r:.40}.')
-    texts = {key: row.get(key, "") for key in ("answer", "completion", "problem")}
+    if not (expected is None or isinstance(expected, bool)):
+        raise ConfigError(f'{place}: "expected" must be true or false, got {expected!r:.40}.')
+    if row.get("problem") is not None and row.get("question") is not None:
+        raise ConfigError(f'{place} has "problem" and "question", which mean the same. Keep one.')
+    question = row.get("problem") if row.get("problem") is not None else row.get("question")
+    texts = {
+        "answer": row["answer"],
+        "completion": row["completion"],
+        "problem": "" if question is None else question,
+    }
     for key, value in texts.items():
+        if value is None:
+            raise ConfigError(f'{place}: "{key}" is null. Give a text, or leave the row out.')
         if not isinstance(value, str):
-            raise TaskError(
+            raise ConfigError(
                 f'{place}: "{key}" must be a text, got {value!r:.60}. Put it in quotes.'
             )
     return {**texts, "expected": expected}

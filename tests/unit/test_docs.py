@@ -25,6 +25,7 @@ def test_the_commands_are_those_of_the_design():
         "rloop run",
         "rloop resume",
         "rloop check",
+        "rloop judge",
         "rloop eval",
         "rloop report",
         "rloop compare",

@@ -3,7 +3,8 @@
 Every reference must be judged correct, also in other forms (a decimal as a fraction, without a box,
 with a full stop). Every question, the reference of another problem, and an empty text, given as
 if they were the completion, must be judged wrong: a verifier that accepts the question pays a
-policy for repeating it.
+policy for repeating it. A user's own verifier must judge them without an error, too: one that
+raises for all but a bare reference gives errors for most of what a policy writes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +69,7 @@ def check_references(
     failed = {
         id(trial.problem): (trial, verdict)
         for trial, verdict in reversed(pairs)
-        if verdict.is_correct != trial.is_right
+        if _is_failure(trial, verdict)
     }
     _add_accepted_others(problems, pool, failed)
     bad = [failed[id(problem)] for problem in problems if id(problem) in failed]
@@ -76,6 +77,11 @@ def check_references(
     if bad and (policy == "stop" or not kept):
         raise TaskError(_message(bad, len(problems), pool, is_all=policy == "drop"))
     return ReferenceReport(kept=kept, bad=tuple((trial.problem, verdict) for trial, verdict in bad))
+
+
+def _is_failure(trial: _Trial, verdict: Verdict) -> bool:
+    is_own_error = verdict.kind == "error" and trial.problem.verifier.startswith(PREFIX)
+    return verdict.is_correct != trial.is_right or is_own_error
 
 
 def _own_references(problems: Sequence[Problem]) -> list[_Trial]:
@@ -89,7 +95,7 @@ def _forms(problems: Sequence[Problem]) -> Iterator[_Trial]:
         if (problem.verifier, problem.answer) in seen:
             continue
         seen.add((problem.verifier, problem.answer))
-        for text in other_forms(problem.verifier, problem.answer):
+        for text in other_forms(problem.verifier, problem.answer, problem.question):
             yield _Trial(problem, text, f"its reference written as {text!r:.80}", is_right=True)
 
 
@@ -121,28 +127,28 @@ def _add_accepted_others(
 ) -> None:
     """Add problems whose verifier accepts the reference of another problem.
 
-    Where each accepts the other's, they are equal (10 and 10%). A user's verifier may know several
-    right answers, so that only accepting many is a failure.
+    Where each accepts the other's, they are equal (10 and 10%, where percent are asked for). A
+    user's verifier may know several right answers, so that only accepting many is a failure.
     """
     trials, backwards = [], []
     for problem, other in _with_others(problems):
-        swapped = reference_text(replace(problem, answer=other.answer))
-        trials.append(_Trial(problem, swapped, f"the reference of {other.problem_id}"))
-        backwards.append((other, reference_text(replace(other, answer=problem.answer))))
+        swapped = replace(problem, answer=other.answer)
+        trials.append(_Trial(problem, reference_text(swapped), f"{other.problem_id}'s reference"))
+        backwards.append((swapped, reference_text(problem)))
     verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
     accepted = [i for i, verdict in enumerate(verdicts) if verdict.is_correct]
-    returned = pool.verify(backwards[i] for i in accepted)
-    for index, back in zip(accepted, returned, strict=True):
-        trial = trials[index]
+    returned = dict(zip(accepted, pool.verify(backwards[i] for i in accepted), strict=True))
+    for index, (trial, verdict) in enumerate(zip(trials, verdicts, strict=True)):
         name = trial.problem.verifier
-        if name in _OWN:
-            is_failure = not back.is_correct
-        else:
+        is_failure = _is_failure(trial, verdict)
+        if verdict.is_correct and name in _OWN:
+            is_failure = not returned[index].is_correct
+        elif verdict.is_correct:
             tried = [i for i, other in enumerate(trials) if other.problem.verifier == name]
             share = sum(verdicts[i].is_correct for i in tried) / len(tried)
             is_failure = len(tried) > 1 and share > MAX_OTHERS_FRAC
         if is_failure:
-            failed.setdefault(id(trial.problem), (trial, verdicts[index]))
+            failed.setdefault(id(trial.problem), (trial, verdict))
 
 
 def _with_others(problems: Sequence[Problem]) -> Iterator[tuple[Problem, Problem]]:
@@ -169,7 +175,7 @@ def _message(
     shown = "\n".join(
         f"  {trial.problem.problem_id}: reference {trial.problem.answer!r:.80}, "
         f"{trial.problem.verifier} says {verdict.kind}"
-        f"{f' ({verdict.reason})' if verdict.reason else ''} of {trial.what}"
+        f"{f' ({_one_line(verdict.reason)})' if verdict.reason else ''} of {trial.what}"
         f"{f', {trial.text!r:.80}' if not trial.is_right and trial.text else ''}"
         for trial, verdict in bad[:MAX_SHOWN]
     )
@@ -182,16 +188,33 @@ def _message(
     )
 
 
+def _one_line(reason: str) -> str:
+    """Return what a verifier said, perhaps the text of its exception, in one line."""
+    return " ".join(reason.split()).rstrip(".")
+
+
 def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
-    """Return which verifier of ours judges the failed problems as it must, if one does."""
+    """Return what to do: which verifier of ours judges the failed problems as it must, if any."""
     failed = list({id(t.problem): t.problem for t, _ in bad[:200]}.values())
+    names = {problem.verifier for problem in failed}
+    if names == {"reasoning_gym"}:
+        return "Draw other problems with another seed of the task."
+    mend = [name for name in sorted(names) if name.startswith(PREFIX)]
+    advice = "".join(
+        f"Mend {name}: it must accept the reference, and return False, without an exception, for "
+        "the question, an empty text and other references, as for anything a policy may write. "
+        for name in mend
+    )
     for name in ("numeric", "choice", "math", "exact"):
         others = [replace(problem, verifier=name) for problem in failed]
         trials = [*_own_references(others), *_wrong_texts(others)]
         verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
         if all(v.is_correct == t.is_right for t, v in zip(trials, verdicts, strict=True)):
-            return f"Choose another verifier: {name} judges these as it must (verifier: {name})."
-    return "Choose another verifier, or mend the references."
+            return (
+                f"{advice}{'Or choose' if advice else 'Choose'} another verifier: {name} judges these as it must "
+                f"(verifier: {name})."
+            )
+    return advice.strip() or "Choose another verifier, or mend the references."
 
 
 def _check_verifiers_work(pairs: Sequence[tuple[_Trial, Verdict]]) -> None:
@@ -202,8 +225,8 @@ def _check_verifiers_work(pairs: Sequence[tuple[_Trial, Verdict]]) -> None:
             problem, verdict = judged[0]
             raise TaskError(
                 f"The verifier {name} gave an error for all {len(judged)} reference answers it was "
-                f"asked about; for {problem.problem_id}: {verdict.reason}. Mend it, or choose "
-                "another verifier."
+                f"asked about; for {problem.problem_id}: {_one_line(verdict.reason)}. Mend it, or "
+                "choose another verifier."
             )
 
 

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,7 @@ def problem(dataset, answer, entry=None, params=None):
 
 
 COUNTDOWN = {"numbers": [67, 50, 20, 82], "target": 119}
+HALF = {"simplified_numerator": 1, "simplified_denominator": 2, "numerator": 4, "denominator": 8}
 CANARIES = [
     # data set, reference, entry, completion, verdict, why
     ("chain_sum", "8", {}, "5 + 3 = 8.", "correct", "a plain sum"),
@@ -62,7 +64,73 @@ CANARIES = [
         "wrong",
         "another slope",
     ),
-    ("polynomial_multiplication", "x**2 - 1", {}, "(x+1)*(x-1)", "correct", "not expanded"),
+    ("polynomial_multiplication", "x**2 - 1", {}, "-1 + x^2", "correct", "terms in another order"),
+    ("polynomial_multiplication", "x**2 - 1", {}, "(x+1)*(x-1)", "wrong", "not multiplied out"),
+    ("polynomial_multiplication", "6*x**2", {}, "3*x*2*x", "wrong", "not multiplied out"),
+    (
+        "polynomial_multiplication",
+        "x**2 - 1",
+        {},
+        "x**2 + x - x - 1",
+        "wrong",
+        "terms not gathered",
+    ),
+    ("polynomial_multiplication", "-6*x**2", {}, "-6*x**2", "correct", "a negative coefficient"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "67 + 50 = 82+20+67-50 = 82*20", "wrong", "guesses"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "82+20+67-50 = 7", "wrong", "a false equation"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "119 = 119", "wrong", "no expression"),
+    ("countdown", "82+20+67-50", COUNTDOWN, "119 = 82+20+67-50", "correct", "from right to left"),
+    (
+        "simple_integration",
+        "x + C",
+        {"integrand": "1", "variable": "x"},
+        "maybe + x",
+        "wrong",
+        "a word",
+    ),
+    ("gsm_symbolic", "8", {}, "-8", "wrong", "theirs passes over the sign"),
+    ("gsm_symbolic", "8", {}, "<answer>8 or 9</answer>", "wrong", "theirs takes the first"),
+    ("gsm_symbolic", "8", {}, "<answer>9 or 8</answer>", "wrong", "two guesses"),
+    ("chain_sum", "8", {}, "<answer>not 8</answer>", "wrong", "negated"),
+    ("chain_sum", "8", {}, "<answer>8</answer>\nWait, that is wrong.", "wrong", "taken back"),
+    ("chain_sum", "8", {}, "<think>\\boxed{8}</think>\nI do not know.", "wrong", "a thought"),
+    ("chain_sum", "8", {}, "<think><answer>8</answer> but", "wrong", "a thought still open"),
+    ("chain_sum", "8", {}, "<answer>5 million</answer>", "wrong", "a factor"),
+    ("chain_sum", "8", {}, "The answer is:\n```\n8\n```", "correct", "one line in a block"),
+    ("chain_sum", "8", {}, "8<|im_end|>", "correct", "an end token"),
+    ("mahjong_puzzle", "Chi", {}, "Chi<|im_end|>", "correct", "an end token"),
+    ("mahjong_puzzle", "Chi", {}, "```\nChi\n```", "correct", "one line in a block"),
+    ("mahjong_puzzle", "Chi", {}, "<answer>\\boxed{Chi}</answer>", "correct", "a box in a tag"),
+    (
+        "mahjong_puzzle",
+        "Chi",
+        {},
+        "The answer is Chi.\n\nI saw that at once.",
+        "correct",
+        "a reason",
+    ),
+    ("mahjong_puzzle", "Chi", {}, "The answer is Chi. Or Pon.", "wrong", "two answers"),
+    (
+        "mahjong_puzzle",
+        "Chi",
+        {},
+        "<answer>Pon</answer> or <answer>Chi</answer>",
+        "wrong",
+        "two tags",
+    ),
+    ("mahjong_puzzle", "Chi", {}, "The answer is not Chi.", "wrong", "negated"),
+    ("mahjong_puzzle", "Chi", {}, "I doubt that it is Chi.", "wrong", "a doubt"),
+    ("mahjong_puzzle", "Chi", {}, "Say Pon, Kan or Chi", "wrong", "the question's words"),
+    ("mahjong_puzzle", "Chi", {}, "The question whose answer is Chi", "wrong", "about a question"),
+    ("emoji_mystery", "What's that?", {}, "The answer is: What's that?", "correct", "a question"),
+    ("spell_backward", "nus", {}, "<answer>NUS</answer>", "correct", "case"),
+    ("spell_backward", "nus", {}, "<answer>nus sun</answer>", "wrong", "theirs takes what follows"),
+    ("letter_jumble", "the sun", {}, "The Sun.", "correct", "case"),
+    ("letter_jumble", "the sun", {}, "the sun set", "wrong", "theirs takes what follows"),
+    ("fraction_simplification", "1/2", HALF, r"$\frac{1}{2}$", "correct", "LaTeX"),
+    ("fraction_simplification", "1/2", HALF, "<answer>1/2, 1/3</answer>", "wrong", "two fractions"),
+    ("word_sorting", "a, b", {"sorted_words": ["a", "b"]}, "a, b", "correct", "as it is"),
+    ("word_sorting", "a, b", {"sorted_words": ["a", "b"]}, "a, b, c", "wrong", "theirs takes more"),
     ("bitwise_arithmetic", "0x3d2d", {}, "The result is 0x3D2D.", "correct", "the last word"),
     ("number_sorting", "['1', '2', '3']", {}, "['1', '2', '4']", "wrong", "theirs is off by one"),
     ("number_sorting", "['1', '2', '3']", {}, "[1.0, 2, 3]", "correct", "numbers"),
@@ -70,9 +138,31 @@ CANARIES = [
     ("game_of_life_halting", "False", {}, "It keeps going: True", "wrong", "theirs takes any text"),
     ("game_of_life_halting", "False", {}, "So it is false.", "correct", "case"),
     ("coin_flip", "1", {}, "12", "wrong", "theirs takes a longer number"),
+    ("coin_flip", "0.00003", {}, "0", "wrong", "0 is not near 0.00003"),
+    ("coin_flip", "0.5", {}, "50%", "correct", "a percentage"),
+    ("coin_flip", "0.5", {}, "0.5%", "wrong", "another percentage"),
     ("coin_flip", "0.234375", {}, "15/64", "correct", "a fraction"),  # 15/64 = 0.234375
     ("binary_matrix", "0 1\n1 0", {}, "Here it is:\n```\n0 1\n1 0\n```", "correct", "a block"),
     ("binary_matrix", "0 1\n1 0", {}, "So:\n0 1\n1 0", "correct", "as many lines"),
+    ("binary_matrix", "0 1\n1 0", {}, "Answer:\n0 1\n1 0\nHope this helps", "correct", "a phrase"),
+    ("binary_matrix", "0 1\n1 0", {}, "```\n0 1\n1 0\n```\nThese are the rows", "correct", "text"),
+    ("binary_matrix", "0 1\n1 0", {}, "```\n0 1\n1 0\n```\n1 1\n1 1", "wrong", "a later board"),
+    (
+        "binary_matrix",
+        "0 1\n1 0",
+        {},
+        "Answer:\n0 1\n1 0\n```\n1 1\n1 1\n```",
+        "wrong",
+        "a later block",
+    ),
+    (
+        "binary_matrix",
+        "0 1\n1 0",
+        {},
+        "Answer:\n1 1\n1 1\n\n0 1\n1 0",
+        "wrong",
+        "the phrase counts",
+    ),
     ("binary_matrix", "0 1\n1 0", {}, "[[0, 1], [1, 0]]", "wrong", "code is not run"),
     ("prime_factorization", "5 \u00d7 7 \u00d7 7", {}, "5 x seven", "wrong", "theirs raises"),
     (
@@ -98,6 +188,15 @@ def test_a_near_miss_with_a_high_score_is_wrong():
     asked = problem("time_intervals", "03:22:03", entry)
     assert gym_verifier.judge(asked, "03:22:04").kind == "wrong"
     assert gym_verifier.judge(asked, "It took 03:22:03.").kind == "correct"
+
+
+def test_a_completion_that_repeats_the_question_is_wrong_though_it_ends_in_the_answer():
+    asked = replace(
+        problem("mahjong_puzzle", "0 1\n1 0"), question="Turn this by 360 degrees:\n0 1\n1 0"
+    )
+    assert gym_verifier.judge(asked, asked.question).kind == "wrong"
+    assert gym_verifier.judge(asked, f"<answer>{asked.question}</answer>").kind == "wrong"
+    assert gym_verifier.judge(asked, "0 1\n1 0").kind == "correct"
 
 
 def test_boards_of_tuples_survive_json():

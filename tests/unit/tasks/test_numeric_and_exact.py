@@ -66,6 +66,15 @@ EXACT_CANARIES = [
     ("Paris", "Is it Paris or London?", "wrong", "an echo of the prompt"),
     ("123", "12 3", "wrong", "digits are not joined"),
     ("2", "\u00b2", "wrong", "a superscript is another text"),
+    ("Paris", "The answer is Paris, the capital of France.", "correct", "an apposition"),
+    ("Paris", "The answer is Paris, the capital, or London.", "wrong", "two answers"),
+    ("Paris", "The answer is Paris, London", "wrong", "two answers"),
+    ("Paris", "The question whose answer is Paris", "wrong", "about a question"),
+    ("a\nb", "a\nb", "correct", "two lines"),
+    ("a\nb", "The answer is:\na\nb", "correct", "two lines behind a phrase"),
+    ("a\nb", "The answer is not:\na\nb", "wrong", "negated"),
+    ("a\nb", "b", "wrong", "one of two lines"),
+    ("...", "...", "correct", "nothing but marks"),
     ("", "x", "error", "no reference"),
 ]
 

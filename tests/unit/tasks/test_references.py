@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from rloop.config import TaskConfig
@@ -5,6 +7,7 @@ from rloop.errors import TaskError
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references, check_solutions
 from rloop.tasks.sources import load_task
+from rloop.tasks.verifiers.forms import other_forms
 from rloop.types import Problem
 
 
@@ -38,7 +41,7 @@ def test_bad_references_stop_the_run_and_at_most_five_are_shown(pool):
     with pytest.raises(TaskError) as raised:
         check_references([*GOOD, *bad], pool)
     message = str(raised.value)
-    assert message.startswith("7 of 10 reference answers are not judged correct")
+    assert message.startswith("7 of 10 problems are judged otherwise than they must be:")
     assert "t/train/bad0: reference 'an apple', numeric says error (reference" in message
     assert ("bad4" in message, "bad5" in message) == (True, False)
     assert "tasks.bad_references=drop" in message
@@ -54,7 +57,7 @@ def test_bad_references_are_left_out_and_counted_when_told_so(pool):
 
 def test_when_no_reference_is_good_even_drop_stops(pool):
     bad = problem(0, "5", "python:doubles_misbehaving:says_yes")
-    with pytest.raises(TaskError, match="none of 1 reference answers is judged correct"):
+    with pytest.raises(TaskError, match=r"1 of 1 problems are .* must be: none is left"):
         check_references([bad], pool, policy="drop")
 
 
@@ -64,6 +67,7 @@ def test_when_no_reference_is_good_even_drop_stops(pool):
         ("python:no_such_module:judge", "No module named 'no_such_module'"),
         ("python:json:judge", "module json has no function 'judge'"),
         ("python:doubles_misbehaving:raises", "the verifier raised KeyError: '5'"),
+        ("python:doubles_misbehaving:raises_in_two_lines", "cannot read that nor this. Mend it"),
         ("python:doubles_misbehaving:returns_nonsense", "must return a bool or a Verdict"),
     ],
 )
@@ -77,6 +81,56 @@ def test_a_verifier_that_only_fails_is_one_sentence_and_cannot_be_left_out(pool,
         assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("reads_integers_only", "says error (the verifier raised ValueError: invalid literal"),
+        ("accepts_anything_short", "says correct of the question, repeated, 'What is 2 + 3?'"),
+    ],
+)
+def test_a_users_verifier_must_judge_the_question_and_other_texts_without_an_error(
+    pool, name, said
+):
+    verifier = f"python:doubles_misbehaving:{name}"
+    asked = replace(problem("a", "5", verifier), question="What is 2 + 3?")
+    with pytest.raises(TaskError) as raised:
+        check_references([asked], pool)
+    message = str(raised.value)
+    assert said in message
+    assert f"Mend {verifier}: it must accept the reference, and return False" in message
+    assert "numeric judges these as it must (verifier: numeric)" in message
+
+
+def test_a_users_verifier_that_judges_all_texts_is_kept(pool):
+    asked = [problem(i, str(i), "python:doubles_verifiers:is_short") for i in range(4)]
+    assert check_references(asked, pool).kept == tuple(asked)
+
+
+def test_a_reference_equal_to_anothers_under_its_question_is_kept(pool):
+    """7% and 7 are equal where percent are asked for, and only there."""
+    percent = replace(problem("a", r"7\%", "math"), question="What percent of 100 is it?")
+    plain = replace(problem("b", "7", "math"), question="What is 3 + 4?")
+    assert check_references([percent, plain], pool).bad == ()
+
+
+@pytest.mark.parametrize(
+    ("reference", "asked", "form", "is_tried"),
+    [
+        ("0.15", "", r"\boxed{\frac{3}{20}}", True),
+        ("0.15", r"Write $\frac{3}{20}$ as a decimal.", r"\boxed{\frac{3}{20}}", False),
+        ("12 people", "", r"\boxed{12.0}", True),
+        ("5 million", "", r"\boxed{5.0}", False),
+        (r"-12 \text{ or } -30", "", r"\boxed{-12.0}", False),
+        (r"\text{1:03 PM}", "", r"\boxed{1.0}", False),
+        ("12 people", "", r"\boxed{\text{12 people}}", True),
+        ("2k", "", r"\boxed{\text{2k}}", False),
+        ("15x - 80", "", r"\boxed{\text{15x - 80}}", False),
+    ],
+)
+def test_a_reference_is_tried_in_forms_that_mean_the_same(reference, asked, form, is_tried):
+    assert (form in other_forms("math", reference, asked)) == is_tried
+
+
 def test_a_cold_start_without_solutions_says_how_many_and_what_to_do():
     bare = [problem(i, "5", "numeric") for i in range(3)]
     with pytest.raises(TaskError, match="3 of 3 problems have no solution, such as t/train/0"):
@@ -87,11 +141,12 @@ def test_a_cold_start_without_solutions_says_how_many_and_what_to_do():
 @pytest.mark.parametrize(
     "dataset",
     [
-        "arc_1d", "base_conversion", "binary_matrix", "bitwise_arithmetic", "chain_sum",
-        "coin_flip", "complex_arithmetic", "countdown", "decimal_arithmetic",
+        "arc_1d", "base_conversion", "binary_matrix", "bitwise_arithmetic", "calendar_arithmetic",
+        "chain_sum", "codeio", "coin_flip", "complex_arithmetic", "countdown", "decimal_arithmetic",
         "fraction_simplification", "game_of_life", "gcd", "knights_knaves", "mini_sudoku",
-        "number_sorting", "polynomial_multiplication", "prime_factorization",
-        "products", "puzzle24", "rearc", "simple_equations", "simple_integration", "spiral_matrix",
+        "number_sorting", "pool_matrix", "polynomial_multiplication", "prime_factorization",
+        "products", "puzzle24", "rearc", "rotate_matrix", "simple_equations", "simple_integration",
+        "spiral_matrix", "string_insertion", "string_manipulation",
         "time_intervals", "tower_of_hanoi", "word_sorting",
     ],
 )  # fmt: skip

@@ -7,9 +7,14 @@ just those, in any order. Case does not count for a letter that stands alone.
 
 import re
 
-from rloop.tasks.verifiers.answers import Step, find_answer, without_thoughts
+from rloop.tasks.verifiers.answers import (
+    Step,
+    find_answer,
+    without_end_tokens,
+    without_thoughts,
+)
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN, clean
-from rloop.tasks.verifiers.statements import Found, sentences
+from rloop.tasks.verifiers.statements import Found, is_taken_back, sentences
 from rloop.types import Problem, Verdict
 
 _ALONE = re.compile(r"\(?\[?\s*([A-Za-z])\s*\]?\)?[.:]?")
@@ -17,20 +22,31 @@ _WITH_TEXT = re.compile(
     r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])\s*[).:])\s*([^\s+*/^\\,;-].*)", re.DOTALL
 )
 _NAMED = re.compile(
-    r"(?:the\s+)?(?:option|choice|answer|letter)\s*:?\s*\(?([A-Za-z])\)?", re.IGNORECASE
+    r"(?:the\s+)?(?:(?:final|correct|right|best)\s+)?(?:option|choice|answer|ans|letter)\.?\s*:?\s*"
+    r"\(?([A-Za-z])\)?",
+    re.IGNORECASE,
 )
 _REASON = re.compile(r"\(?([A-Z])\)?\s*,?\s+(?:since|because|as)\b[^()]*", re.DOTALL)
 _CHOSEN = re.compile(
     r"\b(?:option|choice|letter|choose|pick|select|with)\s+\(?([A-Z])\b"
-    r"|(?:^|\s)\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right)|\bis\s+\(([A-Z])\)"
+    r"|(?:^|\s)\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)|\bis\s+\(([A-Z])\)"
 )
 _UNSURE = re.compile(r"\b(?:or|not|nor|neither|either|maybe|perhaps|if|wrong|incorrect)\b|n't\b|\?")
+_LED_TO = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:it\s+is|it's|it\s+must\s+be)?\s*(?=\(?[A-Z]\b)",
+    re.IGNORECASE,
+)
+_EXPLAINED = re.compile(
+    r"\s*\n\W*(?:explanation|reason|reasoning|rationale|justification|because)\b", re.IGNORECASE
+)
+_NEGATED = re.compile(r"[~\u00ac!]\s*\(?[A-Za-z]\b")
 _SAID = re.compile(
     r"\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best|answer)(?:\s+(?:answer"
     r"|option|choice|one))?"
 )
 _ANOTHER = re.compile(
     r"\b(?:or|and|not|nor|both|either|OR|AND|NOT)\b|\([A-Z]\)|\b[A-Z]\s*[).:]|n't\b|\b[B-HJ-Z]\b"
+    r"|\bA\b(?!\s+[a-z])|\balso\b"
 )
 _LETTERS = re.compile(
     r"\(?\s*([A-Za-z])\s*\)?(?:\s*(?:,|;|and|&)\s*(?:and\s+)?\(?\s*([A-Za-z])\s*\)?)+|[A-Z]{2,10}"
@@ -52,7 +68,10 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     if found is None:
         return Verdict(kind="wrong", reason=reason), []
     shown = found.text[:200]
-    letters = read_letters(found.text)
+    named = found.text
+    if found.source == "statement":
+        named = re.sub(r"^(\(?[A-Z]\)?)\s*=\s*(?=[-\d$\\])", r"\1, ", named)  # B = 12
+    letters = read_letters(named)
     steps = [(f"found ({found.source})", shown), ("letters", "".join(sorted(letters)) or "none")]
     if found.is_hedged:
         reason = "the statement is negated, a bound or a guess"
@@ -73,12 +92,26 @@ def _find(text: str, question: str) -> tuple[Found | None, str]:
     is_marked = found is not None and found.source in ("box", "tag", "statement")
     if is_marked or (found is not None and read_letters(found.text)) or "thoughts" in reason:
         return found, reason
-    last = sentences(without_thoughts(text)[0])[-1:]
-    chosen = set(_CHOSEN.findall(last[0])) if last else set()
-    letters = {letter for groups in chosen for letter in groups if letter}
+    visible = without_end_tokens(without_thoughts(text)[0]).strip()
+    explained = _EXPLAINED.search(visible)
+    if explained and "\n" not in visible[: explained.start()].strip():
+        head, rest = visible[: explained.start()], visible[explained.start() :]
+        others = _chosen(rest) - read_letters(head)
+        if read_letters(head) and not others and not is_taken_back(rest):
+            return Found(text=head, source="whole text"), ""
+    last = sentences(visible)[-1:]
+    letters = _chosen(last[0]) if last else frozenset()
     if len(letters) != 1 or _UNSURE.search(last[0]):
         return found, reason
-    return Found(text=letters.pop(), source="last line"), ""
+    behind = last[0][list(_CHOSEN.finditer(last[0]))[-1].end() :]
+    if _ANOTHER.search(behind):
+        return None, "the last sentence names another letter"
+    return Found(text=next(iter(letters)), source="last line"), ""
+
+
+def _chosen(text: str) -> frozenset[str]:
+    """Return the letters that a text chooses: "B is correct", "I pick B"."""
+    return frozenset(letter for groups in _CHOSEN.findall(text) for letter in groups if letter)
 
 
 def is_choice_letter(reference: str) -> bool:
@@ -94,6 +127,8 @@ def read_letter(text: str) -> str | None:
     A small letter counts only in parentheses: alone it is a variable.
     """
     text = _plain(text)
+    led_to = _LED_TO.match(text)
+    text = text[led_to.end() :] if led_to else text
     found = _ALONE.fullmatch(text)
     if found:
         return found[1].upper() if found[1].isupper() or "(" in text else None
@@ -101,7 +136,7 @@ def read_letter(text: str) -> str | None:
         found = pattern.fullmatch(text)
         if found and not _ANOTHER.search(text[found.end(1) + 1 :]):
             return found[1].upper()
-    found = re.fullmatch(r"([A-Z])(?:,\s+|\s+\()[-\d$\\][^A-Z]*", text)
+    found = re.fullmatch(r"([A-Z])(?:,?\s+|\s+\()(?!.*\bor\b)[-\d$\\][^A-Z]*", text)
     if found:
         return found[1]
     found = _WITH_TEXT.fullmatch(text)
@@ -126,5 +161,7 @@ def read_letters(text: str) -> frozenset[str]:
 
 
 def _plain(text: str) -> str:
-    text = clean(text).replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
+    if _NEGATED.search(text):
+        return text
+    text = clean(text.rstrip("! \n")).replace(WORDS_OPEN, " ").replace(WORDS_CLOSE, " ")
     return " ".join(text.split())

@@ -23,6 +23,9 @@ from rloop.tasks.verifiers.statements import last_lines
 from rloop.types import Problem, Verdict
 
 _FORMAT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed)\{([^{}]*)\}")
+_APPOSITION = re.compile(r",\s+(?:the|an?|which|who)\s+(?!.*\b(?:or|and|not)\b)", re.IGNORECASE)
+"""Paris, the capital of France."""
+_WHOSE = re.compile(r"\bwhose\s+answer\b", re.IGNORECASE)
 
 
 def judge(problem: Problem, text: str) -> Verdict:
@@ -36,7 +39,7 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     if not reference:
         return Verdict(kind="error", reason="the reference answer is empty"), []
     visible, reason = without_thoughts(without_end_tokens(text))
-    answers = _answers(visible)
+    answers = [] if reason else _answers(visible, problem.answer)
     if reason or not any(answers):
         return Verdict(kind="wrong", reason=reason or "an empty completion"), []
     found = answers[-1][:200]
@@ -50,7 +53,7 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[Step]]:
     return Verdict(kind="wrong", reason="another answer", answer=found), steps
 
 
-def _answers(text: str) -> list[str]:
+def _answers(text: str, reference: str) -> list[str]:
     found, reason = find_answer(text)
     if (
         found is not None
@@ -58,10 +61,17 @@ def _answers(text: str) -> list[str]:
         and (last_box(text)[0] or last_tag(text))
     ):
         return [last_box(found.text)[0] or found.text]
-    if found is not None and found.source == "statement" and not found.is_hedged:
-        return [found.text]
+    is_refused = any(words in reason for words in ("not name", "taken back", "question"))
+    is_refused = is_refused or _WHOSE.search(text) is not None
+    num_lines = len([line for line in reference.splitlines() if line.strip()])
+    if num_lines > 1:
+        lines = None if is_refused else after_phrase(text, num_lines)
+        return [lines or last_lines(text, num_lines)]
+    is_stated = found is not None and found.source == "statement" and not found.is_hedged
+    if found is not None and is_stated and not is_refused:
+        return [found.text if "," in reference else _APPOSITION.split(found.text)[0]]
     line = re.sub(r"^\s*[-*\u2022]\s+", "", last_lines(text))
-    if "not name" in reason or "taken back" in reason:
+    if is_refused:
         return [line]
     return [line, after_phrase(line) or line]
 

@@ -3,29 +3,51 @@
 reasoning-gym 0.1.25 runs the answer as Python in countdown, puzzle24, simple_integration,
 intermediate_integration, polynomial_multiplication, binary_matrix, spiral_matrix, string_insertion
 and n_queens. It accepts any four numbers in puzzle24, lists off by one in number_sorting, any text
-in game_of_life_halting, and 12 for 1 in coin_flip. A checker raises ValueError for an answer that
-it cannot read.
+in game_of_life_halting, 12 for 1 in coin_flip, -81 for 81 and "81 or 7" in gsm_symbolic, and what
+stands behind the answer in fraction_simplification, letter_jumble and spell_backward. A checker
+raises ValueError for an answer that it cannot read.
 """
 
+import ast
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from rloop.tasks.verifiers.expressions import derivative, read_arithmetic, read_polynomial
 from rloop.tasks.verifiers.numbers import whole_number_text
+
+EQUATIONS = ("countdown", "puzzle24")
+"""Their checkers read an equation as a whole; elsewhere its right side is the answer."""
+SAME_LENGTH = (
+    "advanced_geometry",
+    "kakurasu",
+    "knights_knaves",
+    "quantum_lock",
+    "sokoban",
+    "survo",
+    "time_intervals",
+    "word_sorting",
+)
+"""Their scorers pass over words around the answer: it may have no more words than the reference."""
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+)")
 
 Checker = Callable[[str, str, Mapping[str, Any]], bool]
 """(answer, reference, the entry's metadata) -> whether the answer is right."""
 
 
 def _reaches(answer: str, target: int, numbers: list[int]) -> bool:
-    """Whether a side of the equation uses each number once and has the target's value."""
-    return any(
-        read_arithmetic(side) == (Fraction(target), Counter(numbers)) for side in answer.split("=")
-    )
+    """Whether each side of an equation is the target, or makes it of each number, one at least."""
+    num_right = 0
+    for side in answer.split("="):
+        value, used = read_arithmetic(side)
+        is_right = value == target and used == Counter(numbers)
+        num_right += is_right
+        if not is_right and side.strip() != str(target):
+            return False
+    return num_right > 0
 
 
 def check_countdown(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -40,13 +62,54 @@ def check_puzzle24(answer: str, reference: str, entry: Mapping[str, Any]) -> boo
 
 def check_integral(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
     """The answer's derivative is the integrand; the constant of integration may be missing."""
-    slope = derivative(read_polynomial(answer), entry["variable"])
+    polynomial = read_polynomial(answer)
+    if any(len(name) > 1 for monomial in polynomial for name, _ in monomial):
+        raise ValueError("a word in a formula")
+    slope = derivative(polynomial, entry["variable"])
     return slope == read_polynomial(entry["integrand"])
 
 
 def check_polynomial(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
-    """The answer is the reference polynomial, in any form."""
-    return read_polynomial(answer) == read_polynomial(reference)
+    """The answer is the reference polynomial, multiplied out, its terms in any order."""
+    polynomial = read_polynomial(answer)
+    return polynomial == read_polynomial(reference) and _num_terms(answer) == len(polynomial)
+
+
+def _num_terms(text: str) -> int:
+    """Return how many monomials a sum has; ValueError for anything but a sum of monomials."""
+    waiting: list[ast.expr] = [ast.parse(text.strip().replace("^", "**"), mode="eval").body]
+    num_terms = 0
+    while waiting:
+        match waiting.pop():
+            case ast.BinOp(op=ast.Add() | ast.Sub(), left=left, right=right):
+                waiting += [left, right]
+            case ast.UnaryOp(operand=operand):
+                waiting.append(operand)
+            case term:
+                num_terms += 1
+                _check_monomial(term)
+    return num_terms
+
+
+def _check_monomial(term: ast.expr) -> None:
+    """Raise ValueError unless a term has one coefficient at most and each variable once."""
+    factors, waiting = [], [term]
+    while waiting:
+        match waiting.pop():
+            case ast.BinOp(op=ast.Mult(), left=left, right=right):
+                waiting += [left, right]
+            case ast.BinOp(op=ast.Pow(), left=ast.Name(id=name), right=ast.Constant()):
+                factors.append(name)
+            case ast.Name(id=name):
+                factors.append(name)
+            case ast.UnaryOp(operand=operand):
+                waiting.append(operand)
+            case ast.Constant():
+                factors.append("1")
+            case _:
+                raise ValueError("not multiplied out")
+    if len(set(factors)) != len(factors):
+        raise ValueError("not multiplied out")
 
 
 def check_text(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -57,6 +120,25 @@ def check_text(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
 def check_word(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
     """The answer is the reference but for case."""
     return answer.strip().casefold() == reference.strip().casefold()
+
+
+def check_words(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
+    """The answer is the reference but for case and white space."""
+    return check_text(answer.casefold(), reference.casefold(), entry)
+
+
+def check_fraction(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
+    """The answer is the simplified fraction, as 3/4 or in LaTeX, and nothing else."""
+    found = _FRACTION.fullmatch(answer.strip().strip("$").strip())
+    if found is None:
+        raise ValueError("not a fraction")
+    parts = int(found[1] or found[3]), int(found[2] or found[4])
+    return parts == (entry["simplified_numerator"], entry["simplified_denominator"])
+
+
+def check_number(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
+    """The numbers are equal."""
+    return _value(answer) == _value(reference)
 
 
 def check_queens(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -70,8 +152,9 @@ def check_sorted(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
 
 
 def check_probability(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
-    """The probability, as a decimal or a fraction, is within 1e-4."""
-    return abs(_value(answer) - _value(reference)) <= Decimal("1e-4")
+    """The probability, as a decimal or a fraction, is within 1e-4 of itself."""
+    wanted = _value(reference)
+    return abs(_value(answer) - wanted) <= Decimal("1e-4") * abs(wanted)
 
 
 def check_integer(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -98,12 +181,16 @@ CHECKERS: dict[str, Checker] = {
     "bitwise_arithmetic": check_integer,
     "coin_flip": check_probability,
     "countdown": check_countdown,
+    "fraction_simplification": check_fraction,
     "game_of_life_halting": check_word,
+    "gsm_symbolic": check_number,
+    "letter_jumble": check_words,
     "n_queens": check_queens,
     "number_sorting": check_sorted,
     "polynomial_multiplication": check_polynomial,
     "puzzle24": check_puzzle24,
     "simple_integration": check_integral,
+    "spell_backward": check_word,
     "spiral_matrix": check_text,
     "string_insertion": check_text,
 }

@@ -1,27 +1,40 @@
-r"""`reasoning_gym`: the data set's own scorer, made binary, on an answer taken from free text.
+r"""`reasoning_gym`: the data set's own scorer, made binary, on the one answer that a text names.
 
-The answer is taken from the last <answer></answer>; else the last \boxed{}; else, where the
-reference is a number, the number that `numeric` finds; else as many lines as the reference has:
-after such a phrase, of the last code block, or the last.
-Quotes, emphasis and closing punctuation may stand around it; it may follow an "=" or, being one
-word, end the line.
+Thoughts and end tokens do not count, nor does a completion that repeats the question. Where the
+reference is a number, the answer is the number that `numeric` finds. Else it stands in the last
+<answer></answer> or \boxed{}; else, for a reference of several lines, in the last code block, as
+many lines behind "answer:", or the last lines; else behind "answer is", or it is the last line. A
+reference of one word may end a last line such as "So it is false." What is negated, a guess or
+taken back is no answer. Quotes, emphasis and closing punctuation may stand around an answer.
 A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text are replaced.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
 import reasoning_gym
 
-from rloop.tasks.verifiers.answers import after_phrase, bare, last_box, last_fence, last_tag
-from rloop.tasks.verifiers.gym_checkers import CHECKERS
+from rloop.tasks.verifiers.answers import (
+    after_phrase,
+    bare,
+    find_answer,
+    without_end_tokens,
+    without_thoughts,
+)
+from rloop.tasks.verifiers.boxes import find_boxes, find_tags
+from rloop.tasks.verifiers.gym_checkers import CHECKERS, EQUATIONS, SAME_LENGTH
 from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
+from rloop.tasks.verifiers.latex import clean
 from rloop.tasks.verifiers.numbers import last_number, whole_number_text
 from rloop.tasks.verifiers.numeric import find_number
-from rloop.tasks.verifiers.statements import last_lines
+from rloop.tasks.verifiers.reading import read_value
+from rloop.tasks.verifiers.statements import is_echo, last_lines, named_answer, repeats, sentences
+from rloop.tasks.verifiers.units import question_words
+from rloop.tasks.verifiers.values import Named, Quantity
 from rloop.types import Problem, Verdict
 
 CORRECT_FROM = 1.0 - 1e-6
@@ -30,6 +43,21 @@ _TUPLE_DATASETS = ("arc_agi", "rearc")
 
 # The scorer has worked on the reference (the self-test), so what it raises is due to the answer.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+_FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
+_FENCE_LINE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*$\n?", re.MULTILINE)
+_OTHERWISE = re.compile(r"[\s.,;)*\"'`]*(?:or|alternatively)\b", re.IGNORECASE)
+_WHOSE = re.compile(r"\bwhose\s+answer\s+(?:is|was|would)\b", re.IGNORECASE)
+_SAID = re.compile(
+    r"(?P<head>.*(?:\b(?:is|are|was|were|be|equals?|gives?|gets?|becomes?|makes?|took|takes)\b"
+    r"|[=:\u2192]\s))\s*(?P<value>\S+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_UNSURE = re.compile(
+    r"\b(?:not|never|if|whether|maybe|perhaps|possibly|might|may|could|or|either|neither|nor"
+    r"|wrong|incorrect|false|doubt|guess|suppose|assume|unless|unlikely|answer)\b|n't\b",
+    re.IGNORECASE,
+)
 
 Score = Callable[[str, str, Mapping[str, Any]], float]
 """(answer, reference, the entry's metadata) -> score."""
@@ -48,15 +76,14 @@ def prepare(problem: Problem) -> None:
 
 
 def judge(problem: Problem, text: str) -> Verdict:
-    """Score the answers that the completion may mean; the first that is right decides."""
+    """Score the one answer that the completion names, as it is written and without quotes."""
     score = _scorer(dataset_key(problem))
-    answers = find_answers(text, problem.answer, problem.question)
-    if not answers:
-        # Some text always means something, unless it is a number that is wanted.
-        missing = "no number in the completion" if text.strip() else "an empty completion"
-        return Verdict(kind="wrong", reason=missing)
+    found, reason = find_named(problem, text)
+    if found is None:
+        return Verdict(kind="wrong", reason=reason)
     reason = "wrong by the data set's scorer"
-    for answer in answers:
+    is_reference = bare(found).split() == bare(problem.answer).split()
+    for answer in [problem.answer] if is_reference else dict.fromkeys((found, bare(found))):
         try:
             value = score(answer, problem.answer, _entry(problem))
         except _UNREADABLE as error:
@@ -64,47 +91,156 @@ def judge(problem: Problem, text: str) -> Verdict:
             continue
         except ExecutionRefused as error:
             reason = f"the data set's scorer tried to run the answer ({error})"
-            return Verdict(kind="error", reason=reason, answer=answer[:200])
+            return Verdict(kind="error", reason=reason, answer=found[:200])
         if value >= CORRECT_FROM:
-            return Verdict(kind="correct", answer=answer[:200])
-    return Verdict(kind="wrong", reason=reason, answer=answers[-1][:200])
+            return Verdict(kind="correct", answer=found[:200])
+    return Verdict(kind="wrong", reason=reason, answer=found[:200])
 
 
-def find_answers(text: str, reference: str, question: str = "") -> list[str]:
-    """Return what the completion may mean as its answer, as written first, then barer forms."""
-    marked = last_tag(text) or last_box(text)[0]
-    if whole_number_text(reference) is not None:
-        return _unique([_number_text(find_number(text, question)[0] or "", reference), marked])
-    if marked is not None:
-        return _unique([marked, bare(marked)])
-    num_lines = len(reference.strip().splitlines())
-    if num_lines > 1:
-        answers = [last_lines(text, num_lines), after_phrase(text, num_lines), last_fence(text)]
-        return _unique(answers)
-    line = last_lines(text)
-    found = after_phrase(line) or line
-    answers = [line, found, bare(found)]
-    if "=" in found and "=" not in reference:
-        answers.append(bare(found.rpartition("=")[2]))
-    if len(reference.split()) == 1 and found:
-        answers.append(bare(found.split()[-1]))
-    return _unique(answers)
+def find_named(problem: Problem, text: str) -> tuple[str | None, str]:
+    """Return the one answer that a completion names, or None and why there is none."""
+    text, reason = without_thoughts(text)
+    text = without_end_tokens(text).strip()
+    if reason or not text:
+        return None, reason or "an empty completion"
+    if _is_question(text, problem):
+        return None, "the completion repeats the question"
+    if _WHOSE.search(text):
+        return None, "the statement does not name the answer"
+    if whole_number_text(problem.answer) is not None:
+        return _number(problem, _FENCE_LINE.sub("", text))
+    found, reason = _marked(text)
+    if found is None and not reason:
+        is_long = len(problem.answer.strip().splitlines()) > 1
+        found, reason = _lines(problem, text) if is_long else _line(problem, text)
+    if found is None:
+        return None, reason
+    if _is_question(found, problem):
+        return None, "the answer repeats the question"
+    dataset = problem.metadata.get("dataset")
+    if "=" in found and "=" not in problem.answer and dataset not in EQUATIONS:
+        found = found.rpartition("=")[2].strip()
+    if dataset in SAME_LENGTH and len(found.split()) > len(problem.answer.split()):
+        return None, "more words than an answer has"
+    return (found, "") if bare(found) or found == problem.answer else (None, "an empty answer")
 
 
-def _number_text(text: str, reference: str) -> str | None:
-    """Return the last number of a text as a scorer reads it: no separators, 8.00 as 8 for 8."""
-    number = last_number(text)
-    if number is None:
-        return None
+def _is_question(text: str, problem: Problem) -> bool:
+    """Whether a text repeats the question; the reference may stand in it as well."""
+    is_reference = bare(text).split() == problem.answer.split()
+    return is_echo(text, problem.question, share=0.3) and not is_reference
+
+
+def _number(problem: Problem, text: str) -> tuple[str | None, str]:
+    """Return the digits of the one number that a text names, as a scorer reads them."""
+    found, reason = find_number(text, problem.question)
+    if found is None:
+        return None, reason
+    value = read_value(clean(found), question_words(problem.question))
+    if isinstance(value, Named):
+        value = value.value
+    if not isinstance(value, Quantity) or value.formula.tree[0] not in ("num", "dec"):
+        return None, "no single number in the answer"
+    number = last_number(value.formula.text)
+    if number is None or number.value is None:
+        return None, "no single number in the answer"
+    if value.unit in ("%", "percent") and not re.search(r"%|percent|\bper cent", problem.question):
+        return f"{number.value / 100:f}", ""
     digits = number.text.replace(",", "").removesuffix("%").rstrip("\\ ")
-    is_plain = number.value is not None and "e" not in digits.casefold()
-    if is_plain and reference.strip("+-").isdigit() and "." in digits and "/" not in digits:
-        digits = digits.rstrip("0").rstrip(".")
-    return digits
+    is_plain = "e" not in digits.casefold() and "/" not in digits
+    if is_plain and problem.answer.strip("+-").isdigit() and "." in digits:
+        digits = digits.rstrip("0").rstrip(".")  # 8.00 for 8
+    return digits, ""
 
 
-def _unique(answers: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(answer for answer in answers if answer and answer.strip()))
+def _marked(text: str) -> tuple[str | None, str]:
+    """Return what the last tag or box holds; no reason where there is neither."""
+    boxes, is_unclosed = find_boxes(text)
+    if is_unclosed:
+        return None, "the last \\boxed{} is not closed"
+    marks = [*find_tags(text), *boxes]
+    if not marks:
+        return None, ""
+    mark = max(marks, key=lambda mark: mark.end)
+    reason = _why_refused(text[: mark.start], text[mark.end :])
+    if reason:
+        return None, reason
+    inner = mark.text
+    while marks := [m for m in (*find_tags(inner), *find_boxes(inner)[0]) if m.text != inner]:
+        mark = max(marks, key=lambda mark: mark.end)
+        if inner[: mark.start].strip(" $\n") or inner[mark.end :].strip(" $.\n"):
+            break
+        inner = mark.text
+    return _FENCE_LINE.sub("", inner).strip("\n"), ""
+
+
+def _why_refused(before: str, after: str) -> str:
+    """Return why an answer between these texts does not count: negated, taken back, "" if not."""
+    before = re.sub(r"\\(?=[bf]\w*box)|</?answer>|\\boxed", " ", before, flags=re.IGNORECASE)
+    after = re.sub(r"</?answer>|\\boxed", " ", after, flags=re.IGNORECASE)
+    found, reason = find_answer(f"{before.rstrip()} <answer>1</answer>{after}")
+    if found is not None and _OTHERWISE.match(after):
+        return "the answer is one of several"
+    return reason if found is None else ""
+
+
+def _lines(problem: Problem, text: str) -> tuple[str | None, str]:
+    """Return an answer of several lines: a code block, or lines behind a phrase or at the end."""
+    num_lines = len(problem.answer.strip().splitlines())
+    fences = list(_FENCE.finditer(text))
+    rest = text[fences[-1].end() :] if fences else text
+    num_stated = sum(bool(line.strip()) for line in problem.answer.splitlines())
+    stated = after_phrase(rest, num_stated)
+    if stated is not None and (not fences or len(stated.splitlines()) == num_stated):
+        reason = named_answer(rest)[1]
+        return (None, reason) if reason else (stated, "")
+    if fences and (not rest.strip() or re.search("[A-Za-z]{2}", rest)):  # else a later board
+        reason = _why_refused(text[: fences[-1].start()], rest)
+        return (None, reason) if reason else (fences[-1][1].strip("\n"), "")
+    found = last_lines(text, num_lines)
+    reason = _why_refused(text[: len(text) - len(found)], "")
+    return (None, reason) if reason else (found, "")
+
+
+def _line(problem: Problem, text: str) -> tuple[str | None, str]:
+    """Return an answer of one line: what a statement names, else the last line."""
+    text = _FENCE_LINE.sub("", text).strip()
+    stated = after_phrase(text)
+    if stated is not None:
+        return _stated(problem, text, stated)
+    line = last_lines(text)
+    is_equation = problem.metadata.get("dataset") in EQUATIONS
+    if len(problem.answer.split()) == 1 and len(line.split()) > 1 and not is_equation:
+        return _last_word(problem, line)
+    return (line, "") if line else (None, "an empty completion")
+
+
+def _stated(problem: Problem, text: str, line: str) -> tuple[str | None, str]:
+    """Return the answer that a line behind "answer is" begins with."""
+    named, reason = named_answer(text)
+    own, own_reason = named_answer(f"The answer is {problem.answer}")  # "What?" may be an answer
+    if reason and reason != own_reason:
+        return None, reason
+    if named is not None and named.is_hedged and not (own is not None and own.is_hedged):
+        return None, "the statement is negated, a bound or a guess"
+    if not re.search(r"[.!?]\s", problem.answer):
+        line = re.split(r"[.!?][*\"'`]*\s+(?=[A-Z(])", line)[0]
+    if _OTHERWISE.match(text[text.rfind(line) + len(line) :]):
+        return None, "the answer is one of several"
+    return line, ""
+
+
+def _last_word(problem: Problem, line: str) -> tuple[str | None, str]:
+    """Return the word that the last sentence ends in, behind "is", "=" and the like."""
+    sentence = sentences(line)[-1].strip()
+    found = _SAID.fullmatch(sentence)
+    if found is None:
+        return line, ""
+    if sentence.rstrip("*\"'` ").endswith("?") or _UNSURE.search(found["head"]):
+        return None, "the last line is a question, negated or a guess"
+    if repeats(sentence, problem.question):
+        return None, "the last line repeats the question"
+    return found["value"], ""
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,8 @@
 import difflib
 import importlib
 import re
+from collections.abc import Collection
+from dataclasses import replace
 from types import ModuleType
 
 from rloop.errors import ConfigError
@@ -19,12 +21,12 @@ VERSIONS = {
 _PYTHON_SPEC = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def check_verifier_name(name: str) -> None:
+def check_verifier_name(name: str, known: Collection[str] = VERSIONS.keys()) -> None:
     """Raise a ConfigError that names the choices unless there is such a verifier."""
-    if name not in VERSIONS and not _PYTHON_SPEC.fullmatch(name):
-        near = difflib.get_close_matches(name, VERSIONS, n=1)
+    if name not in known and not _PYTHON_SPEC.fullmatch(name):
+        near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
-        choices = ", ".join(sorted(VERSIONS))
+        choices = ", ".join(sorted(known))
         raise ConfigError(
             f"verifier {name!r} is unknown.{guess} Choose {choices} or "
             "python:package.module:function."
@@ -65,8 +67,10 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[tuple[str, str]]
     module = _module(problem.verifier)
     if hasattr(module, "explain"):
         verdict, steps = module.explain(problem, text)
-        return verdict, steps
-    return judge(problem, text), []
+    else:
+        verdict, steps = module.judge(problem, text), []
+    version = verdict.verifier_version or version_of(problem.verifier)
+    return replace(verdict, verifier_version=version), steps
 
 
 def reference_text(problem: Problem) -> str:
