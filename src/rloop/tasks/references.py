@@ -210,10 +210,8 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
         trials = [*_own_references(others), *_wrong_texts(others)]
         verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
         if all(v.is_correct == t.is_right for t, v in zip(trials, verdicts, strict=True)):
-            return (
-                f"{advice}{'Or choose' if advice else 'Choose'} another verifier: {name} judges these as it must "
-                f"(verifier: {name})."
-            )
+            choose = f"{advice}Or choose" if advice else "Choose"
+            return f"{choose} another verifier: {name} judges these as it must (verifier: {name})."
     return advice.strip() or "Choose another verifier, or mend the references."
 
 

@@ -66,6 +66,7 @@ CANARIES = [
     ),
     ("polynomial_multiplication", "x**2 - 1", {}, "-1 + x^2", "correct", "terms in another order"),
     ("polynomial_multiplication", "x**2 - 1", {}, "(x+1)*(x-1)", "wrong", "not multiplied out"),
+    ("polynomial_multiplication", "6*x - 1", {}, "6\u00b7x \u2212 1", "correct", "other signs"),
     ("polynomial_multiplication", "6*x**2", {}, "3*x*2*x", "wrong", "not multiplied out"),
     (
         "polynomial_multiplication",

@@ -25,7 +25,7 @@ def read_arithmetic(text: str) -> tuple[Fraction, Counter[int]]:
 
     Example: "(8 - 2) * 4" -> (24, Counter({8: 1, 2: 1, 4: 1}))
     """
-    tree = _syntax_tree(text)
+    tree = syntax_tree(text)
     numbers = Counter(_integer(node) for node in ast.walk(tree) if isinstance(node, ast.Constant))
     if any(isinstance(node, ast.Pow | ast.Name) for node in ast.walk(tree)):
         raise ValueError("only integers and + - * / are allowed")
@@ -37,7 +37,7 @@ def read_polynomial(text: str) -> Polynomial:
 
     Powers may be negative (1/x is x**-1); `^` is read as `**`.
     """
-    return _read(_syntax_tree(text.replace("^", "**")))
+    return _read(syntax_tree(text))
 
 
 def derivative(polynomial: Polynomial, variable: str) -> Polynomial:
@@ -52,11 +52,12 @@ def derivative(polynomial: Polynomial, variable: str) -> Polynomial:
     return result
 
 
-def _syntax_tree(text: str) -> ast.expr:
+def syntax_tree(text: str) -> ast.expr:
+    """Return the syntax tree of an expression, `^` read as `**`; ValueError if it is none."""
     if len(text) > MAX_CHARS:
         raise ValueError(f"an expression longer than {MAX_CHARS} characters")
     try:
-        return ast.parse(text.strip().translate(_SPELLINGS), mode="eval").body
+        return ast.parse(text.strip().replace("^", "**").translate(_SPELLINGS), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError("not an expression") from error
 

@@ -16,7 +16,12 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from rloop.tasks.verifiers.expressions import derivative, read_arithmetic, read_polynomial
+from rloop.tasks.verifiers.expressions import (
+    derivative,
+    read_arithmetic,
+    read_polynomial,
+    syntax_tree,
+)
 from rloop.tasks.verifiers.numbers import whole_number_text
 
 EQUATIONS = ("countdown", "puzzle24")
@@ -77,7 +82,7 @@ def check_polynomial(answer: str, reference: str, entry: Mapping[str, Any]) -> b
 
 def _num_terms(text: str) -> int:
     """Return how many monomials a sum has; ValueError for anything but a sum of monomials."""
-    waiting: list[ast.expr] = [ast.parse(text.strip().replace("^", "**"), mode="eval").body]
+    waiting: list[ast.expr] = [syntax_tree(text)]
     num_terms = 0
     while waiting:
         match waiting.pop():
