@@ -25,7 +25,6 @@ from rloop.tasks.verifiers.statements import (
     last_lines,
     masked,
     named_answer,
-    stated_value,
 )
 
 _FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
@@ -236,7 +235,7 @@ def _from_statement(
         return found, reason
     whole = text.strip()
     if is_marked:
-        return Found(text=stated_value(whole), source="tag"), ""
+        return Found(text=whole, source="tag"), ""
     if len(whole.splitlines()) == 1 and not re.search(
         r"(?<![A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}\s+[A-Za-z]", masked(whole)
     ):

@@ -67,6 +67,8 @@ def _read(text: str, known: Collection[str]) -> Value | None:
 def _approximated(exact: str, about: str, known: Collection[str]) -> Value | None:
     """Read "7/3 \\approx 2.33" as 7/3, where that is about right, and "x \\approx 2.33" as 2.33."""
     rounded = _read(about, known)
+    if not exact:
+        return rounded
     if IS_NAME.fullmatch(exact):
         return None if rounded is None else Named(spelled(exact), rounded)
     value = _read(exact, known)

@@ -27,7 +27,7 @@ _PHRASE_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _NOT_NAMED = re.compile(
-    r"(?:\b(?:if|whether|suppose|assume|assuming|say|unless|maybe|perhaps|possibly|not|never"
+    r"(?:\b(?:if|whether|whose|suppose|assume|assuming|say|unless|maybe|perhaps|possibly|not|never"
     r"|no|wrong|incorrect|false"
     r"|bad|naive|first|initial|previous|old|other|another|common|estimated|my\s+guess|doubt"
     r"|unsure|sure"
@@ -130,7 +130,7 @@ def is_taken_back(rest: str) -> bool:
     return (
         _TAKEN_BACK.search(rest) is not None
         or re.match(
-            r"[\s$.)}*\\]*\n?\s*(?:or|and|alternatively,?)\s+(?:maybe\s+|perhaps\s+"
+            r"[\s$.)}*\\]*\n?\s*(?:[Oo]r|and|alternatively,?)\s+(?:maybe\s+|perhaps\s+"
             r"|it\s+is\s+)?[-\d$\\]",
             rest,
         )
