@@ -141,7 +141,8 @@ def late(limit_s: float) -> str:
 def _raised(error: BaseException, problem: Problem, text: str) -> Verdict:
     reason = f"the verifier raised {_sentence(error)}"
     if problem.verifier.startswith(python.PREFIX):
-        reason = f"{reason} {python.explained(error, problem, text)}"
+        one_line = " ".join(reason.split()).rstrip(".")
+        reason = f"{one_line} {python.explained(error, problem, text)}"
     return Verdict(kind="error", reason=reason)
 
 
