@@ -152,6 +152,8 @@ def sample_table(
         "verdict": pa.array(np.where(correct, "correct", "wrong")),
         "reason": pa.array(np.where(truncated, "no answer", np.where(correct, "", "another"))),
         "reward": correct.astype(float),
+        "score": None,
+        "rewards": None,
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,
@@ -206,6 +208,6 @@ def _hashes(texts: pa.Array) -> list[int]:
 
 
 def _column(values: object, kind: pa.DataType, length: int) -> pa.Array:
-    if isinstance(values, str | int | float):
+    if values is None or isinstance(values, str | int | float):
         return pa.repeat(pa.scalar(values, kind), length)
     return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)

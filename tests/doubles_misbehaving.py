@@ -1,9 +1,14 @@
 """Verifiers that misbehave in one way each; they run in worker processes."""
 
+import asyncio
 import os
 import sys
 import time
+from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from rloop.types import Problem, Verdict
 
@@ -39,8 +44,69 @@ def dies_on_die(problem: Problem, text: str) -> bool:
     return True
 
 
-def returns_nonsense(problem: Problem, text: str) -> int:
-    return 1
+def returns_nonsense(problem: Problem, text: str) -> str:
+    return "5"
+
+
+RETURNED: dict[str, object] = {
+    "bool": True,
+    "numpy bool": np.bool_(0),
+    "numpy float": np.float32(0.25),
+    "numpy array of one": np.array(0.5),
+    "half": 0.5,
+    "one": 1,
+    "full": 1.0,
+    "score": Verdict(kind="wrong", score=0.75, reason="the unit is missing"),
+    "passed": Verdict(kind="correct", score=np.float64(0.8)),
+    "nan": float("nan"),
+    "above": 1.5,
+    "below": -0.1,
+    "nothing": None,
+    "text": "5",
+    "array": np.array([0.5, 0.5]),
+    "score above": Verdict(kind="wrong", score=4),
+    "score of text": Verdict(kind="wrong", score="high"),  # type: ignore[arg-type]  # refused
+}
+
+
+def returns_as_asked(problem: Problem, text: str) -> object:
+    return RETURNED[text]
+
+
+async def waits(problem: Problem, text: str) -> float:
+    await asyncio.sleep(float(problem.answer))
+    return 0.5
+
+
+async def misbehaves_async(problem: Problem, text: str) -> bool:
+    if text == "block":
+        time.sleep(600)
+    if text == "die":
+        await asyncio.sleep(0.05)
+        os._exit(7)
+    while text == "stay":
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+    if text == "raise":
+        raise KeyError(text)
+    await asyncio.sleep(600 if text == "hang" else 0.2)
+    return True
+
+
+async def tells_process_async(problem: Problem, text: str) -> Verdict:
+    return Verdict(kind="correct", answer=str(os.getpid()))
+
+
+class AsyncCallable:
+    async def __call__(self, problem: Problem, text: str) -> bool:
+        return text == "yes"
+
+
+called_async = AsyncCallable()
+
+
+def hands_on_to_async(problem: Problem, text: str) -> Awaitable[bool]:
+    return called_async(problem, text)
 
 
 def returns_malformed_verdict(problem: Problem, text: str) -> Verdict:

@@ -1,6 +1,6 @@
 """Looking at trajectories in a terminal: step, problem, completion, filtered by verdict."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ ORDER = (*PLACE, "policy", "problem_id", "member")
 COLUMNS = (
     *ORDER,
     *("verdict", "reason", "answer", "reference", "reward", "finish_reason"),
-    *("completion_tokens", "prompt_text", "completion_text"),
+    *("completion_tokens", "prompt_text", "completion_text", "rewards"),
 )
 
 
@@ -38,6 +38,16 @@ def find_trajectories(
     return list(found.to_pylist())
 
 
+def _rewards(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return ` = accuracy 1, judge error (...)`, in brackets; nothing without named rewards."""
+    parts = [
+        f"{entry['name']} {'error' if entry['value'] is None else format(entry['value'], 'g')}"
+        + (f" [{entry['reason']}]" if entry["reason"] else "")
+        for entry in entries
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
     """Yield a trajectory as lines to read: where it is, what was asked, what was written.
 
@@ -45,7 +55,9 @@ def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
     """
     row = {name: visible(v) if isinstance(v, str) else v for name, v in row.items()}
     yield "{iteration}/{phase} step {step}, {policy}, {problem_id} #{member}".format_map(row)
+    row["reward"] = round(row["reward"], 4)
     verdict = "{verdict}: answer {answer}, reference {reference}, reward {reward}".format_map(row)
+    verdict += visible(_rewards(row["rewards"] or ()))
     end = "{completion_tokens} tokens, {finish_reason}".format_map(row)
     yield f"{verdict} ({row['reason']}), {end}" if row["reason"] else f"{verdict}, {end}"
     for name in ("prompt", "completion"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rloop.check_prompts import check_prompts
 from rloop.config import Recipe
+from rloop.engines.rewards import check_rewards
 from rloop.engines.trl.options import check_recipe as check_trl
 from rloop.errors import ConfigError, TaskError
 from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings
@@ -180,6 +181,7 @@ def _judge(recipe: Recipe, problems: _Problems, on_progress: Progress | None) ->
         report = check_references(
             everything, pool, policy=tasks.bad_references, on_progress=on_progress
         )
+        check_rewards(recipe.rewards, everything, pool)
     problems.lines.append(report.summary())
     return {problem.problem_id for problem in report.kept}
 

@@ -4,20 +4,15 @@ Every model refuses unknown keys, wrong types and values out of range. A field's
 only description; `rloop config` prints it. There are no defaults for what decides the science.
 """
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from rloop.config_engine import EngineConfig
-from rloop.config_fields import (
-    Count,
-    CountOrZero,
-    Fraction,
-    NonNegative,
-    Positive,
-    Strict,
-)
+from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
 from rloop.config_prompt import PromptConfig
+from rloop.config_rewards import RewardConfig
 from rloop.config_stop import EarlyStopConfig
 from rloop.types import PhaseName
 
@@ -60,6 +55,8 @@ class TaskConfig(Strict):
 
     When absent, the source's own; for files and hub data sets `numeric` where every answer is a
     plain number, else `math`."""
+    verifier_timeout_s: Positive | None = None
+    """Wall-clock limit of one of its verdicts (seconds); `tasks.verifier_timeout_s` when absent."""
 
 
 class TasksConfig(Strict):
@@ -78,7 +75,8 @@ class TasksConfig(Strict):
     verifier_timeout_s: Positive = 5.0
     """Wall-clock limit of one verdict (seconds); the worker is killed and replaced."""
     max_error_frac: Fraction = 0.1
-    """The run stops when more than this fraction of a step's verdicts are errors."""
+    """The run stops when more than this fraction of a step's verdicts, or of what one of the
+    `rewards` said, are errors."""
 
 
 class SamplingConfig(Strict):
@@ -141,12 +139,16 @@ class ExploreConfig(Strict):
     updates_per_step: Count = 1
     """Optimizer updates a step's batch is split into."""
     refill_rounds: CountOrZero = 0
-    """Dynamic sampling: at most this many extra rounds that replace groups without a signal."""
+    """Dynamic sampling: at most this many extra rounds that replace groups all of whose completions
+    are correct, or all wrong."""
     overlong_buffer_tokens: CountOrZero = 0
     """Soft overlong penalty over the last tokens before the limit (DAPO, section 3.4); 0 turns it
     off."""
     overlong_penalty: NonNegative = 1.0
     """Penalty at the limit itself."""
+    mask_truncated: bool = False
+    """Leave completions cut at the length limit out of the loss and its denominator; they count
+    for their group's mean and standard deviation (DAPO, section 3.4; TRL)."""
     replay_per_group: CountOrZero = 0
     """Replay (RLEP): every iteration explores from the base, and from iteration 2 on this many
     stored successes of the problem join each group's advantages and loss; 0 turns it off."""
@@ -254,6 +256,9 @@ class Recipe(Strict):
     """Problems and verifiers."""
     prompt: PromptConfig = PromptConfig()
     """How a problem becomes a prompt."""
+    rewards: tuple[RewardConfig, ...] = ()
+    """What RL learns from, as a weighted sum; the task's verifier alone when absent. Selection and
+    evaluation go by correctness."""
     coldstart: ColdstartConfig | None = None
     """Teach the format first; off when absent."""
     explore: ExploreConfig
@@ -343,6 +348,14 @@ class Recipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_rewards(self) -> "Recipe":
+        counts = Counter(reward.label for reward in self.rewards)
+        twice = [label for label, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"rewards: two are named {twice[0]!r}. Give one of them a `name`.")
+        return self
+
     def dated(self, day: str) -> "Recipe":
         """Return the recipe with `prompt.date` set, where it has none."""
         prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
@@ -371,6 +384,11 @@ class Recipe(Strict):
             found.append(
                 "prompt.template_args are not used: prompt.template takes the place of the model's "
                 "chat template."
+            )
+        if self.rewards and all(reward.function != "accuracy" for reward in self.rewards):
+            found.append(
+                "rewards has no accuracy, so being correct earns nothing; still groups are trained "
+                "on only where some completions are correct and some wrong."
             )
         unread = self.engine.trl.set_values if self.engine.name != "trl" else ()
         if unread:

@@ -27,6 +27,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rloop.config import Recipe
+from rloop.config_rewards import RewardConfig, weights_of
+from rloop.engines.rewards import weighted_sum
 from rloop.errors import StoreError
 from rloop.evaluation.recount import recount
 from rloop.loop.session import read_resolved
@@ -42,7 +44,7 @@ from rloop.store.records import (
     read_record,
     write_record,
 )
-from rloop.store.schema import SCHEMA
+from rloop.store.schema import SCHEMA, SCHEMA_VERSION
 from rloop.store.trajectories import TrajectoryStore, open_store
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.rejudge import COLUMNS, Rejudge
@@ -172,7 +174,7 @@ def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None)
     ):
         folder.mkdir()
         judge = Rejudge(recipe.tasks, verifier, pool)
-        versions = _judge_all(run_dir, folder, judge, found)
+        versions = _judge_all(run_dir, folder, judge, found, recipe)
         found.notes += judge.notes()
         _write_log(run_dir, folder, recipe, found)
         _write_record(run_dir, folder, recipe, verifier, versions)
@@ -189,7 +191,9 @@ def _check_room(run_dir: Path, target: Path) -> None:
         )
 
 
-def _judge_all(run_dir: Path, folder: Path, judge: Rejudge, found: Rescored) -> list[str]:
+def _judge_all(
+    run_dir: Path, folder: Path, judge: Rejudge, found: Rescored, recipe: Recipe
+) -> list[str]:
     """Write every step with its new verdicts, and what changed; return the verifiers' versions."""
     store, versions = TrajectoryStore(folder), set()
     files = sorted(list_step_files(run_dir / "trajectories"), key=lambda file: file.in_time)
@@ -201,7 +205,7 @@ def _judge_all(run_dir: Path, folder: Path, judge: Rejudge, found: Rescored) -> 
             asked = old.select(COLUMNS)
             parts = (asked.slice(i, _SLICE).to_pylist() for i in range(0, len(old), _SLICE))
             verdicts = [verdict for part in parts for verdict in judge.verdicts(part)]
-            new = _with_verdicts(old, verdicts)
+            new = _with_verdicts(old, verdicts, recipe.rewards)
             store.append_table(_place(file), new, part=file.part)
             changed = _changes(old, new)
             writer.write_table(changed)
@@ -215,19 +219,43 @@ def _place(file: StepFile) -> Place:
     return Place(run="", seed=0, iteration=file.iteration, phase=phase, step=file.step)
 
 
-def _with_verdicts(rows: pa.Table, verdicts: Sequence[Verdict]) -> pa.Table:
+def _with_verdicts(
+    rows: pa.Table, verdicts: Sequence[Verdict], rewards: Sequence[RewardConfig]
+) -> pa.Table:
+    """Return the rows with new verdicts; of the recipe's rewards accuracy follows them."""
+    weights = weights_of(rewards)
+    accuracy = {reward.label for reward in rewards if reward.function == "accuracy"}
+    pairs = zip(rows["rewards"].to_pylist(), verdicts, strict=True)
+    named = [_rejudged(old, verdict, accuracy) for old, verdict in pairs]
     columns = {
         "answer": [verdict.answer for verdict in verdicts],
         "correct": [verdict.is_correct for verdict in verdicts],
         "verdict": [verdict.kind for verdict in verdicts],
         "reason": [verdict.reason for verdict in verdicts],
-        "reward": [float(verdict.is_correct) for verdict in verdicts],
+        "reward": [
+            verdict.reward
+            if entries is None
+            else weighted_sum({e["name"]: e["value"] or 0.0 for e in entries}, weights)
+            for verdict, entries in zip(verdicts, named, strict=True)
+        ],
+        "score": [verdict.score for verdict in verdicts],
+        "rewards": named,
+        "schema_version": [SCHEMA_VERSION] * len(verdicts),
         "verifier_version": [verdict.verifier_version for verdict in verdicts],
     }
     for name, values in columns.items():
         kind = SCHEMA.field(name)
         rows = rows.set_column(SCHEMA.get_field_index(name), kind, pa.array(values, kind.type))
     return rows
+
+
+def _rejudged(
+    entries: list[dict[str, Any]] | None, verdict: Verdict, accuracy: set[str]
+) -> list[dict[str, Any]] | None:
+    """Return a row's rewards with what the new verdict says of those that are accuracy."""
+    value = None if verdict.kind == "error" else verdict.reward
+    new = {"value": value, "reason": verdict.reason}
+    return entries and [e | new if e["name"] in accuracy else e for e in entries]
 
 
 def _changes(old: pa.Table, new: pa.Table) -> pa.Table:

@@ -35,6 +35,8 @@ class Problem:
     """Reference answer as the task gives it; judged by the verifier, never by string comparison."""
     verifier: str
     """`math`, `numeric`, `exact`, `reasoning_gym`, or `python:module:function`."""
+    verifier_timeout_s: float | None = None
+    """Wall-clock limit of one verdict (seconds); the run's default when None."""
     solution: str | None = None
     """A full worked solution, where the task has one; what a cold start trains on."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -71,10 +73,13 @@ class Completion:
 class Verdict:
     """What a verifier says of one completion; an error is neither right nor wrong.
 
-    Example: Verdict(kind="error", reason="no verdict within 5.0 s", answer=None)
+    Example: Verdict(kind="error", reason="no verdict within 5.0 s", answer=None). A verifier that
+    gives half a point: Verdict(kind="wrong", score=0.5, reason="the unit is missing")
     """
 
     kind: VerdictKind
+    score: float | None = None
+    """In [0, 1], where the verifier grades; RL learns from it, correctness is `kind` alone."""
     reason: str = ""
     """Why, in a few words; always given for `error`."""
     answer: str | None = None
@@ -86,6 +91,18 @@ class Verdict:
     def is_correct(self) -> bool:
         """Whether the completion was judged right."""
         return self.kind == "correct"
+
+    @property
+    def reward(self) -> float:
+        """The score where there is one, else 1 for correct and 0 for wrong; 0 for an error."""
+        if self.kind == "error":
+            return 0.0
+        return float(self.is_correct) if self.score is None else self.score
+
+    @classmethod
+    def graded(cls, score: float) -> "Verdict":
+        """Return the verdict of a score alone: correct is the full score, 1, and nothing less."""
+        return cls(kind="correct" if score == 1.0 else "wrong", score=score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +169,20 @@ class Trajectory:
     completion: Completion
     verdict: Verdict
     reward: float
-    """1.0 for a correct verdict, else 0.0, before any shaping; never overwritten."""
+    """What RL learns from, before any shaping: the verdict's reward, or where the recipe has
+    `rewards` their weighted sum; never overwritten."""
     temperature: float
     top_p: float
     top_k: int
     template_version: str
     """Hash of the prompt template and system text that made the prompt."""
+    rewards: Mapping[str, Verdict] = field(default_factory=dict)
+    """What each of the recipe's `rewards` said, by name; empty without, and in evaluations."""
+
+    @property
+    def has_error(self) -> bool:
+        """Whether the verifier or a reward failed, so that the reward is not known."""
+        return any(v.kind == "error" for v in (self.verdict, *self.rewards.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +199,8 @@ class Group:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether rewards differ, so that the group has a group-relative signal."""
-        return len({t.reward for t in self.trajectories}) > 1
+        """Whether there are correct and wrong members, errors aside: correctness alone decides."""
+        return len({t.verdict.is_correct for t in self.trajectories if not t.has_error}) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -224,7 +224,7 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(rloop, recipe):
     [
         ("raises_on_others", "the verifier raised ValueError: cannot read that"),
         ("hangs_on_others", "no verdict within 0.1 s"),
-        ("nonsense_on_others", "returned 'nope'; it must return a bool or a Verdict"),
+        ("nonsense_on_others", "returned 'nope' (str); it must return True or False, a score"),
     ],
 )
 @pytest.mark.parametrize("task", ["train", "evaluate"])

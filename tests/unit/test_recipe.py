@@ -377,3 +377,33 @@ def test_fewer_samples_of_an_evaluation_drop_the_values_of_k_they_cannot_give():
     assert evaluation_recipe(None, given, ["gsm8k"]).evaluate.k == (1, 8)
     with pytest.raises(ConfigError, match="pass@32 needs at least 32 samples"):
         evaluation_recipe(None, [*given, "evaluate.k=[32]"], ["gsm8k"])
+
+
+def test_rewards_are_named_by_their_functions_and_weigh_one(path):
+    recipe = load_recipe(
+        path, ["rewards=[{function: accuracy}, {function: python:mine.judges:polite, weight: 0.5}]"]
+    )
+    assert [(r.label, r.weight) for r in recipe.rewards] == [("accuracy", 1.0), ("polite", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        ("[{function: acuracy}]", "function 'acuracy' is unknown. Choose accuracy, format, length"),
+        ("[{function: format}]", "function format needs a pattern"),
+        ("[{function: length, pattern: a}]", "function length has no pattern"),
+        ("[{function: format, pattern: '('}]", "pattern '(' is not a regular expression: missing"),
+        ("[{function: length, weight: heavy}]", "rewards.0.weight"),
+        ("[{function: length}, {function: length}]", "two are named 'length'. Give one of them a"),
+        ("[{function: length, name: too long}]", "rewards.0.name"),
+        ("[{function: length, wieght: 1}]", "weight"),
+    ],
+)
+def test_rewards_that_cannot_be_are_refused_with_the_remedy(path, rewards, words):
+    assert words in refusal(path, f"rewards={rewards}")
+
+
+def test_rewards_without_accuracy_are_a_warning(path):
+    (warning,) = load_recipe(path, ["rewards=[{function: length}]"]).warnings
+    assert "rewards has no accuracy" in warning
+    assert not load_recipe(path, ["rewards=[{function: accuracy}]"]).warnings

@@ -1,4 +1,8 @@
-"""Group advantages and the shaping of rewards: one pure function per equation, on plain numbers.
+"""Group advantages and the shaping of rewards: one pure function per equation.
+
+Whether a group is trained on is decided by correctness (DAPO, section 3.2; verl's `filter_groups`
+by `acc`): it has correct and wrong members. Neither length shaping nor a graded reward makes a
+signal of a group that is all wrong or all correct.
 
 G = members of a group: the completions of one prompt, in member order. A group whose rewards are
 all equal has no signal; every estimator gives it exact zeros, a group of one included.
@@ -7,6 +11,9 @@ all equal has no signal; every estimator gives it exact zeros, a group of one in
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Literal
+
+from rloop.config import ExploreConfig
+from rloop.types import Group, Trajectory
 
 STD_EPSILON = 1e-6
 """Added to the standard deviation, as in verl (TRL adds 1e-4)."""
@@ -60,6 +67,42 @@ def group_advantages(rewards_G: Sequence[float], estimator: AdvantageName) -> li
         "rloo": rloo_advantages,
     }
     return estimators[estimator](rewards_G)
+
+
+def shaped_reward(trajectory: Trajectory, config: ExploreConfig) -> float:
+    """Return a trajectory's reward with the penalty for overlong completions."""
+    return trajectory.reward + soft_overlong_penalty(
+        len(trajectory.completion.completion_ids),
+        max_tokens=config.sampling.max_completion_tokens,
+        buffer_tokens=config.overlong_buffer_tokens,
+        penalty=config.overlong_penalty,
+    )
+
+
+def member_advantages(group: Group, config: ExploreConfig) -> list[float] | None:
+    """Return the advantage of each member by its shaped reward, None without a signal.
+
+    A member that the verifier or a reward failed on has no reward that is known: it stays out of
+    the mean and the standard deviation, and its advantage is 0 (as TRL does where every reward
+    function gives None).
+    """
+    known = [not t.has_error for t in group.trajectories]
+    rewards = [shaped_reward(t, config) for t in group.trajectories if not t.has_error]
+    if not group.is_mixed or not has_signal(rewards):
+        return None
+    advantages = iter(group_advantages(rewards, config.advantage))
+    return [next(advantages) if is_known else 0.0 for is_known in known]
+
+
+def is_trained_on(trajectory: Trajectory, config: ExploreConfig) -> bool:
+    """Whether the tokens of a member of a group with a signal are in the loss.
+
+    Not where its reward is not known; not where it was cut and `mask_truncated` is on: then it
+    counts for its group's advantages, and neither for the loss nor for its denominator (DAPO's
+    overlong filtering, as TRL does by `mask_truncated_completions`).
+    """
+    is_masked = config.mask_truncated and trajectory.completion.is_truncated
+    return not trajectory.has_error and not is_masked
 
 
 def soft_overlong_penalty(

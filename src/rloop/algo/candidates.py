@@ -19,8 +19,9 @@ class Candidates:
 
     Example: two trajectories of one problem, the second cut at the length limit:
     Candidates(problem_ids=("t/0",), tasks=("t",), problem_index=[0, 0], correct=[True, False],
-    stopped=[True, False], truncated=[False, True], iteration=[1, 1], step=[1, 1], member=[0, 1],
-    text_hash=[77, 5], num_tokens=[12, 64], behavior_logprob_sum=[-3.5, -20.0], completion_ids=read)
+    judged=[True, True], stopped=[True, False], truncated=[False, True], iteration=[1, 1],
+    step=[1, 1], member=[0, 1], text_hash=[77, 5], num_tokens=[12, 64],
+    behavior_logprob_sum=[-3.5, -20.0], completion_ids=read)
     """
 
     problem_ids: Sequence[str]
@@ -31,6 +32,8 @@ class Candidates:
     """[N] index into `problem_ids`."""
     correct: BoolArray
     """[N] judged correct."""
+    judged: BoolArray
+    """[N] the verdict is not an error; a failed verifier says nothing of the problem."""
     stopped: BoolArray
     """[N] finish_reason is "stop"."""
     truncated: BoolArray
@@ -67,6 +70,7 @@ class Candidates:
             tasks=table["task"].take(first_rows).to_pylist(),
             problem_index=problem_index,
             correct=table["correct"].to_numpy(),
+            judged=pc.not_equal(table["verdict"], "error").to_numpy(),
             stopped=pc.equal(table["finish_reason"], "stop").to_numpy(),
             truncated=pc.equal(table["finish_reason"], "length").to_numpy(),
             text_hash=table["completion_hash"].to_numpy(),

@@ -1,7 +1,7 @@
 """The select phase as a pure function: from all that exploration sampled to the expert set.
 
     success    = correct and stopped by itself (a truncated completion is never imitated)
-    hard       = success rate of the problem, over ALL its trajectories, <= max_success_rate
+    hard       = success rate of the problem, over ALL its judged trajectories, <= max_success_rate
     different  = one of those successes of a problem whose text is the same
     kept       = at most per_problem_cap of those, chosen by `prefer`
 
@@ -41,7 +41,7 @@ class ProblemReport:
     outcome: Outcome
     """`not_solved` (no success), `too_easy` (success rate above the limit), else `kept`."""
     success_rate: float
-    """num_correct / num_trajectories."""
+    """num_correct / trajectories with a verdict, errors aside; 0 where all were errors."""
     num_trajectories: int
     num_correct: int
     num_successes: int
@@ -102,7 +102,7 @@ def select_expert_set(candidates: Candidates, config: ExpertConfig, *, seed: int
         "problems_kept_count": outcomes.count("kept"),
     }
     # In whole numbers: 3 of 10 belongs to the bin that begins at 0.3, which 0.3 / 0.1 misses.
-    bins = np.minimum(NUM_BINS * totals.correct // totals.trajectories, NUM_BINS - 1)
+    bins = np.minimum(NUM_BINS * totals.correct // np.maximum(totals.judged, 1), NUM_BINS - 1)
     return Selection(
         rows=kept,
         weights=_weights(candidates, kept, config),
@@ -117,6 +117,7 @@ class _Totals:
     """What each problem's trajectories came to, [P] each."""
 
     trajectories: IntArray
+    judged: IntArray
     correct: IntArray
     successes: IntArray
     rates: FloatArray
@@ -128,13 +129,15 @@ class _Totals:
         assert trajectories.all(), (
             f"{(trajectories == 0).sum()} of {size} problems have no trajectory"
         )
+        judged = np.bincount(index[candidates.judged], minlength=size)
         correct = np.bincount(index[candidates.correct], minlength=size)
         successes = np.bincount(index[candidates.correct & candidates.stopped], minlength=size)
         return cls(
             trajectories=trajectories,
+            judged=judged,
             correct=correct,
             successes=successes,
-            rates=correct / trajectories,
+            rates=correct / np.maximum(judged, 1),
         )
 
 

@@ -13,8 +13,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rloop.algo.advantages import soft_overlong_penalty
-from rloop.config import ExploreConfig, SamplingConfig
+from rloop.config import SamplingConfig
 from rloop.errors import NonFinitePolicy
 from rloop.types import (
     Completion,
@@ -115,20 +114,6 @@ def check_finite(completion: Completion, place: Place) -> None:
             f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
             "have grown until they overflow. Lower the learning rate that made it."
         )
-
-
-def shaped_rewards(group: Group, config: ExploreConfig) -> list[float]:
-    """Return the group's rewards with the penalty for overlong completions."""
-    return [
-        t.reward
-        + soft_overlong_penalty(
-            len(t.completion.completion_ids),
-            max_tokens=config.sampling.max_completion_tokens,
-            buffer_tokens=config.overlong_buffer_tokens,
-            penalty=config.overlong_penalty,
-        )
-        for t in group.trajectories
-    ]
 
 
 class Engine(Protocol):

@@ -15,6 +15,7 @@ from rloop.algo.replay import join_replayed
 from rloop.config import Recipe, SamplingConfig
 from rloop.disk import write_text
 from rloop.engines.base import LIVE, ExploreStep, FinetuneStep, PromptReport, Successes, Verify
+from rloop.engines.rewards import judge, reward_metrics
 from rloop.types import Completion, Example, Group, Place, PolicyRef, Problem, Trajectory
 
 EOS = 256
@@ -199,7 +200,6 @@ class ScriptedEngine:
         for member in range(num_samples):
             text = self._handler(problem, member, self._updates)
             ids = (*text.encode(), EOS)[: settings.max_completion_tokens]
-            verdict = self._verify.submit(problem, text).result()
             completion = Completion(
                 prompt_text=problem.question,
                 prompt_ids=tuple(problem.question.encode()),
@@ -208,6 +208,13 @@ class ScriptedEngine:
                 behavior_logprobs=self._logprobs(ids),
                 finish_reason="stop" if ids[-1] == EOS else "length",
             )
+            verdict, rewards, reward = judge(
+                self._verify,
+                problem,
+                completion,
+                self._recipe.rewards if place.phase == "explore" else (),
+                max_tokens=settings.max_completion_tokens,
+            ).result()
             trajectories.append(
                 Trajectory(
                     place=place,
@@ -217,7 +224,8 @@ class ScriptedEngine:
                     policy_version=self._updates,
                     completion=completion,
                     verdict=verdict,
-                    reward=float(verdict.is_correct),
+                    reward=reward,
+                    rewards=rewards,
                     temperature=settings.temperature,
                     top_p=settings.top_p,
                     top_k=settings.top_k,
@@ -234,6 +242,7 @@ def _metrics(groups: Sequence[Group], trained: Sequence[Group]) -> dict[str, flo
     return {
         **({"replayed_count": num_replayed} if num_replayed else {}),
         "reward_mean": sum(t.reward for t in trajectories) / len(trajectories),
+        **reward_metrics(trajectories),
         "trajectories_count": len(trajectories),
         "groups_signal_frac": sum(group.is_mixed for group in trained) / len(trained),
         "sampled_tokens_count": sum(len(t.completion.completion_ids) for t in trajectories),

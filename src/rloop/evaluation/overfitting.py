@@ -42,7 +42,7 @@ WANTED_CHECKPOINTS = 10
 
 
 _FIRST_STEPS = """
-    select iteration, avg(reward) as value from trajectories
+    select iteration, avg(correct::int) as value from trajectories
     where phase = 'explore' and step = 1 group by iteration, problem_id order by all
 """
 
@@ -55,7 +55,7 @@ class Rewards:
     """
 
     by_step: Mapping[tuple[int, int], float]
-    """`explore/reward_mean` by (iteration, RL step)."""
+    """Fraction that is correct by (iteration, RL step): the reward where it is not graded."""
     first_steps: Mapping[int, Sequence[float]]
     """Mean reward of each group of an iteration's first step, by iteration; empty where the
     iterations draw problems of different difficulty, so that they do not compare."""

@@ -6,6 +6,7 @@ verdicts of the run itself every line comes back as it was.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import isclose
 from typing import Any
 
 from rloop.config import EvaluateConfig
@@ -18,15 +19,22 @@ from rloop.types import Place
 _STEPS = """
     select iteration, step, count(*) as num_groups, sum(num_rows)::bigint as num_rows,
         sum(num_correct)::bigint as num_correct, sum(num_errors)::bigint as num_errors,
+        sum(reward) as reward,
         count(*) filter (where num_correct = num_rows) as all_correct,
         count(*) filter (where num_correct = 0) as all_wrong,
         sum(num_answers)::bigint as num_answers
     from (
         select iteration, step, problem_id, count(*) as num_rows, count(distinct answer)
-            as num_answers, count(*) filter (where correct) as num_correct,
+            as num_answers, sum(reward) as reward, count(*) filter (where correct) as num_correct,
             count(*) filter (where verdict = 'error') as num_errors
         from trajectories where phase = 'explore' group by all
     ) group by all
+"""
+
+_REWARDS = """
+    select iteration, step, r.name, avg(r.value) as value
+    from (select iteration, step, unnest(rewards) as r from trajectories where phase = 'explore')
+    group by all
 """
 
 Line = dict[str, Any]
@@ -37,6 +45,8 @@ def recount(
 ) -> Iterator[Line]:
     """Yield the lines of metrics.jsonl in order, with what follows from verdicts told anew."""
     steps = {(r["iteration"], r["step"]): r for r in store.query(_STEPS).to_pylist()}
+    for row in store.query(_REWARDS).to_pylist():
+        steps[row["iteration"], row["step"]][f"reward_{row['name']}_mean"] = row["value"]
     base: Mapping[str, Counts] = {}
     for line in lines:
         found: Mapping[str, float] = {}
@@ -60,7 +70,13 @@ def recount(
                 base = counts
         prefix = line["phase"]
         new = {f"{prefix}/{name}": value for name, value in found.items()}
-        yield {key: new.get(key, value) for key, value in line.items()}
+        yield {key: _told_anew(value, new.get(key, value)) for key, value in line.items()}
+
+
+def _told_anew(old: Any, new: Any) -> Any:  # noqa: ANN401 (JSON)
+    """Return the new value, or the old one where they differ by the order of a sum alone."""
+    are_numbers = isinstance(old, float) and isinstance(new, float)
+    return old if are_numbers and isclose(old, new, rel_tol=1e-12, abs_tol=1e-12) else new
 
 
 def _is_whole(line: Line, counts: Mapping[str, Counts]) -> bool:
@@ -81,13 +97,15 @@ def _is_whole(line: Line, counts: Mapping[str, Counts]) -> bool:
 
 
 def _explored(step: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return what `engines.native.step_metrics` says of a step's verdicts."""
+    """Return what `engines.native.step_metrics` says of a step's verdicts and rewards."""
     if step is None:
         return {}
     groups, rows = step["num_groups"], step["num_rows"]
     mixed = groups - step["all_correct"] - step["all_wrong"]
     return {
-        "reward_mean": step["num_correct"] / rows,
+        **{name: value for name, value in step.items() if name.startswith("reward_")},
+        "reward_mean": step["reward"] / rows,
+        "correct_frac": step["num_correct"] / rows,
         "groups_all_correct_frac": step["all_correct"] / groups,
         "groups_all_wrong_frac": step["all_wrong"] / groups,
         "groups_mixed_frac": mixed / groups,

@@ -135,6 +135,8 @@ class Alarms:
 
     def _held(self, phase: str, metrics: Metrics) -> list[Alarm]:
         """Return the alarms of a step that hold, then remember its numbers."""
+        if "correct_frac" in metrics:  # then the reward's mean does not say how often it is right
+            metrics = {**metrics, "reward_mean": metrics["correct_frac"]}
         held = [*_skip_alarms(metrics)]
         if phase == "explore":
             held += [

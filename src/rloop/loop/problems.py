@@ -6,6 +6,7 @@ from itertools import chain
 
 from rloop.config import Recipe
 from rloop.engines.base import PromptReport
+from rloop.engines.rewards import check_rewards
 from rloop.errors import TaskError
 from rloop.prompt_text import Section, check_context
 from rloop.tasks.collection import load_coldstart, load_tasks
@@ -112,8 +113,10 @@ def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
     report = check_references(everything, pool, policy=recipe.tasks.bad_references)
     notes.append(report.summary())
     kept = {problem.problem_id for problem in report.kept}
+    train = tuple(p for p in tasks.train if p.problem_id in kept)
+    check_rewards(recipe.rewards, train, pool)
     return RunProblems(
-        train=tuple(p for p in tasks.train if p.problem_id in kept),
+        train=train,
         evaluate={
             name: tuple(p for p in problems if p.problem_id in kept)
             for name, problems in tasks.evaluate.items()

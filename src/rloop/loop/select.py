@@ -44,12 +44,12 @@ def focus_weights(
 ) -> Mapping[str, float]:
     """Return how often each problem should be explored, for `explore.focus: hard`.
 
-    1 - success rate over all explorations so far; problems that were tried and never solved may be
-    hopeless and get 0.25, those never tried get 1.
+    1 - success rate over all explorations so far, verdict errors left out; problems that were
+    tried and never solved may be hopeless and get 0.25, those never tried get 1.
     """
     table = store.query(
-        "select problem_id, avg(correct::int) as success_rate from trajectories "
-        f"where phase = 'explore' and iteration < {before} group by problem_id"
+        "select problem_id, avg(correct::int) as success_rate from trajectories where phase = "
+        f"'explore' and verdict != 'error' and iteration < {before} group by problem_id"
     )
     rates = {row["problem_id"]: row["success_rate"] for row in table.to_pylist()}
 

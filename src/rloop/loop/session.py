@@ -239,6 +239,10 @@ def drop_orphans(run_dir: Path, manifest: Manifest) -> None:
             shutil.rmtree(state, ignore_errors=True)
 
 
+def _weighted(recipe: Recipe) -> str:
+    return " + ".join(f"{reward.weight:g} {reward.label}" for reward in recipe.rewards)
+
+
 def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, str]:
     """Return what the console shows before a run: model, tasks, method, budget, machine."""
     explore = recipe.explore
@@ -254,6 +258,7 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
         "train": f"{len(problems.train)} problems",
         "held out": held_out,
         "method": f"{method}, {turns}, {explore.loss} loss",
+        **({"reward": _weighted(recipe)} if recipe.rewards else {}),
         "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
         f"at most {tokens:,} tokens",
         **describe_engine(recipe),

@@ -165,14 +165,19 @@ def check_verdicts(metrics: Mapping[str, float], max_error_frac: float, run_dir:
 
 
 def _check_errors(groups: Sequence[Group], max_error_frac: float) -> None:
-    verdicts = [t.verdict for group in groups for t in group.trajectories]
-    errors = [verdict for verdict in verdicts if verdict.kind == "error"]
-    if len(errors) > max_error_frac * len(verdicts):
-        raise DegenerateRun(
-            f"{len(errors)} of {len(verdicts)} verdicts were errors, more than "
-            f"tasks.max_error_frac={max_error_frac} allows; the last one says: "
-            f"{errors[-1].reason}. Mend the verifier or raise the limit."
-        )
+    trajectories = [t for group in groups for t in group.trajectories]
+    judged = {"": [t.verdict for t in trajectories]}
+    judged |= {name: [t.rewards[name] for t in trajectories] for name in trajectories[0].rewards}
+    for name, verdicts in judged.items():
+        errors = [verdict for verdict in verdicts if verdict.kind == "error"]
+        if len(errors) > max_error_frac * len(verdicts):
+            what = f"values of the reward {name}" if name else "verdicts"
+            raise DegenerateRun(
+                f"{len(errors)} of {len(verdicts)} {what} were errors, more than "
+                f"tasks.max_error_frac={max_error_frac} allows; the last one says: "
+                f"{errors[-1].reason}. Mend the {'reward' if name else 'verifier'} or raise the "
+                "limit."
+            )
 
 
 def _no_signal(limit: int, groups: Sequence[Group]) -> str:

@@ -1,10 +1,11 @@
-"""Step lines of the console: fixed columns, the same digits in every line, at most 80 wide."""
+"""Step lines of the console: fixed columns, the same digits in every line, at most 80 wide (but
+for rewards of the recipe's own)."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rloop.observe.metric_keys import headline, in_order, split_key
+from rloop.observe.metric_keys import headline, in_order, reward_names, split_key
 from rloop.types import Place
 
 Metrics = Mapping[str, float]
@@ -47,14 +48,24 @@ FINETUNE = (
 _STEP_WIDTH = {"explore": 4, "finetune": 11, "coldstart": 11}
 
 
-def columns_of(phase: str) -> tuple[Column, ...]:
-    """Return the columns of a learning phase's step lines; none for other phases."""
-    return EXPLORE if phase == "explore" else FINETUNE if phase in _STEP_WIDTH else ()
+def columns_of(phase: str, metrics: Metrics) -> tuple[Column, ...]:
+    """Return the columns of a learning phase's step lines; none for other phases.
+
+    Those of the recipe's rewards come last, and may go beyond 80 characters.
+    """
+    if phase != "explore":
+        return FINETUNE if phase in _STEP_WIDTH else ()
+    names = reward_names(metrics)
+    own = [
+        Column(title=name, key=f"reward_{name}_mean", width=max(5, len(name)), digits=3)
+        for name in names
+    ]
+    return (*EXPLORE, *own)
 
 
-def title_line(phase: str) -> str:
+def title_line(phase: str, metrics: Metrics) -> str:
     """Return the line that names the columns."""
-    titles = [f"{column.title:>{column.width}}" for column in columns_of(phase)]
+    titles = [f"{column.title:>{column.width}}" for column in columns_of(phase, metrics)]
     return " ".join([f"{'step':>{_STEP_WIDTH[phase]}}", *titles])
 
 
@@ -63,7 +74,7 @@ def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
     step = str(place.step)
     if place.phase != "explore" and num_steps is not None:
         step = f"{place.step}/{num_steps}"
-    cells = [_cell(column, metrics.get(column.key)) for column in columns_of(place.phase)]
+    cells = [_cell(column, metrics.get(column.key)) for column in columns_of(place.phase, metrics)]
     return " ".join([f"{step:>{_STEP_WIDTH[place.phase]}}", *cells])
 
 

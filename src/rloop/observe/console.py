@@ -82,12 +82,12 @@ class Console:
 
     def step(self, place: Place, metrics: Mapping[str, float]) -> None:
         """Show a step of a learning phase as a line, or an evaluation as a line for each task."""
-        if not columns_of(place.phase):
+        if not columns_of(place.phase, metrics):
             for line in evaluation_lines(place, metrics):
                 self._print(Text(plain(line)))
             return
         if self._titled != place.phase or self._num_lines >= LINES_PER_TITLE:
-            self._print(Text(title_line(place.phase), style="dim"))
+            self._print(Text(title_line(place.phase, metrics), style="dim"))
             self._titled, self._num_lines = place.phase, 0
         self._num_lines += 1
         num_steps = self._num_steps.get(place.phase)

@@ -1,10 +1,12 @@
-"""The keys of an evaluation's metrics, `TASK/avg@n`, `TASK/pass@k` and so on, and their order."""
+"""Keys of metrics: an evaluation's `TASK/avg@n`, `TASK/pass@k` and so on, an RL step's rewards."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _KEY = re.compile(r"(.+)/((?:avg|maj|pass)@\d+|cover@(?:0\.\d+|1))", re.DOTALL)
 _ORDER = ("avg", "maj", "pass", "cover")
+_REWARD = re.compile(r"reward_(\w+)_mean")
 
 
 def split_key(key: str) -> tuple[str, str] | None:
@@ -37,3 +39,17 @@ def headline(ordered: Iterable[str]) -> list[str]:
 def _place(metric: str) -> tuple[int, float]:
     kind, _, number = metric.partition("@")
     return _ORDER.index(kind), float(number)
+
+
+def reward_names(metrics: Iterable[str]) -> list[str]:
+    """Return the names of the recipe's rewards among keys of an RL step, in their order."""
+    return [found[1] for key in metrics if (found := _REWARD.fullmatch(key))]
+
+
+def training_accuracy(line: Mapping[str, Any]) -> float | None:
+    """Return which fraction of an RL step's completions was correct, from its line of the log.
+
+    Where the reward is correctness, its mean says so.
+    """
+    value = line.get("explore/correct_frac", line.get("explore/reward_mean"))
+    return None if value is None else float(value)

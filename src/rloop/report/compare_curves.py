@@ -7,6 +7,7 @@ import numpy as np
 
 from rloop.evaluation.checkpoints import Checkpoint
 from rloop.evaluation.comparison import seed_mean
+from rloop.observe.metric_keys import training_accuracy
 from rloop.report.compare_groups import MethodGroup
 from rloop.report.compare_results import TaskValues
 from rloop.report.compare_runs import ComparedRun
@@ -85,7 +86,7 @@ def _reward_curve(run: ComparedRun) -> list[tuple[float, float]]:
     rows = run.record.rows("explore")
     tokens = TokenClock(run).after_each_step()
     return [
-        (float(spent), float(row["explore/reward_mean"]))
+        (float(spent), value)
         for row, spent in zip(rows, tokens, strict=True)
-        if row.get("explore/reward_mean") is not None
+        if (value := training_accuracy(row)) is not None
     ]

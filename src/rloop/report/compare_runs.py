@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from rloop.config import Recipe
 from rloop.errors import StoreError
 from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints
 from rloop.methods import method_title
@@ -127,7 +130,8 @@ def read_compared(path: Path) -> tuple[ComparedRun | None, str]:
     }
     if not tasks:
         return None, f"{visible(path.name)} has no evaluation in its store"
-    recipe, method, policy = _origin(record)
+    origin, method, policy = _origin(record)
+    recipe = _in_full(origin)
     return ComparedRun(
         name=visible(path.resolve().name),
         record=record,
@@ -194,6 +198,14 @@ def _origin(record: RunRecord) -> tuple[Mapping[str, Any], str, str]:
 def _temperature(config: Mapping[str, Any]) -> float:
     sampling = config.get("evaluate", {}).get("sampling") or {}
     return float(sampling.get("temperature", 1.0))
+
+
+def _in_full(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe with the defaults of keys that came after it, so that it equals today's."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _versions(store: TrajectoryStore) -> dict[str, frozenset[str]]:

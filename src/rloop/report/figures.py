@@ -5,6 +5,7 @@ from statistics import fmean
 
 from rloop.evaluation.checkpoints import Checkpoint
 from rloop.evaluation.exploration import step_diversity, survey_exploration
+from rloop.observe.metric_keys import reward_names
 from rloop.report import held_out, selection
 from rloop.report.budget import iteration_seconds
 from rloop.report.charts.budget import time_figure
@@ -13,7 +14,12 @@ from rloop.report.charts.heatmap import Axes, heatmap_figure
 from rloop.report.charts.held_out import drift_figure, overfitting_figure
 from rloop.report.charts.pass_curves import pass_figure
 from rloop.report.charts.selection import funnel_figure, success_rate_figure
-from rloop.report.charts.steps import health_figure, step_figure, task_reward_figure
+from rloop.report.charts.steps import (
+    health_figure,
+    named_reward_figure,
+    step_figure,
+    task_reward_figure,
+)
 from rloop.report.charts.tuning import tuning_figure
 from rloop.report.diversity import diversity_rows, similarity_rows
 from rloop.report.held_out import HeldOut
@@ -75,12 +81,13 @@ def learning_figures(
 ) -> list[Figure]:
     """Return training reward against held-out metrics, a picture a task; reward alone without.
 
-    Where there are several training tasks, the reward of each comes behind.
+    Where there are several training tasks, the reward of each comes behind, and where the recipe
+    has rewards of its own, each of those; beside held-out metrics stands correctness then.
     """
-    rewards = timeline.value_rows("reward_mean")
-    by_task: list[Figure] = []
+    rewards = timeline.value_rows("correct_frac") or timeline.value_rows("reward_mean")
+    by_task: list[Figure] = _there(named_reward_figure(timeline, _named_rewards(timeline)))
     if len(record.config.get("tasks", {}).get("train", ())) > 1:
-        by_task = _there(task_reward_figure(timeline, _task_rewards(timeline, store)))
+        by_task += _there(task_reward_figure(timeline, _task_rewards(timeline, store)))
     found = [
         overfitting_figure(timeline, table.task, table.headline_metrics, rewards, index)
         for index, table in enumerate(tables)
@@ -89,6 +96,16 @@ def learning_figures(
         return [*found, *by_task]
     title, caption = "Training reward", "Mean reward of a step's completions."
     return _there(step_figure(timeline, "reward_mean", title, caption, rewards), *by_task)
+
+
+def _named_rewards(timeline: Timeline) -> list[Row]:
+    """Return the weighted sum and the mean of each reward in each RL step; none without any."""
+    names = reward_names(timeline.explore_keys())
+    keys = {f"reward_{name}_mean": name for name in names}
+    keys |= {"reward_mean": "weighted sum"} if names else {}
+    return [
+        row | {"reward": name} for key, name in keys.items() for row in timeline.value_rows(key)
+    ]
 
 
 def _task_rewards(timeline: Timeline, store: TrajectoryStore) -> list[Row]:

@@ -9,6 +9,7 @@ from rloop.evaluation.overfitting import (
     overfitting_verdict,
     read_first_steps,
 )
+from rloop.observe.metric_keys import training_accuracy
 from rloop.report.held_out import HeldOut
 from rloop.report.run_record import RunRecord
 from rloop.store.trajectories import TrajectoryStore
@@ -27,9 +28,9 @@ def read_rewards(record: RunRecord) -> Rewards:
     is_focused = (record.config.get("explore") or {}).get("focus") == "hard"
     return Rewards(
         by_step={
-            (int(row["iteration"]), int(row["step"])): float(row["explore/reward_mean"])
+            (int(row["iteration"]), int(row["step"])): value
             for row in record.rows("explore")
-            if row.get("explore/reward_mean") is not None
+            if (value := training_accuracy(row)) is not None
         },
         first_steps={} if is_focused else read_first_steps(TrajectoryStore(record.directory)),
     )

@@ -46,6 +46,12 @@ class Timeline:
                 rows.append({**self.place(line["iteration"], line["step"]), **values})
         return rows
 
+    def explore_keys(self) -> list[str]:
+        """Return every key that an RL step has, without the phase, in the order of the log."""
+        rows = self._record.rows("explore")
+        found = dict.fromkeys(key for row in rows for key in row if key.startswith("explore/"))
+        return [key.removeprefix("explore/") for key in found]
+
     def value_rows(self, key: str) -> list[Row]:
         """Return a point per RL step that has the key: x, iteration, step and value."""
         rows = [

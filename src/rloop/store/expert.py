@@ -12,14 +12,17 @@ import pyarrow as pa
 
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
-from rloop.store.schema import ENCODING, SCHEMA
+from rloop.store.schema import ENCODING, NEW_COLUMNS, SCHEMA
 from rloop.types import Example
 
 VERSION_KEY = b"rloop.expert"
 EXPERT_VERSION = 1
 
-EXAMPLE_COLUMNS = tuple(name for name in SCHEMA.names if name != "schema_version")
-"""What to take from the pool for `write_expert_set`: all that the store knows of a trajectory."""
+EXAMPLE_COLUMNS = tuple(
+    name for name in SCHEMA.names if name not in ("schema_version", *NEW_COLUMNS)
+)
+"""What to take from the pool for `write_expert_set`: all that the store knows of a trajectory but
+its graded rewards, by which nothing is selected."""
 
 _NAME = re.compile(r"iter-\d+\.parquet").fullmatch
 _METADATA = {VERSION_KEY: str(EXPERT_VERSION)}
@@ -89,7 +92,7 @@ def stream_examples(run_dir: Path, iteration: int | None = None) -> Iterator[pa.
     found = sorted(path for path in (run_dir / "expert").glob("*.parquet") if _NAME(path.name))
     for path in found if iteration is None else [_path(run_dir, iteration)]:
         _check(path, EXAMPLES)
-        yield from read_groups(path, EXAMPLES.names)
+        yield from read_groups(path, EXAMPLES)
 
 
 def read_problems(run_dir: Path, iteration: int) -> pa.Table:

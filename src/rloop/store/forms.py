@@ -27,7 +27,7 @@ _IDS = pa.list_(pa.int32())
 PROBLEMS_SQL = """
     select task, problem_id, any_value(prompt_text) as prompt_text,
         any_value(reference) as reference, count(*) as num_trajectories,
-        avg(correct::int) as success_rate
+        avg(correct::int) filter (where verdict != 'error') as success_rate
     from trajectories where phase = '{phase}' {condition}
     group by task, problem_id order by task, problem_id
 """

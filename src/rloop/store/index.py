@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_whole
-from rloop.store.schema import SCHEMA, VERSION_KEY
+from rloop.store.schema import OLDER, SCHEMA, VERSION_KEY, part_of_schema
 
 _FOLDERS = (re.compile(r"iteration=(\d{1,9})"), re.compile(r"phase=([a-z]+)"))
 _FILE = re.compile(r"step-(\d{1,9})(?:-(.+))?\.parquet")
@@ -50,7 +50,7 @@ _GROUPS = pa.schema(
     }
 )
 """The view `groups`: `file` is a `StepFile.key`, `moment` orders an iteration's files in time,
-`tokens` and `reward` are sums over the group, mixed means that its rewards differ."""
+`tokens` and `reward` are sums over the group, mixed means correct and wrong ones, errors aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +179,8 @@ def list_step_files(root: Path) -> Iterator[StepFile]:
 
 def read_step(file: StepFile, columns: Sequence[str]) -> pa.Table:
     """Return columns of a file's rows; StoreError names a file that is damaged or not ours."""
-    read_checked(file.path, SCHEMA, VERSION_KEY)
-    return read_whole(file.path, list(columns)).select(list(columns))
+    read_checked(file.path, SCHEMA, VERSION_KEY, OLDER)
+    return read_whole(file.path, part_of_schema(columns))
 
 
 def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
@@ -195,7 +195,7 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
     found = rows.group_by(["policy", "task", "problem_id"], use_threads=False).aggregate(
         [
             *((name, "sum") for name in (*marks, "completion_tokens", "reward")),
-            *(("reward", which) for which in ("min", "max", "count")),
+            ("reward", "count"),
         ]
     )
     constants = {
@@ -214,7 +214,10 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
         "num_truncated": found["is_truncated_sum"],
         "tokens": found["completion_tokens_sum"],
         "reward": found["reward_sum"],
-        "is_mixed": pc.not_equal(found["reward_min"], found["reward_max"]),
+        "is_mixed": pc.and_(
+            pc.greater(found["is_correct_sum"], 0),
+            pc.less(pc.add(found["is_correct_sum"], found["is_error_sum"]), found["reward_count"]),
+        ),
     }
     return pa.table(columns, schema=_GROUPS)
 

@@ -3,7 +3,7 @@
 Knows nothing of what the columns mean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> N
         file.write(memory.getbuffer())
 
 
-def read_checked(path: Path, schema: pa.Schema, key: bytes) -> pq.FileMetaData:
-    """Return a file's footer after checking that it is one of ours, whole, and of this version.
+def read_checked(
+    path: Path, schema: pa.Schema, key: bytes, older: Sequence[pa.Schema] = ()
+) -> pq.FileMetaData:
+    """Return a file's footer after checking that it is one of ours, whole, and of a version read.
 
-    `key` is the metadata key of the version that `schema` carries.
+    `key` is the metadata key of the version that `schema` and the `older` ones carry.
     """
     try:
         is_sealed = check_seal(path)
@@ -57,20 +59,20 @@ def read_checked(path: Path, schema: pa.Schema, key: bytes) -> pq.FileMetaData:
         raise damaged(path, error) from error
     if not is_sealed and SEAL_KEY in (found.metadata or {}):
         raise damaged(path, BrokenSeal("its seal is broken or was taken off"))
-    wanted = schema.metadata[key].decode()
+    known = {known.metadata[key].decode(): known for known in (*older, schema)}
     version = (found.metadata or {}).get(key, b"").decode(errors="replace")
     if not version:
         raise StoreError(
             f"{path} was not written by rloop (it has no {key.decode()} version); move it "
             "elsewhere."
         )
-    if version != wanted:
+    if version not in known:
         raise StoreError(
             f"{path} has {key.decode()} version {version}, this rloop reads "
-            f"version {wanted}. Read it with the rloop that wrote it."
+            f"version {' and '.join(known)}. Read it with the rloop that wrote it."
         )
-    if not found.equals(schema):
-        odd = set(found).symmetric_difference(schema) or {"their order"}
+    if not found.equals(known[version]):
+        odd = set(found).symmetric_difference(known[version]) or {"their order"}
         raise StoreError(
             f"{path} has other columns than rloop writes: "
             f"{', '.join(sorted(str(field) for field in odd))}; move it elsewhere."
@@ -78,37 +80,54 @@ def read_checked(path: Path, schema: pa.Schema, key: bytes) -> pq.FileMetaData:
     return metadata
 
 
-def read_whole(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read columns of a file, page by page against their checksums."""
+def read_whole(path: Path, wanted: pa.Schema | None = None) -> pa.Table:
+    """Read the wanted columns of a file, page by page against their checksums.
+
+    One that the file lacks, since an older rloop wrote it, is null.
+    """
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read(columns)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        return _in_full(file.read(wanted and wanted.names), wanted)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
 
 
-def read_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the row groups of a file, page by page against their checksums."""
+def read_groups(path: Path, wanted: pa.Schema | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of a file, as `read_whole` reads it."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns)
+                found = file.read_row_group(number, wanted and wanted.names)
+                yield _in_full(found, wanted)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
 
 
-def read_rows(path: Path, rows: IntArray, columns: list[str]) -> pa.Table:
+def read_rows(path: Path, rows: IntArray, wanted: pa.Schema) -> pa.Table:
     """Read some rows of a file, in the order given; only the row groups that hold them are read."""
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = np.searchsorted(ends, rows, side="right")
-        wanted, position = np.unique(groups, return_inverse=True)
-        read = file.read_row_groups(wanted.tolist(), columns, use_threads=False)
+        chosen, position = np.unique(groups, return_inverse=True)
+        read = file.read_row_groups(chosen.tolist(), wanted.names, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
-    skipped = (ends[wanted] - np.cumsum(np.asarray(sizes)[wanted]))[position]
-    return read.select(columns).take(rows - skipped)
+    skipped = (ends[chosen] - np.cumsum(np.asarray(sizes)[chosen]))[position]
+    return _in_full(read, wanted).take(rows - skipped)
+
+
+def _in_full(table: pa.Table, wanted: pa.Schema | None) -> pa.Table:
+    """Return the wanted columns in order, those that are not there as nulls."""
+    if wanted is None:
+        return table
+    there = set(table.column_names)
+    columns = [
+        table[field.name] if field.name in there else pa.nulls(len(table), field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, schema=wanted)
 
 
 def damaged(path: Path, error: Exception) -> StoreError:

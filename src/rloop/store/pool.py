@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rloop.store.parquet import IntArray, read_rows, read_whole
-from rloop.store.schema import SCHEMA
+from rloop.store.schema import part_of_schema
 
 LIGHT = (
     "problem_id",
     "task",
     "correct",
+    "verdict",
     "finish_reason",
     "iteration",
     "step",
@@ -37,12 +38,10 @@ class Pool:
     def __init__(self, files: Sequence[Path], columns: Sequence[str] = LIGHT) -> None:
         """Read the columns."""
         self._files = tuple(files)
-        names = list(columns)
+        wanted = part_of_schema(columns)
         with _threads() as threads:
-            parts = list(threads.map(lambda path: read_whole(path, names).select(names), files))
-        fields = [SCHEMA.field(name) for name in names]
-        empty = pa.schema(fields, metadata=SCHEMA.metadata).empty_table()
-        self.columns: pa.Table = pa.concat_tables([empty, *parts])
+            parts = list(threads.map(lambda path: read_whole(path, wanted), files))
+        self.columns: pa.Table = pa.concat_tables([wanted.empty_table(), *parts])
         self._starts = np.cumsum([0, *(part.num_rows for part in parts)])
 
     def completion_ids(self, rows: IntArray) -> list[npt.NDArray[np.int32]]:
@@ -58,16 +57,16 @@ class Pool:
         cuts = np.searchsorted(wanted, self._starts)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        empty = pa.schema([SCHEMA.field(name) for name in names]).empty_table()
+        columns = part_of_schema(names)
 
         def read(number: int) -> pa.Table:
             local = wanted[cuts[number] : cuts[number + 1]] - self._starts[number]
-            return read_rows(self._files[number], local, list(names))
+            return read_rows(self._files[number], local, columns)
 
         # Whole row groups are decoded for a few rows of each.
         with _threads() as threads:
             tables = list(threads.map(read, np.flatnonzero(np.diff(cuts)).tolist()))
-        return pa.concat_tables([empty, *tables]).combine_chunks().take(back)
+        return pa.concat_tables([columns.empty_table(), *tables]).combine_chunks().take(back)
 
 
 def _threads() -> ThreadPoolExecutor:

@@ -3,8 +3,9 @@
 Each check gives a truth value a row, True where the row is wrong. Knows nothing of files.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isclose, nan
 from typing import Any, get_args
 
 import numpy as np
@@ -12,11 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rloop.store.schema import SCHEMA, SCHEMA_VERSION, text_hashes
+from rloop.store.schema import NEW_COLUMNS, SCHEMA, SCHEMA_VERSION, text_hashes
 from rloop.types import FinishReason, PhaseName, Place, VerdictKind
 
 Wrong = npt.NDArray[np.bool_]
-_MAY_BE_NULL = {"answer"}
+_MAY_BE_NULL = {"answer", *NEW_COLUMNS}
 _SUM_TOLERANCE = 1e-5
 """Relative: log-probabilities are stored in float32, their sum in float64."""
 
@@ -33,6 +34,8 @@ class StepPlace:
     step: int
     seed: int | None
     """The run's; None where its recipe is out of reach."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the recipe's rewards, by name."""
 
 
 def check_rows(rows: pa.Table, place: StepPlace) -> Iterator[tuple[str, Wrong]]:
@@ -47,7 +50,7 @@ def check_rows(rows: pa.Table, place: StepPlace) -> Iterator[tuple[str, Wrong]]:
         yield f"completion_tokens is the length of {name}", _lengths(rows, name) != tokens
     yield "behavior_logprob_sum is the sum", _is_sum_wrong(rows)
     yield "completion_hash is that of completion_text", _is_hash_wrong(rows)
-    yield from _judgement(rows)
+    yield from _judgement(rows, place.weights)
     finish = pa.array(get_args(FinishReason))
     yield "finish_reason is one of ours", _not(pc.is_in(rows["finish_reason"], finish))
     if place.seed is not None:
@@ -59,9 +62,9 @@ def _is_elsewhere(rows: pa.Table, place: StepPlace) -> Wrong:
         "iteration": place.iteration,
         "phase": place.phase,
         "step": place.step,
-        "schema_version": SCHEMA_VERSION,
     }
-    wrong = np.zeros(len(rows), np.bool_)
+    versions = pa.array(range(1, SCHEMA_VERSION + 1), pa.int32())
+    wrong = _not(pc.is_in(rows["schema_version"], versions))
     for name, value in wanted.items():
         wrong |= pc.not_equal(rows[name], value).to_numpy()
     prefix = f"{place.iteration}/{place.phase}/{place.step}/"
@@ -70,14 +73,40 @@ def _is_elsewhere(rows: pa.Table, place: StepPlace) -> Wrong:
     return wrong
 
 
-def _judgement(rows: pa.Table) -> Iterator[tuple[str, Wrong]]:
+def _judgement(rows: pa.Table, weights: Mapping[str, float]) -> Iterator[tuple[str, Wrong]]:
     verdict, correct = rows["verdict"], rows["correct"].to_numpy()
     kinds = pa.array(get_args(VerdictKind))
     yield "verdict is correct, wrong or error", _not(pc.is_in(verdict, kinds))
     yield "correct follows from verdict", pc.equal(verdict, "correct").to_numpy() != correct
-    yield "reward is 1 for a correct verdict, else 0", rows["reward"].to_numpy() != correct
+    yield "a score is in [0, 1]", ~_between(rows["score"], 0.0, 1.0)
+    own = pc.if_else(pc.equal(verdict, "error"), 0.0, rows["score"])
+    own = pc.coalesce(own, rows["correct"].cast(pa.float64()))
+    is_own = rows["rewards"].is_null()
+    is_other = pc.and_(is_own, pc.not_equal(rows["reward"], own)).to_numpy()
+    yield "reward is the score, else 1 for a correct verdict and 0 for others", is_other
+    yield "reward is the weighted sum of rewards", _is_weighted_wrong(rows, weights)
     is_silent = pc.and_(pc.equal(verdict, "error"), pc.equal(rows["reason"], ""))
     yield "an error has a reason", is_silent.to_numpy()
+
+
+def _between(values: pa.ChunkedArray, low: float, high: float) -> Wrong:
+    """Return which values are in a range, or null; NaN is not."""
+    inside = pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
+    found: Wrong = pc.fill_null(inside, fill_value=True).to_numpy()
+    return found
+
+
+def _is_weighted_wrong(rows: pa.Table, weights: Mapping[str, float]) -> Wrong:
+    pairs = zip(rows["reward"].to_pylist(), rows["rewards"].to_pylist(), strict=True)
+    return np.array([named is not None and not _adds_up(r, named, weights) for r, named in pairs])
+
+
+def _adds_up(
+    reward: float, named: Sequence[Mapping[str, Any]], weights: Mapping[str, float]
+) -> bool:
+    """Whether the reward is the weighted sum of named ones; an error, null, adds nothing."""
+    total = sum(weights.get(entry["name"], nan) * (entry["value"] or 0.0) for entry in named)
+    return isclose(reward, total, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _lengths(rows: pa.Table, name: str) -> npt.NDArray[np.int32]:

@@ -6,7 +6,7 @@ and comparing need not read tokens or text: `completion_tokens`, `behavior_logpr
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -14,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rloop.types import Group, Place, Trajectory
+from rloop.types import Group, Place, Trajectory, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"rloop.trajectories"
 """Key of a parquet file's metadata under which the schema version stands."""
 
 _IDS = pa.list_(pa.field("element", pa.int32()))
 _LOGPROBS = pa.list_(pa.field("element", pa.float32()))
 _DOUBLES = pa.list_(pa.field("element", pa.float64()))
+_REWARD = pa.struct({"name": pa.string(), "value": pa.float64(), "reason": pa.string()})
+_REWARDS = pa.list_(pa.field("element", _REWARD))
 
 SCHEMA = pa.schema(
     {
@@ -48,6 +50,8 @@ SCHEMA = pa.schema(
         "verdict": pa.string(),
         "reason": pa.string(),
         "reward": pa.float64(),
+        "score": pa.float64(),
+        "rewards": _REWARDS,
         "temperature": pa.float64(),
         "top_p": pa.float64(),
         "top_k": pa.int32(),
@@ -61,12 +65,23 @@ SCHEMA = pa.schema(
     },
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
-"""`reference` is the problem's answer, `answer` the one extracted from the completion; `seed` is
+"""`score` is the verdict's, null where it only says right or wrong. `rewards` are the recipe's by
+name, null without: each has the value that counts in `reward`, null for an error, and a reason.
+`reference` is the problem's answer, `answer` the one extracted from the completion; `seed` is
 that of the trajectory's own random stream; `completion_hash` is blake2b of the text."""
+NEW_COLUMNS = ("score", "rewards")
+"""What version 1 has not; read as null from its files."""
+OLDER = (
+    pa.schema(
+        [field for field in SCHEMA if field.name not in NEW_COLUMNS], metadata={VERSION_KEY: "1"}
+    ),
+)
+"""Schemas of files that earlier versions of rloop wrote."""
+
 
 _DISTINCT = {
     *("prompt_ids", "completion_ids", "behavior_logprobs"),
-    *("completion_text", "seed", "completion_hash"),
+    *("completion_text", "seed", "completion_hash", "rewards"),
 }
 """Columns whose values seldom repeat, or repeat in sequence: not worth a dictionary."""
 ENCODING = {
@@ -84,6 +99,11 @@ ENCODING = {
     ),
 }
 """How pyarrow writes the columns; of those not compressed a dictionary leaves next to nothing."""
+
+
+def part_of_schema(columns: Sequence[str]) -> pa.Schema:
+    """Return the schema of some columns."""
+    return pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
 
 
 def trajectory_table(place: Place, groups: Sequence[Group]) -> pa.Table:
@@ -150,7 +170,20 @@ def _judgement(rows: Sequence[Trajectory]) -> dict[str, Any]:
         "reason": [verdict.reason for verdict in verdicts],
         "verifier_version": [verdict.verifier_version for verdict in verdicts],
         "reward": [row.reward for row in rows],
+        "score": [verdict.score for verdict in verdicts],
+        "rewards": [_named(row.rewards) or None for row in rows],
     }
+
+
+def _named(rewards: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "value": None if verdict.kind == "error" else verdict.reward,
+            "reason": verdict.reason,
+        }
+        for name, verdict in rewards.items()
+    ]
 
 
 def _repeated(name: str, value: str | int, count: int) -> pa.Array:

@@ -22,7 +22,14 @@ import pyarrow.fs
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
 from rloop.store.pool import Pool
-from rloop.store.schema import ENCODING, SCHEMA, VERSION_KEY, trajectory_table
+from rloop.store.schema import (
+    ENCODING,
+    OLDER,
+    SCHEMA,
+    VERSION_KEY,
+    part_of_schema,
+    trajectory_table,
+)
 from rloop.types import Group, PhaseName, Place, stable_hash
 
 PART_BYTES = 150
@@ -112,7 +119,7 @@ class TrajectoryStore:
 
     def rows(self, iteration: int, phase: PhaseName, step: int) -> pa.Table:
         """Return all columns of a step, in the order written; no rows when it is not there."""
-        tables = [read_whole(path) for path in self._checked(iteration, phase, step)]
+        tables = [read_whole(path, SCHEMA) for path in self._checked(iteration, phase, step)]
         return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
     def stream(
@@ -124,8 +131,7 @@ class TrajectoryStore:
     ) -> Iterator[pa.Table]:
         """Yield all trajectories, or those of a place, in the order written, a part at a time."""
         for path in self._checked(iteration, phase):
-            for part in read_groups(path, list(columns)):
-                yield part.select(list(columns))
+            yield from read_groups(path, part_of_schema(columns))
 
     def pool(self, iterations: Iterable[int]) -> Pool:
         """Return what the explorations of the iterations sampled, for selection."""
@@ -178,7 +184,7 @@ class TrajectoryStore:
         for path in files:
             key = _identity(path)
             if key not in self._num_rows:
-                self._num_rows[key] = read_checked(path, SCHEMA, VERSION_KEY).num_rows
+                self._num_rows[key] = read_checked(path, SCHEMA, VERSION_KEY, OLDER).num_rows
         return files
 
     def _find_damage(self, files: Sequence[Path]) -> None:

@@ -14,13 +14,14 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rloop.config_rewards import RewardConfig, weights_of
 from rloop.errors import StoreError
 from rloop.store.expert import EXAMPLES, PROBLEMS, VERSION_KEY, stream_examples
 from rloop.store.findings import Findings
 from rloop.store.index import StepFile, list_step_files
 from rloop.store.parquet import read_checked, read_groups
 from rloop.store.row_checks import StepPlace, check_rows
-from rloop.store.schema import SCHEMA
+from rloop.store.schema import OLDER, SCHEMA
 from rloop.store.schema import VERSION_KEY as TRAJECTORIES
 from rloop.store.trajectories import open_store
 from rloop.store.verify_counts import Tally, check_counts
@@ -33,6 +34,7 @@ _IDENTITY = ("policy", "task", "problem_id", "member")
 _COUNTED = (
     *_IDENTITY,
     "correct",
+    "reward",
     "verdict",
     "finish_reason",
     "completion_tokens",
@@ -56,11 +58,18 @@ def verify_run(run_dir: Path) -> Findings:
     findings = Findings()
     small = read_small_files(run_dir, findings)
     seed = small.config.get("seed")
+    weights = weights_of([RewardConfig(**entry) for entry in small.config.get("rewards", ())])
     experts = list(_expert_sets(run_dir, findings))
     tallies: list[Tally] = []
     files = sorted(list_step_files(run_dir / "trajectories"), key=_step_key)
     for (iteration, phase, step), members in groupby(files, key=_step_key):
-        place = StepPlace(iteration=iteration, phase=cast(PhaseName, phase), step=step, seed=seed)
+        place = StepPlace(
+            iteration=iteration,
+            phase=cast(PhaseName, phase),
+            step=step,
+            seed=seed,
+            weights=weights,
+        )
         rows = _read_step(run_dir, list(members), place, findings)
         if rows is None:
             continue
@@ -97,8 +106,8 @@ def _read_step(
         wrong: dict[str, tuple[int, str]] = {}
         parts = []
         try:
-            read_checked(file.path, SCHEMA, TRAJECTORIES)
-            for rows in read_groups(file.path):
+            read_checked(file.path, SCHEMA, TRAJECTORIES, OLDER)
+            for rows in read_groups(file.path, SCHEMA):
                 findings.count(ROWS, len(rows))
                 for what, mask in check_rows(rows, place):
                     if mask.any():
@@ -149,13 +158,15 @@ def _tally(rows: pa.Table, place: StepPlace) -> Iterator[Tally]:
     for name, mask in marks.items():
         rows = rows.append_column(name, pc.cast(mask, pa.int64()))
     problems = rows.group_by(["policy", "task", "problem_id"], use_threads=False).aggregate(
-        [([], "count_all"), ("completion_tokens", "sum"), *((name, "sum") for name in marks)]
+        [
+            ([], "count_all"),
+            *((name, "sum") for name in ("completion_tokens", "reward", *marks)),
+        ]
     )
     found = problems.group_by(["policy", "task"], use_threads=False).aggregate(
         [
             *(("count_all", how) for how in ("count", "sum", "min", "max")),
-            ("completion_tokens_sum", "sum"),
-            *((f"{name}_sum", "sum") for name in marks),
+            *((f"{name}_sum", "sum") for name in ("completion_tokens", "reward", *marks)),
         ]
     )
     for row in found.to_pylist():
@@ -170,6 +181,7 @@ def _tally(rows: pa.Table, place: StepPlace) -> Iterator[Tally]:
             fewest_samples=row["count_all_min"],
             most_samples=row["count_all_max"],
             num_tokens=row["completion_tokens_sum_sum"],
+            reward=row["reward_sum_sum"],
             num_correct=row["is_correct_sum_sum"],
             num_errors=row["is_error_sum_sum"],
             num_truncated=row["is_cut_sum_sum"],

@@ -23,8 +23,8 @@ class Tally:
     """What is stored of one policy on one task in one step.
 
     Example: Tally(iteration=1, phase="explore", step=3, policy="explored-001", task="gsm8k",
-    num_problems=8, num_rows=64, fewest_samples=8, most_samples=8, num_tokens=9120, num_correct=20,
-    num_errors=0, num_truncated=3, num_successes=20)
+    num_problems=8, num_rows=64, fewest_samples=8, most_samples=8, num_tokens=9120, reward=20.0,
+    num_correct=20, num_errors=0, num_truncated=3, num_successes=20)
     """
 
     iteration: int
@@ -38,6 +38,8 @@ class Tally:
     """Of a problem."""
     most_samples: int
     num_tokens: int
+    reward: float
+    """Sum."""
     num_correct: int
     num_errors: int
     num_truncated: int
@@ -146,7 +148,8 @@ def _compare(
         "samples_count": rows,
         "problems_count": _sum(stored, "num_problems"),
         "sampled_tokens_count": _sum(stored, "num_tokens"),
-        "reward_mean": correct,
+        "reward_mean": sum(tally.reward for tally in stored) / total,
+        "correct_frac": correct,
         f"avg@{stored[0].most_samples if stored else 0}": correct,
         "truncated_frac": _sum(stored, "num_truncated") / total,
         "verdict_error_frac": _sum(stored, "num_errors") / total,

@@ -40,25 +40,28 @@ class Nursery:
         """Start nothing yet."""
         self._lock = threading.Lock()
         self._mother: _Mother | None = None
-        self._troubles: dict[str, str] = {}
+        self._loaded: dict[str, str | bool] = {}
         self._is_closed = False
         self.generation = 0
         """Rises when more has been loaded: workers of a lower one lack it."""
 
-    def load(self, problem: Problem) -> str:
-        """Make sure that workers forked from now on can judge such problems; return why not."""
+    def load(self, problem: Problem) -> str | bool:
+        """Make sure that workers forked from now on can judge such problems.
+
+        Return whether the verifier is `async def`, or why it cannot be loaded.
+        """
         key = registry.load_key(problem)
         with self._lock:
-            if key not in self._troubles:
-                self._troubles[key] = self._ask("load", worker.problem_fields(problem))
+            if key not in self._loaded:
+                self._loaded[key] = self._ask("load", worker.problem_fields(problem))
                 self.generation += 1
-            return self._troubles[key]
+            return self._loaded[key]
 
-    def fork(self) -> WorkerProcess | str:
-        """Return a new worker, or why there is none."""
+    def fork(self, *, is_async: bool = False) -> WorkerProcess | str:
+        """Return a new worker, with an event loop for async verifiers, or why there is none."""
         ours, theirs = socket.socketpair()
         with self._lock, theirs:
-            pid = self._ask("fork", None, theirs)
+            pid = self._ask("fork", is_async, theirs)
             generation = self.generation
         if isinstance(pid, str):
             ours.close()
@@ -89,7 +92,7 @@ class Nursery:
         if self._mother is None:
             self._mother = _Mother()
             # What the one before had loaded is gone with it.
-            self._troubles = {}
+            self._loaded = {}
         answer, trouble = self._mother.ask([kind, value], descriptor)
         if trouble:
             self._drop()

@@ -3,7 +3,8 @@
 One thread looks after each lane: it sends a worker a batch of jobs and reads verdicts one by one. A
 verdict that is slow does not hold up the others: its worker is left alone with it until the limit,
 the rest of the batch goes back to the queue, and the lane goes on with a fresh worker. A job that
-reaches the limit becomes an `error` verdict and its worker is killed.
+reaches the limit becomes an `error` verdict and its worker is killed. Jobs of verifiers that are
+`async def` go to lanes of their own (`async_lane.py`), where many wait in one worker.
 
 What has been asked before (same problem, reference, verifier and text) is answered from memory.
 """
@@ -15,13 +16,13 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from rloop.tasks import worker
+from rloop.tasks.async_lane import AsyncLane, Job
 from rloop.tasks.nursery import Nursery
-from rloop.tasks.verifiers.registry import version_of
 from rloop.tasks.worker_process import WorkerDied, WorkerProcess
 from rloop.types import Problem, Verdict
 
@@ -38,20 +39,6 @@ gets little of the processor, until one of them comes after all."""
 CLOSED = "the verifier pool was closed first"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """A problem and a completion, as JSON too, and where the verdict goes."""
-
-    line: str
-    problem: Problem
-    future: "Future[Verdict]"
-
-    def fail(self, reason: str) -> None:
-        """Answer with an error verdict."""
-        version = version_of(self.problem.verifier)
-        self.future.set_result(Verdict(kind="error", reason=reason, verifier_version=version))
-
-
 class VerifierPool:
     """Judges completions in worker processes, each verdict within a wall-clock limit.
 
@@ -63,10 +50,13 @@ class VerifierPool:
     def __init__(
         self, num_workers: int = 1, timeout_s: float = 5.0, *, patience_s: float = PATIENCE_S
     ) -> None:
-        """Start the lanes; what a verifier needs is imported when it is first used."""
+        """Start the lanes; what a verifier needs is imported when it is first used.
+
+        `timeout_s` (seconds) is for problems that name no limit of their own.
+        """
         self._timeout_s = timeout_s
-        self._patience_s = min(patience_s, timeout_s)
-        self._jobs: deque[_Job] = deque()
+        self._patience_s = patience_s
+        self._jobs: deque[Job] = deque()
         self._asked: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
         self._has_changed = threading.Condition()
         self._is_closed = False
@@ -74,6 +64,7 @@ class VerifierPool:
         self._workers: set[WorkerProcess] = set()
         self._alone: dict[threading.Thread, WorkerProcess] = {}
         self._hangs_in_a_row = 0
+        self._async_lanes: list[AsyncLane] = []
         self._lanes = [
             threading.Thread(target=self._look_after, name=f"verifier-{i}", daemon=True)
             for i in range(num_workers)
@@ -89,12 +80,15 @@ class VerifierPool:
         future: Future[Verdict] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can cancel it
         try:
-            line = json.dumps([worker.problem_fields(problem), completion_text])
+            fields = json.dumps(worker.problem_fields(problem))
+            text = json.dumps(completion_text)
         except (TypeError, ValueError) as error:
-            job = _Job(line="", problem=problem, future=future)
+            job = Job(fields="", problem=problem, limit_s=0.0, future=future)
             job.fail(f"problem {problem.problem_id} has metadata that JSON cannot hold: {error}")
             return future
-        key = hashlib.blake2b(line.encode(), digest_size=16).digest()
+        limit_s = problem.verifier_timeout_s or self._timeout_s
+        job = Job(fields=f"{fields},{text}", problem=problem, limit_s=limit_s, future=future)
+        key = hashlib.blake2b(job.fields.encode(), digest_size=16).digest()
         with self._has_changed:
             if self._is_closed:
                 raise RuntimeError("the verifier pool is closed")
@@ -104,7 +98,7 @@ class VerifierPool:
             self._asked[key] = future
             if len(self._asked) > MAX_REMEMBERED:
                 self._asked.popitem(last=False)
-            self._jobs.append(_Job(line=line, problem=problem, future=future))
+            self._jobs.append(job)
             self._has_changed.notify()
         return future
 
@@ -124,6 +118,8 @@ class VerifierPool:
         self._nursery.close()
         for thread in (*self._lanes, *alone):
             thread.join()
+        for lane in self._async_lanes:
+            lane.close()
         for job in self._jobs:
             job.fail(CLOSED)
         self._jobs.clear()
@@ -145,7 +141,9 @@ class VerifierPool:
         """Run one lane for the life of the pool."""
         process: WorkerProcess | None = None
         while batch := self._take():
-            batch = [job for job in batch if self._is_loaded(job)]
+            batch = [job for job in batch if self._is_ours(job)]
+            if not batch:
+                continue
             found = self._ready(process)
             if isinstance(found, str):
                 for job in batch:
@@ -157,7 +155,7 @@ class VerifierPool:
         if process is not None:
             self._end(process)
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         """Wait for jobs and return a fair share of them; none once the pool is closed."""
         with self._has_changed:
             self._has_changed.wait_for(lambda: self._jobs or self._is_closed)
@@ -166,25 +164,40 @@ class VerifierPool:
             share = min(MAX_BATCH, -(-len(self._jobs) // len(self._lanes)))
             return [self._jobs.popleft() for _ in range(share)]
 
-    def _give_back(self, jobs: list[_Job]) -> None:
+    def _give_back(self, jobs: list[Job]) -> None:
         with self._has_changed:
             self._jobs.extendleft(reversed(jobs))
             self._has_changed.notify_all()
 
-    def _is_loaded(self, job: _Job) -> bool:
-        """Whether workers can judge the job; it is answered when they cannot."""
-        trouble = self._nursery.load(job.problem)
-        if trouble:
-            self._fail(job, trouble)
-        return not trouble
+    def _is_ours(self, job: Job) -> bool:
+        """Whether the lane is to judge the job.
 
-    def _ready(self, process: WorkerProcess | None) -> WorkerProcess | str:
+        It is answered when no worker can, and handed on when its verifier is async.
+        """
+        found = self._nursery.load(job.problem)
+        if isinstance(found, str):
+            self._fail(job, found)
+        elif found:
+            self._async_lane().submit(job)
+        return found is False
+
+    def _async_lane(self) -> AsyncLane:
+        """Return the async lane with the fewest jobs; they start when the first one is needed."""
+        with self._has_changed:
+            if not self._async_lanes:
+                ready = partial(self._ready, is_async=True)
+                self._async_lanes = [AsyncLane(ready, self._end, self._fail) for _ in self._lanes]
+        return min(self._async_lanes, key=lambda lane: lane.num_jobs)
+
+    def _ready(
+        self, process: WorkerProcess | None, *, is_async: bool = False
+    ) -> WorkerProcess | str:
         """Return a worker that lives and has loaded all there is, or why there is none."""
         if process is not None:
             if not process.is_dead and process.generation == self._nursery.generation:
                 return process
             self._end(process)
-        found = self._nursery.fork()
+        found = self._nursery.fork(is_async=is_async)
         if isinstance(found, WorkerProcess):
             with self._has_changed:
                 self._workers.add(found)
@@ -193,13 +206,13 @@ class VerifierPool:
         return found
 
     def _run(
-        self, process: WorkerProcess, batch: list[_Job]
-    ) -> tuple[WorkerProcess | None, list[_Job]]:
+        self, process: WorkerProcess, batch: list[Job]
+    ) -> tuple[WorkerProcess | None, list[Job]]:
         """Judge a batch; return the worker, None when it is spent, and the jobs left over."""
-        process.send([job.line for job in batch])
+        process.send([f"[{job.fields}]" for job in batch])
         for position, job in enumerate(batch):
             try:
-                fields = process.next_verdict(self._patience_s)
+                fields = process.next_verdict(min(self._patience_s, job.limit_s))
             except WorkerDied:
                 self._fail(job, self._end(process))
                 return None, batch[position + 1 :]
@@ -209,7 +222,7 @@ class VerifierPool:
             job.future.set_result(worker.decode(fields))
         return process, []
 
-    def _leave_alone(self, process: WorkerProcess, job: _Job) -> None:
+    def _leave_alone(self, process: WorkerProcess, job: Job) -> None:
         """Let the worker finish a slow verdict beside the lane, or in it when many are at work.
 
         Verdicts that take honest work would starve each other beyond a few per core; workers that
@@ -230,17 +243,17 @@ class VerifierPool:
         if not is_alone:
             self._wait(process, job)
 
-    def _wait(self, process: WorkerProcess, job: _Job) -> None:
+    def _wait(self, process: WorkerProcess, job: Job) -> None:
         """Read one slow verdict, at the limit an error, and end the worker."""
         try:
-            fields = process.next_verdict(self._timeout_s - self._patience_s)
+            fields = process.next_verdict(max(0.0, job.limit_s - self._patience_s))
         except WorkerDied:
             self._fail(job, self._end(process))
             return
         self._end(process)
         if fields is None:
             self._hangs_in_a_row += 1
-            self._fail(job, f"no verdict within {self._timeout_s:g} s")
+            self._fail(job, worker.late(job.limit_s))
         else:
             self._hangs_in_a_row = 0
             job.future.set_result(worker.decode(fields))
@@ -251,5 +264,5 @@ class VerifierPool:
             self._workers.discard(process)
         return self._nursery.end(process)
 
-    def _fail(self, job: _Job, reason: str) -> None:
+    def _fail(self, job: Job, reason: str) -> None:
         job.fail(CLOSED if self._is_closed else reason)

@@ -99,11 +99,14 @@ def load_task(
     a larger one takes.
     """
     try:
-        return _load_task(config, data_dir, held_out=held_out)
+        loaded = _load_task(config, data_dir, held_out=held_out)
     except (ConfigError, TaskError) as error:
         if not key:
             raise
         raise type(error)(f"{key}: {error}") from error
+    limit_s = config.verifier_timeout_s
+    problems = tuple(replace(p, verifier_timeout_s=limit_s) for p in loaded.problems)
+    return replace(loaded, problems=problems)
 
 
 def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> LoadedTask:

@@ -1,5 +1,8 @@
 """Inside the verifiers' interpreter: a mother that imports verifiers once and forks workers.
 
+A worker judges one completion after another, or, for verifiers that are `async def`, runs an event
+loop in which many wait at once.
+
 It is a plain interpreter started for this alone: no torch, no fork of the parent, no `__main__` of
 the user's script. The mother loads what verifiers need (seconds) and forks a worker (milliseconds)
 when it is asked; a worker reads problems and completions, writes verdicts, and may be killed at any
@@ -7,6 +10,7 @@ time. Messages are lines of JSON on sockets; whatever a verifier prints goes to 
 """
 
 import array
+import asyncio
 import ctypes
 import gc
 import json
@@ -21,7 +25,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from rloop.tasks.verifiers import registry
+from rloop.tasks.verifiers import python, registry
 from rloop.types import Problem, Verdict
 
 OUT_OF_MEMORY = 70
@@ -43,14 +47,14 @@ def main(control_fd: int, parent_id: int, memory_bytes: int) -> None:
     while request := _receive(control):
         (kind, value), fds = request
         if kind == "fork":
-            _send(control, _fork(control, fds[0]))
+            _send(control, _fork(control, fds[0], is_async=value))
         elif kind == "load":
             _send(control, _load(value))
         else:
             _send(control, _end(value))
 
 
-def _fork(control: socket.socket, inbox_fd: int) -> int:
+def _fork(control: socket.socket, inbox_fd: int, *, is_async: bool) -> int:
     """Return the process number of a new worker that talks through the descriptor."""
     gc.freeze()
     mother = os.getpid()
@@ -66,7 +70,10 @@ def _fork(control: socket.socket, inbox_fd: int) -> int:
     status = 1
     try:
         with socket.socket(fileno=inbox_fd) as ours:
-            serve(ours)
+            if is_async:
+                asyncio.run(serve_async(ours))
+            else:
+                serve(ours)
         status = 0
     finally:
         os._exit(status)
@@ -81,6 +88,27 @@ def serve(ours: socket.socket) -> None:
                 _send(ours, encode(judge(problem, text), problem.verifier))
 
 
+async def serve_async(ours: socket.socket) -> None:
+    """Start each line's job at once, until the parent hangs up; how many wait is the parent's.
+
+    A job is [key, limit_s, fields, text]. Two lines answer it: [key] when it starts, and
+    [key, verdict] when it ends, in any order.
+    """
+    inbox, outbox = await asyncio.open_connection(sock=ours, limit=1 << 40)
+
+    async def run(key: int, limit_s: float, fields: dict[str, Any], text: str) -> None:
+        outbox.write(_line([key]))
+        problem = Problem(**fields)
+        verdict = await judge_async(problem, text, limit_s)
+        outbox.write(_line([key, encode(verdict, problem.verifier)]))
+
+    running = set[asyncio.Task[None]]()
+    while line := await inbox.readline():
+        task = asyncio.create_task(run(*json.loads(line)))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+
 def judge(problem: Problem, text: str) -> Verdict:
     """Judge one completion; what the verifier raises becomes an error verdict."""
     try:
@@ -88,7 +116,34 @@ def judge(problem: Problem, text: str) -> Verdict:
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 -- foreign code: the user's, sympy, reasoning-gym
-        return Verdict(kind="error", reason=f"the verifier raised {_sentence(error)}")
+        return _raised(error, problem, text)
+
+
+async def judge_async(problem: Problem, text: str, limit_s: float) -> Verdict:
+    """Judge one completion by an `async def` function, which is cancelled at the limit."""
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            return await python.judge_async(problem, text)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 -- the user's code
+        if limit.expired():
+            return Verdict(kind="error", reason=late(limit_s))
+        return _raised(error, problem, text)
+
+
+def late(limit_s: float) -> str:
+    """Return the reason of a verdict that did not come in time."""
+    return f"no verdict within {limit_s:g} s"
+
+
+def _raised(error: BaseException, problem: Problem, text: str) -> Verdict:
+    reason = f"the verifier raised {_sentence(error)}"
+    if problem.verifier.startswith(python.PREFIX):
+        one_line = " ".join(reason.split()).rstrip(".")
+        reason = f"{one_line} {python.explained(error, problem, text)}"
+    return Verdict(kind="error", reason=reason)
 
 
 def problem_fields(problem: Problem) -> dict[str, Any]:
@@ -107,24 +162,24 @@ def problem_fields(problem: Problem) -> dict[str, Any]:
 def encode(verdict: Verdict, verifier: str) -> Sequence[Any]:
     """Return a verdict as the JSON list that `decode` reads."""
     version = verdict.verifier_version or registry.version_of(verifier)
-    return [verdict.kind, verdict.reason, verdict.answer, version]
+    return [verdict.kind, verdict.score, verdict.reason, verdict.answer, version]
 
 
 def decode(fields: Sequence[Any]) -> Verdict:
     """Return the verdict that `encode` wrote."""
-    kind, reason, answer, version = fields
-    return Verdict(kind=kind, reason=reason, answer=answer, verifier_version=version)
+    kind, score, reason, answer, version = fields
+    return Verdict(kind=kind, score=score, reason=reason, answer=answer, verifier_version=version)
 
 
-def _load(fields: dict[str, Any]) -> str:
-    """Load what judging such a problem needs; return why that failed, or nothing."""
+def _load(fields: dict[str, Any]) -> str | bool:
+    """Load what judging such a problem needs; return whether it is async, or why that failed."""
+    problem = Problem(**fields)
     try:
-        registry.load(Problem(**fields))
+        return registry.load(problem)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 -- foreign code: the user's, sympy, reasoning-gym
-        return f"verifier {fields['verifier']} cannot be loaded: {_sentence(error)}"
-    return ""
+        return f"verifier {problem.verifier} cannot be loaded: {_sentence(error)}"
 
 
 def _end(process_id: int) -> int:
@@ -142,12 +197,16 @@ def _end(process_id: int) -> int:
         time.sleep(0.001)
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:300]
 
 
+def _line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
 def _send(pipe: socket.socket, message: object) -> None:
-    pipe.sendall(json.dumps(message).encode() + b"\n")
+    pipe.sendall(_line(message))
 
 
 def _receive(control: socket.socket) -> tuple[Any, list[int]] | None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,24 @@ class WorkerProcess:
         with suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(f"[{','.join(jobs)}]\n".encode())
 
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._socket.fileno()
+
+    def send_some(self, data: bytes) -> bytes:
+        """Send as much as goes without waiting; return the rest."""
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while data:
+                data = data[self._socket.send(data, socket.MSG_DONTWAIT) :]
+        return data
+
+    def answers(self) -> Iterator[Sequence[Any]]:
+        """Yield the answers that are here by now; WorkerDied when there will be none."""
+        with suppress(BlockingIOError):
+            self._receive(socket.MSG_DONTWAIT)
+        while self._lines:
+            yield json.loads(self._lines.popleft())
+
     def next_verdict(self, limit_s: float) -> Sequence[Any] | None:
         """Return the next verdict's fields, None when there is none in time.
 
@@ -52,16 +70,20 @@ class WorkerProcess:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or not self._poll.poll(left_s * 1000):
                 return None
-            try:
-                data = self._socket.recv(1 << 16)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise WorkerDied
-            *lines, self._tail = (self._tail + data).split(b"\n")
-            self._lines.extend(lines)
+            self._receive()
         fields: Sequence[Any] = json.loads(self._lines.popleft())
         return fields
+
+    def _receive(self, flags: int = 0) -> None:
+        """Read once from the socket; WorkerDied at its end."""
+        try:
+            data = self._socket.recv(1 << 16, flags)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise WorkerDied
+        *lines, self._tail = (self._tail + data).split(b"\n")
+        self._lines.extend(lines)
 
     def kill(self) -> None:
         """Kill the process and whatever it started; any thread may."""

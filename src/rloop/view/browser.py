@@ -19,6 +19,7 @@ from rloop.view.groups import (
     group_lines,
     group_view,
     logprob_mean,
+    named_rewards,
 )
 from rloop.view.pages import frame
 from rloop.view.problem import (
@@ -146,6 +147,7 @@ def completion(request: Request) -> Response:
             "row": {k: visible(v) if isinstance(v, str) else v for k, v in row.items()},
             "problem_id": problem_id,
             "logprob_mean": logprob_mean(row),
+            "rewards": named_rewards(row),
             "details": {name: row[name] for name in DETAILS},
             "tokens": tokens_of(viewed.path, ids, logprobs, text),
         },

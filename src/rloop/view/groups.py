@@ -15,7 +15,7 @@ from rloop.text import visible
 COLUMNS = (
     *("policy", "task", "problem_id", "member", "verdict", "reason", "answer", "reference"),
     *("reward", "finish_reason", "prompt_text", "completion_text", "completion_tokens"),
-    "behavior_logprob_sum",
+    *("behavior_logprob_sum", "rewards"),
 )
 HEAD, TAIL = 4000, 2000
 """Characters of a long completion's two ends that a card shows; the answer is at the end."""
@@ -89,6 +89,8 @@ class Card:
     finish_reason: str
     tokens: int
     reward: float
+    rewards: tuple[tuple[str, float | None, str], ...]
+    """The recipe's, each with its value (None for an error) and what it said."""
     logprob_mean: float | None
     """Of its sampled tokens, nats; None for an empty completion."""
     head: str
@@ -166,6 +168,12 @@ def logprob_mean(row: Mapping[str, Any]) -> float | None:
     return total / tokens if tokens and total is not None else None
 
 
+def named_rewards(row: Mapping[str, Any]) -> tuple[tuple[str, float | None, str], ...]:
+    """Return name, value and reason of each of a row's rewards."""
+    entries = row["rewards"] or ()
+    return tuple((e["name"], e["value"], visible(e["reason"] or "")) for e in entries)
+
+
 def _card(row: Mapping[str, Any], *, is_match: bool) -> Card:
     text = visible(row["completion_text"])
     is_long = len(text) > HEAD + TAIL
@@ -177,6 +185,7 @@ def _card(row: Mapping[str, Any], *, is_match: bool) -> Card:
         finish_reason=row["finish_reason"],
         tokens=row["completion_tokens"],
         reward=row["reward"],
+        rewards=named_rewards(row),
         logprob_mean=logprob_mean(row),
         head=text[:HEAD] if is_long else text,
         tail=text[-TAIL:] if is_long else "",

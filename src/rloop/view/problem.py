@@ -18,7 +18,7 @@ _GROUPS = """
 _PROBLEMS = """
     select problem_id, any_value(task) as task, count(*) as num_groups, sum(size)::bigint as size,
         sum(num_correct)::bigint as num_correct,
-        sum(num_correct)::double / sum(size) as success_rate
+        coalesce(sum(num_correct)::double / nullif(sum(size - num_error), 0), 0) as success_rate
     from groups where contains(lower(problem_id), lower(?)) or problem_id in (select unnest(?))
     group by problem_id
     order by {order}, problem_id limit ? offset ?

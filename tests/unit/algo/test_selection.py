@@ -17,12 +17,17 @@ class Row:
 
     problem: str = "p/0"
     correct: bool = True
+    is_error: bool = False
     finish_reason: str = "stop"
     iteration: int = 1
     step: int = 1
     member: int = 0
     ids: tuple[int, ...] = (1, 0)
     logprob: float = -1.0
+
+
+def verdict_of(row: Row) -> str:
+    return "error" if row.is_error else "correct" if row.correct else "wrong"
 
 
 def candidates(rows: list[Row]) -> Candidates:
@@ -32,6 +37,7 @@ def candidates(rows: list[Row]) -> Candidates:
             "problem_id": pa.array([row.problem for row in rows], pa.string()),
             "task": pa.array(["sums" for _ in rows], pa.string()),
             "correct": pa.array([row.correct for row in rows], pa.bool_()),
+            "verdict": pa.array([verdict_of(row) for row in rows], pa.string()),
             "finish_reason": pa.array([row.finish_reason for row in rows], pa.string()),
             "iteration": pa.array([row.iteration for row in rows], pa.int32()),
             "step": pa.array([row.step for row in rows], pa.int32()),
@@ -54,6 +60,22 @@ def select(rows: list[Row], *, seed: int = 0, **changes):
 
 def different(count: int, **fields) -> list[Row]:
     return [Row(member=i, ids=(i + 1, 7, 0), **fields) for i in range(count)]
+
+
+def test_verdict_errors_do_not_make_a_problem_hard():
+    failed = [Row(member=i, correct=False, is_error=True) for i in range(3, 9)]
+    rows = [*different(3), *failed]
+    # 3 of 3 judged ones are correct, not 3 of 9: too easy under a limit of 0.5
+    found = select(rows, max_success_rate=0.5)
+    assert [report.outcome for report in found.problems] == ["too_easy"]
+    assert found.problems[0].success_rate == 1.0
+    assert found.problems[0].num_trajectories == 9
+    assert found.success_rate_histogram == (0,) * 9 + (1,)
+
+
+def test_a_problem_with_nothing_but_errors_is_not_solved():
+    found = select([Row(correct=False, is_error=True)])
+    assert [(r.outcome, r.success_rate) for r in found.problems] == [("not_solved", 0.0)]
 
 
 def test_only_correct_completions_that_stopped_are_imitated():

@@ -1,6 +1,7 @@
 """One RL step: what is sampled, what is trained on, and how several updates become one line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from doubles_runs import toy_recipe
 from rloop.config import Recipe
 from rloop.config_engine import EngineConfig
 from rloop.config_prompt import PromptConfig
-from rloop.engines.base import Successes
+from rloop.engines.base import Successes, Verify
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
@@ -20,7 +21,7 @@ from rloop.engines.native.reinforce import Reinforcer, mean_metrics
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.sampler import Sampler
 from rloop.engines.native.step_metrics import sampling_metrics
-from rloop.types import Place, Problem
+from rloop.types import Place, Problem, Verdict
 
 PLACE = Place(run="test", seed=0, iteration=1, phase="explore", policy="explored-001")
 
@@ -30,13 +31,17 @@ def as_given(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
 
 
 def reinforcer(
-    recipe: Recipe, problems: list[Problem], replayed: Successes | None = None
+    recipe: Recipe,
+    problems: list[Problem],
+    replayed: Successes | None = None,
+    verify: Verify | None = None,
 ) -> Reinforcer:
     policy = tiny_policy()
     roller = Roller(
         sampler=Sampler(policy, max_batch=8, prefill_tokens=64),
         prompts=PromptBuilder(policy.tokenizer, PromptConfig(template="{problem}")),
-        verify=InstantVerify(),
+        verify=verify or InstantVerify(),
+        rewards=recipe.rewards,
     )
     learner = Learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
     order = ProblemOrder(problems, PLACE)
@@ -47,6 +52,17 @@ def easy_hard(number: int) -> list[Problem]:
     """Problems always solved (an empty answer stands in every completion) and never solved."""
     easy = [make_problem(i, answer="") for i in range(number)]
     return easy + [make_problem(100 + i, answer="never") for i in range(number)]
+
+
+class EvenVerify:
+    """Takes texts whose first character has an even code, so that most groups are mixed."""
+
+    def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
+        del problem
+        future: Future[Verdict] = Future()
+        is_even = bool(completion_text) and ord(completion_text[0]) % 2 == 0
+        future.set_result(Verdict(kind="correct" if is_even else "wrong"))
+        return future
 
 
 def test_groups_without_a_signal_are_stored_and_not_trained_on(tmp_path: Any):
@@ -119,12 +135,56 @@ def test_a_step_counts_the_different_answers_of_a_group(tmp_path: Any):
     assert sampling_metrics([some, none], 1)["distinct_answers_mean"] == 1.0
 
 
-def test_the_overlong_penalty_gives_a_signal_to_groups_of_equal_rewards(tmp_path: Any):
-    recipe = toy_recipe(tmp_path, explore__overlong_buffer_tokens=16)
-    problems = [make_problem(i, answer="") for i in range(3)]
-    step = next(reinforcer(recipe, problems).run(1))
-    assert step.metrics["reward_mean"] == 1.0
-    assert step.metrics["groups_signal_frac"] > 0
+def test_completions_of_unlike_lengths_that_are_all_right_or_all_wrong_are_refilled(
+    tmp_path: Any,
+):
+    recipe = toy_recipe(tmp_path, explore__overlong_buffer_tokens=16, explore__refill_rounds=1)
+    step = next(reinforcer(recipe, easy_hard(6)).run(1))
+    lengths = [{len(t.completion.completion_ids) for t in g.trajectories} for g in step.groups]
+    assert any(len(found) > 1 for found in lengths)
+    assert step.metrics["groups_signal_frac"] == 0
+    assert len(step.groups) == 6  # 3 and 3 more
+
+
+def test_masked_completions_are_in_neither_loss_nor_denominator(tmp_path: Any):
+    """Completions of at most 4 tokens, so that some are cut and some stop."""
+
+    def trained_on(*, is_masked: bool) -> tuple[int, int, Mapping[str, float]]:
+        recipe = toy_recipe(
+            tmp_path,
+            explore__sampling={"max_completion_tokens": 4},
+            explore__mask_truncated=is_masked,
+            explore__group_size=16,
+        )
+        step = next(reinforcer(recipe, easy_hard(3), verify=EvenVerify()).run(1))
+        mixed = [t for group in step.groups if group.is_mixed for t in group.trajectories]
+        cut = [len(t.completion.completion_ids) for t in mixed if t.completion.is_truncated]
+        whole = [len(t.completion.completion_ids) for t in mixed if not t.completion.is_truncated]
+        return sum(cut), sum(whole), step.metrics
+
+    cut, whole, metrics = trained_on(is_masked=False)
+    assert cut
+    assert whole
+    assert metrics["loss_tokens_count"] == cut + whole
+    cut, whole, metrics = trained_on(is_masked=True)
+    assert metrics["loss_tokens_count"] == whole
+
+
+def test_rewards_are_summed_by_weight(tmp_path: Any):
+    rewards = [
+        {"function": "accuracy", "weight": 2.0},
+        {"function": "length", "name": "brief", "weight": -0.5},
+    ]
+    recipe = toy_recipe(tmp_path, rewards=rewards)
+    step = next(reinforcer(recipe, easy_hard(6)).run(1))
+    for trajectory in (t for group in step.groups for t in group.trajectories):
+        right, tokens = trajectory.verdict.is_correct, len(trajectory.completion.completion_ids)
+        assert trajectory.reward == pytest.approx(2.0 * right - 0.5 * (1 - tokens / 16))
+        assert trajectory.rewards["accuracy"] == trajectory.verdict
+    metrics = step.metrics
+    assert metrics["correct_frac"] == metrics["reward_accuracy_mean"]
+    expected = 2.0 * metrics["reward_accuracy_mean"] - 0.5 * metrics["reward_brief_mean"]
+    assert metrics["reward_mean"] == pytest.approx(expected)
 
 
 def test_several_updates_become_one_line():

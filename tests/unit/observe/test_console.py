@@ -58,6 +58,13 @@ def test_a_step_is_one_line_under_its_columns(console, pipe):
     ]
 
 
+def test_rewards_of_the_recipe_are_columns_behind_the_others(console, pipe):
+    console.step(place_at(7), STEP | {"reward_accuracy_mean": 0.5, "reward_brief_mean": -0.25})
+    title, line = pipe.getvalue().splitlines()
+    assert title.endswith("     s accuracy brief")
+    assert line.endswith("  12.3    0.500 -2e-01")
+
+
 def test_columns_hold_still_whatever_the_numbers(console, pipe):
     console.step(place_at(7), STEP)
     odd = {"grad_norm": 123456.0, "entropy_mean": float("nan"), "gap_mean": 2e-7}

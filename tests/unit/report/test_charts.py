@@ -103,6 +103,6 @@ def test_several_training_tasks_have_their_rewards_apart() -> None:
     ]
     figure = task_reward_figure(timeline, rows)
     assert figure is not None
-    assert figure.description == "Training reward: a from 0.25 to 0.75, b from 0.5 to 1."
+    assert figure.description == "Training reward by task: a from 0.25 to 0.75, b from 0.5 to 1."
     vl_convert.vegalite_to_svg(figure.spec)
     assert task_reward_figure(timeline, [row for row in rows if row["task"] == "a"]) is None

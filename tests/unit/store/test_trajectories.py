@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rloop.errors import StoreError
 from rloop.store.schema import SCHEMA, VERSION_KEY
 from rloop.store.trajectories import TrajectoryStore
+from rloop.types import Verdict
 
 
 @pytest.fixture
@@ -66,6 +67,8 @@ def test_a_row_holds_everything_of_its_trajectory(store):
         "verdict": "wrong",
         "reason": "",
         "reward": 0.0,
+        "score": None,
+        "rewards": None,
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,
@@ -76,8 +79,49 @@ def test_a_row_holds_everything_of_its_trajectory(store):
         "behavior_logprob_sum": -1.0,
         # the first eight bytes of the text's blake2b, little endian
         "completion_hash": int.from_bytes(hashlib.blake2b(b"3", digest_size=8).digest(), "little"),
-        "schema_version": 1,
+        "schema_version": 2,
     }
+
+
+def test_rewards_are_stored_by_name_with_what_they_said(store):
+    place, said = place_at(1), {"accuracy": Verdict(kind="correct"), "judge": Verdict.graded(0.25)}
+    said["other"] = Verdict(kind="error", reason="busy")
+    group = group_at(place)
+    verdict = Verdict(kind="wrong", score=0.5, verifier_version="mine/1")
+    first = replace(group.trajectories[0], verdict=verdict, rewards=said, reward=1.25)
+    store.append(place, [replace(group, trajectories=(first, group.trajectories[1]))])
+    graded, plain = store.rows(1, "explore", 1).select(["score", "rewards", "reward"]).to_pylist()
+    assert graded["rewards"] == [
+        {"name": "accuracy", "value": 1.0, "reason": ""},
+        {"name": "judge", "value": 0.25, "reason": ""},
+        {"name": "other", "value": None, "reason": "busy"},
+    ]
+    assert (graded["score"], graded["reward"]) == (0.5, 1.25)
+    assert (plain["score"], plain["rewards"]) == (None, None)
+    found = store.query(
+        "select r.name, avg(r.value) as mean from (select unnest(rewards) as r from trajectories) "
+        "group by all order by all"
+    )
+    assert found["mean"].to_pylist() == [1.0, 0.25, None]
+
+
+def test_a_run_of_before_there_were_rewards_is_read(store):
+    path = add(store, 1)
+    table = pq.read_table(path)
+    old = table.drop_columns(["score", "rewards"])
+    old = old.set_column(
+        old.column_names.index("schema_version"), "schema_version", pa.array([1] * 2, pa.int32())
+    )
+    pq.write_table(old.replace_schema_metadata({VERSION_KEY: "1"}), path)
+    add(store, 2)
+    assert store.count() == 4
+    assert store.rows(1, "explore", 1)["rewards"].null_count == 2
+    assert store.query("select count(score) as n from trajectories").to_pylist() == [{"n": 0}]
+    assert sum(map(len, store.stream())) == 4
+    pool = store.light(("problem_id", "rewards"))
+    assert pool.columns["rewards"].null_count == 4
+    found = pool.take(np.array([3, 0]), ["step", "score"])
+    assert found.to_pylist() == [{"step": 2, "score": None}, {"step": 1, "score": None}]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -254,10 +298,10 @@ def test_a_foreign_file_is_named(store):
 
 def test_another_schema_version_is_refused_with_both_numbers(store):
     path = add(store, 1)
-    table = pq.read_table(path).replace_schema_metadata({VERSION_KEY: "2"})
+    table = pq.read_table(path).replace_schema_metadata({VERSION_KEY: "3"})
     pq.write_table(table, path.with_name("step-000002.parquet"))
     with pytest.raises(
-        StoreError, match=r"step-000002\.parquet has .* version 2, .* reads version 1"
+        StoreError, match=r"step-000002\.parquet has .* version 3, .* version 1 and 2"
     ):
         store.query("select 1 from trajectories")
 

@@ -82,7 +82,7 @@ def test_a_death_costs_one_verdict_and_says_the_exit_status(pool):
     ("name", "reason"),
     [
         ("raises", "the verifier raised KeyError: 'text'"),
-        ("returns_nonsense", "returned 1; it must return a bool or a Verdict"),
+        ("returns_nonsense", "returned '5' (str); it must return True or False, a score"),
         ("returns_malformed_verdict", "returned a malformed verdict"),
         ("not_there", "has no function 'not_there'"),
         ("eats_memory", "more than 4 GiB of memory"),

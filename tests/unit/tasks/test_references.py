@@ -67,8 +67,8 @@ def test_when_no_reference_is_good_even_drop_stops(pool):
         ("python:no_such_module:judge", "No module named 'no_such_module'"),
         ("python:json:judge", "module json has no function 'judge'"),
         ("python:doubles_misbehaving:raises", "the verifier raised KeyError: '5'"),
-        ("python:doubles_misbehaving:raises_in_two_lines", "cannot read that nor this. Mend it"),
-        ("python:doubles_misbehaving:returns_nonsense", "must return a bool or a Verdict"),
+        ("python:doubles_misbehaving:raises_in_two_lines", "cannot read that nor this in "),
+        ("python:doubles_misbehaving:returns_nonsense", "must return True or False, a score"),
     ],
 )
 def test_a_verifier_that_only_fails_is_one_sentence_and_cannot_be_left_out(pool, verifier, reason):

@@ -83,8 +83,13 @@ def test_a_step_without_a_signal_moves_nothing():
 
 
 def test_an_overlong_completion_has_a_lower_advantage():
-    """A buffer of 2 of 4 tokens: 4 tokens cost the whole penalty of 1, 2 tokens nothing."""
-    step = groups(completion("no", 4), completion("no", 2), completion("8"), completion("8"))
-    found = step_advantages(step, config(overlong_buffer_tokens=2))
-    # Rewards -1 and 0 against each other; 6 of 10 tokens are in that group.
-    assert found == pytest.approx((-0.5 * 10 / 6, 0.5 * 10 / 6, 0.0, 0.0))
+    """A buffer of 2 of 4 tokens: 4 tokens cost the whole penalty of 0.5, 2 tokens nothing."""
+    step = groups(completion("7", 4), completion("no", 2), completion("8"), completion("8"))
+    found = step_advantages(step, config(overlong_buffer_tokens=2, overlong_penalty=0.5))
+    # Rewards 0.5 and 0 against each other; 6 of 10 tokens are in that group.
+    assert found == pytest.approx((0.25 * 10 / 6, -0.25 * 10 / 6, 0.0, 0.0))
+
+
+def test_lengths_alone_give_no_advantage():
+    step = groups(completion("no", 4), completion("no", 2), completion("8", 4), completion("8"))
+    assert step_advantages(step, config(overlong_buffer_tokens=2)) == (0.0,) * 4

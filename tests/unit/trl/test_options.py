@@ -181,6 +181,8 @@ def test_what_is_passed_through_arrives(recipe):
             {"expert": None, "finetune": None, "explore__replay_per_group": 1},
             "explore.replay_per_group=1 is the native engine's",
         ),
+        ({"explore__mask_truncated": True}, "explore.mask_truncated=True is the native engine's"),
+        ({"rewards": [{"function": "accuracy"}]}, "rewards is the native engine's. Leave it out"),
     ],
 )
 def test_what_trl_cannot_do_is_refused_with_the_remedy(recipe, values, words):

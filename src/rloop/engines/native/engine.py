@@ -302,7 +302,12 @@ class NativeEngine:
 
     def _roller(self, policy: LoadedPolicy) -> Roller:
         prompts = policy.prompts(self._recipe.prompt)
-        return Roller(sampler=self._sampler(policy), prompts=prompts, verify=self._verify)
+        return Roller(
+            sampler=self._sampler(policy),
+            prompts=prompts,
+            verify=self._verify,
+            rewards=self._recipe.rewards,
+        )
 
     def _sampler(self, policy: LoadedPolicy) -> Sampler | VllmSampler:
         """Return what draws completions, in exploration and evaluation alike; vLLM stays alive."""

@@ -7,11 +7,11 @@ updates.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rloop.algo.advantages import group_advantages, has_signal
+from rloop.algo.advantages import is_trained_on, member_advantages
 from rloop.algo.losses import Objective
 from rloop.algo.replay import is_replayed, join_replayed
 from rloop.config import ExploreConfig
-from rloop.engines.base import ExploreStep, Successes, shaped_rewards
+from rloop.engines.base import ExploreStep, Successes
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
@@ -93,7 +93,7 @@ class Reinforcer:
             join_replayed(group, self._replayed.get(group.problem.problem_id, ()), count)
             for group in groups
         ]
-        return [group for group in joined if has_signal(shaped_rewards(group, self._config))]
+        return [group for group in joined if member_advantages(group, self._config) is not None]
 
     def _sample(self, problems: Sequence[Problem], step: int) -> list[Group]:
         """Return one group a problem, in the order of the problems."""
@@ -122,6 +122,7 @@ class Reinforcer:
             [s for group in groups[i : i + per_update] for s in self._sequences(group)]
             for i in range(0, len(groups), per_update)
         ]
+        parts = [part for part in parts if part]  # all of it may be masked
         # Before the first update, which moves what a reference with adapters is computed by.
         parts = [self._reference(part) for part in parts]
         objective = Objective(
@@ -139,7 +140,8 @@ class Reinforcer:
         return metrics
 
     def _sequences(self, group: Group) -> list[TrainingSequence]:
-        advantages = group_advantages(shaped_rewards(group, self._config), self._config.advantage)
+        advantages = member_advantages(group, self._config)
+        assert advantages is not None, f"group {group.problem.problem_id} has no signal"
         return [
             TrainingSequence(
                 prompt_ids=t.completion.prompt_ids,
@@ -149,6 +151,7 @@ class Reinforcer:
                 is_replayed=is_replayed(t, group),
             )
             for t, advantage in zip(group.trajectories, advantages, strict=True)
+            if is_trained_on(t, self._config)
         ]
 
 

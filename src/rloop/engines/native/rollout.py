@@ -2,26 +2,31 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 from rloop.config import SamplingConfig
+from rloop.config_rewards import RewardConfig
 from rloop.engines.base import Verify, check_finite
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.sampler import Request, Sampler
 from rloop.engines.native.vllm_sampler import VllmSampler
-from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
+from rloop.engines.rewards import Judgement, judge
+from rloop.types import Completion, Group, Place, Problem, Trajectory
 
-Judged = tuple[Completion, "Future[Verdict]"]
+Judged = tuple[Completion, Judgement]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roller:
-    """Rolls out one policy with one prompt template and one set of verifiers."""
+    """Rolls out one policy with one prompt template, one set of verifiers and of rewards.
+
+    The rewards are for exploration; an evaluation goes by correctness alone.
+    """
 
     sampler: Sampler | VllmSampler
     prompts: PromptBuilder
     verify: Verify
+    rewards: Sequence[RewardConfig] = ()
 
     def roll_out(
         self,
@@ -49,11 +54,17 @@ class Roller:
         for index, completion in self.sampler.sample(requests, settings):
             check_finite(completion, place)
             number, member = divmod(index, num_samples)
-            future = self.verify.submit(problems[number], completion.completion_text)
-            members[number][member] = (completion, future)
+            judgement = judge(
+                self.verify,
+                problems[number],
+                completion,
+                self.rewards if place.phase == "explore" else (),
+                max_tokens=settings.max_completion_tokens,
+            )
+            members[number][member] = (completion, judgement)
             if len(members[number]) == num_samples:
                 sampled.append(number)
-            while sampled and all(f.done() for _, f in members[sampled[0]].values()):
+            while sampled and all(j.is_done for _, j in members[sampled[0]].values()):
                 yield group(sampled.popleft())
         for number in sampled:
             yield group(number)
@@ -70,8 +81,8 @@ class Roller:
         group_id = f"{place.iteration}/{place.phase}/{place.step}/{problem.problem_id}"
         trajectories = []
         for member in sorted(members):
-            completion, future = members[member]
-            verdict = future.result()
+            completion, judgement = members[member]
+            verdict, rewards, reward = judgement.result()
             trajectories.append(
                 Trajectory(
                     place=place,
@@ -81,7 +92,8 @@ class Roller:
                     policy_version=policy_version,
                     completion=completion,
                     verdict=verdict,
-                    reward=float(verdict.is_correct),
+                    reward=reward,
+                    rewards=rewards,
                     temperature=settings.temperature,
                     top_p=settings.top_p,
                     top_k=settings.top_k,

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from rloop.engines.rewards import reward_metrics
 from rloop.types import Group
 
 
 def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str, float]:
-    """Return reward, group health, different answers, lengths and verdict errors of a step."""
+    """Return rewards, group health, different answers, lengths and verdict errors of a step."""
     trajectories = [t for group in groups for t in group.trajectories]
     num_groups, total = len(groups), len(trajectories)
     num_tokens = sum(len(t.completion.completion_ids) for t in trajectories)
@@ -14,6 +15,7 @@ def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str,
     all_wrong = sum(g.num_correct == 0 for g in groups)
     return {
         "reward_mean": sum(t.reward for t in trajectories) / total,
+        **reward_metrics(trajectories),
         "groups_count": num_groups,
         "groups_all_correct_frac": all_correct / num_groups,
         "groups_all_wrong_frac": all_wrong / num_groups,

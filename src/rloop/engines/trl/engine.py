@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from rloop import errors
-from rloop.algo.advantages import has_signal
+from rloop.algo.advantages import member_advantages
 from rloop.config import Recipe, SamplingConfig
 from rloop.engines.base import (
     ExploreStep,
@@ -21,7 +21,6 @@ from rloop.engines.base import (
     PromptReport,
     Successes,
     Verify,
-    shaped_rewards,
 )
 from rloop.engines.native.directory import load_tokenizer
 from rloop.engines.native.order import ProblemOrder
@@ -155,7 +154,7 @@ class TrlEngine:
             advantages = step_advantages(groups, config)
             updated = self._ask(Advantages(values=advantages), Updated)
             learn_s = time.perf_counter() - judged
-            num_signal = sum(has_signal(shaped_rewards(group, config)) for group in groups)
+            num_signal = sum(member_advantages(g, config) is not None for g in groups)
             metrics = sampling_metrics(groups, num_signal)
             metrics |= updated.metrics
             metrics |= timing_metrics(metrics["sampled_tokens_count"], sample_s, learn_s)

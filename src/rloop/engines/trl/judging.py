@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from rloop.algo.advantages import group_advantages, has_signal
+from rloop.algo.advantages import member_advantages
 from rloop.config import ExploreConfig, SamplingConfig
-from rloop.engines.base import Verify, check_finite, shaped_rewards
+from rloop.engines.base import Verify, check_finite
 from rloop.engines.trl.messages import Sampled
 from rloop.errors import EngineError
 from rloop.types import Group, Place, Problem, Trajectory
@@ -48,7 +48,7 @@ class Judge:
                     policy_version=sampled.policy_version,
                     completion=sampled.completions[index],
                     verdict=verdict,
-                    reward=float(verdict.is_correct),
+                    reward=verdict.reward,
                     temperature=settings.temperature,
                     top_p=settings.top_p,
                     top_k=settings.top_k,
@@ -78,14 +78,14 @@ def step_advantages(groups: Sequence[Group], config: ExploreConfig) -> tuple[flo
     TRL divides by all tokens of a step (GSPO: by all sequences), rloop by those of groups with a
     signal: A' = A n_all / n_signal.
     """
-    rewards = [shaped_rewards(group, config) for group in groups]
+    found = [member_advantages(group, config) for group in groups]
     sizes = [len(g.trajectories) if config.loss == "gspo" else _num_tokens(g) for g in groups]
-    num_signal = sum(size for size, row in zip(sizes, rewards, strict=True) if has_signal(row))
+    num_signal = sum(size for size, row in zip(sizes, found, strict=True) if row is not None)
     scale = sum(sizes) / num_signal if num_signal else 0.0
     return tuple(
         scale * advantage
-        for row in rewards
-        for advantage in group_advantages(row, config.advantage)
+        for group, row in zip(groups, found, strict=True)
+        for advantage in (row or [0.0] * len(group.trajectories))
     )
 
 

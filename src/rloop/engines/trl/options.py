@@ -72,11 +72,15 @@ def check_recipe(recipe: Recipe) -> list[str]:
 
 def _refuse_native_keys(recipe: Recipe) -> None:
     """Raise ConfigError for what the native engine alone can do."""
-    for name in ("replay_per_group", "average_every"):
+    if recipe.rewards:
+        raise ConfigError(
+            "rewards is the native engine's. Leave it out, or use --set engine.name=native."
+        )
+    for name in ("replay_per_group", "average_every", "mask_truncated"):
         if getattr(recipe.explore, name):
             raise ConfigError(
-                f"explore.{name}={getattr(recipe.explore, name)} is the native engine's. Set it to "
-                "0, or use --set engine.name=native."
+                f"explore.{name}={getattr(recipe.explore, name)} is the native engine's. Leave it "
+                "out, or use --set engine.name=native."
             )
     if recipe.prompt.template_args and recipe.prompt.template is None:
         raise ConfigError(

@@ -71,33 +71,58 @@ def task_reward_figure(timeline: Timeline, rows: Sequence[Row]) -> Figure | None
     tasks = sorted({row["task"] for row in rows})
     if len(tasks) < 2:
         return None
+    caption = "Mean reward of a step's completions, a line a task."
+    return _lines_figure(
+        timeline, "reward-by-task", "Training reward by task", caption, rows, "task"
+    )
+
+
+def named_reward_figure(timeline: Timeline, rows: Sequence[Row]) -> Figure | None:
+    """Return each of the recipe's rewards and their weighted sum over RL steps; None without rows.
+
+    A row has x, iteration, step, reward (its name) and value.
+    """
+    if not rows:
+        return None
+    caption = (
+        "Mean over a step's completions before weights; RL learns from the weighted sum, selection "
+        "and evaluation go by correctness."
+    )
+    return _lines_figure(timeline, "rewards", "Rewards", caption, rows, "reward")
+
+
+def _lines_figure(
+    timeline: Timeline, figure_id: str, title: str, caption: str, rows: Sequence[Row], by: str
+) -> Figure:
+    """Return a line for each value of `by`, in the order in which they come."""
+    names = list(dict.fromkeys(row[by] for row in rows))
+    names, value = (sorted(names), "reward") if by == "task" else (names, "mean")
     window = smoothing(timeline.spans)
     base = alt.Chart(inline(rows)).encode(
         x=step_axis(timeline),
-        color=alt.Color("task:N", sort=tasks, legend=alt.Legend(title=None, symbolOpacity=1)),
+        color=alt.Color(f"{by}:N", sort=names, legend=alt.Legend(title=None, symbolOpacity=1)),
         detail="iteration:N",
         tooltip=[
             *place_tooltip(),
-            alt.Tooltip("task:N"),
-            alt.Tooltip("value:Q", title="reward", format=".4~g"),
+            alt.Tooltip(f"{by}:N"),
+            alt.Tooltip("value:Q", title=value, format=".4~g"),
         ],
     )
     raw = base.mark_line(strokeWidth=1.4, opacity=0.4 if window else 1.0, point=not window)
     layers = [raw.encode(y=value_axis(""))]
-    caption = "Mean reward of a step's completions, a line a task."
     if window:
-        smooth = smoothed(base, window, "task").mark_line(strokeWidth=2)
+        smooth = smoothed(base, window, by).mark_line(strokeWidth=2)
         layers.append(smooth.encode(y="smooth:Q"))
         caption += f" Strong line: mean of the last {window} steps."
-    ends = [(task, [row["value"] for row in rows if row["task"] == task]) for task in tasks]
-    said = ", ".join(f"{task} from {values[0]:.4g} to {values[-1]:.4g}" for task, values in ends)
+    ends = [(name, [row["value"] for row in rows if row[by] == name]) for name in names]
+    said = ", ".join(f"{name} from {values[0]:.4g} to {values[-1]:.4g}" for name, values in ends)
     return make_figure(
-        "reward-by-task",
-        "Training reward by task",
+        figure_id,
+        title,
         caption,
-        f"Training reward: {said}.",
+        f"{title}: {said}.",
         alt.layer(*phases(timeline), *layers).properties(height=SMALL),
-        numbers(rows, PLACE | {"task": "task", "value": "reward"}),
+        numbers(rows, PLACE | {by: by, "value": value}),
         is_wide=True,
     )
 

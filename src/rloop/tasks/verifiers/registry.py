@@ -2,13 +2,13 @@
 
 import difflib
 import importlib
-import re
 from collections.abc import Collection
 from dataclasses import replace
 from types import ModuleType
 
 from rloop.errors import ConfigError
-from rloop.tasks.verifiers.python import PREFIX
+from rloop.tasks.verifiers import format as formats
+from rloop.tasks.verifiers.python import PREFIX, check_spec, is_async
 from rloop.types import Problem, Verdict
 
 VERSIONS = {
@@ -18,12 +18,13 @@ VERSIONS = {
     "numeric": "numeric/3",
     "reasoning_gym": "reasoning_gym/2",
 }
-_PYTHON_SPEC = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def check_verifier_name(name: str, known: Collection[str] = VERSIONS.keys()) -> None:
     """Raise a ConfigError that names the choices unless there is such a verifier."""
-    if name not in known and not _PYTHON_SPEC.fullmatch(name):
+    if name.startswith(PREFIX):
+        check_spec(name)
+    elif name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         choices = ", ".join(sorted(known))
@@ -45,15 +46,19 @@ def load_key(problem: Problem) -> str:
     return f"{problem.verifier} {dataset} {params}"
 
 
-def load(problem: Problem) -> None:
-    """Import and warm up all that judging this problem needs; this may take seconds."""
+def load(problem: Problem) -> bool:
+    """Import and warm up all that judging this problem needs; this may take seconds.
+
+    Returns whether its verifier is `async def`.
+    """
     module = _module(problem.verifier)
     if problem.verifier == "reasoning_gym":
         module.prepare(problem)
     elif problem.verifier.startswith(PREFIX):
         module.load_function(problem.verifier)
-    else:
+    elif problem.verifier in VERSIONS:
         module.judge(problem, problem.answer)
+    return problem.verifier.startswith(PREFIX) and is_async(problem.verifier)
 
 
 def judge(problem: Problem, text: str) -> Verdict:
@@ -79,6 +84,7 @@ def reference_text(problem: Problem) -> str:
 
 
 def _module(verifier: str) -> ModuleType:
-    check_verifier_name(verifier)
-    name = "python" if verifier.startswith(PREFIX) else verifier
+    if not verifier.startswith(formats.PREFIX):
+        check_verifier_name(verifier)
+    name = verifier.partition(":")[0]
     return importlib.import_module(f"rloop.tasks.verifiers.{name}")
