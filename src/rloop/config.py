@@ -132,8 +132,8 @@ class ExploreConfig(Strict):
     clip_high: NonNegative = 0.28
     """Ratios are clipped above 1 + clip_high."""
     importance_cap: Annotated[float, Field(ge=1.0)] = 2.0
-    """Truncated importance sampling: no token's ratio to the sampler weighs more than this, however
-    much less probability the sampler gave it (dapo; gspo and cispo are bounded by themselves)."""
+    """Dual clip: the ratio of a token with a negative advantage weighs no more than this, however
+    much less probability the sampler gave it (dapo; the other losses do without)."""
     kl_coef: NonNegative = 0.0
     """Weight of the k3 divergence from the iteration's start policy; 0 turns it off."""
     entropy_coef: NonNegative = 0.0

@@ -1,6 +1,7 @@
 """One RL step: what is sampled, what is trained on, and how several updates become one line."""
 
 from collections.abc import Sequence
+from math import cos, pi
 from typing import Any
 
 import pytest
@@ -30,7 +31,11 @@ def as_given(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
 
 
 def reinforcer(
-    recipe: Recipe, problems: list[Problem], replayed: Successes | None = None
+    recipe: Recipe,
+    problems: list[Problem],
+    replayed: Successes | None = None,
+    *,
+    learner: type[Learner] = Learner,
 ) -> Reinforcer:
     policy = tiny_policy()
     roller = Roller(
@@ -38,9 +43,9 @@ def reinforcer(
         prompts=PromptBuilder(policy.tokenizer, PromptConfig(template="{problem}")),
         verify=InstantVerify(),
     )
-    learner = Learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
+    learning = learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
     order = ProblemOrder(problems, PLACE)
-    return Reinforcer(recipe.explore, roller, learner, order, PLACE, as_given, replayed or {})
+    return Reinforcer(recipe.explore, roller, learning, order, PLACE, as_given, replayed or {})
 
 
 def easy_hard(number: int) -> list[Problem]:
@@ -117,6 +122,41 @@ def test_a_step_counts_the_different_answers_of_a_group(tmp_path: Any):
     some = group_at(place, completions=[("2", True), ("3", False), ("2", True), ("", False)])
     none = group_at(place, "sums/train/1", completions=[("", False)])
     assert sampling_metrics([some, none], 1)["distinct_answers_mean"] == 1.0
+
+
+def test_the_schedule_goes_on_over_steps_that_had_no_update(tmp_path: Any):
+    recipe = toy_recipe(
+        tmp_path,
+        explore__prompts_per_step=1,
+        explore__optimizer__schedule="cosine",
+        explore__optimizer__learning_rate=1e-3,
+    )
+    problems = [make_problem(number, answer="-") for number in range(10)]
+    steps = list(reinforcer(recipe, problems).run(10))
+    rates = {s.step: s.metrics["learning_rate"] for s in steps if "learning_rate" in s.metrics}
+    assert 0 < len(rates) < 10  # some groups had a signal, some had none
+    # step s of 10 is update s - 1 of 10, whatever became of the steps before
+    assert rates == {s: pytest.approx(5e-4 * (1 + cos(pi * (s - 1) / 10))) for s in rates}
+
+
+def test_a_step_of_fewer_groups_than_updates_takes_its_whole_part_of_the_schedule(tmp_path: Any):
+    places: list[float | None] = []
+
+    class Recording(Learner):
+        """Notes the place in the schedule of each update."""
+
+        def update(self, *args: Any, position: float | None = None) -> dict[str, float]:
+            places.append(position)
+            return super().update(*args, position=position)
+
+    recipe = toy_recipe(tmp_path, explore__updates_per_step=3)
+    problems = [make_problem(number, answer="-") for number in range(6)]
+    steps = list(reinforcer(recipe, problems, learner=Recording).run(4))
+    numbers = [round(3 * step.metrics["groups_signal_frac"]) for step in steps]
+    assert {1, 2} & set(numbers)
+    # three places a step: 0, 1, 2 for three updates; 0, 1.5 for two; 0 for one; then 3, ...
+    expected = [3 * s + 3 * i / number for s, number in enumerate(numbers) for i in range(number)]
+    assert places == pytest.approx(expected)
 
 
 def test_the_overlong_penalty_gives_a_signal_to_groups_of_equal_rewards(tmp_path: Any):

@@ -60,8 +60,8 @@ class Learner:
 
         A learning rate of 0 freezes the policy: no masters are made and updates only count. The
         budget of a micro-batch's tokens outlives the learner where it is given. A model that is
-        known to be broken is learned from all the same where it is not probed. The seed is that of
-        fresh adapters.
+        known to be broken is learned from all the same where it is not probed. The seed decides
+        the first numbers of adapters, and which way weights are rounded.
         """
         torch.nn.Module.eval(model)
         if is_probed:
@@ -83,7 +83,7 @@ class Learner:
 
     @property
     def num_updates_done(self) -> int:
-        """Updates so far, skipped ones included: the place in the learning-rate schedule."""
+        """Updates so far, skipped ones included."""
         return self._num_done
 
     @property
@@ -98,9 +98,15 @@ class Learner:
         return nullcontext() if self._masters is None else self._masters.at_start()
 
     def update(
-        self, sequences: Sequence[TrainingSequence], objective: Objective
+        self,
+        sequences: Sequence[TrainingSequence],
+        objective: Objective,
+        *,
+        position: float | None = None,
     ) -> dict[str, float]:
         """Do one optimizer update on all the sequences and return its metrics.
+
+        `position` is its place in the schedule, in updates; absent, all updates before it count.
 
         The loss's denominators count every sequence given, also those whose own advantage (or, in
         SFT, weight) is zero; these cost nothing, unless penalty or entropy bonus act on them. Leave
@@ -112,7 +118,8 @@ class Learner:
         """
         check_sequences(sequences)
         _check_complete(sequences, objective)
-        rate = learning_rate(self._optimizer_config, self._num_done, self._num_updates)
+        place = self._num_done if position is None else position
+        rate = learning_rate(self._optimizer_config, place, self._num_updates)
         counts = UpdateCounts(
             num_tokens=sum(len(s.completion_ids) for s in sequences), num_sequences=len(sequences)
         )
