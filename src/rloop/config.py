@@ -306,6 +306,11 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _check_steps(self) -> "Recipe":
         explore, rules = self.explore, self.explore.early_stop
+        if explore.updates_per_step > explore.prompts_per_step:
+            raise ValueError(
+                f"explore.updates_per_step={explore.updates_per_step} is more than explore."
+                f"prompts_per_step={explore.prompts_per_step}: an update needs a group. Lower it."
+            )
         if rules.min_steps > explore.steps:
             raise ValueError(
                 f"explore.early_stop.min_steps={rules.min_steps} is more than explore.steps="

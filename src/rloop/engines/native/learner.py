@@ -5,7 +5,7 @@ same update serves RL and SFT: an objective from `algo.losses` says what its per
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
 from pathlib import Path
@@ -106,15 +106,14 @@ class Learner:
     ) -> dict[str, float]:
         """Do one optimizer update on all the sequences and return its metrics.
 
-        `position` is its place in the schedule, in updates; absent, all updates before it count.
-
         The loss's denominators count every sequence given, also those whose own advantage (or, in
         SFT, weight) is zero; these cost nothing, unless penalty or entropy bonus act on them. Leave
         out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
         stay, `skipped_updates_count` is 1, and `skipped` holds what the update was computed from;
         later ones are held only after it has been set to None. Where memory runs out the update
-        is begun again in smaller micro-batches.
-        Means are over the tokens trained on; a frozen policy reports counts alone.
+        is begun again in smaller micro-batches. Means are over the tokens trained on; a frozen
+        policy reports counts alone. `position` is the update's place in the schedule, in updates;
+        absent, all before it count.
         """
         check_sequences(sequences)
         _check_complete(sequences, objective)
@@ -143,25 +142,29 @@ class Learner:
         grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
-            if self._num_steps == 0:
-                return_freed()  # the optimizer makes its state now
-            with explained("the optimizer's state", OPTIMIZER_REMEDY):
-                masters.step(learning_rate=rate, grad_norm=grad_norm)
-            self._num_steps += 1
-            self._is_skipping = False
+            self._step(masters, rate, grad_norm)
         else:
             masters.drop_gradients()
-            metrics["skipped_updates_count"] = 1.0
-            self._keep_skipped(sequences, objective, metrics)
+            self._skip(sequences, objective, metrics)
         return metrics
 
-    def _keep_skipped(
+    def _step(self, masters: MasterWeights, rate: float, grad_norm: float) -> None:
+        """Move the masters and the model by the accumulated gradient."""
+        if self._num_steps == 0:
+            return_freed()  # the optimizer makes its state now
+        with explained("the optimizer's state", OPTIMIZER_REMEDY):
+            masters.step(learning_rate=rate, grad_norm=grad_norm)
+        self._num_steps += 1
+        self._is_skipping = False
+
+    def _skip(
         self,
         sequences: Sequence[TrainingSequence],
         objective: Objective,
-        metrics: Mapping[str, float],
+        metrics: dict[str, float],
     ) -> None:
         """Hold on to a skipped update, with the weights where it is the first of a row."""
+        metrics["skipped_updates_count"] = 1.0
         is_first, self._is_skipping = not self._is_skipping, True
         if self.skipped is not None:
             return
