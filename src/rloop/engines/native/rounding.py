@@ -1,10 +1,11 @@
 """Float32 masters rounded into bfloat16 weights by chance, so that short moves survive.
 
-A weight of 0.1 has bfloat16 neighbours 0.0005 away; a fine-tuning of a dozen updates at 1e-5 moves
-it by 0.00002. Rounded to nearest nothing is left of that. Here each weight is rounded up with the
-probability of what would be cut off, so that its expectation is the master. The chance is drawn
-once a phase for each weight and then kept: the same masters always give the same weights, and a
-weight changes only where its master moved. See docs/decisions/0011-....md.
+A weight of 0.1 has bfloat16 neighbours 0.0005 away; a fine-tuning of a few updates at 1e-5 moves it
+by 0.00002. Rounded to nearest nothing is left of that. Here each weight goes to the upper of its
+neighbours with the probability of what the lower one cuts off, so that its expectation is the
+master. The chance is drawn once a phase for each weight and then kept: the same masters always give
+the same weights, and a weight changes only where its master moved. See decision 11 in
+docs/decisions.
 """
 
 import torch
