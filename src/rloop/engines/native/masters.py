@@ -112,7 +112,7 @@ class WholeWeights:
     With a float32 model that stays on its device the masters are the model's own parameters.
     Otherwise they are copies: every micro-batch's gradient is added to a float32 gradient of the
     master as soon as autograd has it, and freed; after a step the masters are rounded into the
-    model. See decisions 2 and 11 in docs/decisions.
+    model. See decisions 2 and 12 in docs/decisions.
     """
 
     def __init__(self, model: nn.Module, *, seed: int, offload: bool) -> None:

@@ -4,7 +4,7 @@ A weight of 0.1 has bfloat16 neighbours 0.0005 away; a fine-tuning of a few upda
 by 0.00002. Rounded to nearest nothing is left of that. Here each weight goes to the upper of its
 neighbours with the probability of what the lower one cuts off, so that its expectation is the
 master. The chance is drawn once a phase for each weight and then kept: the same masters always give
-the same weights, and a weight changes only where its master moved. See decision 11 in
+the same weights, and a weight changes only where its master moved. See decision 12 in
 docs/decisions.
 """
 
