@@ -130,8 +130,8 @@ class ExploreConfig(Strict):
     clip_high: NonNegative = 0.28
     """Ratios are clipped above 1 + clip_high."""
     importance_cap: Annotated[float, Field(ge=1.0)] = 2.0
-    """Truncated importance sampling: no token's ratio to the sampler weighs more than this, however
-    much less probability the sampler gave it (dapo; gspo and cispo are bounded by themselves)."""
+    """Dual clip: the ratio of a token with a negative advantage weighs no more than this, however
+    much less probability the sampler gave it (dapo; the other losses do without)."""
     kl_coef: NonNegative = 0.0
     """Weight of the k3 divergence from the iteration's start policy; 0 turns it off."""
     entropy_coef: NonNegative = 0.0
@@ -311,6 +311,11 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _check_steps(self) -> "Recipe":
         explore, rules = self.explore, self.explore.early_stop
+        if explore.updates_per_step > explore.prompts_per_step:
+            raise ValueError(
+                f"explore.updates_per_step={explore.updates_per_step} is more than explore."
+                f"prompts_per_step={explore.prompts_per_step}: an update needs a group. Lower it."
+            )
         if rules.min_steps > explore.steps:
             raise ValueError(
                 f"explore.early_stop.min_steps={rules.min_steps} is more than explore.steps="

@@ -60,7 +60,8 @@ class Completion:
     """[T] sampled ids; the last one is EOS, or ends a turn, when finish_reason is "stop"."""
     behavior_logprobs: tuple[float, ...]
     """[T] natural log-probability of each sampled token at the stated temperature, over the whole
-    vocabulary (before top-p and top-k cut it), as computed by the sampler."""
+    vocabulary (before top-p and top-k cut it), as computed by the sampler; on TRL by the trainer
+    in a pass of its own before the update, where vLLM sampled too."""
     finish_reason: FinishReason
 
     @property

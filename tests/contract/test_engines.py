@@ -307,6 +307,13 @@ def test_a_saved_fine_tuning_continues_to_the_bit(
     assert digest(policy.path) == digest(straight.path)
 
 
+def test_a_fine_tuning_has_begun_when_it_was_asked_for(engine: Engine, base: PolicyRef):
+    expected = written(list(engine.sample(base, PROBLEMS[:2], 2, HELD_OUT)))
+    updates = engine.fine_tune(base, EXAMPLES, TUNE)
+    assert written(list(engine.sample(LIVE, PROBLEMS[:2], 2, HELD_OUT))) == expected
+    assert next(updates).step == 1
+
+
 def test_a_fine_tuning_saved_after_its_last_update_is_only_written(
     engine: Engine, base: PolicyRef, tmp_path: Path
 ):

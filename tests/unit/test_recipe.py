@@ -257,6 +257,13 @@ def test_a_group_of_one_is_refused_with_the_remedy(path):
     assert "explore.group_size must be >= 2" in refusal(path, "explore.group_size=1")
 
 
+def test_more_updates_than_groups_in_a_step_are_refused(path):
+    assert refusal(path, "explore.updates_per_step=5").endswith(
+        "updates_per_step=5 is more than explore.prompts_per_step=4: an update needs a group. "
+        "Lower it."
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -33,7 +33,7 @@ class Objective:
     clip_high: float = 0.0
     """Ratios are clipped above 1 + clip_high (`dapo`, `gspo`, `cispo`)."""
     importance_cap: float = inf
-    """No token's ratio weighs more than this (`dapo`)."""
+    """No bad token's ratio weighs more than this (`dapo`)."""
     kl_coef: float = 0.0
     """Weight of the k3 divergence from the reference policy; 0 turns it off."""
     entropy_coef: float = 0.0
@@ -92,14 +92,15 @@ def token_ratio(policy_logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) 
     return (policy_logprobs - behavior_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def truncated_ratio(ratio: torch.Tensor, cap: float) -> torch.Tensor:
-    """Return min(ratio, cap), with the gradient cap * d log ratio where it is cut; any shape.
+def capped_ratio(ratio: torch.Tensor, advantages: torch.Tensor, cap: float) -> torch.Tensor:
+    """Return min(ratio, cap) where the advantage is negative, else the ratio; any shape.
 
-    Truncated importance sampling (Ionides 2008). The clip bounds the ratio of a good token alone:
-    where the sampler gave a bad one far less probability than the learner does, it would drown the
-    rest of the update.
+    Dual-clip PPO (Ye et al. 2020, arXiv 1912.09729), but a ratio that is cut keeps the gradient
+    cap * d log ratio. The clip bounds the ratio of a good token alone: where the sampler gave a bad
+    one far less probability than the learner does, it would drown the rest of the update.
     """
-    return ratio * (cap / ratio.detach()).clamp(max=1.0)
+    scale = (cap / ratio.detach()).clamp(max=1.0)
+    return ratio * torch.where(advantages < 0.0, scale, 1.0)
 
 
 def clipped_surrogate(
@@ -205,7 +206,7 @@ def compute_loss(objective: Objective, batch: TokenBatch, counts: UpdateCounts) 
     low, high = objective.clip_low, objective.clip_high
     if objective.loss == "dapo":
         loss, is_clipped_N = dapo_loss(
-            truncated_ratio(ratio_N, objective.importance_cap),
+            capped_ratio(ratio_N, batch.advantages_N, objective.importance_cap),
             batch.advantages_N,
             clip_low=low,
             clip_high=high,

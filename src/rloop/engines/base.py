@@ -161,10 +161,11 @@ class Engine(Protocol):
         *,
         resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
-        """Do weighted SFT from `start` on stored token ids, EOS supervised, yielding each update.
+        """Begin weighted SFT from `start` on stored token ids, EOS supervised; return its updates.
 
-        The settings are the recipe's `finetune`, or `coldstart` when `place.phase` says so.
-        `resume_from` continues after the update whose state was saved there.
+        They are done as they are pulled. When this returns, `LIVE` is the start policy, or the one
+        of the saved state. The settings are the recipe's `finetune`, or `coldstart` when
+        `place.phase` says so. `resume_from` continues after the update whose state was saved there.
         """
         ...
 

@@ -92,21 +92,21 @@ class ScriptedEngine:
         *,
         resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
-        """Count one update an epoch."""
+        """Begin to count one update an epoch."""
         config = self._recipe.tuning(place.phase)
         assert config is not None, f"the recipe has no {place.phase}"
         self._updates, self._step = self._read(start), 0
         if resume_from is not None:
             self._restore(resume_from)
-        while self._step < config.epochs:
+        return self._tuning_steps(examples, config.epochs)
+
+    def _tuning_steps(self, examples: Sequence[Example], num_epochs: int) -> Iterator[FinetuneStep]:
+        mean_weight = sum(example.weight for example in examples) / len(examples)
+        while self._step < num_epochs:
             self._updates += 1
             self._step += 1
-            mean_weight = sum(example.weight for example in examples) / len(examples)
-            yield FinetuneStep(
-                step=self._step,
-                num_steps=config.epochs,
-                metrics={"loss_mean": mean_weight / self._step},
-            )
+            metrics = {"loss_mean": mean_weight / self._step}
+            yield FinetuneStep(step=self._step, num_steps=num_epochs, metrics=metrics)
 
     def sample(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.store.records import read_object
+from rloop.threads import allowed_cores
 
 PACKAGES = (
     "rloop-rl",
@@ -39,7 +40,7 @@ def environment(recipe_path: Path, recipe: Recipe | None = None) -> dict[str, An
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": allowed_cores(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": _versions(recipe),
         "git_commit": _git_commit(recipe_path.resolve().parent),

@@ -44,14 +44,15 @@ class Tuning:
         context = self._context
         point = context.begin(self._key)
         self._restore(point)
-        updates = context.engine.fine_tune(
-            self._start,
-            self._examples(),
-            self._place,
-            resume_from=context.run_dir / point["state"] if point["state"] else None,
-        )
+        examples = self._examples()
         try:
             with context.log.span(self._place.phase, self._place):
+                updates = context.engine.fine_tune(
+                    self._start,
+                    examples,
+                    self._place,
+                    resume_from=context.run_dir / point["state"] if point["state"] else None,
+                )
                 self._pull(updates)
         except Interrupted:
             self._save_point()

@@ -9,6 +9,7 @@ from rloop.algo.losses import (
     Objective,
     TokenBatch,
     UpdateCounts,
+    capped_ratio,
     cispo_loss,
     compute_loss,
     dapo_loss,
@@ -16,7 +17,6 @@ from rloop.algo.losses import (
     k3_divergence,
     sft_loss,
     token_ratio,
-    truncated_ratio,
 )
 
 
@@ -58,9 +58,31 @@ def test_a_token_that_the_sampler_thought_far_less_likely_weighs_no_more_than_th
     assert grads[2.0].tolist() == pytest.approx([1.0, -0.5])
 
 
-def test_a_truncated_ratio_is_the_ratio_below_the_cap():
-    ratio = truncated_ratio(torch.tensor([0.5, 2.0, 3.0]), 2.0)
-    assert ratio.tolist() == pytest.approx([0.5, 2.0, 2.0])
+def test_the_cap_bounds_the_ratios_of_bad_tokens_alone():
+    ratio = torch.tensor([0.5, 2.0, 3.0, 3.0])
+    capped = capped_ratio(ratio, torch.tensor([-1.0, -1.0, -1.0, 1.0]), 2.0)
+    assert capped.tolist() == pytest.approx([0.5, 2.0, 2.0, 3.0])
+
+
+def test_a_cap_below_the_upper_clip_leaves_the_clip_in_force():
+    # Two good tokens at ratios 1.1 and 1.5, a bad one at 1.5; clip at 1.28, cap at 1.
+    policy_N = torch.tensor([log(1.1), log(1.5), log(1.5)]) - 1.0
+    policy_N.requires_grad_()
+    batch = TokenBatch(
+        policy_logprobs_N=policy_N,
+        behavior_logprobs_N=torch.tensor([-1.0, -1.0, -1.0]),
+        reference_logprobs_N=None,
+        advantages_N=torch.tensor([1.0, 1.0, -1.0]),
+        weights_N=torch.ones(3),
+        lengths_B=[1, 1, 1],
+    )
+    objective = Objective(loss="dapo", clip_low=0.2, clip_high=0.28, importance_cap=1.0)
+    output = compute_loss(objective, batch, UpdateCounts(num_tokens=1, num_sequences=3))
+    # -(1.1 + 1.28 - 1.0); the good token beyond the clip has no gradient, the bad one that of 1.0
+    assert output.loss.item() == pytest.approx(-1.38)
+    assert output.is_clipped_N.tolist() == [False, True, False]
+    (grad_N,) = torch.autograd.grad(output.loss, [policy_N])
+    assert grad_N.tolist() == pytest.approx([-1.1, 0.0, 1.0])
 
 
 def test_gspo_compares_whole_sequences_by_their_geometric_mean_ratio():

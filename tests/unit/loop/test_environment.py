@@ -1,5 +1,6 @@
 """What a run says of what it ran on."""
 
+import os
 from importlib import metadata
 
 from doubles_runs import toy_recipe
@@ -41,3 +42,9 @@ def test_the_engine_stands_in_the_header_where_it_is_not_rloops_own(tmp_path, mo
     assert describe_engine(on_trl(recipe)) == {"engine": "TRL 1.16.0, 1 process"}
     many = on_trl(recipe, processes=16, machines=2)
     assert describe_engine(many) == {"engine": "TRL 1.16.0, 16 processes, 2 machines"}
+
+
+def test_a_machine_that_does_not_tell_its_affinity_counts_its_cores(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert environment(tmp_path / "recipe.yaml")["cores"] == 1

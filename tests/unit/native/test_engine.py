@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from doubles_policies import InstantVerify
+from doubles_policies import InstantVerify, make_problem
 from doubles_runs import toy_recipe
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from rloop.engines.base import ExploreStep
 from rloop.engines.native.engine import NativeEngine
-from rloop.types import Example
+from rloop.types import Example, Place
 
 EXAMPLES = [
     Example(problem_id="toy/0", prompt_ids=(5, 9, 7), completion_ids=(6, 11, 2)),
@@ -36,3 +38,35 @@ def test_logprobs_are_those_of_transformers_of_the_completions_tokens_alone(
         all_logprobs = (logits / temperature).log_softmax(-1)
         expected = [all_logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))]
         assert logprobs == pytest.approx(expected, abs=1e-5)
+
+
+PLACE = Place(run="toy", seed=0, iteration=1, phase="explore", policy="explored-001")
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4.0}])
+def test_a_saved_exploration_in_bfloat16_continues_to_the_bit(tmp_path: Path, lora: Any):
+    """Weights are rounded by chance, and a new process draws the same."""
+    recipe = toy_recipe(tmp_path, engine__dtype="bfloat16", engine__lora=lora)
+    problems = [make_problem(number, answer="-") for number in range(6)]
+    engine = NativeEngine(recipe, InstantVerify())
+    base = engine.prepare(recipe.policy.path, tmp_path / "base", seed=0)
+    steps = engine.explore(base, problems, PLACE, num_steps=4)
+    next(steps)
+    next(steps)
+    engine.save_state(tmp_path / "state")
+    expected = [ids_of(step) for step in steps]
+    straight = engine.save_policy(tmp_path / "straight", "explored-001")
+    other = NativeEngine(recipe, InstantVerify())
+    other.prepare(recipe.policy.path, tmp_path / "base", seed=0)
+    resumed = other.explore(base, problems, PLACE, num_steps=4, resume_from=tmp_path / "state")
+    assert [ids_of(step) for step in resumed] == expected
+    policy = other.save_policy(tmp_path / "resumed", "explored-001")
+    weights, again, start = (
+        load_file(path / "model.safetensors") for path in (straight.path, policy.path, base.path)
+    )
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert any(not torch.equal(weights[name], start[name].bfloat16()) for name in weights)
+
+
+def ids_of(step: ExploreStep) -> list[tuple[int, ...]]:
+    return [t.completion.completion_ids for group in step.groups for t in group.trajectories]

@@ -368,6 +368,24 @@ def test_no_compiler_and_a_failing_one_are_told(monkeypatch, tmp_path, caplog):
 
 
 @needs_compiler
+def test_a_compiler_without_openmp_is_told_of(monkeypatch, tmp_path, caplog):
+    """As Apple's clang refuses the option."""
+    compiler = tmp_path / "cc"
+    refuses = 'for a; do [ "$a" = -fopenmp ] && exit 1; done'
+    compiler.write_text(f'#!/bin/sh\n{refuses}\nexec {find_compiler()} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("RLOOP_CACHE", str(tmp_path))
+    for path, is_parallel in ((str(compiler), False), (find_compiler(), True)):
+        load_kernels.cache_clear()
+        caplog.clear()
+        monkeypatch.setattr(built, "find_compiler", lambda path=path: path)
+        with caplog.at_level(logging.WARNING):
+            assert load_kernels(torch.float32, 16, 2).is_parallel == is_parallel
+        assert any("Sampling uses one core" in r.message for r in caplog.records) != is_parallel
+    load_kernels.cache_clear()
+
+
+@needs_compiler
 def test_a_build_is_kept_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("RLOOP_CACHE", str(tmp_path))
     load_kernels.cache_clear()

@@ -2,10 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
 from doubles_policies import make_problem
 
 from rloop.engines.native.order import ProblemOrder
-from rloop.types import Place, Problem
+from rloop.types import Place, Problem, stable_hash
 
 PROBLEMS = [make_problem(number) for number in range(10)]
 PLACE = Place(run="test", seed=3, iteration=1, phase="explore")
@@ -42,3 +43,12 @@ def test_weights_decide_how_often_a_problem_comes():
     order = ProblemOrder(PROBLEMS, PLACE, weights)
     counts = Counter(ids([order.draw(1)[0] for _ in range(400)]))
     assert abs(counts[PROBLEMS[0].problem_id] - 200) < 50
+
+
+def test_weighted_draws_are_those_of_numpys_choice():
+    weights = {id_: 1.0 + number for number, id_ in enumerate(ids(PROBLEMS))}
+    order = ProblemOrder(PROBLEMS, PLACE, weights)
+    p = np.arange(1, 11) / 55
+    seeds = [stable_hash(3, 1, "explore", "order", number) for number in range(50)]
+    expected = [int(np.random.default_rng(seed).choice(10, p=p)) for seed in seeds]
+    assert [ids(order.draw(1))[0] for _ in range(50)] == [ids(PROBLEMS)[i] for i in expected]

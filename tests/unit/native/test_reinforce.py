@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from math import cos, pi
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ def reinforcer(
     problems: list[Problem],
     replayed: Successes | None = None,
     verify: Verify | None = None,
+    *,
+    learner: type[Learner] = Learner,
 ) -> Reinforcer:
     policy = tiny_policy()
     roller = Roller(
@@ -43,9 +46,9 @@ def reinforcer(
         verify=verify or InstantVerify(),
         rewards=recipe.rewards,
     )
-    learner = Learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
+    learning = learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
     order = ProblemOrder(problems, PLACE)
-    return Reinforcer(recipe.explore, roller, learner, order, PLACE, as_given, replayed or {})
+    return Reinforcer(recipe.explore, roller, learning, order, PLACE, as_given, replayed or {})
 
 
 def easy_hard(number: int) -> list[Problem]:
@@ -185,6 +188,49 @@ def test_rewards_are_summed_by_weight(tmp_path: Any):
     assert metrics["correct_frac"] == metrics["reward_accuracy_mean"]
     expected = 2.0 * metrics["reward_accuracy_mean"] - 0.5 * metrics["reward_brief_mean"]
     assert metrics["reward_mean"] == pytest.approx(expected)
+
+
+def test_the_schedule_goes_on_over_steps_that_had_no_update(tmp_path: Any):
+    recipe = toy_recipe(
+        tmp_path,
+        explore__prompts_per_step=1,
+        explore__optimizer__schedule="cosine",
+        explore__optimizer__learning_rate=1e-3,
+    )
+    problems = [make_problem(number, answer="-") for number in range(10)]
+    steps = list(reinforcer(recipe, problems).run(10))
+    rates = {s.step: s.metrics["learning_rate"] for s in steps if "learning_rate" in s.metrics}
+    assert 0 < len(rates) < 10  # some groups had a signal, some had none
+    # step s of 10 is update s - 1 of 10, whatever became of the steps before
+    assert rates == {s: pytest.approx(5e-4 * (1 + cos(pi * (s - 1) / 10))) for s in rates}
+
+
+def test_a_step_of_fewer_groups_than_updates_takes_its_whole_part_of_the_schedule(tmp_path: Any):
+    places: list[float | None] = []
+
+    class Recording(Learner):
+        """Notes the place in the schedule of each update."""
+
+        def update(self, *args: Any, position: float | None = None) -> dict[str, float]:
+            places.append(position)
+            return super().update(*args, position=position)
+
+    recipe = toy_recipe(tmp_path, explore__updates_per_step=3)
+    problems = [make_problem(number, answer="-") for number in range(6)]
+    steps = list(reinforcer(recipe, problems, learner=Recording).run(4))
+    numbers = [round(3 * step.metrics["groups_signal_frac"]) for step in steps]
+    assert {1, 2} & set(numbers)
+    # three places a step: 0, 1, 2 for three updates; 0, 1.5 for two; 0 for one; then 3, ...
+    expected = [3 * s + 3 * i / number for s, number in enumerate(numbers) for i in range(number)]
+    assert places == pytest.approx(expected)
+
+
+def test_the_overlong_penalty_gives_a_signal_to_groups_of_equal_rewards(tmp_path: Any):
+    recipe = toy_recipe(tmp_path, explore__overlong_buffer_tokens=16)
+    problems = [make_problem(i, answer="") for i in range(3)]
+    step = next(reinforcer(recipe, problems).run(1))
+    assert step.metrics["reward_mean"] == 1.0
+    assert step.metrics["groups_signal_frac"] > 0
 
 
 def test_several_updates_become_one_line():

@@ -3,6 +3,7 @@
 import math
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rloop.engines.trl.messages import (
     Sampled,
     Updated,
     from_json,
+    list_adapter,
     to_json,
 )
 from rloop.types import Completion, Place, PolicyRef
@@ -100,3 +102,13 @@ def test_a_queue_goes_both_ways():
     there.send(Done())
     assert here.receive(1.0) == Done()
     assert here.receive(0.01) is None
+
+
+def test_records_among_workers_keep_a_nan():
+    broken = replace(COMPLETION, behavior_logprobs=(math.nan, -math.inf, -0.1))
+    for kind, record in ((Completion, broken), (tuple[float, ...], broken.behavior_logprobs)):
+        adapter = list_adapter(kind)
+        (back,) = adapter.validate_json(adapter.dump_json([record]))
+        logprobs = back.behavior_logprobs if kind is Completion else back
+        assert math.isnan(logprobs[0])
+        assert logprobs[1:] == (-math.inf, -0.1)

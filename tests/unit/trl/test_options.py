@@ -98,11 +98,23 @@ def test_the_seed_differs_between_iterations_only(recipe):
 
 def test_fine_tuning_takes_every_token_and_no_other_order(recipe):
     site = Site(size=2, is_cpu=True, is_bfloat16=True)
-    options = sft_options(recipe, recipe.finetune, site, PLACE, longest=4)
+    options = sft_options(recipe, recipe.finetune, site, PLACE, longest=4, num_examples=8)
     assert options["max_length"] is None
     assert options["train_sampling_strategy"] == "sequential"
     assert options["bf16"] is True
     assert options["per_device_train_batch_size"] == 2
+
+
+def test_a_rest_of_the_examples_is_shared_among_the_batches(recipe):
+    """Two epochs of 82 in batches of at most 16: 11 updates, of 15 and the last of 14; not ten of
+    16 and one of 4. Two processes take 8 each: ten of 16 and one of 4 is as even as they get.
+    """
+    recipe = changed(recipe, finetune__batch_size=16)
+    for size, share in ((1, 15), (2, 8)):
+        site = Site(size=size, is_cpu=True, is_bfloat16=False)
+        options = sft_options(recipe, recipe.finetune, site, PLACE, longest=4, num_examples=2 * 82)
+        rows = options["per_device_train_batch_size"]
+        assert rows * options["gradient_accumulation_steps"] == share
 
 
 def test_what_is_passed_through_arrives(recipe):

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rloop.config_engine import LoraConfig
+from rloop.engines.native.rounding import StochasticRounding
 from rloop.errors import EngineError
 from rloop.types import stable_hash
 
@@ -54,10 +55,10 @@ class Adapter:
             total = torch.zeros_like(factor) if factor.grad is None else factor.grad
             factor.grad = total.add_(grad, alpha=self.scale)
 
-    def merge(self) -> None:
-        """Round start plus change into the model: one float32 matrix at a time."""
+    def merged(self) -> torch.Tensor:
+        """Return start plus change, float32 [O, I]."""
         start_OI = self.start_OI.to(self.weight_OI.device, torch.float32)
-        self.weight_OI.copy_(start_OI.addmm(self.b_OR, self.a_RI, alpha=self.scale))
+        return start_OI.addmm(self.b_OR, self.a_RI, alpha=self.scale)
 
 
 class LowRankWeights:
@@ -66,10 +67,14 @@ class LowRankWeights:
     def __init__(
         self, model: PreTrainedModel, config: LoraConfig, *, seed: int, offload: bool
     ) -> None:
-        """Start from the model as it is; `offload` keeps its start weights on the CPU."""
+        """Start from the model as it is; `offload` keeps its start weights on the CPU.
+
+        The seed decides the adapters' first numbers and which way merged weights are rounded.
+        """
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         for parameter in self._trainable:
             parameter.requires_grad = False
+        self._rounding = StochasticRounding(seed)
         self._adapters: dict[str, Adapter] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self.masters: dict[str, nn.Parameter] = {}
@@ -83,9 +88,9 @@ class LowRankWeights:
 
     @torch.no_grad()
     def write(self) -> None:
-        """Merge every adapter into the model."""
-        for adapter in self._adapters.values():
-            adapter.merge()
+        """Merge every adapter into the model: one float32 matrix at a time."""
+        for name, adapter in self._adapters.items():
+            self._rounding.write(name, adapter.merged(), adapter.weight_OI)
 
     @contextmanager
     def at_start(self) -> Iterator[None]:

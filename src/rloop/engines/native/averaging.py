@@ -4,12 +4,17 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from rloop.engines.native.rounding import StochasticRounding
+
 
 @torch.no_grad()
-def mean_weights(states: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def mean_weights(
+    states: Iterable[Mapping[str, torch.Tensor]], *, seed: int
+) -> dict[str, torch.Tensor]:
     """Return (w_1 + ... + w_n) / n of weights by name, on the CPU in the first ones' precision.
 
-    Summed in float32, one state at a time; numbers that are not floating-point stay the first's.
+    Summed in float32, one state at a time, and rounded to bfloat16 by the seed; numbers that are
+    not floating-point stay the first's.
     """
     sums: dict[str, torch.Tensor] = {}
     dtypes: dict[str, torch.dtype] = {}
@@ -23,7 +28,9 @@ def mean_weights(states: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torc
             elif weight.is_floating_point():
                 sums[name] += weight.to("cpu", torch.float32)
     assert count, "there is no policy to average"
-    return {
-        name: (total / count).to(dtypes[name]) if total.is_floating_point() else total
-        for name, total in sums.items()
-    }
+    rounding = StochasticRounding(seed)
+    means: dict[str, torch.Tensor] = {}
+    for name, total in sums.items():
+        means[name] = torch.empty_like(total, dtype=dtypes[name])
+        rounding.write(name, total / count if total.is_floating_point() else total, means[name])
+    return means

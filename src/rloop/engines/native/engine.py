@@ -45,7 +45,7 @@ from rloop.engines.native.reinforce import Reference, Reinforcer
 from rloop.engines.native.rollout import Roller
 from rloop.engines.native.sampler import Sampler, row_budget
 from rloop.engines.native.skipped import write_skipped
-from rloop.engines.native.tune import encode_solutions, tune
+from rloop.engines.native.tune import encode_solutions, tune, updates_per_epoch
 from rloop.engines.native.vllm_model import VllmModel, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.errors import EngineError
@@ -135,17 +135,17 @@ class NativeEngine:
         *,
         resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
-        """Do weighted SFT from `start` on stored token ids, yielding each update."""
+        """Begin weighted SFT from `start` on stored token ids; return its updates."""
         config = self._recipe.tuning(place.phase)
         if config is None:
             raise EngineError(f"The recipe has no {place.phase} section.")
         policy = self._load(start)
-        num_updates = config.epochs * -(-len(examples) // config.batch_size)
+        num_updates = config.epochs * updates_per_epoch(len(examples), config.batch_size)
         learner = self._begin_learning(policy, config.optimizer, num_updates, place)
         self._is_changed = True
         if resume_from is not None:
             _restore(resume_from, learner)
-        yield from tune(
+        return tune(
             learner,
             examples,
             place,
@@ -221,7 +221,8 @@ class NativeEngine:
         """Write the mean of the policies, in their precision; one of them is loaded at a time."""
         self._end_learning()
         self._policy = None
-        mean = mean_weights(self._read(policy).model.state_dict() for policy in policies)
+        states = (self._read(policy).model.state_dict() for policy in policies)
+        mean = mean_weights(states, seed=stable_hash(self._recipe.seed, name, "average"))
         model = self._load(policies[0]).model
         save_policy(model, directory, source_dir=policies[0].path, state=mean)
         return PolicyRef(path=directory, name=name)

@@ -54,6 +54,15 @@ static inline vf load(const state *p) { vf x; memcpy(&x, p, sizeof x); return x;
 static inline void store(state *p, vf x) { memcpy(p, &x, sizeof x); }
 #endif
 
+/* Whether the loops below share the cores. */
+int is_parallel(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 static inline vf loadf(const float *p) { vf x; memcpy(&x, p, sizeof x); return x; }
 static inline float rounded(float x) { state s; put(&s, x); return get(&s); }
 static inline vf vrounded(vf x) { state s[LANES]; store(s, x); return load(s); }

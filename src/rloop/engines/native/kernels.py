@@ -7,6 +7,7 @@ that covers source, compiler and processor. Where none can be made, `KernelsUnav
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -29,6 +30,7 @@ DTYPES = (torch.bfloat16, torch.float32)
 _Pointer = ctypes.c_void_p
 _Int = ctypes.c_int64
 _Float = ctypes.c_float
+_log = logging.getLogger(__name__)
 SIGNATURES = {
     "add_norm": [*[_Pointer] * 4, _Int, _Int, _Float],
     "silu_mul": [*[_Pointer] * 2, _Int, _Int],
@@ -88,6 +90,7 @@ class Kernels:
         for name, signature in SIGNATURES.items():
             function = getattr(foreign, name)
             function.argtypes, function.restype = signature, None
+        self.is_parallel = bool(foreign.is_parallel())
         self._add_norm, self._silu_mul = foreign.add_norm, foreign.silu_mul
         self._attend, self._draw = foreign.attend, foreign.draw
 
@@ -185,7 +188,14 @@ def load_kernels(dtype: torch.dtype, head_width: int, num_sharing: int) -> Kerne
     target = cache_root() / "kernels" / f"{name}.so"
     if not target.exists():
         _build(compiler, flags, target)
-    return Kernels(target)
+    kernels = Kernels(target)
+    if not kernels.is_parallel:
+        _log.warning(
+            "Sampling uses one core between the matrix products: %s builds no OpenMP. Set CC to a "
+            "compiler that does, such as gcc or Homebrew's clang.",
+            compiler,
+        )
+    return kernels
 
 
 def find_compiler() -> str | None:

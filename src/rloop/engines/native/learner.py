@@ -5,7 +5,7 @@ same update serves RL and SFT: an objective from `algo.losses` says what its per
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
 from pathlib import Path
@@ -60,8 +60,8 @@ class Learner:
 
         A learning rate of 0 freezes the policy: no masters are made and updates only count. The
         budget of a micro-batch's tokens outlives the learner where it is given. A model that is
-        known to be broken is learned from all the same where it is not probed. The seed is that of
-        fresh adapters.
+        known to be broken is learned from all the same where it is not probed. The seed decides
+        the first numbers of adapters, and which way weights are rounded.
         """
         torch.nn.Module.eval(model)
         if is_probed:
@@ -83,7 +83,7 @@ class Learner:
 
     @property
     def num_updates_done(self) -> int:
-        """Updates so far, skipped ones included: the place in the learning-rate schedule."""
+        """Updates so far, skipped ones included."""
         return self._num_done
 
     @property
@@ -98,7 +98,11 @@ class Learner:
         return nullcontext() if self._masters is None else self._masters.at_start()
 
     def update(
-        self, sequences: Sequence[TrainingSequence], objective: Objective
+        self,
+        sequences: Sequence[TrainingSequence],
+        objective: Objective,
+        *,
+        position: float | None = None,
     ) -> dict[str, float]:
         """Do one optimizer update on all the sequences and return its metrics.
 
@@ -107,12 +111,14 @@ class Learner:
         out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
         stay, `skipped_updates_count` is 1, and `skipped` holds what the update was computed from;
         later ones are held only after it has been set to None. Where memory runs out the update
-        is begun again in smaller micro-batches.
-        Means are over the tokens trained on; a frozen policy reports counts alone.
+        is begun again in smaller micro-batches. Means are over the tokens trained on; a frozen
+        policy reports counts alone. `position` is the update's place in the schedule, in updates;
+        absent, all before it count.
         """
         check_sequences(sequences)
         _check_complete(sequences, objective)
-        rate = learning_rate(self._optimizer_config, self._num_done, self._num_updates)
+        place = self._num_done if position is None else position
+        rate = learning_rate(self._optimizer_config, place, self._num_updates)
         counts = UpdateCounts(
             num_tokens=sum(len(s.completion_ids) for s in sequences), num_sequences=len(sequences)
         )
@@ -136,25 +142,29 @@ class Learner:
         grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
-            if self._num_steps == 0:
-                return_freed()  # the optimizer makes its state now
-            with explained("the optimizer's state", OPTIMIZER_REMEDY):
-                masters.step(learning_rate=rate, grad_norm=grad_norm)
-            self._num_steps += 1
-            self._is_skipping = False
+            self._step(masters, rate, grad_norm)
         else:
             masters.drop_gradients()
-            metrics["skipped_updates_count"] = 1.0
-            self._keep_skipped(sequences, objective, metrics)
+            self._skip(sequences, objective, metrics)
         return metrics
 
-    def _keep_skipped(
+    def _step(self, masters: MasterWeights, rate: float, grad_norm: float) -> None:
+        """Move the masters and the model by the accumulated gradient."""
+        if self._num_steps == 0:
+            return_freed()  # the optimizer makes its state now
+        with explained("the optimizer's state", OPTIMIZER_REMEDY):
+            masters.step(learning_rate=rate, grad_norm=grad_norm)
+        self._num_steps += 1
+        self._is_skipping = False
+
+    def _skip(
         self,
         sequences: Sequence[TrainingSequence],
         objective: Objective,
-        metrics: Mapping[str, float],
+        metrics: dict[str, float],
     ) -> None:
         """Hold on to a skipped update, with the weights where it is the first of a row."""
+        metrics["skipped_updates_count"] = 1.0
         is_first, self._is_skipping = not self._is_skipping, True
         if self.skipped is not None:
             return

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -17,6 +18,7 @@ from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.optimizer import AdamW
+from rloop.engines.native.rounding import StochasticRounding
 from rloop.errors import EngineError
 
 TENSORS_FILE = "learner.safetensors"
@@ -28,10 +30,13 @@ class MasterWeights:
     def __init__(
         self, model: PreTrainedModel, config: OptimizerConfig, engine: EngineConfig, *, seed: int
     ) -> None:
-        """Take the masters from the model; adapters begin with random numbers of the seed."""
+        """Take the masters from the model.
+
+        The seed decides the first numbers of adapters, and which way weights are rounded.
+        """
         offload = engine.offload_optimizer
         self._weights: WholeWeights | LowRankWeights = (
-            WholeWeights(model, offload=offload)
+            WholeWeights(model, seed=seed, offload=offload)
             if engine.lora is None
             else LowRankWeights(model, engine.lora, seed=seed, offload=offload)
         )
@@ -75,18 +80,22 @@ class MasterWeights:
 
     @torch.no_grad()
     def load(self, directory: Path) -> None:
-        """Continue from a saved state, to the bit; the model gets the masters' weights."""
-        tensors = load_file(directory / TENSORS_FILE)
-        for name, master in self._masters.items():
-            saved = tensors.get(f"master.{name}")
-            if saved is None or saved.shape != master.shape:
-                found = "none" if saved is None else list(saved.shape)
-                raise EngineError(
-                    f"The saved learner in {directory} belongs to another model: for {name} it has "
-                    f"{found}, not {list(master.shape)}. Resume with the run's own recipe."
-                )
-            master.copy_(saved)
-        self._optimizer.restore(tensors)
+        """Continue from a saved state, to the bit; the model gets the masters' weights.
+
+        The file is read tensor by tensor: it is three times as large as the masters themselves.
+        """
+        with safe_open(directory / TENSORS_FILE, framework="pt") as stored:
+            names = set(stored.keys())
+            for name, master in self._masters.items():
+                key = f"master.{name}"
+                shape = stored.get_slice(key).get_shape() if key in names else "none"
+                if shape != list(master.shape):
+                    raise EngineError(
+                        f"The saved learner in {directory} belongs to another model: for {name} it "
+                        f"has {shape}, not {list(master.shape)}. Resume with the run's own recipe."
+                    )
+                master.copy_(stored.get_tensor(key))
+            self._optimizer.restore(names, stored.get_tensor)
         self._weights.write()
 
     def close(self) -> None:
@@ -103,11 +112,14 @@ class WholeWeights:
     With a float32 model that stays on its device the masters are the model's own parameters.
     Otherwise they are copies: every micro-batch's gradient is added to a float32 gradient of the
     master as soon as autograd has it, and freed; after a step the masters are rounded into the
-    model. See docs/decisions/0002-one-model-float32-masters.md.
+    model. See decisions 2 and 12 in docs/decisions.
     """
 
-    def __init__(self, model: nn.Module, *, offload: bool) -> None:
-        """`offload` keeps the masters and all that follows from them on the CPU."""
+    def __init__(self, model: nn.Module, *, seed: int, offload: bool) -> None:
+        """`offload` keeps the masters and all that follows from them on the CPU.
+
+        The seed decides which way each weight is rounded.
+        """
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         floats = all(p.dtype == torch.float32 for p in self._parameters.values())
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -115,6 +127,7 @@ class WholeWeights:
         self._shares_model = floats and not offload
         if self._shares_model:
             return
+        self._rounding = StochasticRounding(seed)
         device = torch.device("cpu") if offload else None
         for name, parameter in self._parameters.items():
             copy = parameter.detach().to(device=device, dtype=torch.float32, copy=True)
@@ -127,7 +140,7 @@ class WholeWeights:
         """Round the masters into the model."""
         if not self._shares_model:
             for name, parameter in self._parameters.items():
-                parameter.copy_(self.masters[name])
+                self._rounding.write(name, self.masters[name], parameter)
 
     def drop_gradients(self) -> None:
         """Forget gradients that are at the model's own parameters."""

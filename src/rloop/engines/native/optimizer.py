@@ -4,7 +4,7 @@ In 8 bits (torchao; arXiv 2110.02861) a moment is a byte and 1/256 of a float32 
 tensors that are smaller than 4096 numbers, or no multiple of 256, keep float32 moments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -70,18 +70,18 @@ class AdamW:
         return tensors
 
     @torch.no_grad()
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Continue from what `state` returned, to the bit."""
+    def restore(self, names: Collection[str], read: Callable[[str], torch.Tensor]) -> None:
+        """Continue from what `state` returned, to the bit, read one tensor at a time."""
         for name, master in self._masters.items():
-            if f"step.{name}" not in tensors:
+            if f"step.{name}" not in names:
                 continue
-            state: dict[str, Any] = {"step": tensors[f"step.{name}"].reshape(())}
+            state: dict[str, Any] = {"step": read(f"step.{name}").reshape(())}
             if not self._is_compiled:  # which counts on the CPU
                 state["step"] = state["step"].to(master.device)
             for moment in MOMENTS:
                 state[moment] = self._zeros(master, is_signed=moment == "exp_avg")
                 for part, tensor in _parts(state[moment]).items():
-                    tensor.copy_(tensors[f"{moment}{part}.{name}"])
+                    tensor.copy_(read(f"{moment}{part}.{name}"))
             self._optimizer.state[master] = state
 
     def _zeros(self, master: nn.Parameter, *, is_signed: bool) -> torch.Tensor:

@@ -16,6 +16,7 @@ from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.rollout import Roller
+from rloop.engines.native.schedule import split_evenly
 from rloop.engines.native.step_metrics import sampling_metrics, timing_metrics
 from rloop.types import Group, Place, Problem
 
@@ -116,11 +117,14 @@ class Reinforcer:
         return [by_id[problem.problem_id] for problem in problems]
 
     def _learn(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Split the groups into the step's updates and do them."""
-        per_update = -(-len(groups) // self._config.updates_per_step) or 1
+        """Split the groups into the step's updates, as equal as can be, and do them.
+
+        The schedule counts steps: a step of fewer updates, or of none, takes as much of it.
+        """
+        planned = self._config.updates_per_step
         parts = [
-            [s for group in groups[i : i + per_update] for s in self._sequences(group)]
-            for i in range(0, len(groups), per_update)
+            [s for group in part for s in self._sequences(group)]
+            for part in split_evenly(groups, planned)
         ]
         parts = [part for part in parts if part]  # all of it may be masked
         # Before the first update, which moves what a reference with adapters is computed by.
@@ -134,7 +138,11 @@ class Reinforcer:
             entropy_coef=self._config.entropy_coef,
             temperature=self._config.sampling.temperature or 1.0,
         )
-        metrics = mean_metrics([self._learner.update(part, objective) for part in parts])
+        updates = [
+            self._learner.update(part, objective, position=planned * (self.step + i / len(parts)))
+            for i, part in enumerate(parts)
+        ]
+        metrics = mean_metrics(updates)
         if self._config.replay_per_group:
             metrics["replayed_count"] = float(sum(s.is_replayed for p in parts for s in p))
         return metrics

@@ -10,6 +10,7 @@ from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import PromptBuilder, check_embedded, encode
+from rloop.engines.native.schedule import split_evenly
 from rloop.errors import EngineError
 from rloop.tasks.references import check_solutions
 from rloop.types import Example, Place, Problem, stable_hash
@@ -26,7 +27,8 @@ def tune(
 ) -> Iterator[FinetuneStep]:
     """Yield each update of `epochs` passes after the first `num_done`.
 
-    The order of an epoch depends on the place's seed alone.
+    The order of an epoch depends on the place's seed alone. An epoch is cut into as few updates as
+    `batch_size` allows, of nearly equal size.
     """
     sequences = [
         TrainingSequence(
@@ -36,18 +38,23 @@ def tune(
         )
         for example in examples
     ]
-    num_steps = epochs * -(-len(sequences) // batch_size)
+    per_epoch = updates_per_epoch(len(sequences), batch_size)
     step = 0
     for epoch in range(epochs):
         seed = stable_hash(place.seed, place.iteration, place.phase, "order", epoch)
-        order = np.random.default_rng(seed).permutation(len(sequences))
-        for begin in range(0, len(order), batch_size):
+        order = np.random.default_rng(seed).permutation(len(sequences)).tolist()
+        for indices in split_evenly(order, per_epoch):
             step += 1
             if step <= num_done:
                 continue
-            batch = [sequences[index] for index in order[begin : begin + batch_size]]
+            batch = [sequences[index] for index in indices]
             metrics = learner.update(batch, Objective(loss="sft"))
-            yield FinetuneStep(step=step, num_steps=num_steps, metrics=metrics)
+            yield FinetuneStep(step=step, num_steps=epochs * per_epoch, metrics=metrics)
+
+
+def updates_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Return how many updates of at most `batch_size` examples a pass over them needs."""
+    return -(-num_examples // batch_size)
 
 
 def encode_solutions(

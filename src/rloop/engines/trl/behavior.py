@@ -1,7 +1,8 @@
 """What the policy in training thought of a batch when it sampled it, computed a second time.
 
-TRL hands no log-probabilities to a reward function. No update lies between the sampling and this,
-so these are the sampler's up to rounding.
+TRL hands no log-probabilities to a reward function, vLLM's neither. No update lies between the
+sampling and this, so these are the sampler's up to rounding where TRL samples itself; where vLLM
+does, they are the trainer's own, and what vLLM made of the same weights is not stored.
 """
 
 from collections.abc import Sequence

@@ -8,11 +8,10 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter
 from torch import distributed
 
 from rloop.engines.trl.channel import Channel
-from rloop.engines.trl.messages import Idle, Message, from_json, to_json
+from rloop.engines.trl.messages import Idle, Message, from_json, list_adapter, to_json
 
 IDLE_S = 60.0
 """The first worker says this often that there is nothing to do (seconds)."""
@@ -58,7 +57,7 @@ class Crew:
         """Return every worker's records by rank, in the first worker; nothing in the others."""
         if self.size == 1:
             return [list(own)]
-        adapter: TypeAdapter[list[Record]] = TypeAdapter(list[kind])
+        adapter = list_adapter(kind)
         data = adapter.dump_json(list(own))
         if self.rank:
             self._send_bytes(data)

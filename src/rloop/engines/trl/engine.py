@@ -168,7 +168,7 @@ class TrlEngine:
         *,
         resume_from: Path | None = None,
     ) -> Iterator[FinetuneStep]:
-        """Do SFT from `start` on stored token ids, yielding each update."""
+        """Begin SFT from `start` on stored token ids; return its updates."""
         config = self._recipe.tuning(place.phase)
         if config is None:
             raise EngineError(f"The recipe has no {place.phase} section.")
@@ -180,7 +180,9 @@ class TrlEngine:
             ).permutation(len(examples))
         )
         command = Tune(start=start, place=place, examples=ordered, resume_from=resume_from)
-        ready = self._ask(command, Ready)
+        return self._tuning_steps(self._ask(command, Ready))
+
+    def _tuning_steps(self, ready: Ready) -> Iterator[FinetuneStep]:
         for _ in range(ready.step, ready.num_steps):
             updated = self._ask(Next(), Updated)
             yield FinetuneStep(

@@ -23,11 +23,12 @@ from rloop.engines.native.microbatch import (
     sequence_logprobs,
 )
 from rloop.engines.native.policies import LoadedPolicy, load_policy, save_policy
+from rloop.engines.native.rounding import StochasticRounding
 from rloop.engines.native.sampler import Request, Sampler, row_budget
 from rloop.engines.trl.crew import Crew
 from rloop.engines.trl.messages import Sample, Sampled, SavePolicy, Score, Scores
 from rloop.errors import EngineError
-from rloop.types import Completion, PolicyRef
+from rloop.types import Completion, PolicyRef, stable_hash
 
 Item = TypeVar("Item")
 Gather = Callable[[], Mapping[str, Tensor]]
@@ -64,12 +65,15 @@ class Inference:
         if self._loaded is None or self._version != (start, version):
             loaded = self._loaded if self._version and self._version[0] == start else None
             self._loaded = loaded or self.load(start)
-            self._take(self._loaded.model, gather())
+            seed = stable_hash(self._recipe.seed, start.name, "rounding")
+            self._take(self._loaded.model, gather(), StochasticRounding(seed))
             self._source, self._version = None, (start, version)
         return self._loaded
 
     @torch.no_grad()
-    def _take(self, model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    def _take(
+        self, model: PreTrainedModel, state: Mapping[str, Tensor], rounding: StochasticRounding
+    ) -> None:
         weights = {
             name: weight
             for name, weight in model.state_dict().items()
@@ -79,7 +83,7 @@ class Inference:
             _require_names(state, list(weights))
         for name, weight in weights.items():
             if self._crew.rank == 0:
-                weight.copy_(state[name])
+                rounding.write(name, state[name], weight)
             if self._crew.size > 1:
                 distributed.broadcast(weight, 0)
 

@@ -236,7 +236,14 @@ Message = Annotated[
 Live = Sample | Score | SavePolicy
 """Commands that the policy in training answers between two steps, `SaveState` apart."""
 
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Message, config=ConfigDict(ser_json_inf_nan="strings"))
+# NaN and infinities stay what they are, so that rloop itself says which policy is broken.
+_CONFIG = ConfigDict(ser_json_inf_nan="strings")
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Message, config=_CONFIG)
+
+
+def list_adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401
+    """Return what turns a list of records of this kind into JSON and back, to the bit."""
+    return TypeAdapter(list[kind], config=_CONFIG)
 
 
 def to_json(message: Message) -> bytes:

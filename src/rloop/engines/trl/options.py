@@ -66,7 +66,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
     place = Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="explore")
     grpo_options(recipe, site, place, num_steps=explore.steps, longest_prompt=1)
     for config in tuned_phases(recipe):
-        sft_options(recipe, config, site, place, longest=1)
+        sft_options(recipe, config, site, place, longest=1, num_examples=1)
     return _warnings(recipe)
 
 
@@ -152,7 +152,8 @@ def _warnings(recipe: Recipe) -> list[str]:
         )
     if explore.sampler == "vllm":
         found.append(
-            "explore.sampler=vllm explores; engine.name=trl evaluates with rloop's own sampler."
+            "explore.sampler=vllm explores, and stored log-probabilities are the trainer's, not "
+            "vLLM's; engine.name=trl evaluates with rloop's own sampler."
         )
     return found
 
@@ -241,9 +242,16 @@ def sft_options(
     place: Place,
     *,
     longest: int,
+    num_examples: int,
 ) -> dict[str, Any]:
-    """Return the options of a phase's SFTConfig; `longest` is its longest example (tokens)."""
-    phase, share = phase_name(config), examples_share(recipe, config, site.size)
+    """Return the options of a phase's SFTConfig.
+
+    `longest` is its longest example (tokens), `num_examples` counts those of all epochs. The batch
+    is as much smaller than the recipe's as makes the last one nearly as large as the others.
+    """
+    phase, most = phase_name(config), examples_share(recipe, config, site.size)
+    num_updates = math.ceil(num_examples / (most * site.size))
+    share = math.ceil(num_examples / (num_updates * site.size))
     rows = _rows_per_pass(share, longest, recipe.engine.microbatch_tokens)
     options: Options = {
         # The epochs stand one after the other in the data, each in an order of its own.

@@ -93,7 +93,14 @@ class Training:
         assert config is not None, "rloop asks for a phase that the recipe has"
         longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in command.examples)
         return build_tuner(
-            sft_options(recipe, config, self._site, command.place, longest=longest),
+            sft_options(
+                recipe,
+                config,
+                self._site,
+                command.place,
+                longest=longest,
+                num_examples=len(command.examples),
+            ),
             command,
             processing_class=tokenizer,
             callbacks=[self._pauses(-(-len(command.examples) // config.batch_size), 1)],

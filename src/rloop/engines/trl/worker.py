@@ -117,7 +117,8 @@ def join(recipe: Recipe) -> Site:
     options = grpo_options(recipe, site, place, num_steps=num_steps, longest_prompt=1)
     _checked(GRPOConfig, options, "grpo")
     for config in tuned_phases(recipe):
-        _checked(SFTConfig, sft_options(recipe, config, site, place, longest=1), "sft")
+        options = sft_options(recipe, config, site, place, longest=1, num_examples=1)
+        _checked(SFTConfig, options, "sft")
     return site
 
 
