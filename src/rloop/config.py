@@ -21,9 +21,8 @@ class PolicyConfig(Strict):
     """Where the base policy comes from."""
 
     path: str
-    """A Hugging Face directory or hub name; a `.gguf` file; `package:NAME` for a GGUF file inside
-    an installed Python package; `random:llama`, `random:qwen2` or `random:qwen3` for a tiny random
-    model."""
+    """A Hugging Face directory or hub name; a `.gguf` file; `package:NAME` for a GGUF file in an
+    installed package; `random:llama`, `random:qwen2` or `random:qwen3` for a tiny random model."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you have read that code."""
 
@@ -386,14 +385,11 @@ class Recipe(Strict):
         if self.prompt.system and template is not None and "{system}" not in template:
             found.append("prompt.system is not used: prompt.template has no {system} in it.")
         if self.prompt.template_args and template is not None:
-            found.append(
-                "prompt.template_args are not used: prompt.template takes the place of the model's "
-                "chat template."
-            )
+            found.append("prompt.template_args are not used: prompt.template replaces the model's.")
         if self.rewards and all(reward.function != "accuracy" for reward in self.rewards):
             found.append(
-                "rewards has no accuracy, so being correct earns nothing; still groups are trained "
-                "on only where some completions are correct and some wrong."
+                "rewards has no accuracy, so being correct earns nothing; groups are trained on only "
+                "where some completions are correct and some wrong."
             )
         unread = self.engine.trl.set_values if self.engine.name != "trl" else ()
         if unread:

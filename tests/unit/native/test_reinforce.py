@@ -225,14 +225,6 @@ def test_a_step_of_fewer_groups_than_updates_takes_its_whole_part_of_the_schedul
     assert places == pytest.approx(expected)
 
 
-def test_the_overlong_penalty_gives_a_signal_to_groups_of_equal_rewards(tmp_path: Any):
-    recipe = toy_recipe(tmp_path, explore__overlong_buffer_tokens=16)
-    problems = [make_problem(i, answer="") for i in range(3)]
-    step = next(reinforcer(recipe, problems).run(1))
-    assert step.metrics["reward_mean"] == 1.0
-    assert step.metrics["groups_signal_frac"] > 0
-
-
 def test_several_updates_become_one_line():
     first = {"loss_mean": 1.0, "gap_mean": 0.1, "gap_max": 0.2, "loss_tokens_count": 10.0}
     second = {"loss_mean": 4.0, "gap_mean": 0.9, "gap_max": 0.9, "loss_tokens_count": 20.0}
