@@ -388,8 +388,8 @@ class Recipe(Strict):
             found.append("prompt.template_args are not used: prompt.template replaces the model's.")
         if self.rewards and all(reward.function != "accuracy" for reward in self.rewards):
             found.append(
-                "rewards has no accuracy, so being correct earns nothing; groups are trained on only "
-                "where some completions are correct and some wrong."
+                "rewards has no accuracy, so being correct earns nothing; groups are trained on "
+                "only where some completions are correct and some wrong."
             )
         unread = self.engine.trl.set_values if self.engine.name != "trl" else ()
         if unread:
