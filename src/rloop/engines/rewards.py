@@ -14,6 +14,7 @@ from rloop.config_rewards import RewardConfig, weights_of
 from rloop.engines.base import Verify
 from rloop.errors import ConfigError, TaskError
 from rloop.tasks.verifiers import format as formats
+from rloop.tasks.verifiers.answers import text_to_judge
 from rloop.tasks.verifiers.python import PREFIX, check_spec
 from rloop.tasks.verifiers.registry import reference_text
 from rloop.types import Completion, Problem, Trajectory, Verdict
@@ -62,7 +63,8 @@ def judge(
     max_tokens: int,
 ) -> Judgement:
     """Start judging a completion, which had room for `max_tokens`."""
-    verdict = verify.submit(problem, completion.completion_text)
+    text = text_to_judge(completion.prompt_text, completion.completion_text)
+    verdict = verify.submit(problem, text)
 
     def start(reward: RewardConfig) -> "Future[Verdict]":
         if reward.function == "accuracy":
@@ -71,7 +73,7 @@ def judge(
             done: Future[Verdict] = Future()
             done.set_result(Verdict.graded(length_reward(completion, max_tokens)))
             return done
-        return verify.submit(_asked(problem, reward), completion.completion_text)
+        return verify.submit(_asked(problem, reward), text)
 
     return Judgement(
         verdict=verdict,

@@ -13,6 +13,7 @@ from rloop.errors import TaskError
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
 from rloop.tasks.sources import load_task
+from rloop.tasks.verifiers.answers import text_to_judge
 from rloop.tasks.verifiers.python import PREFIX
 from rloop.types import Problem, Verdict
 
@@ -58,7 +59,13 @@ class Rejudge:
 
         TaskError when a problem cannot be judged by what is known of it.
         """
-        pairs = [(self._problem(row), str(row["completion_text"])) for row in rows]
+        pairs = [
+            (
+                self._problem(row),
+                text_to_judge(str(row["prompt_text"]), str(row["completion_text"])),
+            )
+            for row in rows
+        ]
         return self._pool.verify(pairs)
 
     def notes(self) -> Iterator[str]:

@@ -9,6 +9,7 @@ from rloop.tasks.verifiers.answers import (
     last_box,
     last_fence,
     last_tag,
+    text_to_judge,
 )
 from rloop.tasks.verifiers.numbers import last_number, whole_number_text
 
@@ -111,3 +112,16 @@ def test_whole_number_text_takes_numbers_only():
     assert whole_number_text("50%").percent  # type: ignore[union-attr]
     for text in ("12 apples", "5 - 3", "", "$244/607$", "0x1f"):
         assert whole_number_text(text) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "text"),
+    [
+        ("<|assistant|>\n<think>\n", "maybe 7", "<think>maybe 7"),
+        ("<|assistant|>\n<think>\n", "maybe 7</think> so 5", "maybe 7</think> so 5"),
+        ("What does <think> mean?\n", "a tag", "a tag"),
+        ("<think></think>\n", "7", "7"),
+    ],
+)
+def test_a_thought_that_the_prompt_opened_is_judged_as_one(prompt, completion, text):
+    assert text_to_judge(prompt, completion) == text

@@ -7,6 +7,7 @@ from rloop.config import ExploreConfig, SamplingConfig
 from rloop.engines.base import Verify, check_finite
 from rloop.engines.trl.messages import Sampled
 from rloop.errors import EngineError
+from rloop.tasks.verifiers.answers import text_to_judge
 from rloop.types import Group, Place, Problem, Trajectory
 
 
@@ -33,7 +34,9 @@ class Judge:
         _check(sampled, len(problems) * num_samples, place)
         members = [(problem, member) for problem in problems for member in range(num_samples)]
         futures = [
-            self._verify.submit(problem, completion.completion_text)
+            self._verify.submit(
+                problem, text_to_judge(completion.prompt_text, completion.completion_text)
+            )
             for (problem, _), completion in zip(members, sampled.completions, strict=True)
         ]
         trajectories = []

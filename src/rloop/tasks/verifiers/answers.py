@@ -176,6 +176,19 @@ def without_end_tokens(text: str) -> str:
     return text
 
 
+def text_to_judge(prompt_text: str, completion_text: str) -> str:
+    """Return what a verifier reads: the completion, behind the thought that its prompt opened.
+
+    Some chat templates end a prompt in <think>. A completion that never closes that thought has no
+    answer, which it does not show by itself.
+    """
+    end = prompt_text.rstrip()
+    opened = list(OPEN_THOUGHT.finditer(end, max(0, len(end) - 100)))
+    if not opened or opened[-1].end() != len(end) or CLOSED_THOUGHT.search(completion_text):
+        return completion_text
+    return opened[-1].group() + completion_text
+
+
 def without_thoughts(text: str) -> tuple[str, str]:
     """Return what follows the last closed thought; a thought still open has no answer."""
     closed = [found.end() for found in CLOSED_THOUGHT.finditer(text)]
