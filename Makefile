@@ -21,8 +21,11 @@ demo: setup
 	@out=runs/demo; n=2; while test -e $$out; do out=runs/demo-$$n; n=$$((n + 1)); done; \
 	$(BIN)/rloop run recipes/demo.yaml --out $$out && echo "The report is $$out/report.html"
 
+# One process a core, one thread each: two torch programs of two threads slow each other down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 -n auto --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST)
 
 # Long tests, minutes each; docs/reliability.md has their results.
 soak: setup
@@ -33,7 +36,7 @@ check: setup
 	$(BIN)/ruff check src tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST)
 
 # The base policy of the small proving ground (docs/experiments.md), minutes on two cores.
 proof-base: setup

@@ -150,6 +150,7 @@ def candidates(pool: Sequence[Trajectory]) -> Candidates:
         tasks=list(problems.values()),
         problem_index=np.array([number[t.problem.problem_id] for t in pool]),
         correct=np.array([t.verdict.is_correct for t in pool]),
+        judged=np.array([t.verdict.kind != "error" for t in pool]),
         stopped=reasons == "stop",
         truncated=reasons == "length",
         iteration=np.array([t.place.iteration for t in pool]),

@@ -154,6 +154,7 @@ def test_what_a_model_wrote_cannot_move_the_cursor(text):
          "reference", "reward", "completion_tokens", "finish_reason", "reason"), 0,
     )  # fmt: skip
     row |= {"prompt_text": text, "completion_text": text, "answer": text, "reason": text}
+    row["rewards"] = [{"name": "mine", "value": 0.5, "reason": text}]
     shown = "\n".join(lines_of(row)) + format_value(text)
     odd = set(shown) - set(string.printable) - set(text)
     assert odd <= set("<>U+"), odd

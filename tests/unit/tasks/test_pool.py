@@ -201,5 +201,6 @@ def seconds_for(hangs):
 
 
 @pytest.mark.slow
-def test_ten_thousand_checks_with_one_percent_hangs_take_at_most_three_times_as_long():
-    assert seconds_for(hangs=True) <= 3 * seconds_for(hangs=False)
+def test_a_hundred_hangs_among_ten_thousand_checks_cost_at_most_a_fifth_of_their_limits():
+    """One after another they would take 100 times the limit of 1 s."""
+    assert seconds_for(hangs=True) <= seconds_for(hangs=False) + 20
