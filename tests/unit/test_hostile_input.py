@@ -3,6 +3,7 @@
 import string
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -149,7 +150,7 @@ def test_an_expression_has_one_value_in_both_readings_or_is_refused(text):
 @BOUNDED
 @given(text=st.text(max_size=100))
 def test_what_a_model_wrote_cannot_move_the_cursor(text):
-    row = dict.fromkeys(
+    row: dict[str, Any] = dict.fromkeys(
         ("iteration", "phase", "step", "policy", "problem_id", "member", "verdict", "answer",
          "reference", "reward", "completion_tokens", "finish_reason", "reason"), 0,
     )  # fmt: skip

@@ -70,3 +70,9 @@ def test_a_saved_exploration_in_bfloat16_continues_to_the_bit(tmp_path: Path, lo
 
 def ids_of(step: ExploreStep) -> list[tuple[int, ...]]:
     return [t.completion.completion_ids for group in step.groups for t in group.trajectories]
+
+
+def test_attention_does_not_go_through_cudnn_which_plans_each_shape_anew(tmp_path: Path):
+    torch.backends.cuda.enable_cudnn_sdp(enabled=True)
+    NativeEngine(toy_recipe(tmp_path), InstantVerify())
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -64,6 +64,9 @@ class NativeEngine:
         self._device = resolve_device(recipe.engine.device)
         self._dtype = resolve_dtype(recipe.engine.dtype, self._device)
         self._attention = attention.register()
+        # On Hopper and later, torch 2.11 and on prefers cuDNN's attention, which builds a plan for
+        # each shape: decoding grows by a token a step, and would build one every time.
+        torch.backends.cuda.enable_cudnn_sdp(enabled=False)
         self._policy: LoadedPolicy | None = None
         self._source: PolicyRef | None = None
         self._is_changed = False
