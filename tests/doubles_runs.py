@@ -59,6 +59,13 @@ def toy_recipe(folder: Path, **changes: Any) -> Recipe:
     return Recipe.model_validate(data)
 
 
+def with_mixed_groups(recipe: Recipe) -> Recipe:
+    """Return the recipe with a training verifier that takes some of what a random policy writes."""
+    data = recipe.model_dump(mode="json")
+    data["tasks"]["train"][0]["verifier"] = "python:doubles_verifiers:is_short"
+    return Recipe.model_validate(data)
+
+
 def half_right(problem: Problem, member: int, updates: int) -> str:
     """Answer right for every other member, each in words of its own."""
     del updates

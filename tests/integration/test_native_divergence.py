@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles_runs import begin, toy_recipe, trajectories
+from doubles_runs import begin, toy_recipe, trajectories, with_mixed_groups
 from transformers import AutoModelForCausalLM
 
 from rloop.engines.registry import build_engine
@@ -16,8 +16,6 @@ PLAIN_RL: dict[str, Any] = {
     "iterations": 1,
     "expert": None,
     "finetune": None,
-    # Lengths differ and are penalised, so that groups have a signal whatever they answer.
-    "explore__overlong_buffer_tokens": 16,
 }
 
 
@@ -41,7 +39,7 @@ def token_logprobs(folder: Path, row: dict[str, Any], temperature: float) -> lis
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
 def test_the_divergence_of_an_explored_policy_by_hand(tmp_path: Path, temperature: float):
     sampling = {"max_completion_tokens": 16, "temperature": temperature}
-    recipe = toy_recipe(tmp_path, explore__sampling=sampling, **PLAIN_RL)
+    recipe = with_mixed_groups(toy_recipe(tmp_path, explore__sampling=sampling, **PLAIN_RL))
     code, run_dir = begin(recipe, tmp_path, build_engine)
     assert code == 0
     # 3 prompts x 4 members: all of the first step is in the probe.
@@ -61,8 +59,8 @@ def test_the_divergence_of_an_explored_policy_by_hand(tmp_path: Path, temperatur
 
 
 def test_a_frozen_policy_has_not_moved(tmp_path: Path):
-    recipe = toy_recipe(tmp_path, explore__optimizer={"learning_rate": 0.0}, **PLAIN_RL)
-    code, run_dir = begin(recipe, tmp_path, build_engine)
+    frozen = toy_recipe(tmp_path, explore__optimizer={"learning_rate": 0.0}, **PLAIN_RL)
+    code, run_dir = begin(with_mixed_groups(frozen), tmp_path, build_engine)
     assert code == 0
     # Sampler and learner differ by the order of float32 sums, about 1e-6; squared, nothing.
     assert last_divergence(run_dir) < 1e-9

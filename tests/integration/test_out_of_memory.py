@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from doubles_runs import begin, toy_recipe
+from doubles_runs import begin, toy_recipe, with_mixed_groups
 
+from rloop.config import Recipe
 from rloop.engines.native import learner
 from rloop.engines.native.microbatch import completion_logprobs
 from rloop.engines.native.sampler import Batch
@@ -37,17 +38,15 @@ def said(capsys: Any) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-def small(folder: Path) -> Any:
-    # Every completion is wrong, yet a soft length penalty gives a random policy's groups a signal.
+def small(folder: Path) -> Recipe:
     changes: dict[str, Any] = {
         "iterations": 1,
         "explore__steps": 2,
-        "explore__overlong_buffer_tokens": 15,
         "explore__sampling": {"max_completion_tokens": 16},
         "expert": None,
         "finetune": None,
     }
-    return toy_recipe(folder, **changes)
+    return with_mixed_groups(toy_recipe(folder, **changes))
 
 
 @pytest.fixture

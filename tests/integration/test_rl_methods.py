@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from doubles_runs import BuildEngine, begin, half_right, scripted, toy_recipe, trajectories
+from doubles_runs import (
+    BuildEngine,
+    begin,
+    half_right,
+    scripted,
+    toy_recipe,
+    trajectories,
+    with_mixed_groups,
+)
 from safetensors.torch import load_file
 
 from rloop.config import Recipe
@@ -233,11 +241,10 @@ def test_an_interrupt_while_a_policy_is_measured_loses_nothing(whole, tmp_path, 
 
 
 def test_a_model_is_averaged_over_its_policies_and_goes_on_as_if_it_had_not_been(tmp_path: Path):
-    data = toy_recipe(tmp_path, evaluate__every=4, keep_explored=True).model_dump(mode="json")
-    data["tasks"]["train"][0]["verifier"] = "python:doubles_verifiers:is_short"
+    base = with_mixed_groups(toy_recipe(tmp_path, evaluate__every=4, keep_explored=True))
     for method in ("rl", "averaging"):
         (tmp_path / method).mkdir()
-        recipe = METHODS[method].of(Recipe.model_validate(data))
+        recipe = METHODS[method].of(base)
         assert begin(recipe, tmp_path / method, build_engine)[0] == 0
     policies = tmp_path / "averaging/run/policies"
     steps = [load_file(policies / f"explored-001-step-00000{n}/model.safetensors") for n in (4, 8)]
