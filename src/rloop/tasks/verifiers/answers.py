@@ -22,12 +22,10 @@ from rloop.tasks.verifiers.statements import (
     is_echo,
     is_taken_back,
     last_line,
-    last_lines,
     masked,
     named_answer,
 )
 
-_FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
 _PHRASE = re.compile(r"\banswer\s*(?:\*\*)?\s*(?:is\b|:|=)\s*(?:\*\*)?:?|####", re.IGNORECASE)
 _SUPERSCRIPT_DIGITS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 _POWER = re.compile(rf"(?<=\d)[{_SUPERSCRIPT_DIGITS}]+")
@@ -57,12 +55,6 @@ def last_tag(text: str) -> str | None:
     return tags[-1].text if tags else None
 
 
-def last_fence(text: str) -> str | None:
-    """Return the content of the last fenced code block, None where there is none."""
-    blocks = _FENCE.findall(text)
-    return str(blocks[-1]).strip("\n") if blocks else None
-
-
 def after_phrase(text: str, num_lines: int = 1) -> str | None:
     """Return the lines after the last "answer is", "answer:" or "####", None where nothing follows.
 
@@ -74,11 +66,6 @@ def after_phrase(text: str, num_lines: int = 1) -> str | None:
         if lines:
             return "\n".join(lines[:num_lines])
     return None
-
-
-def final_statement(text: str) -> str:
-    """Return what follows the last "answer is", "answer:" or "####"; else the last line."""
-    return after_phrase(text) or last_lines(text)
 
 
 def bare(text: str) -> str:
