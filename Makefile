@@ -21,11 +21,13 @@ demo: setup
 	@out=runs/demo; n=2; while test -e $$out; do out=runs/demo-$$n; n=$$((n + 1)); done; \
 	$(BIN)/rloop run recipes/demo.yaml --out $$out && echo "The report is $$out/report.html"
 
-# One process a core, one thread each: two torch programs of two threads slow each other down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 -n auto --dist loadfile
+# One process a core, one thread each: two torch programs of two threads slow each other down. What
+# measures time comes last, with nothing beside it.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10
 
 test: setup
-	$(PYTEST)
+	$(PYTEST) -m "not soak and not alone" -n auto --dist loadfile
+	$(PYTEST) -m alone
 
 # Long tests, minutes each; docs/reliability.md has their results.
 soak: setup
@@ -36,7 +38,7 @@ check: setup
 	$(BIN)/ruff check src tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST)
+	$(MAKE) test
 
 # The base policy of the small proving ground (docs/experiments.md), minutes on two cores.
 proof-base: setup

@@ -96,6 +96,7 @@ def problems():
     yield Problem(**fields, verifier="reasoning_gym", metadata=COUNTDOWN)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("problem", list(problems()), ids=lambda p: p.verifier)
 def test_every_hostile_answer_gets_a_verdict_in_time_and_the_pool_goes_on(
     problem, tmp_path, monkeypatch

@@ -200,7 +200,7 @@ def seconds_for(hangs):
     return seconds
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_hundred_hangs_among_ten_thousand_checks_cost_at_most_a_fifth_of_their_limits():
     """One after another they would take 100 times the limit of 1 s."""
     assert seconds_for(hangs=True) <= seconds_for(hangs=False) + 20
