@@ -6,10 +6,9 @@ import altair as alt
 
 from rloop.report.charts.figure import (
     BLUE,
-    GREEN,
+    COLORS,
     GREY,
     ORANGE,
-    PURPLE,
     Figure,
     inline,
     make_figure,
@@ -19,7 +18,6 @@ from rloop.report.compare_results import TaskResult
 from rloop.report.run_record import Row
 from rloop.report.words import points, points_interval
 
-COLORS = (BLUE, ORANGE, PURPLE, GREEN, "#c9527f", "#1f9aa3", "#9c7c23")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "cross", "triangle-down", "triangle-right")
 HEIGHT = 260
 MAX_BANDS = 3

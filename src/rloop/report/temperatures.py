@@ -10,11 +10,8 @@ from rloop.disk import write_text
 from rloop.evaluation.intervals import Estimate
 from rloop.observe import metric_keys
 from rloop.report.charts.figure import (
-    BLUE,
-    GREEN,
+    COLORS,
     GREY,
-    ORANGE,
-    PURPLE,
     Figure,
     inline,
     make_figure,
@@ -24,7 +21,6 @@ from rloop.report.html import render_page
 from rloop.report.run_record import Row
 
 HEIGHT = 380
-COLORS = (BLUE, ORANGE, PURPLE, GREEN, "#c9527f", "#1f9aa3", "#9c7c23")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#3f7fd6", "#d67a1f", "#2f9e6b", "#a968c9", 
 colour-blind too, and never differ by colour alone: strokes, shapes or words say the same."""
 
 CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, GREY)
+COLORS = (BLUE, ORANGE, PURPLE, GREEN, "#c9527f", "#1f9aa3", "#9c7c23")
+"""Of methods or policies, in order; grey is left for what they started from."""
 SMALL, LARGE = 150, 320
 """Heights (pixels); the width is the page's."""
 
