@@ -48,7 +48,7 @@ proof-base: setup
 # Every method with five seeds from that base, two runs at a time, and the pictures of
 # docs/results.md; then plain RL and RLoop at a third and three times the learning rate. About two
 # hours on two cores. What is complete is skipped, so it can be stopped.
-METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,averaging,coverage
+METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,coverage
 proof-small: proof-base
 	$(BIN)/rloop sweep proof/small.yaml --methods $(METHODS) --seeds 5 --jobs 2 --out runs/proof/small
 	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/rate-3e-5 \

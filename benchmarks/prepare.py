@@ -18,13 +18,13 @@ from typing import Any
 import reasoning_gym
 import torch
 from contenders.clock import Clock
+from rloop.engines.native.policies import prepare_policy
+from rloop.engines.native.prompts import PromptBuilder
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from rloop.config_prompt import PromptConfig
-from rloop.engines.native.directory import load_tokenizer
-from rloop.engines.native.policies import prepare_policy
-from rloop.engines.native.prompts import PromptBuilder
+from rloop.policies.directory import load_tokenizer
 from rloop.types import Problem
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

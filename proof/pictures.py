@@ -64,7 +64,7 @@ class Run:
 
     def handed_over(self) -> list[tuple[int, dict[str, Any]]]:
         """Return (RL steps so far, metrics) of base and of each policy it could have ended with."""
-        is_plain = self.config["finetune"] is None and not self.config["explore"]["average_every"]
+        is_plain = self.config["finetune"] is None
         done = {line["iteration"]: n for n, line in enumerate(self.of("explore"), start=1)}
         found = []
         for line in self.of("evaluate"):

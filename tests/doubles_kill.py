@@ -17,10 +17,10 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from doubles_runs import half_right
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, FinetuneStep, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.tasks.verifiers import registry
 from rloop.types import Example, Place, PolicyRef, Problem, Verdict
 
@@ -155,7 +155,7 @@ def in_a_process(log: Path, *args: Any) -> int:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["rloop.loop.session", "rloop.engines.scripted", "rloop.engines.native.engine"]
+        ["rloop.loop.session", "doubles_scripted", "rloop.engines.native.engine"]
     )
     process = context.Process(target=_logged, args=(log, *args))
     process.start()

@@ -14,9 +14,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from rloop.config_prompt import PromptConfig
 from rloop.engines.native import attention
-from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.random_model import character_tokenizer
+from rloop.policies.checkpoint import LoadedPolicy
+from rloop.policies.random_model import character_tokenizer
+from rloop.policies.renderer import Renderer
 from rloop.types import Problem, Verdict, VerdictKind
 
 EOS = 2
@@ -32,7 +34,13 @@ def tiny_policy(
     """Return a random model of 64 tokens under rloop's attention; token 2 ends a completion."""
     model: PreTrainedModel = tiny_model(family, seed=seed, dtype=dtype, head_width=head_width)
     model.set_attn_implementation(attention.register())
-    return LoadedPolicy(model=model, tokenizer=character_tokenizer(), eos_ids=(EOS,), pad_id=0)
+    return LoadedPolicy(model=model, renderer=tiny_renderer(), pad_id=0)
+
+
+def tiny_renderer(stop_ids: tuple[int, ...] = (EOS,)) -> Renderer:
+    """Return the character tokenizer's renderer of bare problems."""
+    config = PromptConfig(template="{problem}")
+    return Renderer(character_tokenizer(), config, stop_ids=stop_ids)
 
 
 def chat_tokenizer(

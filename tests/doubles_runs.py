@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from doubles_scripted import Handler, ScriptedEngine
+
 from rloop.config import Recipe
-from rloop.engines.base import Engine, Verify
-from rloop.engines.scripted import Handler, ScriptedEngine
+from rloop.engines.base import Engine
 from rloop.types import Problem
 
-BuildEngine = Callable[[Recipe, Verify], Engine]
+BuildEngine = Callable[[Recipe], Engine]
 
 
 def write_problems(path: Path, count: int, *, first: int = 0) -> Path:
@@ -77,8 +78,8 @@ def half_right(problem: Problem, member: int, updates: int) -> str:
 def scripted(handler: Handler = half_right) -> BuildEngine:
     """Return what builds a scripted engine with this handler."""
 
-    def build(recipe: Recipe, verify: Verify) -> Engine:
-        return ScriptedEngine(recipe, verify, handler)
+    def build(recipe: Recipe) -> Engine:
+        return ScriptedEngine(recipe, handler)
 
     return build
 

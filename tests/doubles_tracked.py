@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from doubles_runs import begin, half_right, scripted, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.loop.session import resume
 
 

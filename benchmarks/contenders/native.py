@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rloop.engines.native.policies import LoadedPolicy, load_policy
 
 from rloop.config import EngineConfig
 from rloop.engines.native import attention
-from rloop.engines.native.policies import LoadedPolicy, load_policy
 from rloop.engines.native.sampler import Sampler
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from contenders.clock import Clock
 from contenders.measure import read_work, report
 from contenders.native import engine_config, load_endless, make_sampler
+from rloop.engines.native.prompts import Prompt
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.prompts import Prompt
 from rloop.engines.native.sampler import Request, Sampler
 
 

@@ -6,14 +6,14 @@ from concurrent.futures import Future
 from contenders.clock import Clock
 from contenders.measure import read_work, report, reward
 from contenders.native import engine_config, load_endless, make_sampler
-
-from rloop.config import ExploreConfig, OptimizerConfig, SamplingConfig
-from rloop.config_prompt import PromptConfig
-from rloop.engines.native.learner import Learner
-from rloop.engines.native.order import ProblemOrder
 from rloop.engines.native.prompts import PromptBuilder
 from rloop.engines.native.reinforce import Reinforcer
 from rloop.engines.native.rollout import Roller
+
+from rloop.algo.order import ProblemOrder
+from rloop.config import ExploreConfig, OptimizerConfig, SamplingConfig
+from rloop.config_prompt import PromptConfig
+from rloop.engines.native.learner import Learner
 from rloop.types import Place, Problem, Verdict
 
 

@@ -6,12 +6,12 @@ import torch
 from contenders.clock import Clock
 from contenders.measure import read_work, report, stored_completions
 from contenders.native import engine_config
+from rloop.engines.native.policies import load_policy
+from rloop.engines.native.tune import tune
 
 from rloop.config import OptimizerConfig
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.policies import load_policy
-from rloop.engines.native.tune import tune
 from rloop.types import Example, Place
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from contenders.measure import read_work, report
 from contenders.spans import SET_UP, WEIGHTS, Spans, gaps
+from rloop.engines.native.reinforce import Reinforcer
+from rloop.engines.native.rollout import Roller
 
 from rloop.engines.native import engine as native
 from rloop.engines.native.engine import NativeEngine
-from rloop.engines.native.reinforce import Reinforcer
-from rloop.engines.native.rollout import Roller
 from rloop.engines.registry import build_engine
 from rloop.loop.session import start
 from rloop.recipe import load_recipe

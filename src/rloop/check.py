@@ -11,8 +11,6 @@ from pathlib import Path
 
 from rloop.check_prompts import check_prompts
 from rloop.config import Recipe
-from rloop.engines.rewards import check_rewards
-from rloop.engines.trl.options import check_recipe as check_trl
 from rloop.errors import ConfigError, TaskError
 from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings
 from rloop.estimate_memory import memory
@@ -21,6 +19,7 @@ from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import Progress, check_references
+from rloop.tasks.rewards import check_rewards
 from rloop.tasks.sources import load_task
 from rloop.types import Problem
 
@@ -63,7 +62,6 @@ def check_recipe(
     Raises ConfigError, TaskError or EngineError where a run would stop at its start; a hub out of
     reach is a warning, for the run may be meant for another machine.
     """
-    engine_warnings = check_trl(recipe) if recipe.engine.name == "trl" else _check_native(recipe)
     _check_path(recipe.policy.path)
     problems = _load(recipe)
     kept = _judge(recipe, problems, on_progress)
@@ -77,7 +75,7 @@ def check_recipe(
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
     warnings = [
         *recipe.warnings,
-        *engine_warnings,
+        *_check_sampler(recipe),
         *problems.warnings,
         *prompts.warnings,
         *disk_warnings(written, run_root / recipe.name),
@@ -96,7 +94,7 @@ def check_recipe(
     )
 
 
-def _check_native(recipe: Recipe) -> list[str]:
+def _check_sampler(recipe: Recipe) -> list[str]:
     """Return a warning where the sampler is not here; the run may be meant for another machine."""
     if recipe.explore.sampler != "vllm" or find_spec("vllm") is not None:
         return []

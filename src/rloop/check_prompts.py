@@ -122,7 +122,7 @@ def _window_warnings(recipe: Recipe) -> list[str]:
         completion_limit(recipe, "explore"), completion_limit(recipe, "evaluate")
     )
     window = read_attention_window(recipe.policy.path)
-    if window is None or longest <= window or recipe.engine.name != "native":
+    if window is None or longest <= window:
         return []
     return [
         f"This model attends over a sliding window of {window} tokens, and prompt.max_tokens + "

@@ -70,11 +70,9 @@ def run(
     from rloop.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
-    from rloop.engines.registry import build_engine, help_run
+    from rloop.engines.registry import build_engine
     from rloop.loop.session import start
 
-    if help_run(recipe):
-        return
     run_dir = out or Path("runs") / recipe.name
     _end(start(recipe_path, recipe, run_dir, build_engine), run_dir)
 
@@ -90,17 +88,15 @@ def resume(
     """Continue an interrupted run at its last saved point, or an interrupted evaluation.
 
     A run may get more: --set iterations=4 goes on even with a complete one, as if
-    it had had 4 from the start. What decides no result may change too, such as where machines meet
-    (engine.trl.launch.address, port, silence_s). What would change what is done is refused.
+    it had had 4 from the start. What decides no result may change too. What would change what is
+    done is refused.
 
     Example: rloop resume runs/demo --set iterations=4
     """
-    from rloop.engines.registry import build_engine, help_run
-    from rloop.loop.session import read_resolved
+    from rloop.engines.registry import build_engine
     from rloop.loop.session import resume as resume_run
     from rloop.loop.standalone import is_evaluation, resume_evaluation
     from rloop.loop.temperatures import is_planned, measure_points, read_plan
-    from rloop.recipe import load_recipe
 
     if is_planned(run_dir) or is_evaluation(run_dir):
         if recipe_path or overrides:
@@ -109,13 +105,6 @@ def resume(
             points = measure_points(read_plan(run_dir), run_dir, build_engine)
             return print_points(points, run_dir, as_json=False)
         return print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
-    config = run_dir / "config.json"
-    if config.exists():
-        recipe = read_resolved(config)
-        if recipe_path or overrides:
-            recipe = load_recipe(recipe_path or config, overrides or ())
-        if help_run(recipe):
-            return
     _end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
 
 
@@ -211,7 +200,7 @@ def sweep(
         str,
         typer.Option(
             help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness, coverage, "
-            "replay, averaging."
+            "replay."
         ),
     ] = "rloop,rl,raft,rest_em,keep_weights",
     seeds: Annotated[

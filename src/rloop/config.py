@@ -151,18 +151,11 @@ class ExploreConfig(Strict):
     replay_per_group: CountOrZero = 0
     """Replay (RLEP): every iteration explores from the base, and from iteration 2 on this many
     stored successes of the problem join each group's advantages and loss; 0 turns it off."""
-    average_every: CountOrZero = 0
-    """RL steps between the policies whose uniform mean (in float32) takes the place of RL's last
-    weights; 0 turns it off."""
     focus: Literal["uniform", "hard"] = "uniform"
     """From iteration 2: every problem alike, or those with a low but not hopeless success rate
     first."""
     sampler: Literal["native", "vllm"] = "native"
     """What draws completions: the native sampler, or vLLM where it is installed."""
-    total_steps: Count | None = None
-    """RL steps of all iterations together: what an exploration that ends early leaves goes to a
-    further iteration, and `iterations` is the most there can be; when absent each iteration has
-    `steps`."""
     early_stop: EarlyStopConfig = EarlyStopConfig()
     """When exploration ends early."""
     max_dead_steps: Count = 20
@@ -320,36 +313,22 @@ class Recipe(Strict):
                 f"explore.early_stop.min_steps={rules.min_steps} is more than explore.steps="
                 f"{explore.steps}, so no rule could end an exploration. Lower it."
             )
-        least = rules.min_steps if rules.has_rules else explore.steps
-        if explore.total_steps is not None and self.iterations * least < explore.total_steps:
-            remedy = f"Use --set iterations={-(-explore.total_steps // least)}."
-            raise ValueError(
-                f"explore.total_steps={explore.total_steps} may not be used up: iterations="
-                f"{self.iterations} may end after {least} steps each. {remedy}"
-            )
         return self
 
     @model_validator(mode="after")
     def _check_plain_rl(self) -> "Recipe":
         """Check what goes with plain RL alone."""
-        explore = self.explore
-        asked = {name: getattr(explore, name) for name in ("replay_per_group", "average_every")}
-        on = [f"explore.{name}={value}" for name, value in asked.items() if value]
-        if len(on) == 2:
-            raise ValueError(f"{on[0]} and {on[1]} are two methods. Set one of them to 0.")
-        if not on:
+        count = self.explore.replay_per_group
+        if not count:
             return self
-        if self.finetune is not None or explore.optimizer.learning_rate == 0:
+        asked = f"explore.replay_per_group={count}"
+        if self.finetune is not None or self.explore.optimizer.learning_rate == 0:
             raise ValueError(
-                f"{on[0]} is a switch of plain RL that learns: set expert and finetune to null and "
+                f"{asked} is a switch of plain RL that learns: set expert and finetune to null and "
                 "a learning rate above 0, or set it to 0."
             )
-        if explore.replay_per_group and self.iterations < 2:
-            raise ValueError(f"{on[0]} replays earlier iterations, got iterations=1. Set 2.")
-        if explore.average_every >= explore.steps:
-            raise ValueError(
-                f"{on[0]} leaves one policy of explore.steps={explore.steps} to average. Lower it."
-            )
+        if self.iterations < 2:
+            raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
         return self
 
     @model_validator(mode="after")
@@ -390,11 +369,5 @@ class Recipe(Strict):
             found.append(
                 "rewards has no accuracy, so being correct earns nothing; groups are trained on "
                 "only where some completions are correct and some wrong."
-            )
-        unread = self.engine.trl.set_values if self.engine.name != "trl" else ()
-        if unread:
-            found.append(
-                f"engine.trl.{unread[0]} is not used: engine.name={self.engine.name} runs in one "
-                "process on one device. Use --set engine.name=trl."
             )
         return tuple(found)

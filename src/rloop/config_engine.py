@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from rloop.config_fields import Count, Positive, Strict
-from rloop.config_trl import TrlConfig
 
 
 class LoraConfig(Strict):
@@ -24,10 +23,6 @@ class LoraConfig(Strict):
 class EngineConfig(Strict):
     """What runs the model."""
 
-    name: Literal["native", "trl"] = "native"
-    """The engine behind the seam: rloop's own on one device, or TRL's trainers on many."""
-    trl: TrlConfig = TrlConfig()
-    """Processes and options of `engine.name: trl`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -46,8 +41,6 @@ class EngineConfig(Strict):
     offload_optimizer: bool = False
     """Keep master weights, gradients and optimizer moments in CPU memory; with `engine.lora` the
     start policy's weights instead."""
-    optimizer_bits: Literal[8, 32] = 32
-    """Bits of an optimizer moment; 8 needs torchao and compiles its first step."""
     lora: LoraConfig | None = None
     """Train low-rank changes instead of all weights, fresh ones in each phase; off when absent."""
 

@@ -1,6 +1,6 @@
 """When an exploration ends on evidence."""
 
-from rloop.config_fields import Count, Fraction, NonNegative, Positive, Strict
+from rloop.config_fields import Count, NonNegative, Positive, Strict
 
 
 class EarlyStopConfig(Strict):
@@ -10,15 +10,10 @@ class EarlyStopConfig(Strict):
     """Held-out pass@k (largest k) fell this many evaluations in a row (needs `evaluate.every`)."""
     min_entropy: NonNegative | None = None
     """Mean policy entropy below this (nats per token)."""
-    max_entropy: Positive | None = None
-    """Mean policy entropy above this (nats per token)."""
     max_grad_norm: Positive | None = None
     """Gradient norm before clipping above this."""
-    max_similarity: Fraction | None = None
-    """Completions more like those of the same problems' last visit than this: mean Jaccard
-    similarity of token 4-grams, over the step's problems that came before."""
     patience_steps: Count = 3
-    """Steps in a row that an entropy, gradient or similarity rule must hold."""
+    """Steps in a row that an entropy or gradient rule must hold."""
     min_steps: Count = 1
     """Steps that an exploration has at least, whatever the rules say."""
 

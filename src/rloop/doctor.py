@@ -9,15 +9,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 from rloop.threads import allowed_cores
 
 OPTIONAL = {
     "vllm": ("vllm", "explore.sampler: vllm"),
-    "trl": ("trl", "engine.name: trl"),
-    "peft": ("peft", "engine.lora on engine.name: trl"),
-    "torchao": ("torchao", "engine.optimizer_bits: 8"),
     "datasets": ("hub", "problems from the hub"),
     "tensorboard": ("tensorboard", "sinks: [tensorboard]"),
     "wandb": ("wandb", "sinks: [wandb]"),
@@ -50,7 +45,6 @@ def examine(threads: Mapping[str, str], run_root: Path) -> list[Finding]:
         *_cores(threads),
         *_devices(),
         *_optional(),
-        *_distributed(),
         *_folders(run_root),
     ]
 
@@ -121,53 +115,8 @@ def _installed(package: str, owners: Sequence[str]) -> str:
     return metadata.version(owner) + ("" if owner == package else f" ({owner})")
 
 
-DISTRIBUTED = {
-    "": ("trl", "engine.name: trl", "pip install 'rloop-rl[trl]'"),
-    "vllm": ("vllm", "explore.sampler: vllm on engine.name: trl", "pip install 'trl[vllm]'"),
-    "deepspeed": ("deepspeed", "engine.trl.launch.preset: zero3", "pip install 'trl[deepspeed]'"),
-}
-"""Extra of TRL's -> the package that makes it, what of rloop needs it, and what installs it."""
-
-
-def _distributed() -> list[Finding]:
-    """Return what the engine on TRL can use here; TRL's own metadata say which versions."""
-    rows = []
-    for extra, (package, purpose, remedy) in DISTRIBUTED.items():
-        missing = [name for name in ("trl", package) if find_spec(name) is None]
-        broken = [f"{name} is missing" for name in missing[:1]] or unmet("trl", extra)
-        rows.append(
-            Finding(
-                topic="several devices",
-                name=purpose,
-                value=f"not usable: {', '.join(broken)}" if broken else "usable",
-                remedy=remedy if broken else "",
-            )
-        )
-    return rows
-
-
-def unmet(package: str, extra: str) -> list[str]:
-    """Return what a package requires, with an extra of its own, that is not installed so.
-
-    Example: ["vllm 0.7.3 is not <=0.24.0,>=0.10.2"]
-    """
-    found = []
-    for line in metadata.requires(package) or ():
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
-            continue
-        try:
-            version = metadata.version(wanted.name)
-        except metadata.PackageNotFoundError:
-            found.append(f"{wanted.name} is missing")
-            continue
-        if not wanted.specifier.contains(version, prereleases=True):
-            found.append(f"{wanted.name} {version} is not {wanted.specifier}")
-    return found
-
-
 def _folders(run_root: Path) -> list[Finding]:
-    from rloop.engines.native.directory import cache_root
+    from rloop.policies.directory import cache_root
 
     data = os.environ.get("RLOOP_DATA", "")
     here = Path(data).expanduser().is_dir() if data else False

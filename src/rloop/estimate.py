@@ -14,6 +14,8 @@ from rloop.config_engine import EngineConfig
 from rloop.model_size import Linears, ModelSize
 from rloop.tables import format_value
 
+MOMENT_BYTES = 8
+"""Both Adam moments, per number that trains."""
 TRAJECTORY_BYTES_PER_TOKEN = 12
 """Id, log-probability and text of a sampled token in the store, before compression."""
 TRAJECTORY_BYTES = 1000
@@ -119,7 +121,7 @@ def step_completions(recipe: Recipe) -> int:
 
 def run_steps(recipe: Recipe) -> int:
     """Return the most RL steps of all iterations together."""
-    return recipe.explore.total_steps or recipe.iterations * recipe.explore.steps
+    return recipe.iterations * recipe.explore.steps
 
 
 def run_completions(recipe: Recipe) -> int:
@@ -135,11 +137,9 @@ def explored_tokens(recipe: Recipe) -> int:
 
 def num_evaluations(recipe: Recipe) -> int:
     """Return how often the held-out problems are sampled, if no phase ends early."""
-    every, total = recipe.evaluate.every, recipe.explore.total_steps
+    every = recipe.evaluate.every
     inside = recipe.iterations * ((recipe.explore.steps - 1) // every) if every else 0
-    if total is not None and every:
-        inside = min(inside, total // every)
-    after = 2 if recipe.finetune is not None or recipe.explore.average_every else 1
+    after = 2 if recipe.finetune is not None else 1
     coldstart = 0 if recipe.coldstart is None else 1
     return 1 + coldstart + inside + recipe.iterations * after
 
@@ -167,12 +167,14 @@ def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Dem
     ]
     if model is not None:
         size, kept, width = model.parameters, _kept_policies(recipe), compute_bytes(recipe)
-        numbers, moments = trainable_numbers(recipe.engine, model), moment_bytes(recipe.engine)
-        state = 2 * (4 + moments) * numbers
+        numbers = trainable_numbers(recipe.engine, model)
+        state = 2 * (4 + MOMENT_BYTES) * numbers
         rows += [
             _bytes("policies", kept * width * size, f"{kept} x parameters x {width}"),
             _bytes(
-                "saved state", state, f"2 x {numbers:,} trainable x (4 + {moments} Adam moments)"
+                "saved state",
+                state,
+                f"2 x {numbers:,} trainable x (4 + {MOMENT_BYTES} Adam moments)",
             ),
         ]
     return [*rows, _bytes("together", sum(row.value for row in rows), "the sum of these")]
@@ -187,11 +189,6 @@ def compute_bytes(recipe: Recipe) -> int:
     if dtype == "auto":
         return 2 if device.startswith("cuda") else 4
     return 2 if dtype == "bfloat16" else 4
-
-
-def moment_bytes(engine: EngineConfig) -> int:
-    """Return the bytes of both Adam moments, per number that trains."""
-    return 2 * engine.optimizer_bits // 8
 
 
 def trainable_numbers(engine: EngineConfig, model: ModelSize) -> int:
@@ -236,10 +233,7 @@ def _kept_policies(recipe: Recipe) -> int:
     explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     tuned = recipe.finetune is not None
     iterations = recipe.iterations if recipe.keep_policies == "all" else min(2, recipe.iterations)
-    every = recipe.explore.average_every
-    snapshots = -(-recipe.explore.steps // every) if every else 0
-    kept = int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
-    return kept + snapshots * (recipe.iterations if recipe.keep_explored else 1)
+    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
 
 
 def _count(name: str, value: float, formula: str) -> Demand:

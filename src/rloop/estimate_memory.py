@@ -7,7 +7,7 @@ it with what was measured.
 from collections.abc import Iterator
 
 from rloop.config import Recipe
-from rloop.estimate import Demand, adapted_linears, moment_bytes, trainable_numbers
+from rloop.estimate import MOMENT_BYTES, Demand, adapted_linears, trainable_numbers
 from rloop.model_size import ModelSize
 
 MASTER_BYTES, GRADIENT_BYTES = 4, 4
@@ -61,13 +61,12 @@ def _weights(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Iterator[D
         )
     elif recipe.explore.kl_coef > 0:
         yield _bytes("reference policy", size, formula)
-    moments = moment_bytes(engine)
     yield _bytes(
         "adapters, gradients and Adam moments"
         if has_adapters
         else "weights, gradients and Adam moments",
-        numbers * (MASTER_BYTES + GRADIENT_BYTES + moments),
-        f"{numbers:,} trainable x ({MASTER_BYTES} + {GRADIENT_BYTES} + {moments})"
+        numbers * (MASTER_BYTES + GRADIENT_BYTES + MOMENT_BYTES),
+        f"{numbers:,} trainable x ({MASTER_BYTES} + {GRADIENT_BYTES} + {MOMENT_BYTES})"
         + there * (engine.offload_optimizer and not has_adapters),
     )
 

@@ -56,11 +56,6 @@ class Method:
                 "learning_rate=0, so that RL would learn nothing. Give RL's learning rate; raft "
                 "and rest_em set it to 0 themselves."
             )
-        if recipe.explore.total_steps is not None:
-            raise ConfigError(
-                "Methods share a budget of iterations x explore.steps, and this recipe has explore."
-                f"total_steps={recipe.explore.total_steps}. Leave it out; replay sets its own."
-            )
         data = recipe.model_dump(mode="json")
         self.apply(data)
         return Recipe.model_validate(data)
@@ -105,31 +100,16 @@ def _from_base(data: Data) -> None:
 
 
 def _replay(data: Data) -> None:
-    total = _shared_steps(data)
-    data["iterations"] = 2
-    data["explore"] |= {
-        "steps": -(-total // 2),
-        "total_steps": total,
-        "replay_per_group": REPLAYED,
-    }
-    data["expert"] = data["finetune"] = None
-
-
-def _averaging(data: Data) -> None:
-    total = _shared_steps(data)
-    _plain_rl(data)
-    data["explore"]["average_every"] = min(data["evaluate"]["every"], -(-total // 2))
-
-
-def _shared_steps(data: Data) -> int:
-    """Return iterations x steps; ConfigError where that is one, which cannot be parted."""
-    total: int = data["explore"]["steps"] * data["iterations"]
-    if total < 2:
+    total = data["explore"]["steps"] * data["iterations"]
+    if total % 2:
         raise ConfigError(
-            "replay and averaging need two RL steps at least, got iterations=1 of explore.steps=1. "
-            "Raise explore.steps."
+            "replay parts iterations x explore.steps into two halves, got "
+            f"iterations={data['iterations']} of explore.steps={data['explore']['steps']}. Make "
+            "one of them even."
         )
-    return total
+    data["iterations"] = 2
+    data["explore"] |= {"steps": total // 2, "replay_per_group": REPLAYED}
+    data["expert"] = data["finetune"] = None
 
 
 def _coverage(data: Data) -> None:
@@ -213,13 +193,6 @@ METHODS: Mapping[str, Method] = {
             source="after RLEP, arXiv 2507.07451",
             apply=_replay,
         ),
-        Method(
-            name="averaging",
-            title="RL, averaged",
-            description="plain RL whose last policy is the mean of those on the way",
-            source="after arXiv 2203.05482, 2504.10478",
-            apply=_averaging,
-        ),
     )
 }
 
@@ -239,18 +212,12 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
     finetune, explore = config.get("finetune"), config["explore"]
     is_frozen = explore.get("optimizer", {}).get("learning_rate") == 0
     if finetune is None:
-        return None if is_frozen else METHODS[_kind_of_rl(explore)]
+        return None if is_frozen else METHODS["replay" if explore.get("replay_per_group") else "rl"]
     if is_frozen:
         return METHODS["rest_em" if finetune["init"] == "base" else "raft"]
     if finetune["init"] != "iteration_start":
         return METHODS["from_base" if finetune["init"] == "base" else "keep_weights"]
     return METHODS[_kind_of_rloop(config.get("expert") or {})]
-
-
-def _kind_of_rl(explore: Mapping[str, Any]) -> str:
-    if explore.get("replay_per_group"):
-        return "replay"
-    return "averaging" if explore.get("average_every") else "rl"
 
 
 def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
@@ -259,28 +226,12 @@ def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
     return "no_hardness" if expert.get("max_success_rate") == 1 else "rloop"
 
 
-def last_iteration(config: Mapping[str, Any], phases: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return which iteration is a run's last, as far as its complete phases tell.
-
-    `config` is its resolved recipe, `phases` the manifest's. Fewer than `iterations` where
-    `explore.total_steps` are used up before.
-    """
-    most, used = int(config.get("iterations", 1)), 0
-    total = config.get("explore", {}).get("total_steps")
-    for iteration in range(1, most + 1):
-        used += int(phases.get(f"{iteration}/explore", {}).get("steps", 0))
-        if total is not None and used >= total:
-            return iteration
-    return most
-
-
-def last_phase(config: Mapping[str, Any], phases: Mapping[str, Mapping[str, Any]]) -> str:
+def last_phase(config: Mapping[str, Any]) -> str:
     """Return the key of a run's last phase, as the manifest has it. Example: `1/explore`."""
-    last = last_iteration(config, phases)
+    last = int(config.get("iterations", 1))
     if config.get("finetune") is not None:
         return f"{last}/evaluate/iter-{last:03d}"
-    is_averaged = bool(config.get("explore", {}).get("average_every"))
-    return f"{last}/evaluate/averaged-{last:03d}" if is_averaged else f"{last}/explore"
+    return f"{last}/explore"
 
 
 def method_title(config: Mapping[str, Any]) -> str:

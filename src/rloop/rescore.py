@@ -28,7 +28,6 @@ import pyarrow.parquet as pq
 
 from rloop.config import Recipe
 from rloop.config_rewards import RewardConfig, weights_of
-from rloop.engines.rewards import weighted_sum
 from rloop.errors import StoreError
 from rloop.evaluation.recount import recount
 from rloop.loop.session import read_resolved
@@ -48,6 +47,7 @@ from rloop.store.schema import SCHEMA, SCHEMA_VERSION
 from rloop.store.trajectories import TrajectoryStore, open_store
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.rejudge import COLUMNS, Rejudge
+from rloop.tasks.rewards import weighted_sum
 from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.text import visible
 from rloop.threads import allowed_cores

@@ -6,7 +6,7 @@ One `Problem` gives one prompt; a policy writes a `Completion`; a verifier turns
 Policies cross rooms as a `PolicyRef`: a Hugging Face directory, never weights.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -43,6 +43,53 @@ class Problem:
     """JSON values the verifier or a filter may need (level, subject, the reasoning-gym entry)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the policy is conditioned on. Example: Prompt("1+1=", (5, 9, 5, 7))."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptReport:
+    """Problems whose prompts fit, and those with longer prompts and their length in tokens."""
+
+    kept: tuple[Problem, ...]
+    too_long: tuple[tuple[Problem, int], ...]
+    longest: tuple[Problem, int] | None = None
+    """Of those that fit; None where none does."""
+    context: int | None = None
+    """Most tokens that the policy reads, prompt and completion together; None where unknown."""
+    first: str = ""
+    """The first problem's prompt as text, special tokens visible."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about the chat template and the tokenizer."""
+
+    @classmethod
+    def of(
+        cls,
+        problems: Sequence[Problem],
+        lengths: Sequence[int],
+        limit: int,
+        *,
+        context: int | None = None,
+        first: str = "",
+        warnings: Sequence[str] = (),
+    ) -> "PromptReport":
+        """Split the problems by the token counts of their prompts."""
+        pairs = list(zip(problems, lengths, strict=True))
+        kept = [pair for pair in pairs if pair[1] <= limit]
+        return cls(
+            kept=tuple(problem for problem, _ in kept),
+            too_long=tuple(pair for pair in pairs if pair[1] > limit),
+            longest=max(kept, key=lambda pair: pair[1], default=None),
+            context=context,
+            first=first,
+            warnings=tuple(warnings),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What the policy wrote after a prompt, token for token.
@@ -60,8 +107,7 @@ class Completion:
     """[T] sampled ids; the last one is EOS, or ends a turn, when finish_reason is "stop"."""
     behavior_logprobs: tuple[float, ...]
     """[T] natural log-probability of each sampled token at the stated temperature, over the whole
-    vocabulary (before top-p and top-k cut it), as computed by the sampler; on TRL by the trainer
-    in a pass of its own before the update, where vLLM sampled too."""
+    vocabulary (before top-p and top-k cut it), as computed by the sampler."""
     finish_reason: FinishReason
 
     @property

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import yaml
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories, write_problems
+from doubles_scripted import ScriptedEngine
 
 from rloop.cli import main
 from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.engines.native.engine import NativeEngine
-from rloop.engines.native.random_model import write_random_model
-from rloop.engines.scripted import ScriptedEngine
 from rloop.loop.session import resume, start
 from rloop.loop.state import Manifest
+from rloop.policies.random_model import write_random_model
 from rloop.recipe import load_recipe
 
 SAMPLING = {"max_completion_tokens": 4}

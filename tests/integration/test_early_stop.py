@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
 from rloop.observe.run_log import read_metrics

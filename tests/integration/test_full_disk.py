@@ -12,10 +12,10 @@ import pytest
 from doubles_full_disk import SmallDisk, go_limited, remains
 from doubles_kill import build_native, build_scripted, files, go
 from doubles_runs import half_right, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop.cli import main
 from rloop.config import Recipe
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import RLoopError
 from rloop.loop.state import Manifest
 from rloop.recipe import load_recipe

@@ -8,10 +8,10 @@ import pytest
 from doubles_memory import peak_bytes
 from doubles_runs import toy_recipe
 
-from rloop.engines.native.random_model import write_random_model
 from rloop.estimate import compute_bytes
 from rloop.estimate_memory import memory
 from rloop.model_size import measure_model
+from rloop.policies.random_model import write_random_model
 
 SIZES = {"2M": "llama-4x192", "30M": "llama-8x576", "135M": None}
 PLAIN: dict[str, Any] = {"engine__dtype": "float32"}

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, FinetuneStep, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.resumption import plan
 from rloop.loop.session import resume

@@ -17,12 +17,12 @@ from doubles_runs import (
     trajectories,
     with_mixed_groups,
 )
+from doubles_scripted import Handler, ScriptedEngine
 from safetensors.torch import load_file
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.engines.registry import build_engine
-from rloop.engines.scripted import Handler, ScriptedEngine
 from rloop.evaluation.checkpoints import read_checkpoints
 from rloop.loop.replayed import read_successes
 from rloop.loop.session import resume

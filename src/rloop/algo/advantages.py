@@ -8,17 +8,14 @@ G = members of a group: the completions of one prompt, in member order. A group 
 all equal has no signal; every estimator gives it exact zeros, a group of one included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Literal
 
 from rloop.config import ExploreConfig
 from rloop.types import Group, Trajectory
 
 STD_EPSILON = 1e-6
 """Added to the standard deviation, as in verl (TRL adds 1e-4)."""
-
-AdvantageName = Literal["grpo", "dr_grpo", "rloo"]
 
 
 def has_signal(rewards_G: Sequence[float]) -> bool:
@@ -59,14 +56,12 @@ def rloo_advantages(rewards_G: Sequence[float]) -> list[float]:
     return [reward - (total - reward) / num_others for reward in rewards_G]
 
 
-def group_advantages(rewards_G: Sequence[float], estimator: AdvantageName) -> list[float]:
-    """Return the advantages of one group by the named estimator."""
-    estimators = {
-        "grpo": grpo_advantages,
-        "dr_grpo": dr_grpo_advantages,
-        "rloo": rloo_advantages,
-    }
-    return estimators[estimator](rewards_G)
+ESTIMATORS: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
+    "grpo": grpo_advantages,
+    "dr_grpo": dr_grpo_advantages,
+    "rloo": rloo_advantages,
+}
+"""Every estimator by its name in `explore.advantage`: the rewards of a group to its advantages."""
 
 
 def shaped_reward(trajectory: Trajectory, config: ExploreConfig) -> float:
@@ -90,7 +85,7 @@ def member_advantages(group: Group, config: ExploreConfig) -> list[float] | None
     rewards = [shaped_reward(t, config) for t in group.trajectories if not t.has_error]
     if not group.is_mixed or not has_signal(rewards):
         return None
-    advantages = iter(group_advantages(rewards, config.advantage))
+    advantages = iter(ESTIMATORS[config.advantage](rewards))
     return [next(advantages) if is_known else 0.0 for is_known in known]
 
 

@@ -9,37 +9,17 @@ split. The behavior log-probabilities, as stored at sampling time, are the ratio
 log-ratio is clamped to +-20, as in verl, so that one broken token cannot overflow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import Literal
 
 import torch
 
-LossName = Literal["dapo", "gspo", "cispo", "sft"]
+from rloop.algo.objective import Objective
+
 MAX_LOG_RATIO = 20.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """What an update minimises: a loss, its clip range, a divergence penalty, an entropy bonus.
-
-    Example: Objective(loss="dapo", clip_low=0.2, clip_high=0.28); Objective(loss="sft")
-    """
-
-    loss: LossName
-    clip_low: float = 0.0
-    """Ratios are clipped below 1 - clip_low (`dapo`, `gspo`)."""
-    clip_high: float = 0.0
-    """Ratios are clipped above 1 + clip_high (`dapo`, `gspo`, `cispo`)."""
-    importance_cap: float = inf
-    """No bad token's ratio weighs more than this (`dapo`)."""
-    kl_coef: float = 0.0
-    """Weight of the k3 divergence from the reference policy; 0 turns it off."""
-    entropy_coef: float = 0.0
-    """Weight of the entropy, which is a bonus; 0 turns it off."""
-    temperature: float = 1.0
-    """Divides the logits: the sampling temperature in RL, 1 in SFT."""
+Loss = tuple[torch.Tensor, torch.Tensor]
+"""A scalar with a gradient, and [N] where the clip cut a token's gradient off, or its weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +53,20 @@ class TokenBatch:
     entropy_N: torch.Tensor | None = None
     """Of the policy's distribution, with a gradient; needed when `entropy_coef` > 0."""
 
+    @property
+    def log_ratio_N(self) -> torch.Tensor:
+        """policy - behavior; zeros, with the policy's gradient, where nothing was stored: the
+        policy is its own behavior.
+        """
+        stored_N = self.behavior_logprobs_N
+        policy_N = self.policy_logprobs_N
+        return policy_N - (policy_N.detach() if stored_N is None else stored_N)
+
+    @property
+    def ratio_N(self) -> torch.Tensor:
+        """exp(policy - behavior), the log clamped to +-20."""
+        return self.log_ratio_N.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossOutput:
@@ -85,11 +79,6 @@ class LossOutput:
     """True where the clip cut the token's gradient off, or its weight (`cispo`)."""
     kl_N: torch.Tensor
     """k3 divergence from the reference; zeros without one."""
-
-
-def token_ratio(policy_logprobs: torch.Tensor, behavior_logprobs: torch.Tensor) -> torch.Tensor:
-    """Return exp(policy - behavior), the log clamped to +-20; any shape."""
-    return (policy_logprobs - behavior_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
 def capped_ratio(ratio: torch.Tensor, advantages: torch.Tensor, cap: float) -> torch.Tensor:
@@ -112,74 +101,67 @@ def clipped_surrogate(
     return -torch.minimum(plain, clipped), (clipped < plain).detach()
 
 
-def dapo_loss(
-    ratio_N: torch.Tensor,
-    advantages_N: torch.Tensor,
-    *,
-    clip_low: float,
-    clip_high: float,
-    num_tokens: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def dapo_loss(batch: TokenBatch, objective: Objective, counts: UpdateCounts) -> Loss:
     """Return sum_n -min(r_n A_n, clip(r_n) A_n) / num_tokens, and clipped_N.
 
     DAPO (arXiv 2503.14476): the mean is over all tokens of the update, so long completions weigh
-    more than short ones.
+    more than short ones. r_n is capped for negative advantages (`capped_ratio`).
     """
     loss_N, is_clipped_N = clipped_surrogate(
-        ratio_N, advantages_N, clip_low=clip_low, clip_high=clip_high
+        capped_ratio(batch.ratio_N, batch.advantages_N, objective.importance_cap),
+        batch.advantages_N,
+        clip_low=objective.clip_low,
+        clip_high=objective.clip_high,
     )
-    return loss_N.sum() / num_tokens, is_clipped_N
+    return loss_N.sum() / counts.num_tokens, is_clipped_N
 
 
-def gspo_loss(
-    log_ratio_N: torch.Tensor,
-    advantages_N: torch.Tensor,
-    lengths_B: Sequence[int],
-    *,
-    clip_low: float,
-    clip_high: float,
-    num_sequences: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def gspo_loss(batch: TokenBatch, objective: Objective, counts: UpdateCounts) -> Loss:
     """Return sum_b -min(s_b A_b, clip(s_b) A_b) / num_sequences, and clipped_N.
 
     GSPO (arXiv 2507.18071): s_b = exp(mean over the sequence's tokens of policy - behavior), the
     geometric mean of its ratios.
     """
-    rows = torch.split(log_ratio_N, list(lengths_B))
+    lengths_B = list(batch.lengths_B)
+    rows = torch.split(batch.log_ratio_N, lengths_B)
     ratio_B = torch.stack([row.mean() for row in rows]).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    advantages_B = torch.stack([row[0] for row in torch.split(advantages_N, list(lengths_B))])
+    advantages_B = torch.stack([row[0] for row in torch.split(batch.advantages_N, lengths_B)])
     loss_B, is_clipped_B = clipped_surrogate(
-        ratio_B, advantages_B, clip_low=clip_low, clip_high=clip_high
+        ratio_B, advantages_B, clip_low=objective.clip_low, clip_high=objective.clip_high
     )
     lengths = torch.tensor(lengths_B, device=loss_B.device)
-    return loss_B.sum() / num_sequences, is_clipped_B.repeat_interleave(lengths)
+    return loss_B.sum() / counts.num_sequences, is_clipped_B.repeat_interleave(lengths)
 
 
-def cispo_loss(
-    ratio_N: torch.Tensor,
-    policy_logprobs_N: torch.Tensor,
-    advantages_N: torch.Tensor,
-    *,
-    clip_high: float,
-    num_tokens: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cispo_loss(batch: TokenBatch, objective: Objective, counts: UpdateCounts) -> Loss:
     """Return sum_n -sg(min(r_n, 1 + high)) A_n logprob_n / num_tokens, and clipped_N.
 
     CISPO (arXiv 2506.13585) with the upper clip only, as in TRL: no token loses its gradient.
     """
-    weight_N = ratio_N.detach().clamp(max=1.0 + clip_high)
-    loss_N = -weight_N * advantages_N * policy_logprobs_N
-    return loss_N.sum() / num_tokens, ratio_N.detach() > 1.0 + clip_high
+    ratio_N = batch.ratio_N.detach()
+    weight_N = ratio_N.clamp(max=1.0 + objective.clip_high)
+    loss_N = -weight_N * batch.advantages_N * batch.policy_logprobs_N
+    return loss_N.sum() / counts.num_tokens, ratio_N > 1.0 + objective.clip_high
 
 
-def sft_loss(
-    policy_logprobs_N: torch.Tensor, weights_N: torch.Tensor, *, num_tokens: int
-) -> torch.Tensor:
+def sft_loss(batch: TokenBatch, objective: Objective, counts: UpdateCounts) -> Loss:
     """Return sum_n -w_n logprob_n / num_tokens: the token-mean negative log-likelihood, weighted.
 
     The weights are taken as they are, so that a batch of light examples moves the policy less.
     """
-    return -(weights_N * policy_logprobs_N).sum() / num_tokens
+    del objective
+    policy_N = batch.policy_logprobs_N
+    loss = -(batch.weights_N * policy_N).sum() / counts.num_tokens
+    return loss, torch.zeros_like(policy_N, dtype=torch.bool)
+
+
+LOSSES: Mapping[str, Callable[[TokenBatch, Objective, UpdateCounts], Loss]] = {
+    "dapo": dapo_loss,
+    "gspo": gspo_loss,
+    "cispo": cispo_loss,
+    "sft": sft_loss,
+}
+"""Every loss by its name in `explore.loss`; `sft` is fine-tuning's own."""
 
 
 def k3_divergence(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
@@ -192,47 +174,14 @@ def k3_divergence(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tenso
 
 
 def compute_loss(objective: Objective, batch: TokenBatch, counts: UpdateCounts) -> LossOutput:
-    """Return the micro-batch's part of the update's loss, penalty and entropy bonus included.
-
-    Where no behavior log-probabilities were stored the ratio is one: the policy is its own
-    behavior.
-    """
-    policy_N = batch.policy_logprobs_N
-    behavior_N = (
-        policy_N.detach() if batch.behavior_logprobs_N is None else batch.behavior_logprobs_N
-    )
-    ratio_N = token_ratio(policy_N, behavior_N)
-    is_clipped_N = torch.zeros_like(ratio_N, dtype=torch.bool)
-    low, high = objective.clip_low, objective.clip_high
-    if objective.loss == "dapo":
-        loss, is_clipped_N = dapo_loss(
-            capped_ratio(ratio_N, batch.advantages_N, objective.importance_cap),
-            batch.advantages_N,
-            clip_low=low,
-            clip_high=high,
-            num_tokens=counts.num_tokens,
-        )
-    elif objective.loss == "gspo":
-        loss, is_clipped_N = gspo_loss(
-            policy_N - behavior_N,
-            batch.advantages_N,
-            batch.lengths_B,
-            clip_low=low,
-            clip_high=high,
-            num_sequences=counts.num_sequences,
-        )
-    elif objective.loss == "cispo":
-        loss, is_clipped_N = cispo_loss(
-            ratio_N, policy_N, batch.advantages_N, clip_high=high, num_tokens=counts.num_tokens
-        )
-    else:
-        loss = sft_loss(policy_N, batch.weights_N, num_tokens=counts.num_tokens)
-    kl_N = torch.zeros_like(ratio_N)
+    """Return the micro-batch's part of the update's loss, penalty and entropy bonus included."""
+    loss, is_clipped_N = LOSSES[objective.loss](batch, objective, counts)
+    kl_N = torch.zeros_like(batch.policy_logprobs_N)
     if batch.reference_logprobs_N is not None:
-        kl_N = k3_divergence(policy_N, batch.reference_logprobs_N)
+        kl_N = k3_divergence(batch.policy_logprobs_N, batch.reference_logprobs_N)
         loss = loss + objective.kl_coef * kl_N.sum() / counts.num_tokens
     if objective.entropy_coef and batch.entropy_N is not None:
         loss = loss - objective.entropy_coef * batch.entropy_N.sum() / counts.num_tokens
     return LossOutput(
-        loss=loss, ratio_N=ratio_N.detach(), is_clipped_N=is_clipped_N, kl_N=kl_N.detach()
+        loss=loss, ratio_N=batch.ratio_N.detach(), is_clipped_N=is_clipped_N, kl_N=kl_N.detach()
     )

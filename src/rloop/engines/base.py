@@ -1,234 +1,156 @@
-"""The seam: all that the loop asks of whatever runs the model.
+"""The seam: what the loop asks of whatever holds the model.
 
-Policies cross it as directories, trajectories as records; nothing with a gradient does. The two
-learning phases are generators: the loop pulls a step, stores it, looks at it, and may sample from
-the policy in training, save its state, or stop pulling. One suite in `tests/contract` runs over
-every engine.
+An engine knows token ids, objectives and weights. It knows no problem, no verdict, no group and no
+algorithm: `loop.rl` and `loop.sft` have those. Policies cross the seam as directories. One suite in
+`tests/contract` runs over every engine.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from rloop.config import SamplingConfig
-from rloop.errors import NonFinitePolicy
-from rloop.types import (
-    Completion,
-    Example,
-    Group,
-    Place,
-    PolicyRef,
-    Problem,
-    Trajectory,
-    Verdict,
-)
-
-Successes = Mapping[str, Sequence[Trajectory]]
-"""Stored successes by problem_id, to be replayed."""
-LIVE: Literal["live"] = "live"
-"""Stands for the policy in training, where `sample` and `logprobs` expect a `PolicyRef`."""
+from rloop.algo.objective import Objective
+from rloop.config import OptimizerConfig, SamplingConfig
+from rloop.types import Example, FinishReason, PolicyRef, Problem, Prompt, PromptReport
 
 
-class Verify(Protocol):
-    """Judges completions in the background: `tasks.pool.VerifierPool`, or a test's own."""
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One completion wanted: its prompt and the seed of its own random stream."""
 
-    def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
-        """Start judging; the future never raises for what the completion says."""
+    prompt_ids: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What was sampled: Sampled(completion_ids=(6, 0), behavior_logprobs=(-0.1, -0.02), "stop")."""
+
+    completion_ids: tuple[int, ...]
+    """[T] ids; the last one is a stop token when finish_reason is "stop"."""
+    behavior_logprobs: tuple[float, ...]
+    """[T] as computed by the sampler, at its temperature, over the whole vocabulary."""
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSequence:
+    """A prompt and a completion to learn from.
+
+    Example: TrainingSequence(prompt_ids=(5, 9), completion_ids=(6, 0), behavior_logprobs=(-0.1,
+    -0.02), advantage=1.5)
+    """
+
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+    """[T] ids, EOS included where the completion stopped."""
+    behavior_logprobs: Sequence[float] | None = None
+    """[T] by the sampler, as stored; None in SFT."""
+    reference_logprobs: Sequence[float] | None = None
+    """[T] by the policy that the divergence is measured from; needed when `kl_coef` > 0."""
+    advantage: float = 0.0
+    """Compared with its group; unused by `sft`."""
+    weight: float = 1.0
+    """Weight of its tokens; used by `sft` only."""
+    is_replayed: bool = False
+    """Whether an earlier policy sampled it, so that it says nothing of the sampler's gap."""
+
+
+class Renderer(Protocol):
+    """The text side of a policy: `policies.renderer.Renderer`, or a test's own."""
+
+    @property
+    def version(self) -> str:
+        """Hash of what decides the prompts' texts."""
         ...
 
+    def prompt(self, problem: Problem) -> Prompt:
+        """Return the problem's prompt as text and token ids."""
+        ...
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExploreStep:
-    """One RL step: every group sampled in it, before any filter, and how the update went.
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of a completion, without the special tokens that only frame it."""
+        ...
 
-    Example: ExploreStep(step=3, groups=(...), metrics={"reward_mean": 0.41, "entropy_mean": 1.2})
-    """
+    def report(self, problems: Sequence[Problem]) -> PromptReport:
+        """Split problems by whether their prompt fits `prompt.max_tokens`; show the first one."""
+        ...
 
-    step: int
-    groups: tuple[Group, ...]
-    metrics: Mapping[str, float]
-    """Keys without the phase: `reward_mean`, `grad_norm`, `sampled_tokens_count`, `sample_s`,
-    ...; `skipped_updates_count` where updates were skipped because a number was not finite.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneStep:
-    """One supervised update. Example: FinetuneStep(step=3, num_steps=40, metrics={"loss_mean":
-    0.7}).
-    """
-
-    step: int
-    num_steps: int
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptReport:
-    """Problems that fit, and those whose prompt is longer than allowed, with the length that
-    broke it.
-    """
-
-    kept: tuple[Problem, ...]
-    too_long: tuple[tuple[Problem, int], ...]
-    longest: tuple[Problem, int] | None = None
-    """Of those that fit; None where none does."""
-    context: int | None = None
-    """Most tokens that the policy reads, prompt and completion together; None where unknown."""
-    first: str = ""
-    """The first problem's prompt as text, special tokens visible."""
-    warnings: tuple[str, ...] = ()
-    """Sentences about the chat template and the tokenizer."""
-
-    @classmethod
-    def part(
-        cls,
-        problems: Sequence[Problem],
-        lengths: Sequence[int],
-        limit: int,
-        *,
-        context: int | None = None,
-        first: str = "",
-        warnings: Sequence[str] = (),
-    ) -> "PromptReport":
-        """Part the problems by the token count of their prompts."""
-        pairs = list(zip(problems, lengths, strict=True))
-        kept = [pair for pair in pairs if pair[1] <= limit]
-        return cls(
-            kept=tuple(problem for problem, _ in kept),
-            too_long=tuple(pair for pair in pairs if pair[1] > limit),
-            longest=max(kept, key=lambda pair: pair[1], default=None),
-            context=context,
-            first=first,
-            warnings=tuple(warnings),
-        )
-
-
-def check_finite(completion: Completion, place: Place) -> None:
-    """Raise NonFinitePolicy for a completion drawn from NaN: it is noise, and no data."""
-    if not all(map(isfinite, completion.behavior_logprobs)):
-        raise NonFinitePolicy(
-            f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
-            "have grown until they overflow. Lower the learning rate that made it."
-        )
+    def examples(self, problems: Sequence[Problem], solution_template: str) -> list[Example]:
+        """Return prompts and solutions as token ids; completions end as a turn does."""
+        ...
 
 
 class Engine(Protocol):
-    """What an engine can do. All errors it raises are `EngineError`s.
+    """Holds one policy, samples from it and trains it. All errors it raises are `EngineError`s.
 
-    `NonFinitePolicy` says that a policy cannot be sampled from or saved any more. Where an engine
-    changes a setting by itself (a budget that memory was too small for) it warns by `logging`.
+    `NonFinitePolicy` says that a policy cannot be sampled from or saved any more. Every call is
+    done when it returns; only `sample` works while its iterator is pulled. Where an engine changes
+    a setting by itself (a budget that memory was too small for) it warns by `logging`.
     """
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
-        """Turn the recipe's `policy.path` into a Hugging Face directory and check that it works."""
+        """Turn the recipe's `policy.path` into a Hugging Face directory, check it and load it."""
         ...
 
-    def fit_prompts(self, policy: PolicyRef, problems: Sequence[Problem]) -> PromptReport:
-        """Part problems by whether their prompt fits `prompt.max_tokens`; show the first one."""
+    def load(self, policy: PolicyRef) -> None:
+        """Hold this policy, without an optimizer; whatever was in training is dropped."""
         ...
 
-    def explore(
-        self,
-        start: PolicyRef,
-        problems: Sequence[Problem],
-        place: Place,
-        *,
-        num_steps: int,
-        problem_weights: Mapping[str, float] | None = None,
-        replayed: Successes | None = None,
-        resume_from: Path | None = None,
-    ) -> Iterator[ExploreStep]:
-        """Begin RL from `start` with a fresh optimizer; return its steps, done as they are pulled.
-
-        When this returns, `LIVE` is the start policy, or the one of the saved state.
-
-        `problem_weights` (from `explore.focus: hard`) draws problems in proportion; None shuffles
-        them all in epochs. Of `replayed`, `explore.replay_per_group` join each group's advantages
-        and loss (`algo.replay`); a step's groups are what was sampled in it alone. `resume_from`
-        continues after the step whose state was saved there.
-        """
-        ...
-
-    def fine_tune(
-        self,
-        start: PolicyRef,
-        examples: Sequence[Example],
-        place: Place,
-        *,
-        resume_from: Path | None = None,
-    ) -> Iterator[FinetuneStep]:
-        """Begin weighted SFT from `start` on stored token ids, EOS supervised; return its updates.
-
-        They are done as they are pulled. When this returns, `LIVE` is the start policy, or the one
-        of the saved state. The settings are the recipe's `finetune`, or `coldstart` when
-        `place.phase` says so. `resume_from` continues after the update whose state was saved there.
-        """
+    @property
+    def renderer(self) -> Renderer:
+        """The text side of the policy that is held."""
         ...
 
     def sample(
-        self,
-        policy: PolicyRef | Literal["live"],
-        problems: Sequence[Problem],
-        num_samples: int,
-        place: Place,
-        sampling: SamplingConfig | None = None,
-    ) -> Iterator[Group]:
-        """Sample and judge groups, yielded as they finish.
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
+        """Yield (index of the request, completion) in the order in which they finish.
 
-        `sampling` may differ from the recipe's `evaluate.sampling`, which None takes, in all but
-        `max_completion_tokens`.
+        Requests that share a prompt stand together: the prompt is computed once.
+        """
+        ...
+
+    def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:
+        """Begin to train the policy that is held, with a fresh optimizer.
+
+        `state` continues, to the bit, where `save_state` wrote it. `seed` decides how weights are
+        rounded, and the first numbers of adapters. A peak learning rate of 0 freezes the policy.
+        """
+        ...
+
+    def update(
+        self, sequences: Sequence[TrainingSequence], objective: Objective, *, learning_rate: float
+    ) -> dict[str, float]:
+        """Do one optimizer update on all the sequences and return its metrics.
+
+        `learning_rate`, `loss_tokens_count`, `trained_sequences_count` and `skipped_updates_count`
+        (1 where loss or gradient were not finite: the weights stay) always; `grad_norm`,
+        `loss_mean`, `entropy_mean` and the rest where there was a gradient.
         """
         ...
 
     def logprobs(
-        self,
-        policy: PolicyRef | Literal["live"],
-        examples: Sequence[Example],
-        *,
-        temperature: float,
+        self, sequences: Sequence[TrainingSequence], *, temperature: float, at_start: bool = False
     ) -> list[tuple[float, ...]]:
         """Return what the policy thinks of each completion: [T] log-probabilities of its tokens.
 
-        Over the whole vocabulary at the temperature, where 0 counts as 1: as in
-        `Completion.behavior_logprobs`. The policy stays as it is.
+        Over the whole vocabulary at the temperature, as `Sampled.behavior_logprobs`. `at_start`
+        asks the policy that `begin` began from instead of the one in training.
         """
         ...
 
-    def examples_from_solutions(
-        self, policy: PolicyRef, problems: Sequence[Problem], solution_template: str
-    ) -> list[Example]:
-        """Tokenise prompts and solutions for a cold start; completions end as a turn does."""
-        ...
-
-    def save_policy(self, directory: Path, name: str, *, goes_on: bool = False) -> PolicyRef:
-        """Write the policy in training as a Hugging Face directory, loaded again as a check.
-
-        Its phase is over then, unless it `goes_on`.
-        """
-        ...
-
-    def average(self, policies: Sequence[PolicyRef], directory: Path, name: str) -> PolicyRef:
-        """Write the uniform mean of the policies' weights as a Hugging Face directory."""
+    def save_policy(self, directory: Path, name: str) -> PolicyRef:
+        """Write the policy that is held as a Hugging Face directory, checked by reading it."""
         ...
 
     def save_state(self, directory: Path) -> None:
-        """Write all that `explore(resume_from=directory)` needs, whole or not at all."""
-        ...
-
-    def save_skipped(self, stem: Path, place: Place) -> Path | None:
-        """Write the first update skipped as not finite since the last call; return the file.
-
-        `stem` is the file's path without its suffix. The file is enough to do the update again.
-        None where no update was skipped.
-        """
+        """Write all that `begin(state=directory)` needs, whole or not at all."""
         ...
 
     def describe(self) -> Mapping[str, str]:
-        """Facts for the console header: device, precision, threads, parameters."""
+        """Return facts for the console header: device, precision, threads, parameters."""
         ...
 
     def close(self) -> None:

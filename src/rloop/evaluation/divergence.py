@@ -7,15 +7,15 @@ the policy that enters the loop: the recipe's, or the cold-started one.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rloop.engines.base import Engine
+from rloop.engines.base import Engine, TrainingSequence
 from rloop.evaluation.intervals import Estimate
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Example, PolicyRef, stable_hash
+from rloop.types import Example, stable_hash
 
 MAX_COMPLETIONS = 32
 """Few, for where evaluations are small: it makes the demo's, 320 completions, 15 % longer."""
@@ -57,15 +57,20 @@ class Divergence:
         self._confidence = confidence
         self._probe: Probe | None = None
 
-    def measure(self, policy: PolicyRef | Literal["live"], *, seed: int) -> dict[str, float]:
-        """Return `kl_base_mean` (nats per token) with the ends of its interval.
+    def measure(self, *, seed: int) -> dict[str, float]:
+        """Return `kl_base_mean` (nats per token) of the policy that the engine holds, with the
+        ends of its interval.
 
         Nothing comes back while there is no probe: before the first exploration's first step.
         """
         probe = self._probe = self._probe or read_probe(self._store)
         if probe is None:
             return {}
-        logprobs = self._engine.logprobs(policy, probe.examples, temperature=probe.temperature)
+        sequences = [
+            TrainingSequence(prompt_ids=e.prompt_ids, completion_ids=e.completion_ids)
+            for e in probe.examples
+        ]
+        logprobs = self._engine.logprobs(sequences, temperature=probe.temperature)
         found = mean_divergence(probe, logprobs, seed=seed, confidence=self._confidence)
         return {
             "kl_base_mean": found.value,

@@ -11,16 +11,15 @@ too; the rest of that one chunk is then sampled in other company, which is the s
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 from rloop.config import EvaluateConfig
 from rloop.config_engine import EngineConfig
-from rloop.engines.base import LIVE, Engine
+from rloop.engines.rollout import Rollout
 from rloop.errors import StoreError
 from rloop.evaluation.metrics import Values, mean_estimates, paired_estimates, problem_values
 from rloop.evaluation.tallies import Counts, Tally, stored_tallies, tally
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, Place, PolicyRef, Problem
+from rloop.types import Group, Place, Problem
 
 BATCHES_PER_CHUNK = 16
 """Full batches of completions in a chunk. At its end the batch runs empty, 4 to 13 % more decoding
@@ -46,7 +45,7 @@ class Measurement:
 class Evaluator:
     """Measures policies on the same held-out tasks in the same way."""
 
-    engine: Engine
+    rollout: Rollout
     tasks: Mapping[str, Sequence[Problem]]
     config: EvaluateConfig
     store: TrajectoryStore
@@ -60,30 +59,32 @@ class Evaluator:
 
     def evaluate(
         self,
-        policy: PolicyRef | Literal["live"],
         place: Place,
         *,
+        policy_version: int | None = None,
         base_counts: Mapping[str, Counts] | None = None,
         on_group: Callable[[Group], None] = lambda _: None,
         on_stored: Callable[[int], None] = lambda _: None,
     ) -> Measurement:
-        """Measure a policy on every task; `place.policy` names it.
+        """Measure the policy that the engine holds on every task; `place.policy` names it.
+
+        `policy_version` is that of a policy in training, None for one that is kept.
 
         Problems that the store has of this place already are not sampled again: `on_stored` hears
-        how many, then `on_group` each new one. The policy in training is always sampled anew: what
+        how many, then `on_group` each new one. A policy in training is always sampled anew: what
         the store has of this step or a later one was written before the run was resumed, by weights
         that nothing can identify, and is set aside. With `base_counts` (the base policy's)
         differences are paired on the same problems. StoreError says that the store has another
         number of samples.
         """
-        if policy == LIVE:
+        if policy_version is not None:
             self.store.drop_after(place.iteration, place.phase, place.step - 1)
         stored = self._stored(place)
         on_stored(sum(map(len, stored.values())))
         counts: dict[str, Counts] = {}
         metrics: dict[str, float] = {}
         for task, found in stored.items():
-            self._sample_missing(task, found, policy, place, on_group)
+            self._sample_missing(task, found, place, on_group, policy_version)
             counts[task] = found
             base = (base_counts or {}).get(task)
             stats = task_metrics(found, self.config, base=base) | _health(list(found.values()))
@@ -115,13 +116,14 @@ class Evaluator:
         self,
         task: str,
         found: dict[str, Tally],
-        policy: PolicyRef | Literal["live"],
         place: Place,
         on_group: Callable[[Group], None],
+        policy_version: int | None,
     ) -> None:
         """Sample and store the problems of a task that `found` lacks, chunk by chunk; add them.
 
-        An error, or a listener that stops the evaluation, leaves what is finished stored.
+        An error, or a listener that stops the evaluation, leaves what is finished of a chunk
+        stored, but for a policy in training.
         """
         problems, samples = self.tasks[task], self.config.samples
         numbers = {problem.problem_id: number for number, problem in enumerate(problems)}
@@ -131,14 +133,17 @@ class Evaluator:
                 continue
             groups: list[Group] = []
             try:
-                found_groups = self.engine.sample(
-                    policy, missing, samples, place, self.config.sampling
-                )
-                for group in found_groups:
+                for group in self.rollout.groups(
+                    missing,
+                    samples,
+                    self.config.sampling,
+                    place,
+                    policy_version=policy_version or 0,
+                ):
                     groups.append(group)
                     on_group(group)
             except Exception:
-                if policy != LIVE and groups:
+                if policy_version is None and groups:
                     self._append(task, groups, numbers, place)
                 raise
             self._append(task, groups, numbers, place)

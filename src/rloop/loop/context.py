@@ -1,14 +1,17 @@
 """What every phase of a run works with."""
 
+import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from rloop.config import Recipe
-from rloop.engines.base import Engine
+from rloop.disk import write_text
+from rloop.engines.base import Engine, TrainingSequence
+from rloop.engines.rollout import Rollout
 from rloop.errors import StoreError
 from rloop.evaluation.divergence import Divergence
 from rloop.evaluation.phase import Evaluator, Measurement
@@ -22,7 +25,7 @@ from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
 from rloop.store.records import logged_mark
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, PhaseName, Place, PolicyRef
+from rloop.types import Group, PhaseName, Place, PolicyRef, stable_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class Context:
 
     recipe: Recipe
     run_dir: Path
-    engine: Engine
+    rollout: Rollout
     base: PolicyRef
     problems: RunProblems
     store: TrajectoryStore
@@ -41,6 +44,11 @@ class Context:
     manifest: Manifest
     interrupt: Interrupt
     heartbeat: Heartbeat
+
+    @property
+    def engine(self) -> Engine:
+        """What samples and learns."""
+        return self.rollout.engine
 
     def place(self, iteration: int, phase: PhaseName, *, policy: str = "") -> Place:
         """Return a place in this run."""
@@ -91,6 +99,10 @@ class Context:
         if saved and saved != state:
             shutil.rmtree(self.run_dir / saved, ignore_errors=True)
 
+    def state_of(self, point: Mapping[str, Any]) -> Path | None:
+        """Return the engine's state of a saved point; None at the start of a phase."""
+        return self.run_dir / point["state"] if point["state"] else None
+
     def drop_states(self) -> None:
         """Let go of the saved states of a phase that is complete."""
         shutil.rmtree(self.run_dir / "state", ignore_errors=True)
@@ -106,26 +118,40 @@ class Context:
         self.heartbeat.beat(place)
         self.interrupt.check()
 
-    def keep_skipped(self, place: Place, metrics: Mapping[str, float]) -> Path | None:
-        """Write the update that a step skipped as not finite; return the file, None without one."""
-        if not metrics.get("skipped_updates_count"):
+    def keep_skipped(self, place: Place, batch: Sequence[TrainingSequence]) -> Path | None:
+        """Write what an update that was skipped as not finite was computed from, as JSON lines.
+
+        Return the file; None where it could not be written: a run does not stop for a diagnosis.
+        """
+        name = f"{place.iteration:03d}-{place.phase}-{place.step:06d}.jsonl"
+        path = self.run_dir / "nonfinite" / name
+        path.parent.mkdir(exist_ok=True)
+        try:
+            write_text(path, "".join(json.dumps(asdict(one)) + "\n" for one in batch))
+        except OSError as error:
+            self.console.warn(f"{path} could not be written ({error.strerror}).")
             return None
-        name = f"{place.iteration:03d}-{place.phase}-{place.step:06d}"
-        return self.engine.save_skipped(self.run_dir / "nonfinite" / name, place)
+        return path
 
     def measure(
         self,
-        policy: PolicyRef | Literal["live"],
+        policy: PolicyRef | None,
         place: Place,
         base_counts: Mapping[str, Counts],
+        *,
+        policy_version: int | None = None,
     ) -> Measurement:
         """Evaluate a policy, with a bar, events and a line of metrics; Ctrl-C is honoured.
+
+        None is the policy in training, of so many updates.
 
         From iteration 1 on the line says how far the policy is from the base that entered the loop.
         DegenerateRun says that too many verdicts were errors.
         """
+        if policy is not None:
+            self.engine.load(policy)
         evaluator = Evaluator(
-            engine=self.engine,
+            rollout=self.rollout,
             tasks=self.problems.evaluate,
             config=self.recipe.evaluate,
             store=self.store,
@@ -143,15 +169,15 @@ class Context:
                 self.progress(place)
 
             found = evaluator.evaluate(
-                policy,
                 place,
+                policy_version=policy_version,
                 base_counts=base_counts,
                 on_group=on_group,
                 on_stored=bar.advance,
             )
         if place.iteration:
             with self.log.span("divergence", place):
-                moved = self.divergence.measure(policy, seed=place.seed)
+                moved = self.divergence.measure(seed=place.seed)
             found = replace(found, metrics={**found.metrics, **moved})
         self.log.metrics(place, found.metrics)
         self.console.step(place, found.metrics)
@@ -188,22 +214,21 @@ class Context:
         """
         if self.recipe.keep_policies == "all":
             return
-        for iteration, kind in product(range(1, before), ("iter", "explored", "averaged")):
+        for iteration, kind in product(range(1, before), ("iter", "explored")):
             policy = self.policy_dir(f"{kind}-{iteration:03d}")
             leaving = policy.with_name(f".{policy.name}.old")
             if policy.exists():
                 policy.rename(leaving)
             shutil.rmtree(leaving, ignore_errors=True)
 
-    def drop_snapshots(self, iteration: int) -> None:
-        """Remove the policies that an average was made of, unless explored ones are to be kept."""
-        if not self.recipe.keep_explored:
-            for snapshot in self.policy_dir("").glob(f"explored-{iteration:03d}-step-*"):
-                shutil.rmtree(snapshot, ignore_errors=True)
-
     def policy_dir(self, name: str) -> Path:
         """Return where the run keeps the policy of that name."""
         return self.run_dir / "policies" / name
+
+
+def phase_seed(place: Place) -> int:
+    """Return the seed of what an engine draws by itself while a phase trains."""
+    return stable_hash(place.seed, place.iteration, place.phase, "adapters")
 
 
 def policy_result(policy: PolicyRef, run_dir: Path, **facts: object) -> dict[str, Any]:

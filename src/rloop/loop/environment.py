@@ -27,9 +27,6 @@ PACKAGES = (
     "numpy",
 )
 
-OF_TRL = ("trl", "accelerate", "peft", "deepspeed", "datasets")
-"""Packages that `engine.name: trl` works with, those of them that are installed."""
-
 
 def environment(recipe_path: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     """Return what is written to `environment.json`; without a recipe all that is installed counts.
@@ -53,26 +50,9 @@ def add_engine(path: Path, facts: Mapping[str, str]) -> None:
     write_text(path, json.dumps(found | {"engine": dict(facts)}, indent=2) + "\n")
 
 
-def describe_engine(recipe: Recipe) -> dict[str, str]:
-    """Return the header's line on an engine other than rloop's own.
-
-    Example: {"engine": "TRL 1.16.0, 2 processes"}
-    """
-    if recipe.engine.name != "trl":
-        return {}
-    launch = recipe.engine.trl.launch
-    words = [
-        f"TRL {_version('trl')}",
-        "1 process" if launch.processes == 1 else f"{launch.processes} processes",
-        *([f"{launch.machines} machines"] if launch.machines > 1 else []),
-    ]
-    return {"engine": ", ".join(words)}
-
-
 def _versions(recipe: Recipe | None) -> dict[str, str | None]:
     """Return rloop's packages, missing ones as null, and those that the engine adds."""
-    added = list(OF_TRL) if recipe is None or recipe.engine.name == "trl" else []
-    added += ["vllm"] if recipe is None or recipe.explore.sampler == "vllm" else []
+    added = ["vllm"] if recipe is None or recipe.explore.sampler == "vllm" else []
     found = {name: _version(name) for name in (*PACKAGES, *added)}
     return {name: known for name, known in found.items() if known or name in PACKAGES}
 

@@ -5,14 +5,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from rloop.engines.base import LIVE, ExploreStep, Successes
 from rloop.errors import DegenerateRun, NonFinitePolicy
 from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, policy_result
+from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.revisits import revisit_similarity
-from rloop.loop.step_budget import StepBudget
+from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes
 from rloop.loop.watch import Watch, needs_explored_weights
 from rloop.observe.bar import Bar
 from rloop.observe.run_log import read_metrics
@@ -28,14 +26,13 @@ class Exploration:
         start: PolicyRef,
         iteration: int,
         *,
-        budget: StepBudget,
         base_counts: Mapping[str, Counts],
         keep_policy: bool,
     ) -> None:
         """Explore from `start`; `keep_policy` writes the explored weights as a policy directory."""
-        self._budget = budget
         self._context = context
         self._start = start
+        self._config = context.recipe.explore
         self._key = f"{iteration}/explore"
         self._name = f"explored-{iteration:03d}"
         self._place = context.place(iteration, "explore", policy=self._name)
@@ -43,7 +40,7 @@ class Exploration:
         self._keep_policy = keep_policy
         self._watch = Watch(context.recipe)
         self._alarms = Alarms(context.recipe, context.log, context.console)
-        self._step = 0
+        self._state = RLState()
         self._evaluated_step = 0
         self._sampled_tokens = 0
         self._num_trajectories = 0
@@ -51,27 +48,36 @@ class Exploration:
         self._reason: str | None = None
         self._is_broken = False
 
+    @property
+    def _step(self) -> int:
+        """RL steps that are done and stored."""
+        return self._state.step
+
     def run(self, weights: Mapping[str, float] | None, replayed: Successes | None) -> PolicyRef:
         """Explore to the end, or to an early stop; resume from a saved point where there is one."""
-        context, num_steps = self._context, self._budget.num_steps
+        context, config = self._context, self._config
         point = context.begin(self._key)
         self._restore(point)
-        steps = context.engine.explore(
-            self._start,
-            context.problems.train,
-            self._place,
-            num_steps=num_steps,
+        engine = context.engine
+        engine.load(self._start)
+        engine.begin(config.optimizer, seed=phase_seed(self._place), state=context.state_of(point))
+        explorer = Explorer(
+            rollout=context.rollout,
+            config=config,
+            problems=context.problems.train,
+            place=self._place,
             problem_weights=weights,
             replayed=replayed,
-            resume_from=context.run_dir / point["state"] if point["state"] else None,
         )
         try:
             with (
                 context.log.span("explore", self._place),
-                context.console.phase(self._place.iteration, "explore", num_steps, "step") as bar,
+                context.console.phase(
+                    self._place.iteration, "explore", config.steps, "step"
+                ) as bar,
                 self._surviving(),
             ):
-                self._pull(steps, bar)
+                self._pull(explorer, bar)
             if self._reason is not None:
                 ended = f"Exploration ends early at step {self._step}: {self._reason}."
                 context.console.say(ended)
@@ -83,15 +89,14 @@ class Exploration:
             raise
         return self._finish()
 
-    def _pull(self, steps: Iterator[ExploreStep], bar: Bar) -> None:
+    def _pull(self, explorer: Explorer, bar: Bar) -> None:
         """Take the steps that are left, until one of them is to be the last."""
         # An interrupt may have come in the middle of the saved step's evaluation.
         self._reason = self._reason or self._evaluate_if_due()
-        for result in steps if self._reason is None else ():
-            metrics = self._record(result)
+        for result in explorer.steps(self._state) if self._reason is None else ():
+            self._record(result)
             bar.advance(self._step, tokens=self._sampled_tokens)
-            self._snapshot_if_due()
-            self._judge(result, metrics)
+            self._judge(result)
             if self._reason is not None:
                 break
 
@@ -111,7 +116,11 @@ class Exploration:
 
     def _restore(self, point: Mapping[str, Any]) -> None:
         """Go back to the point; files of later steps are set aside, those steps come again."""
-        self._step = int(point["step"])
+        self._state = RLState(
+            step=int(point["step"]),
+            drawn=int(point.get("drawn", 0)),
+            policy_version=int(point.get("policy_version", 0)),
+        )
         self._watch.streaks = dict(point["streaks"])
         self._evaluated_step = int(point.get("evaluated_step", 0))
         self._sampled_tokens = int(point.get("sampled_tokens", 0))
@@ -124,31 +133,26 @@ class Exploration:
         store.drop_after(iteration, "evaluate", self._evaluated_step)
         self._context.check_stored(iteration, point)
 
-    def _record(self, result: ExploreStep) -> Mapping[str, float]:
-        """Store first, before anything can filter or fail, then log; return what was logged."""
-        place, metrics = replace(self._place, step=result.step), dict(result.metrics)
+    def _record(self, result: ExploreStep) -> None:
+        """Store first, before anything can filter or fail, then log."""
+        place, metrics = replace(self._place, step=result.step), result.metrics
         self._context.store.append(place, result.groups)
-        if self._context.recipe.explore.early_stop.max_similarity is not None:
-            metrics |= revisit_similarity(self._context.store, place, result.groups)
         self._context.log.metrics(place, metrics)
         self._context.console.step(place, metrics)
-        skipped = self._context.keep_skipped(place, metrics)
+        skipped = self._context.keep_skipped(place, result.skipped) if result.skipped else None
         self._alarms.step(place, metrics, skipped=skipped)
-        self._step = result.step
-        self._sampled_tokens += int(result.metrics["sampled_tokens_count"])
+        self._sampled_tokens += int(metrics["sampled_tokens_count"])
         self._num_trajectories += sum(len(group.trajectories) for group in result.groups)
-        return metrics
 
-    def _judge(self, result: ExploreStep, metrics: Mapping[str, float]) -> None:
+    def _judge(self, result: ExploreStep) -> None:
         """Decide whether exploration ends after this step; save a point where one is due."""
-        every = self._context.recipe.explore.checkpoint_every
-        rule = self._watch.early_stop(metrics)
+        rule = self._watch.early_stop(result.metrics)
         self._reason = (
             self._watch.check(result)
-            or (rule if self._budget.may_end(self._step) else None)
+            or (rule if self._may_end() else None)
             or self._evaluate_if_due()
         )
-        if self._reason is None and self._step % every == 0:
+        if self._reason is None and self._step % self._config.checkpoint_every == 0:
             self._save_point()
         self._context.progress(replace(self._place, step=self._step))
 
@@ -158,13 +162,19 @@ class Exploration:
             return None
         previous = self._last_pass_at_k
         rule = self._watch.early_stop_on_evaluation(previous, self._evaluate())
-        return rule if self._budget.may_end(self._step) else None
+        return rule if self._may_end() else None
+
+    def _may_end(self) -> bool:
+        """Whether a rule of `early_stop` may end the exploration by now."""
+        return self._step >= self._config.early_stop.min_steps
 
     def _evaluate(self) -> float:
         """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
         place = replace(self._place, phase="evaluate", step=self._step)
-        found = context.measure(LIVE, place, self._base_counts)
+        found = context.measure(
+            None, place, self._base_counts, policy_version=self._state.policy_version
+        )
         self._alarms.evaluation(place, found.metrics)
         largest_k = max(context.recipe.evaluate.k)
         values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
@@ -177,6 +187,8 @@ class Exploration:
             self._key,
             self._name,
             self._step,
+            drawn=self._state.drawn,
+            policy_version=self._state.policy_version,
             streaks=self._watch.streaks,
             sampled_tokens=self._sampled_tokens,
             trajectories=self._num_trajectories,
@@ -185,40 +197,13 @@ class Exploration:
             reason=self._reason,
         )
 
-    def _snapshot_if_due(self) -> None:
-        """Keep the policy of this step for the average, before anything can interrupt."""
-        every = self._context.recipe.explore.average_every
-        if every and self._step % every == 0:
-            self._snapshot(self._step, goes_on=True)
-
-    def _snapshot(self, step: int, *, goes_on: bool) -> None:
-        snapshot = self._snapshot_of(step)
-        with self._surviving():
-            self._context.engine.save_policy(snapshot.path, snapshot.name, goes_on=goes_on)
-
-    def _snapshot_of(self, step: int) -> PolicyRef:
-        name = f"{self._name}-step-{step:06d}"
-        return PolicyRef(path=self._context.policy_dir(name), name=name)
-
-    def _averaged(self, every: int) -> PolicyRef:
-        """Return the mean of the policies kept on the way and the last one."""
-        context, name = self._context, f"averaged-{self._place.iteration:03d}"
-        steps = [*range(every, self._step, every), self._step]
-        self._snapshot(self._step, goes_on=False)
-        snapshots = [self._snapshot_of(step) for step in steps]
-        return context.engine.average(snapshots, context.policy_dir(name), name)
-
     def _finish(self) -> PolicyRef:
-        context, every = self._context, self._context.recipe.explore.average_every
+        context = self._context
         directory = context.policy_dir(self._name)
         policy = PolicyRef(path=directory, name=self._name)
         if self._keep_policy and not self._is_broken:
             with self._surviving():
-                policy = (
-                    self._averaged(every)
-                    if every
-                    else context.engine.save_policy(directory, self._name)
-                )
+                policy = context.engine.save_policy(directory, self._name)
         facts = {
             "steps": self._step,
             "early_stop": self._reason,

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from rloop.engines.base import Verify
+from rloop.tasks.rewards import Verify
 from rloop.types import Place, Problem, Verdict
 
 LEAST_S = 300.0

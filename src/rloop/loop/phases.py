@@ -13,10 +13,9 @@ from rloop.loop.context import Context, policy_from
 from rloop.loop.explore import Exploration
 from rloop.loop.replayed import read_successes
 from rloop.loop.select import focus_weights, select_and_write
-from rloop.loop.step_budget import StepBudget
-from rloop.loop.tune import Tuning
-from rloop.methods import last_iteration
+from rloop.loop.sft import Finetuning
 from rloop.store.expert import read_examples
+from rloop.tasks.references import check_solutions
 from rloop.types import Example, Place, PolicyRef
 
 
@@ -60,11 +59,6 @@ class Phases:
                 )
         return counts
 
-    @property
-    def last_iteration(self) -> int:
-        """The iteration that is the last one, as far as the complete explorations tell."""
-        return last_iteration(self.recipe.model_dump(mode="json"), self._context.manifest.phases)
-
     def coldstart(self, policy: PolicyRef) -> PolicyRef:
         """Fine-tune the base on its task's own solutions."""
         context, config = self._context, self.recipe.coldstart
@@ -72,26 +66,26 @@ class Phases:
         place = context.place(0, "coldstart", policy="coldstart")
 
         def examples() -> Sequence[Example]:
-            return context.engine.examples_from_solutions(
-                policy, context.problems.coldstart, config.solution_template
-            )
+            problems, template = context.problems.coldstart, config.solution_template
+            check_solutions(problems, template)
+            return context.engine.renderer.examples(problems, template)
 
-        return self._tune(policy, examples, place)
+        self.base = self._tune(policy, examples, place)
+        return self.base
 
     def explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
-        """Do RL from the policy; every trajectory goes to the store.
+        """Do RL from the policy (replay: from the base); every trajectory goes to the store.
 
         The returned policy's directory exists when something needs it: no fine-tuning follows, it
-        starts from the explored policy, or `keep_explored` is on. With `explore.average_every` it
-        is the mean of the policies on the way.
+        starts from the explored policy, or `keep_explored` is on.
         """
         context = self._context
         found = context.manifest.result(f"{iteration}/explore")
         if found is not None:
             explored = policy_from(found, context.run_dir)
         else:
-            explored = self._explore(policy, iteration)
-        context.drop_snapshots(iteration)
+            start = self.base if self.recipe.explore.replay_per_group else policy
+            explored = self._explore(start, iteration)
         if self.recipe.finetune is None:
             context.drop_policies(before=iteration)
         return explored
@@ -112,15 +106,10 @@ class Phases:
             context,
             policy,
             iteration,
-            budget=StepBudget.of(config, self._steps_before(iteration)),
             base_counts=self._base_counts,
             keep_policy=keep,
         )
         return exploration.run(weights, replayed)
-
-    def _steps_before(self, iteration: int) -> int:
-        """Return the RL steps of the explorations before an iteration."""
-        return sum(int(self._explored(earlier)["steps"]) for earlier in range(1, iteration))
 
     def _explored(self, iteration: int) -> Mapping[str, Any]:
         """Return what the manifest has of an exploration that is complete."""
@@ -151,9 +140,15 @@ class Phases:
         context.end(key, counts)
         return int(counts["kept_count"])
 
-    def finetune(self, start: PolicyRef, num_examples: int, iteration: int) -> PolicyRef:
-        """Fine-tune the start policy on the iteration's expert set."""
-        context = self._context
+    def finetune(self, policy: PolicyRef, num_examples: int, iteration: int) -> PolicyRef:
+        """Fine-tune the iteration's start policy, or as `finetune.init` says, on its expert set."""
+        context, config = self._context, self.recipe.finetune
+        assert config is not None, "finetune is called only when the recipe has it"
+        start = {
+            "iteration_start": lambda: policy,
+            "base": lambda: self.base,
+            "explored": lambda: policy_from(self._explored(iteration), context.run_dir),
+        }[config.init]()
         name = f"iter-{iteration:03d}"
         place = context.place(iteration, "finetune", policy=name)
 
@@ -176,7 +171,7 @@ class Phases:
         found = context.manifest.result(key)
         if found is not None:
             return policy_from(found, context.run_dir)
-        return Tuning(context, start, examples, place).run()
+        return Finetuning(context, start, examples, place).run()
 
     def _alarms(self) -> Alarms:
         return Alarms(self.recipe, self._context.log, self._context.console)

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from rloop.config import Recipe
-from rloop.engines.base import PromptReport
-from rloop.engines.rewards import check_rewards
 from rloop.errors import TaskError
 from rloop.prompt_text import Section, check_context
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
+from rloop.tasks.rewards import check_rewards
 from rloop.tasks.sources import load_task
-from rloop.types import Problem, stable_hash
+from rloop.types import Problem, PromptReport, stable_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

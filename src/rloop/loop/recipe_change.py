@@ -19,9 +19,6 @@ FREE = frozenset(
         *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
         *("keep_explored", "keep_policies", "sinks"),
         *("tasks.data_dir", "tasks.verifier_workers"),
-        # Where machines meet, and how long one that is gone is waited for.
-        *("engine.trl.launch.address", "engine.trl.launch.port"),
-        *("engine.trl.launch.machine_rank", "engine.trl.launch.silence_s"),
     }
 )
 """Keys that decide no result; whether the problems are the same is checked by themselves."""

@@ -11,7 +11,7 @@ from rloop.store.trajectories import TrajectoryStore
 
 def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator[str]:
     """Yield what is complete, where the run goes on, and which steps are done again."""
-    is_complete = last_phase(recipe.model_dump(mode="json"), manifest.phases) in manifest.phases
+    is_complete = last_phase(recipe.model_dump(mode="json")) in manifest.phases
     phases: dict[str, list[str]] = {}
     for key in manifest.completed():
         iteration, _, name = key.partition("/")

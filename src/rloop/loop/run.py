@@ -11,26 +11,18 @@ from rloop.types import PolicyRef
 
 def run_loop(phases: Phases) -> PolicyRef:
     """Run every phase that is not complete yet; return the last iteration's policy."""
-    recipe = phases.recipe
-    base = policy = phases.base
+    recipe, policy = phases.recipe, phases.base
     phases.evaluate(policy, iteration=0)
     if recipe.coldstart is not None:
-        base = policy = phases.coldstart(policy)
+        policy = phases.coldstart(policy)
         phases.evaluate(policy, iteration=0)
 
-    iteration = 0
-    while iteration < phases.last_iteration:
-        iteration += 1
-        explored = phases.explore(base if recipe.explore.replay_per_group else policy, iteration)
-        if recipe.expert is None or recipe.finetune is None:
+    for iteration in range(1, recipe.iterations + 1):
+        explored = phases.explore(policy, iteration)
+        if recipe.finetune is None:  # plain RL
             policy = explored
-            if recipe.explore.average_every:
-                phases.evaluate(policy, iteration)
             continue
         expert_set = phases.select(iteration)
-        start = {"iteration_start": policy, "base": base, "explored": explored}[
-            recipe.finetune.init
-        ]
-        policy = phases.finetune(start, expert_set, iteration)
+        policy = phases.finetune(policy, expert_set, iteration)
         phases.evaluate(policy, iteration)
     return policy

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from rloop.config import Recipe
 from rloop.disk import write_text
-from rloop.engines.base import Engine, Verify
+from rloop.engines.base import Engine
+from rloop.engines.rollout import Rollout
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
 from rloop.estimate import disk, disk_warnings, run_completions
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
-from rloop.loop.environment import add_engine, describe_engine, environment
+from rloop.loop.environment import add_engine, environment
 from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.phases import Phases
@@ -39,7 +40,7 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.types import PolicyRef
 
-EngineBuilder = Callable[[Recipe, Verify], Engine]
+EngineBuilder = Callable[[Recipe], Engine]
 """Builds the engine that a recipe names; given by the caller, for the loop knows the seam only."""
 STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
 """What a start may have written when it is killed before the manifest."""
@@ -187,13 +188,13 @@ def open_run(
         problems = load_problems(recipe, pool)
         run_log = RunLog(run_dir, recipe.sinks)
         stack.callback(run_log.close)
-        engine = build_engine(recipe, heartbeat.watching(pool))
+        engine = build_engine(recipe)
         stack.callback(engine.close)
         add_engine(run_dir / "environment.json", engine.describe())
         manifest = Manifest(run_dir)
         drop_orphans(run_dir, manifest)
         base = prepare_base(recipe, run_dir, engine, manifest)
-        problems = problems.fitting(lambda these: engine.fit_prompts(base, these), recipe)
+        problems = problems.fitting(engine.renderer.report, recipe)
         check_same_problems(manifest, problems)
         console.header(facts(recipe, problems, engine))
         for note in problems.notes:
@@ -207,7 +208,7 @@ def open_run(
         yield Context(
             recipe=recipe,
             run_dir=run_dir,
-            engine=engine,
+            rollout=Rollout(engine=engine, verify=heartbeat.watching(pool), rewards=recipe.rewards),
             base=base,
             problems=problems,
             store=store,
@@ -250,8 +251,6 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
     held_out = ", ".join(f"{name} ({len(those)})" for name, those in problems.evaluate.items())
     method = method_title(recipe.model_dump(mode="json"))
     turns = f"{recipe.iterations} x {explore.steps} RL steps"
-    if explore.total_steps is not None:
-        turns = f"{explore.total_steps} RL steps, at most {turns}"
     return {
         "run": f"{recipe.name}, seed {recipe.seed}",
         "model": recipe.policy.path,
@@ -261,16 +260,17 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
         **({"reward": _weighted(recipe)} if recipe.rewards else {}),
         "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
         f"at most {tokens:,} tokens",
-        **describe_engine(recipe),
         **engine.describe(),
     }
 
 
 def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manifest) -> PolicyRef:
-    """Return the recipe's base policy as a Hugging Face directory, prepared once."""
+    """Return the recipe's base policy as a Hugging Face directory, prepared once, and load it."""
     found = manifest.result("0/prepare")
     if found is not None:
-        return policy_from(found, run_dir)
+        policy = policy_from(found, run_dir)
+        engine.load(policy)
+        return policy
     directory = run_dir / "policies" / "base"
     policy = engine.prepare(recipe.policy.path, directory, seed=recipe.seed)
     manifest.complete("0/prepare", policy_result(policy, run_dir))

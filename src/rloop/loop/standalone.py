@@ -21,6 +21,7 @@ from pathlib import Path
 from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine
+from rloop.engines.rollout import Rollout
 from rloop.errors import ConfigError, EngineError
 from rloop.evaluation.phase import Evaluator
 from rloop.evaluation.tallies import stored_tallies
@@ -70,7 +71,7 @@ class Score:
 class Tools:
     """What measures a policy: an engine that loads it once, and the held-out problems."""
 
-    engine: Engine
+    rollout: Rollout
     problems: RunProblems
     console: Console
     resumable: Path
@@ -107,8 +108,9 @@ def open_tools(recipe: Recipe, resumable: Path, build_engine: EngineBuilder) -> 
     tasks = recipe.tasks
     with VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool:
         problems = load_held_out(recipe, pool)
-        with closing(build_engine(recipe, pool)) as engine:
-            yield Tools(engine=engine, problems=problems, console=Console(), resumable=resumable)
+        with closing(build_engine(recipe)) as engine:
+            rollout = Rollout(engine=engine, verify=pool)
+            yield Tools(rollout=rollout, problems=problems, console=Console(), resumable=resumable)
 
 
 def begin(
@@ -183,9 +185,9 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
 
     What the console says of policy and problems it says where it `is_first` with them.
     """
-    manifest, engine, console = Manifest(folder), tools.engine, tools.console
-    policy = prepare_base(recipe, folder, engine, manifest)
-    problems = tools.problems.fitting(lambda these: engine.fit_prompts(policy, these), recipe)
+    manifest, engine, console = Manifest(folder), tools.rollout.engine, tools.console
+    prepare_base(recipe, folder, engine, manifest)
+    problems = tools.problems.fitting(engine.renderer.report, recipe)
     check_same_problems(manifest, problems)
     add_engine(folder / "environment.json", engine.describe())
     if is_first:
@@ -196,7 +198,7 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
     else:
         console.header({"temperature": f"{recipe.evaluate.sampling.temperature:g}"})
     try:
-        metrics = _measure(recipe, engine, policy, problems, folder, console)
+        metrics = _measure(recipe, tools.rollout, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:
         stored = stored_tallies(TrajectoryStore(folder), _place(recipe))
         num_stored = sum(map(len, stored.values()))
@@ -218,15 +220,14 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
 
 def _measure(
     recipe: Recipe,
-    engine: Engine,
-    policy: PolicyRef,
+    rollout: Rollout,
     problems: RunProblems,
     folder: Path,
     console: Console,
 ) -> dict[str, float]:
     place = _place(recipe)
     evaluator = Evaluator(
-        engine=engine,
+        rollout=rollout,
         tasks=problems.evaluate,
         config=recipe.evaluate,
         store=TrajectoryStore(folder),
@@ -252,7 +253,7 @@ def _measure(
             bar.advance(bar.done + 1)
             interrupt.check()
 
-        found = evaluator.evaluate(policy, place, on_group=advance, on_stored=skip)
+        found = evaluator.evaluate(place, on_group=advance, on_stored=skip)
         log.metrics(place, found.metrics)
     return dict(found.metrics)
 

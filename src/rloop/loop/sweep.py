@@ -53,7 +53,7 @@ class PlannedRun:
     def state(self) -> State:
         """Return how far the run is."""
         manifest = Manifest(self.directory)
-        key = last_phase(self.recipe.model_dump(mode="json"), manifest.phases)
+        key = last_phase(self.recipe.model_dump(mode="json"))
         if manifest.result(key) is not None:
             return "complete"
         return "begun" if manifest.has_begun else "new"

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rloop.config import Recipe
-from rloop.engines.base import ExploreStep
 from rloop.errors import DegenerateRun
+from rloop.loop.rl import ExploreStep
 from rloop.types import Group, Place
 
 MAX_SKIPPED = 5
@@ -84,12 +84,9 @@ class Watch:
         """Return why exploration should end now by `explore.early_stop`, None to go on."""
         rules = self._explore.early_stop
         entropy, norm = metrics.get("entropy_mean"), metrics.get("grad_norm")
-        alike = metrics.get("similarity_mean")
         for name, limit, holds in (
             ("min_entropy", rules.min_entropy, _below(entropy, rules.min_entropy)),
-            ("max_entropy", rules.max_entropy, _below(rules.max_entropy, entropy)),
             ("max_grad_norm", rules.max_grad_norm, _below(rules.max_grad_norm, norm)),
-            ("max_similarity", rules.max_similarity, _below(rules.max_similarity, alike)),
         ):
             if self._count(name, holds) >= rules.patience_steps:
                 return (

@@ -16,8 +16,6 @@ UNTRAINED = (
     *("tasks.data_dir.", "tasks.verifier_workers."),
     *("engine.max_batch.", "engine.microbatch_tokens.", "engine.fused."),
     *("engine.gradient_checkpointing.", "engine.offload_optimizer."),
-    *("engine.trl.launch.address.", "engine.trl.launch.port."),
-    *("engine.trl.launch.machine_rank.", "engine.trl.launch.silence_s."),
 )
 """Beginnings of dotted keys that decide where things go, how fast, or the last bits of a number."""
 DATED = ("prompt.date.",)

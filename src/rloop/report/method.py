@@ -19,9 +19,7 @@ def describe_method(config: Row) -> str:
     if not explore:
         return ""
     iterations = config.get("iterations", 1)
-    total = explore.get("total_steps")
-    most = f" at most, {_count(total, 'RL step')} together" if total else ""
-    said = [f"{method_title(config)}: {_count(iterations, 'iteration')}{most}."]
+    said = [f"{method_title(config)}: {_count(iterations, 'iteration')}."]
     if config.get("coldstart"):
         said.insert(0, "A cold start on worked solutions first.")
     each = "It" if iterations == 1 else "Each"
@@ -55,7 +53,7 @@ def is_finished(record: RunRecord) -> bool:
     """Whether the run's last phase is complete."""
     if record.is_evaluation:
         return bool(record.rows("evaluate"))
-    return record.is_complete(last_phase(record.config, record.manifest.get("phases", {})))
+    return record.is_complete(last_phase(record.config))
 
 
 def describe_state(record: RunRecord) -> str:
@@ -89,7 +87,6 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Measured on", _task_names(tasks.get("evaluate", []))),
         ("Seed", config.get("seed")),
         ("Sampled in RL", _tokens(record)),
-        ("Engine", _engine(record)),
         ("Device", _device(record)),
         ("Commit", environment.get("git_commit")),
         ("Versions", _versions(environment)),
@@ -110,16 +107,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _result_of_rl(explore: Row) -> list[str]:
     """Return what plain RL does with successes and weights."""
-    said, every = [], explore.get("average_every")
+    said = []
     if explore.get("replay_per_group"):
         successes = _count(explore["replay_per_group"], "stored success")
         said.append(f"Each begins at the base; from the second on {successes} join each group.")
-    result = (
-        f"the mean of RL's weights every {_count(every, 'step')} is"
-        if every
-        else ("RL's own weights are")
-    )
-    return [*said, f"No selection and no fine-tuning: {result} the result."]
+    return [*said, "No selection and no fine-tuning: RL's own weights are the result."]
 
 
 def _exploration(explore: Row) -> str:
@@ -154,16 +146,6 @@ def _device(record: RunRecord) -> str:
     asked = record.config.get("engine", {}).get("device", "")
     device = flatten(record.environment).get("engine.device", asked)
     return f"{device} ({machine}, {cores} cores)" if machine and cores else device
-
-
-def _engine(record: RunRecord) -> str:
-    """Return the engine and its processes; empty for rloop's own, which most runs are on."""
-    engine = record.config.get("engine", {})
-    if engine.get("name") != "trl":
-        return ""
-    version = flatten(record.environment).get("packages.trl", "")
-    processes = engine["trl"]["launch"]["processes"]
-    return f"{f'TRL {version}'.strip()}, {_count(processes, 'process')}"
 
 
 def _versions(environment: Mapping[str, str]) -> str:

@@ -42,9 +42,8 @@ class RunRecord:
 
     @property
     def is_plain_rl(self) -> bool:
-        """Whether RL's own weights, not a mean of them, are what an iteration goes on with."""
-        explore = self.config.get("explore") or {}
-        return self.config.get("finetune") is None and not explore.get("average_every")
+        """Whether RL's own weights are what an iteration goes on with."""
+        return self.config.get("finetune") is None
 
     @property
     def is_evaluation(self) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from rloop.methods import last_iteration
 from rloop.report.budget import phase_seconds
 from rloop.report.results import TaskTable
 from rloop.report.run_record import Row, RunRecord
@@ -103,13 +102,11 @@ def phase_keys(record: RunRecord) -> Iterator[str]:
     yield "0/evaluate/base"
     if config.get("coldstart"):
         yield from ("0/coldstart", "0/evaluate/coldstart")
-    for iteration in range(1, last_iteration(config, record.manifest.get("phases", {})) + 1):
+    for iteration in range(1, config.get("iterations", 1) + 1):
         yield f"{iteration}/explore"
         if config.get("finetune") is not None:
             yield from (f"{iteration}/select", f"{iteration}/finetune")
             yield f"{iteration}/evaluate/iter-{iteration:03d}"
-        elif not record.is_plain_rl:
-            yield f"{iteration}/evaluate/averaged-{iteration:03d}"
 
 
 def phases(record: RunRecord, *, is_running: bool) -> list[Phase]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
+from doubles_scripted import ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rloop.config import EvaluateConfig, Recipe, SamplingConfig
 from rloop.engines.base import LIVE, Engine, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import StoreError
 from rloop.evaluation import phase
 from rloop.evaluation.phase import Evaluator, chunks

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from doubles_runs import begin, half_right, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.loop import heartbeat
 from rloop.loop.heartbeat import Heartbeat
 from rloop.types import Group, Place, Problem, Verdict

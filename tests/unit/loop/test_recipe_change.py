@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from doubles_kill import files
 from doubles_runs import begin, half_right, scripted, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine, ExploreStep, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError
 from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
 from rloop.loop.session import resume

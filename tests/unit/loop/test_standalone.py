@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles_scripted import ScriptedEngine
 
 from rloop import cli
 from rloop.config import Recipe
 from rloop.engines import registry
 from rloop.engines.base import Engine, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError
 from rloop.loop.standalone import (
     Score,

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from doubles_kill import build_scripted
 from doubles_runs import half_right, scripted, toy_recipe, trajectories
+from doubles_scripted import ScriptedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError, EngineError
 from rloop.loop.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
 from rloop.types import Group

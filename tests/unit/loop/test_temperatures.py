@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop import cli
 from rloop.config import Recipe
 from rloop.engines import registry
 from rloop.engines.base import Engine, Verify
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.temperatures import (
     loop_start,

@@ -12,9 +12,9 @@ from doubles_runs import toy_recipe
 from safetensors.torch import load_file, save_file
 
 from rloop.engines.native.engine import NativeEngine
-from rloop.engines.native.finite import check_finite, check_logits, nonfinite_names
 from rloop.engines.native.microbatch import check_architecture
 from rloop.errors import DegenerateRun, EngineError, NonFinitePolicy
+from rloop.policies.finite import check_finite, check_logits, nonfinite_names
 from rloop.types import Example, Place, PolicyRef
 
 PLACE = Place(run="toy", seed=0, iteration=1, phase="finetune", policy="iter-001")

@@ -2,12 +2,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from rloop.engines.native.policies import load_policy, prepare_policy
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rloop.engines.native.gguf import convert_gguf, find_packaged_gguf
-from rloop.engines.native.policies import load_policy, prepare_policy
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.gguf import convert_gguf, find_packaged_gguf
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]

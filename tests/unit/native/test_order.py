@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from doubles_policies import make_problem
 
-from rloop.engines.native.order import ProblemOrder
+from rloop.algo.order import ProblemOrder
 from rloop.types import Place, Problem, stable_hash
 
 PROBLEMS = [make_problem(number) for number in range(10)]

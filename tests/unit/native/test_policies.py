@@ -5,14 +5,14 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from rloop.engines.native.policies import load_policy, prepare_policy, save_policy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rloop.engines.native import policies
-from rloop.engines.native.directory import written_whole
-from rloop.engines.native.gguf import find_packaged_gguf
-from rloop.engines.native.policies import load_policy, prepare_policy, save_policy
-from rloop.engines.native.random_model import character_tokenizer, write_random_model
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.directory import written_whole
+from rloop.policies.gguf import find_packaged_gguf
+from rloop.policies.random_model import character_tokenizer, write_random_model
 
 FAMILIES = ["llama", "qwen2", "qwen3"]
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 from doubles_policies import chat_tokenizer, make_problem
+from rloop.engines.native.prompts import PromptBuilder
 
 from rloop.config_prompt import PromptConfig
-from rloop.engines.native.prompts import PromptBuilder
-from rloop.engines.native.random_model import character_tokenizer
 from rloop.errors import EngineError
+from rloop.policies.random_model import character_tokenizer
 
 PROBLEM = make_problem(3)
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rloop.engines.native.random_model import (
+from rloop.errors import EngineError
+from rloop.policies.random_model import (
     CHARACTERS,
     character_tokenizer,
     write_random_model,
 )
-from rloop.errors import EngineError
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])

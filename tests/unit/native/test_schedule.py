@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rloop.algo.schedule import learning_rate, split_evenly
 from rloop.config import OptimizerConfig
-from rloop.engines.native.schedule import learning_rate, split_evenly
 
 
 def test_warm_up_is_linear_and_wastes_no_update():

@@ -14,15 +14,15 @@ import pytest
 import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
 from doubles_policies import EOS, tiny_policy
-
-from rloop.config import SamplingConfig
 from rloop.engines.native.policies import LoadedPolicy
 from rloop.engines.native.prompts import Prompt
-from rloop.engines.native.random_model import character_tokenizer
+
+from rloop.config import SamplingConfig
 from rloop.engines.native.sampler import Request
 from rloop.engines.native.vllm_model import VllmModel, Written, cache_bytes, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.random_model import character_tokenizer
 from rloop.types import Completion
 
 # vLLM uses deprecated names of torch, and its engine leaves files to the interpreter to close.

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from doubles_policies import chat_tokenizer, make_problem, write_policy
+from rloop.engines.native.policies import LoadedPolicy, load_policy, report_prompts, save_policy
 
 from rloop.algo.losses import Objective
 from rloop.config import OptimizerConfig, SamplingConfig
@@ -13,9 +14,8 @@ from rloop.config_prompt import PromptConfig
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
-from rloop.engines.native.policies import LoadedPolicy, load_policy, report_prompts, save_policy
 from rloop.engines.native.sampler import Request, Sampler
-from rloop.engines.native.vocabulary import unknown_ids
+from rloop.policies.vocabulary import unknown_ids
 
 NUM_TOKENS, NUM_ROWS = 100, 128
 

@@ -12,9 +12,9 @@ import pytest
 from doubles_models import tiny_model
 from doubles_records import group_at, place_at
 
-from rloop.engines.native.random_model import character_tokenizer
 from rloop.errors import ConfigError, StoreError
 from rloop.export_trajectories import export_trajectories
+from rloop.policies.random_model import character_tokenizer
 from rloop.store.card import dataset_card
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
 from rloop.store.selected import Selected

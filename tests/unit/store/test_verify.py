@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from doubles_kill import files
 from doubles_runs import begin, half_right, scripted, toy_recipe
+from doubles_scripted import ScriptedEngine
 
 from rloop.engines.base import ExploreStep
-from rloop.engines.scripted import ScriptedEngine
 from rloop.errors import EngineError, StoreError
 from rloop.loop.session import resume
 from rloop.loop.set_aside import set_aside

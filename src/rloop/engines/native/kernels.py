@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from rloop.engines.native.directory import cache_root
+from rloop.policies.directory import cache_root
 
 SOURCE = Path(__file__).with_name("kernels.c")
 LANES = 16

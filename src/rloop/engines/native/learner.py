@@ -4,7 +4,6 @@ Knows token ids, advantages and weights; not problems, rewards, or where sequenc
 same update serves RL and SFT: an objective from `algo.losses` says what its per-token numbers mean.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
@@ -15,27 +14,24 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rloop.algo.losses import LossOutput, Objective, TokenBatch, UpdateCounts, compute_loss
+from rloop.algo.losses import LossOutput, TokenBatch, UpdateCounts, compute_loss
+from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs
 from rloop.engines.native.masters import MasterWeights
 from rloop.engines.native.memory import Budget, explained, return_freed
 from rloop.engines.native.microbatch import (
     MicroBatch,
-    TrainingSequence,
     check_architecture,
     check_sequences,
     completion_logprobs,
     form_microbatches,
 )
-from rloop.engines.native.schedule import learning_rate
-from rloop.engines.native.skipped import WEIGHTS_TIMES, SkippedUpdate, copied_weights
-from rloop.engines.native.vocabulary import unknown_ids
 from rloop.errors import EngineError
 
-COUNTERS_FILE = "learner.json"
 OPTIMIZER_REMEDY = (
     "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or train low-rank "
     "changes: --set engine.lora='{rank: 16, alpha: 32}'."
@@ -51,45 +47,25 @@ class Learner:
         optimizer_config: OptimizerConfig,
         engine_config: EngineConfig,
         *,
-        num_updates: int,
         budget: Budget | None = None,
-        is_probed: bool = True,
         seed: int = 0,
     ) -> None:
-        """Prepare `num_updates` updates of the model, which stays shared with the sampler.
+        """Prepare updates of the model, which stays shared with the sampler.
 
         A learning rate of 0 freezes the policy: no masters are made and updates only count. The
-        budget of a micro-batch's tokens outlives the learner where it is given. A model that is
-        known to be broken is learned from all the same where it is not probed. The seed decides
+        budget of a micro-batch's tokens outlives the learner where it is given. The seed decides
         the first numbers of adapters, and which way weights are rounded.
         """
         torch.nn.Module.eval(model)
-        if is_probed:
-            check_architecture(model)
+        check_architecture(model)
         self._model = model
-        self._optimizer_config = optimizer_config
         self._engine_config = engine_config
-        self._num_updates = num_updates
-        self._num_done = 0
         self._num_steps = 0
-        self._num_kept = 0
-        self._is_skipping = False
-        self.skipped: SkippedUpdate | None = None
         self._budget = budget or token_budget(engine_config)
         self._masters: MasterWeights | None = None
         if optimizer_config.learning_rate > 0.0:
             with explained("float32 weights for the optimizer", OPTIMIZER_REMEDY):
                 self._masters = MasterWeights(model, optimizer_config, engine_config, seed=seed)
-
-    @property
-    def num_updates_done(self) -> int:
-        """Updates so far, skipped ones included."""
-        return self._num_done
-
-    @property
-    def policy_version(self) -> int:
-        """Updates that moved the policy: neither frozen, nor skipped, nor without a gradient."""
-        return self._num_steps
 
     def at_start(self) -> AbstractContextManager[None]:
         """Make the model the start policy inside the block; only adapters can, or a frozen
@@ -102,34 +78,29 @@ class Learner:
         sequences: Sequence[TrainingSequence],
         objective: Objective,
         *,
-        position: float | None = None,
+        learning_rate: float,
     ) -> dict[str, float]:
         """Do one optimizer update on all the sequences and return its metrics.
 
         The loss's denominators count every sequence given, also those whose own advantage (or, in
         SFT, weight) is zero; these cost nothing, unless penalty or entropy bonus act on them. Leave
         out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
-        stay, `skipped_updates_count` is 1, and `skipped` holds what the update was computed from;
-        later ones are held only after it has been set to None. Where memory runs out the update
-        is begun again in smaller micro-batches. Means are over the tokens trained on; a frozen
-        policy reports counts alone. `position` is the update's place in the schedule, in updates;
-        absent, all before it count.
+        stay, and `skipped_updates_count` is 1. Where memory runs out the update is begun again in
+        smaller micro-batches. Means are over the tokens trained on; a frozen policy reports counts
+        alone.
         """
         check_sequences(sequences)
         _check_complete(sequences, objective)
-        place = self._num_done if position is None else position
-        rate = learning_rate(self._optimizer_config, place, self._num_updates)
         counts = UpdateCounts(
             num_tokens=sum(len(s.completion_ids) for s in sequences), num_sequences=len(sequences)
         )
         active = [s for s in sequences if _has_gradient(s, objective)]
         metrics = {
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "loss_tokens_count": float(counts.num_tokens),
             "trained_sequences_count": float(0 if self._masters is None else len(active)),
             "skipped_updates_count": 0.0,
         }
-        self._num_done += 1
         if self._masters is None or not active:
             return metrics
         masters = self._masters
@@ -142,10 +113,10 @@ class Learner:
         grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
-            self._step(masters, rate, grad_norm)
+            self._step(masters, learning_rate, grad_norm)
         else:
             masters.drop_gradients()
-            self._skip(sequences, objective, metrics)
+            metrics["skipped_updates_count"] = 1.0
         return metrics
 
     def _step(self, masters: MasterWeights, rate: float, grad_norm: float) -> None:
@@ -155,34 +126,6 @@ class Learner:
         with explained("the optimizer's state", OPTIMIZER_REMEDY):
             masters.step(learning_rate=rate, grad_norm=grad_norm)
         self._num_steps += 1
-        self._is_skipping = False
-
-    def _skip(
-        self,
-        sequences: Sequence[TrainingSequence],
-        objective: Objective,
-        metrics: dict[str, float],
-    ) -> None:
-        """Hold on to a skipped update, with the weights where it is the first of a row."""
-        metrics["skipped_updates_count"] = 1.0
-        is_first, self._is_skipping = not self._is_skipping, True
-        if self.skipped is not None:
-            return
-        weights: dict[str, torch.Tensor] = {}
-        if is_first and self._num_kept < WEIGHTS_TIMES:
-            self._num_kept += 1
-            weights = copied_weights(self._model)
-        self.skipped = SkippedUpdate(
-            sequences=sequences,
-            objective=objective,
-            optimizer=self._optimizer_config,
-            engine=self._engine_config,
-            metrics=dict(metrics),
-            update=self._num_done,
-            config=self._model.config.to_json_string(use_diff=False),
-            weights=weights,
-            unknown=unknown_ids(self._model),
-        )
 
     def _accumulate(
         self,
@@ -210,22 +153,16 @@ class Learner:
         return totals
 
     def save(self, directory: Path) -> None:
-        """Write masters, moments and counters to an existing directory (safetensors and JSON).
-
-        A frozen learner has counters alone.
+        """Write masters and moments to an existing directory (safetensors); a frozen learner has
+        none.
         """
-        counters = {"updates_done": self._num_done, "policy_version": self._num_steps}
-        (directory / COUNTERS_FILE).write_text(json.dumps(counters, indent=2), encoding="utf-8")
         if self._masters is not None:
             self._masters.save(directory)
 
     def load(self, directory: Path) -> None:
         """Continue after the update at which the state was saved, to the bit, model included."""
-        counters = json.loads((directory / COUNTERS_FILE).read_text(encoding="utf-8"))
         if self._masters is not None:
             self._masters.load(directory)
-        self._num_done = counters["updates_done"]
-        self._num_steps = counters["policy_version"]
 
     def close(self) -> None:
         """Free masters, gradients and moments; the model keeps its weights."""

@@ -42,7 +42,7 @@ class MasterWeights:
         )
         self._masters = self._weights.masters
         self._grad_clip = config.grad_clip
-        self._optimizer = AdamW(self._masters, config, bits=engine.optimizer_bits)
+        self._optimizer = AdamW(self._masters, config)
 
     def grad_norm(self) -> float:
         """Return the global norm of the accumulated gradient; NaN or inf where it is broken."""

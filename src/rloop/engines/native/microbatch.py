@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
-from rloop.engines.native.finite import check_logits, overflowing
 from rloop.engines.native.logprobs import TokenLogprobs, linear_logprobs
 from rloop.engines.native.packed_attention import Span
 from rloop.engines.native.rows import Row, plan_rows
-from rloop.engines.native.vocabulary import output_bias
 from rloop.errors import EngineError
+from rloop.policies.finite import check_logits, overflowing
+from rloop.policies.vocabulary import output_bias
 
 PAD_ID = 0
 """Any valid token id: pads are never attended to."""
@@ -38,29 +39,6 @@ run at less than half the speed. Measured on CPU (D = 576): rows of 1024, 2048 a
 PACK_TOKENS = 1024
 """Packed rows are not joined beyond this. Measured with 2,700 tokens of SmolLM2-135M on a busy
 machine: one pass takes 5 % less processor time than three, and keeps 2.7 times as much."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSequence:
-    """A prompt and a completion to learn from.
-
-    Example: TrainingSequence(prompt_ids=(5, 9), completion_ids=(6, 0), behavior_logprobs=(-0.1,
-    -0.02), advantage=1.5)
-    """
-
-    prompt_ids: Sequence[int]
-    completion_ids: Sequence[int]
-    """[T] ids, EOS included where the completion stopped."""
-    behavior_logprobs: Sequence[float] | None = None
-    """[T] by the sampler, as stored; None in SFT."""
-    reference_logprobs: Sequence[float] | None = None
-    """[T] by the policy that the divergence is measured from; needed when `kl_coef` > 0."""
-    advantage: float = 0.0
-    """Compared with its group; unused by `sft`."""
-    weight: float = 1.0
-    """Weight of its tokens; used by `sft` only."""
-    is_replayed: bool = False
-    """Whether an earlier policy sampled it, so that it says nothing of the sampler's gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

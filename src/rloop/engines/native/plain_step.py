@@ -13,7 +13,7 @@ from rloop.engines.native.cache import RowCache
 from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.fused import FusedStep
 from rloop.engines.native.kernels import KernelsUnavailable
-from rloop.engines.native.policies import LoadedPolicy
+from rloop.policies.checkpoint import LoadedPolicy
 
 log = logging.getLogger(__name__)
 

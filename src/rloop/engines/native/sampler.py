@@ -13,28 +13,20 @@ import numpy as np
 import torch
 
 from rloop.config import SamplingConfig
+from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.cache import PrefillCache, Prefilled
 from rloop.engines.native.fused import FusedStep
 from rloop.engines.native.memory import Budget, free
 from rloop.engines.native.plain_step import PlainStep, choose_step
-from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.prompts import Prompt
-from rloop.engines.native.vocabulary import mask_unknown, unknown_ids
-from rloop.types import Completion
+from rloop.policies.checkpoint import LoadedPolicy
+from rloop.policies.vocabulary import mask_unknown, unknown_ids
+from rloop.types import FinishReason
 
 STREAM_CHUNK = 64
 FULL_PASS = 1024
 """Tokens of a prefill from which on more rows no longer make its products faster."""
 SHORTEST = 0.85
 """Length of a prompt, in that of the longest, below which it waits for a narrower pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One completion wanted: its prompt and the seed of its own random stream."""
-
-    prompt: Prompt
-    seed: int
 
 
 class Stream:
@@ -57,7 +49,7 @@ class Row:
     """A completion being written."""
 
     index: int
-    prompt: Prompt
+    prompt_ids: tuple[int, ...]
     stream: Stream
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -65,7 +57,7 @@ class Row:
     @property
     def next_position(self) -> int:
         """Where the newest token goes in the cache."""
-        return len(self.prompt.ids) + len(self.token_ids) - 1
+        return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
 class Sampler:
@@ -90,8 +82,8 @@ class Sampler:
         self._prefill_tokens = prefill_tokens
 
     def sample(
-        self, requests: Sequence[Request], settings: SamplingConfig
-    ) -> Iterator[tuple[int, Completion]]:
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish.
 
         Requests that share a prompt should stand together: the prompt is then prefilled once.
@@ -112,7 +104,7 @@ class Sampler:
             if waiting:
                 free()
 
-    def _begin(self, waiting: Mapping[int, Request], settings: SamplingConfig) -> "Batch":
+    def _begin(self, waiting: Mapping[int, SampleRequest], settings: SamplingConfig) -> "Batch":
         rows = self._rows
         prefill_tokens = self._prefill_tokens * rows.value // rows.given
         step = choose_step(self._policy, is_fused=self._is_fused)
@@ -133,7 +125,7 @@ class Batch:
         self,
         policy: LoadedPolicy,
         decode_step: PlainStep | FusedStep,
-        requests: Mapping[int, Request],
+        requests: Mapping[int, SampleRequest],
         settings: SamplingConfig,
         max_batch: int,
         prefill_tokens: int,
@@ -147,7 +139,7 @@ class Batch:
         self._queue = deque(requests.items())
         self._prefilled: dict[tuple[int, ...], Prefilled] = {}
         num_rows = min(max_batch, len(requests))
-        longest = max(len(request.prompt.ids) for request in requests.values())
+        longest = max(len(request.prompt_ids) for request in requests.values())
         self._cache = decode_step.open_cache(num_rows, longest, settings.max_completion_tokens)
         self._rows: list[Row | None] = [None] * num_rows
 
@@ -157,7 +149,7 @@ class Batch:
         return bool(self._queue) or any(row is not None for row in self._rows)
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[int, Completion]]:
+    def step(self) -> list[tuple[int, Sampled]]:
         """Refill or shrink the batch, decode one token of each row; return what finished."""
         finished = self._refill()
         self._close_gaps()
@@ -167,7 +159,7 @@ class Batch:
         logits = self._decode(rows)
         return finished + self._append(list(enumerate(rows)), logits)
 
-    def _refill(self) -> list[tuple[int, Completion]]:
+    def _refill(self) -> list[tuple[int, Sampled]]:
         """Give free rows to the queue once an eighth of the batch is free; return instant ends."""
         free = [number for number, row in enumerate(self._rows) if row is None]
         if not self._queue or len(free) < max(1, len(self._rows) // 8):
@@ -175,25 +167,25 @@ class Batch:
         entering: list[tuple[int, Row]] = []
         for number in free[: len(self._queue)]:
             index, request = self._queue.popleft()
-            entering.append((number, Row(index, request.prompt, Stream(request.seed))))
-        self._prefill([row.prompt for _, row in entering])
+            entering.append((number, Row(index, request.prompt_ids, Stream(request.seed))))
+        self._prefill([row.prompt_ids for _, row in entering])
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for number, row in entering:
-            by_prompt.setdefault(row.prompt.ids, []).append(number)
+            by_prompt.setdefault(row.prompt_ids, []).append(number)
             self._rows[number] = row
         for ids, numbers in by_prompt.items():
             self._cache.place(numbers, self._prefilled[ids])
-        logits = torch.stack([self._prefilled[row.prompt.ids].logits for _, row in entering])
+        logits = torch.stack([self._prefilled[row.prompt_ids].logits for _, row in entering])
         # The queue is in order of prompts, so only the next prompt's states can be wanted again.
-        waiting = self._queue[0][1].prompt.ids if self._queue else None
+        waiting = self._queue[0][1].prompt_ids if self._queue else None
         self._prefilled = {k: v for k, v in self._prefilled.items() if k == waiting}
         return self._append(entering, logits)
 
-    def _prefill(self, prompts: Sequence[Prompt]) -> None:
+    def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> None:
         """Run the new prompts through the model, longest first, a bounded number of tokens a
         pass; a pass that is large enough takes none that would be mostly padding.
         """
-        wanted = {p.ids for p in prompts if p.ids not in self._prefilled}
+        wanted = {ids for ids in prompts if ids not in self._prefilled}
         todo = sorted(wanted, key=lambda ids: (len(ids), ids))
         while todo:
             width = len(todo[-1])
@@ -240,7 +232,7 @@ class Batch:
 
     def _append(
         self, rows: Sequence[tuple[int, Row | None]], logits: torch.Tensor
-    ) -> list[tuple[int, Completion]]:
+    ) -> list[tuple[int, Sampled]]:
         """Draw the next token of each row; free the rows that end with it."""
         uniforms = [row.stream.number(len(row.token_ids)) if row else 0.0 for _, row in rows]
         uniforms_R = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
@@ -254,18 +246,10 @@ class Batch:
                 continue
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            is_stop = token in self._policy.eos_ids
+            is_stop = token in self._policy.stop_ids
             if is_stop or len(row.token_ids) >= self._settings.max_completion_tokens:
                 self._rows[number] = None
-                finished.append((row.index, self._complete(row, is_stop=is_stop)))
+                reason: FinishReason = "stop" if is_stop else "length"
+                sampled = Sampled(tuple(row.token_ids), tuple(row.logprobs), reason)
+                finished.append((row.index, sampled))
         return finished
-
-    def _complete(self, row: Row, *, is_stop: bool) -> Completion:
-        return Completion(
-            prompt_text=row.prompt.text,
-            prompt_ids=row.prompt.ids,
-            completion_text=self._policy.decode(row.token_ids),
-            completion_ids=tuple(row.token_ids),
-            behavior_logprobs=tuple(row.logprobs),
-            finish_reason="stop" if is_stop else "length",
-        )

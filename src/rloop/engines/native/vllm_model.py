@@ -18,8 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.vocabulary import mask_unknown, unknown_ids
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.vocabulary import mask_unknown, unknown_ids
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput, LLMEngine, SamplingParams

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.sampler import Request
+from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.vllm_model import VllmModel
-from rloop.types import Completion
+from rloop.policies.checkpoint import LoadedPolicy
 
 SEED_BITS = 63
 """vLLM takes seeds as signed 64-bit numbers."""
@@ -26,8 +25,8 @@ class VllmSampler:
     vllm: VllmModel
 
     def sample(
-        self, requests: Sequence[Request], settings: SamplingConfig
-    ) -> Iterator[tuple[int, Completion]]:
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish.
 
         The policy's weights of this moment are handed over first. Log-probabilities are those at
@@ -37,22 +36,11 @@ class VllmSampler:
             return
         self.vllm.take_weights(self.policy.model)
         written = self.vllm.write(
-            [request.prompt.ids for request in requests],
+            [request.prompt_ids for request in requests],
             [request.seed % 2**SEED_BITS for request in requests],
             settings,
-            stop_ids=self.policy.eos_ids,
+            stop_ids=self.policy.stop_ids,
         )
         for index, ids, logprobs in written:
-            yield index, self._complete(requests[index], ids, logprobs)
-
-    def _complete(
-        self, request: Request, ids: tuple[int, ...], logprobs: tuple[float, ...]
-    ) -> Completion:
-        return Completion(
-            prompt_text=request.prompt.text,
-            prompt_ids=request.prompt.ids,
-            completion_text=self.policy.decode(ids),
-            completion_ids=ids,
-            behavior_logprobs=logprobs,
-            finish_reason="stop" if ids[-1] in self.policy.eos_ids else "length",
-        )
+            is_stop = ids[-1] in self.policy.stop_ids
+            yield index, Sampled(ids, logprobs, "stop" if is_stop else "length")

@@ -10,7 +10,7 @@ from rloop.types import Place, Problem, stable_hash
 class ProblemOrder:
     """Draws problems: every one once an epoch in shuffled order, or by weight.
 
-    `drawn` is the whole state; set it to continue where a saved exploration stood.
+    `drawn` is the whole state.
     """
 
     def __init__(
@@ -18,8 +18,10 @@ class ProblemOrder:
         problems: Sequence[Problem],
         place: Place,
         weights: Mapping[str, float] | None = None,
+        *,
+        drawn: int = 0,
     ) -> None:
-        """Order the problems by the run's seed and the iteration."""
+        """Order the problems by the run's seed and the iteration; `drawn` of them are past."""
         self._problems = tuple(problems)
         self._key = (place.seed, place.iteration, place.phase, "order")
         self._cumulative = None
@@ -29,7 +31,7 @@ class ProblemOrder:
             self._cumulative = cumulative / cumulative[-1]
         self._epoch = -1
         self._shuffled: list[int] = []
-        self.drawn = 0
+        self.drawn = drawn
 
     def draw(self, count: int, exclude: Collection[str] = ()) -> list[Problem]:
         """Return the next problems, all different and none excluded (fewer when there are too few).

@@ -15,14 +15,14 @@ from filelock import FileLock
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rloop.engines.native.directory import (
+from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.directory import (
     cache_root,
     first_line,
     load_complete,
     quiet_transformers,
     written_whole,
 )
-from rloop.errors import EngineError, EngineUnavailable
 
 CONVERSION = "v1"
 """Part of the cache key; raised when the conversion below gives something else."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from math import nan
+from typing import Protocol
 
 from rloop.config_rewards import RewardConfig, weights_of
-from rloop.engines.base import Verify
 from rloop.errors import ConfigError, TaskError
 from rloop.tasks.verifiers import format as formats
 from rloop.tasks.verifiers.answers import text_to_judge
@@ -21,6 +21,14 @@ from rloop.types import Completion, Problem, Trajectory, Verdict
 
 NUM_ASKED = 3
 """Reference answers that a reward is tried on at the start; a remote judge may fail on one."""
+
+
+class Verify(Protocol):
+    """Judges completions in the background: `tasks.pool.VerifierPool`, or a test's own."""
+
+    def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
+        """Start judging; the future never raises for what the completion says."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

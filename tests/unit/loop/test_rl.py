@@ -2,53 +2,51 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from math import cos, pi
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from doubles_policies import InstantVerify, make_problem, tiny_policy
+from doubles_policies import InstantVerify, make_problem
 from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
+from rloop.algo.objective import Objective
 from rloop.config import Recipe
-from rloop.config_engine import EngineConfig
-from rloop.config_prompt import PromptConfig
-from rloop.engines.base import Successes, Verify
-from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import TrainingSequence
-from rloop.engines.native.order import ProblemOrder
-from rloop.engines.native.prompts import PromptBuilder
-from rloop.engines.native.reinforce import Reinforcer, mean_metrics
-from rloop.engines.native.rollout import Roller
-from rloop.engines.native.sampler import Sampler
-from rloop.engines.native.step_metrics import sampling_metrics
+from rloop.engines.base import TrainingSequence
+from rloop.engines.native.engine import NativeEngine
+from rloop.engines.rollout import Rollout
+from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes, mean_metrics, sampling_metrics
+from rloop.tasks.rewards import Verify
 from rloop.types import Place, Problem, Verdict
 
 PLACE = Place(run="test", seed=0, iteration=1, phase="explore", policy="explored-001")
 
 
-def as_given(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
-    return list(sequences)
-
-
-def reinforcer(
+def explore(
     recipe: Recipe,
     problems: list[Problem],
+    steps: int = 1,
+    *,
     replayed: Successes | None = None,
     verify: Verify | None = None,
-    *,
-    learner: type[Learner] = Learner,
-) -> Reinforcer:
-    policy = tiny_policy()
-    roller = Roller(
-        sampler=Sampler(policy, max_batch=8, prefill_tokens=64),
-        prompts=PromptBuilder(policy.tokenizer, PromptConfig(template="{problem}")),
-        verify=verify or InstantVerify(),
-        rewards=recipe.rewards,
+    engine: type[NativeEngine] = NativeEngine,
+) -> list[ExploreStep]:
+    """Return the first steps of an exploration of a tiny random model."""
+    holder = engine(recipe)
+    with TemporaryDirectory() as folder:
+        holder.prepare(recipe.policy.path, Path(folder) / "base", seed=0)
+    holder.begin(recipe.explore.optimizer, seed=0)
+    explorer = Explorer(
+        rollout=Rollout(engine=holder, verify=verify or InstantVerify(), rewards=recipe.rewards),
+        config=recipe.explore,
+        problems=problems,
+        place=PLACE,
+        replayed=replayed,
     )
-    learning = learner(policy.model, recipe.explore.optimizer, EngineConfig(), num_updates=10)
-    order = ProblemOrder(problems, PLACE)
-    return Reinforcer(recipe.explore, roller, learning, order, PLACE, as_given, replayed or {})
+    return list(islice(explorer.steps(RLState()), steps))
 
 
 def easy_hard(number: int) -> list[Problem]:
@@ -69,7 +67,7 @@ class EvenVerify:
 
 
 def test_groups_without_a_signal_are_stored_and_not_trained_on(tmp_path: Any):
-    step = next(reinforcer(toy_recipe(tmp_path), easy_hard(6)).run(1))
+    (step,) = explore(toy_recipe(tmp_path), easy_hard(6))
     assert len(step.groups) == 3
     assert step.metrics["groups_mixed_frac"] == 0
     assert step.metrics["groups_signal_frac"] == 0
@@ -80,7 +78,7 @@ def test_groups_without_a_signal_are_stored_and_not_trained_on(tmp_path: Any):
 
 def test_dynamic_sampling_replaces_groups_without_a_signal(tmp_path: Any):
     recipe = toy_recipe(tmp_path, explore__refill_rounds=2)
-    step = next(reinforcer(recipe, easy_hard(6)).run(1))
+    (step,) = explore(recipe, easy_hard(6))
     # No group ever has a signal: 3 prompts, and 3 more in each of 2 rounds; all are stored.
     assert len(step.groups) == 9
     assert len({group.problem.problem_id for group in step.groups}) == 9
@@ -94,7 +92,7 @@ def test_replayed_successes_make_failures_a_group_to_learn_from(tmp_path: Any):
     hard = easy_hard(3)[3:]
     earlier = group_at(place_at(iteration=9), completions=[(str(n), True) for n in range(5)])
     replayed = {hard[0].problem_id: earlier.trajectories, hard[1].problem_id: ()}
-    step = next(reinforcer(recipe, hard, replayed).run(1))
+    (step,) = explore(recipe, hard, replayed=replayed)
     # of three groups of 4 wrong ones the one that has stored successes is trained on, with 2
     assert step.metrics["groups_all_wrong_frac"] == 1
     assert step.metrics["groups_signal_frac"] == pytest.approx(1 / 3)
@@ -108,7 +106,7 @@ def test_replayed_successes_make_failures_a_group_to_learn_from(tmp_path: Any):
 
 def test_refill_stops_when_the_problems_are_used_up(tmp_path: Any):
     recipe = toy_recipe(tmp_path, explore__refill_rounds=9)
-    step = next(reinforcer(recipe, easy_hard(2)).run(1))
+    (step,) = explore(recipe, easy_hard(2))
     assert len(step.groups) == 4
 
 
@@ -116,7 +114,7 @@ def test_a_step_with_a_signal_moves_the_policy(tmp_path: Any):
     recipe = toy_recipe(tmp_path)
     # One character of 64 somewhere in 16 tokens: some completions have it, some do not.
     problems = [make_problem(number, answer="-") for number in range(6)]
-    steps = list(reinforcer(recipe, problems).run(3))
+    steps = explore(recipe, problems, 3)
     assert any(step.metrics["groups_mixed_frac"] > 0 for step in steps)
     trained = [step for step in steps if step.metrics["groups_signal_frac"] > 0]
     assert all(step.metrics["grad_norm"] > 0 for step in trained)
@@ -128,7 +126,7 @@ def test_a_step_with_a_signal_moves_the_policy(tmp_path: Any):
 
 
 def test_a_step_counts_the_different_answers_of_a_group(tmp_path: Any):
-    step = next(reinforcer(toy_recipe(tmp_path), easy_hard(6)).run(1))
+    (step,) = explore(toy_recipe(tmp_path), easy_hard(6))
     expected = [len({t.verdict.answer for t in group.trajectories}) for group in step.groups]
     assert step.metrics["distinct_answers_mean"] == pytest.approx(sum(expected) / 3)
     # A completion without an answer adds none: ("2", "3", "2", None) has 2, (None,) 0, mean 1.
@@ -142,7 +140,7 @@ def test_completions_of_unlike_lengths_that_are_all_right_or_all_wrong_are_refil
     tmp_path: Any,
 ):
     recipe = toy_recipe(tmp_path, explore__overlong_buffer_tokens=16, explore__refill_rounds=1)
-    step = next(reinforcer(recipe, easy_hard(6)).run(1))
+    (step,) = explore(recipe, easy_hard(6))
     lengths = [{len(t.completion.completion_ids) for t in g.trajectories} for g in step.groups]
     assert any(len(found) > 1 for found in lengths)
     assert step.metrics["groups_signal_frac"] == 0
@@ -150,16 +148,16 @@ def test_completions_of_unlike_lengths_that_are_all_right_or_all_wrong_are_refil
 
 
 def test_masked_completions_are_in_neither_loss_nor_denominator(tmp_path: Any):
-    """Completions of at most 4 tokens, so that some are cut and some stop."""
+    """Completions of at most 40 tokens, so that some are cut and some stop."""
 
     def trained_on(*, is_masked: bool) -> tuple[int, int, Mapping[str, float]]:
         recipe = toy_recipe(
             tmp_path,
-            explore__sampling={"max_completion_tokens": 4},
+            explore__sampling={"max_completion_tokens": 40},
             explore__mask_truncated=is_masked,
             explore__group_size=16,
         )
-        step = next(reinforcer(recipe, easy_hard(3), verify=EvenVerify()).run(1))
+        (step,) = explore(recipe, easy_hard(3), verify=EvenVerify())
         mixed = [t for group in step.groups if group.is_mixed for t in group.trajectories]
         cut = [len(t.completion.completion_ids) for t in mixed if t.completion.is_truncated]
         whole = [len(t.completion.completion_ids) for t in mixed if not t.completion.is_truncated]
@@ -179,7 +177,7 @@ def test_rewards_are_summed_by_weight(tmp_path: Any):
         {"function": "length", "name": "brief", "weight": -0.5},
     ]
     recipe = toy_recipe(tmp_path, rewards=rewards)
-    step = next(reinforcer(recipe, easy_hard(6)).run(1))
+    (step,) = explore(recipe, easy_hard(6))
     for trajectory in (t for group in step.groups for t in group.trajectories):
         right, tokens = trajectory.verdict.is_correct, len(trajectory.completion.completion_ids)
         assert trajectory.reward == pytest.approx(2.0 * right - 0.5 * (1 - tokens / 16))
@@ -193,12 +191,13 @@ def test_rewards_are_summed_by_weight(tmp_path: Any):
 def test_the_schedule_goes_on_over_steps_that_had_no_update(tmp_path: Any):
     recipe = toy_recipe(
         tmp_path,
+        explore__steps=10,
         explore__prompts_per_step=1,
         explore__optimizer__schedule="cosine",
         explore__optimizer__learning_rate=1e-3,
     )
     problems = [make_problem(number, answer="-") for number in range(10)]
-    steps = list(reinforcer(recipe, problems).run(10))
+    steps = explore(recipe, problems, 10)
     rates = {s.step: s.metrics["learning_rate"] for s in steps if "learning_rate" in s.metrics}
     assert 0 < len(rates) < 10  # some groups had a signal, some had none
     # step s of 10 is update s - 1 of 10, whatever became of the steps before
@@ -206,23 +205,32 @@ def test_the_schedule_goes_on_over_steps_that_had_no_update(tmp_path: Any):
 
 
 def test_a_step_of_fewer_groups_than_updates_takes_its_whole_part_of_the_schedule(tmp_path: Any):
-    places: list[float | None] = []
+    rates: list[float] = []
 
-    class Recording(Learner):
-        """Notes the place in the schedule of each update."""
+    class Recording(NativeEngine):
+        """Notes the learning rate of each update."""
 
-        def update(self, *args: Any, position: float | None = None) -> dict[str, float]:
-            places.append(position)
-            return super().update(*args, position=position)
+        def update(
+            self,
+            sequences: Sequence[TrainingSequence],
+            objective: Objective,
+            *,
+            learning_rate: float,
+        ) -> dict[str, float]:
+            rates.append(learning_rate)
+            return super().update(sequences, objective, learning_rate=learning_rate)
 
-    recipe = toy_recipe(tmp_path, explore__updates_per_step=3)
+    recipe = toy_recipe(
+        tmp_path, explore__updates_per_step=3, explore__optimizer__schedule="cosine"
+    )
     problems = [make_problem(number, answer="-") for number in range(6)]
-    steps = list(reinforcer(recipe, problems, learner=Recording).run(4))
+    steps = explore(recipe, problems, 4, engine=Recording)
     numbers = [round(3 * step.metrics["groups_signal_frac"]) for step in steps]
     assert {1, 2} & set(numbers)
     # three places a step: 0, 1, 2 for three updates; 0, 1.5 for two; 0 for one; then 3, ...
-    expected = [3 * s + 3 * i / number for s, number in enumerate(numbers) for i in range(number)]
-    assert places == pytest.approx(expected)
+    places = [3 * s + 3 * i / number for s, number in enumerate(numbers) for i in range(number)]
+    # of the 12 updates that 4 steps have at most, at a peak of 1e-3
+    assert rates == pytest.approx([5e-4 * (1 + cos(pi * place / 12)) for place in places])
 
 
 def test_several_updates_become_one_line():

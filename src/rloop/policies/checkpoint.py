@@ -1,17 +1,16 @@
-"""Policies: from the recipe's `policy.path` to a directory, into memory, and back to disk.
+"""Policies in memory and on disk: a directory loaded, and a model written as one, whole.
 
 Knows nothing of sampling or learning.
 """
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import (
@@ -21,35 +20,20 @@ from transformers import (
 )
 
 from rloop.config_prompt import PromptConfig
-from rloop.engines.base import PromptReport
-from rloop.engines.native.completions import (
-    CompletionText,
-    completion_text,
-    find_turn_end,
-    turn_end_warnings,
-)
-from rloop.engines.native.directory import (
-    COMPANION_PATTERNS,
-    PICKLE_SUFFIXES,
+from rloop.errors import EngineError
+from rloop.model_size import context_length
+from rloop.policies.directory import (
     check_config,
-    check_directory,
     companion_files,
     first_line,
     load_complete,
     load_tokenizer,
-    pickle_refused,
     quiet_transformers,
     written_whole,
 )
-from rloop.engines.native.finite import check_finite
-from rloop.engines.native.gguf import convert_gguf, find_packaged_gguf
-from rloop.engines.native.memory import explained
-from rloop.engines.native.prompts import PromptBuilder
-from rloop.engines.native.random_model import write_random_model
-from rloop.engines.native.vocabulary import leave_out_unknown, unknown_ids
-from rloop.errors import EngineError
-from rloop.model_size import ACCEPTED_FORMS, context_length, is_hub_name
-from rloop.types import Problem
+from rloop.policies.finite import check_finite
+from rloop.policies.renderer import Renderer, find_turn_end
+from rloop.policies.vocabulary import leave_out_unknown, unknown_ids
 
 MANY_UNKNOWN = 0.1
 """Part of the output rows without a token that no padding explains."""
@@ -57,23 +41,21 @@ MANY_UNKNOWN = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPolicy:
-    """A policy in memory.
-
-    Example: LoadedPolicy(model=..., tokenizer=..., eos_ids=(0, 2), pad_id=2)
-    """
+    """A policy in memory. Example: LoadedPolicy(model=..., renderer=..., pad_id=2)."""
 
     model: PreTrainedModel
     """In evaluation mode, without sampling defaults of its own."""
-    tokenizer: PreTrainedTokenizerBase
-    eos_ids: tuple[int, ...]
-    """Every token that ends a completion, ascending: the tokenizer's, the configurations' and the
-    chat template's."""
+    renderer: Renderer
+    """What turns problems into its prompts, and its tokens into text."""
     pad_id: int
     """Fills unused places; an EOS token where the model has no padding token."""
-    turn_end_id: int | None = None
-    """The chat template's own end of a turn, one of `eos_ids`; None where it has none."""
-    text: CompletionText | None = None
-    """What turns completions into text; None hides every special token."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Every token that ends a completion, ascending: the tokenizer's, the configurations' and
+        the chat template's.
+        """
+        return self.renderer.stop_ids
 
     @property
     def decoder(self) -> torch.nn.Module:
@@ -88,87 +70,6 @@ class LoadedPolicy:
         foreign: Any = self.model
         head: torch.nn.Module = foreign.get_output_embeddings()
         return head
-
-    @property
-    def end_id(self) -> int:
-        """What a completion is taught to end with."""
-        if self.turn_end_id is not None:
-            return self.turn_end_id
-        own: int | None = self.tokenizer.eos_token_id
-        return self.eos_ids[0] if own is None else own
-
-    @property
-    def num_embeddings(self) -> int:
-        """How many tokens the model can read."""
-        embeddings: Any = self.model.get_input_embeddings()
-        count: int = embeddings.weight.shape[0]
-        return count
-
-    @property
-    def context(self) -> int | None:
-        """Most tokens that the model reads, prompt and completion together; None where unknown."""
-        return context_length(self.model.config.to_dict())
-
-    def prompts(self, config: PromptConfig) -> PromptBuilder:
-        """Return what builds this policy's prompts."""
-        return PromptBuilder(self.tokenizer, config, num_embeddings=self.num_embeddings)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of a completion, without the special tokens that only frame it."""
-        return (self.text or CompletionText(self.tokenizer)).of(token_ids)
-
-
-def prepare_policy(
-    source: str,
-    directory: Path,
-    *,
-    seed: int,
-    trust_remote_code: bool,
-    needs_chat_template: bool,
-) -> Path:
-    """Return the Hugging Face directory of the recipe's `policy.path`, checked.
-
-    A directory is used where it lies and a hub name from the hub's cache; a GGUF file is converted
-    once into rloop's cache; only `random:` writes to `directory` (again the same, by `seed`).
-    """
-    path = _find_directory(source, directory, seed=seed, trust_remote_code=trust_remote_code)
-    check_directory(
-        path, needs_chat_template=needs_chat_template, trust_remote_code=trust_remote_code
-    )
-    return path
-
-
-def _find_directory(source: str, directory: Path, *, seed: int, trust_remote_code: bool) -> Path:
-    kind, _, name = source.partition(":")
-    if kind == "random":
-        write_random_model(name, directory, seed=seed)
-        return directory
-    if kind == "package":
-        return convert_gguf(find_packaged_gguf(name))
-    path = Path(source).expanduser()
-    if source and path.is_dir():
-        return path
-    if path.is_file() and path.suffix == ".gguf":
-        return convert_gguf(path)
-    if path.suffix in PICKLE_SUFFIXES:
-        raise pickle_refused(path)
-    if is_hub_name(source):
-        return _download(source, trust_remote_code=trust_remote_code)
-    state = "is not a model" if path.exists() else "does not exist"
-    raise EngineError(f"policy.path {source!r} {state}. Give {ACCEPTED_FORMS}.")
-
-
-def _download(name: str, *, trust_remote_code: bool) -> Path:
-    patterns = [p for p in COMPANION_PATTERNS if trust_remote_code or p != "*.py"]
-    try:
-        snapshot = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", *patterns])
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"policy.path {name!r} is no directory here, and the hub did not give it "
-            f"({first_line(error)}). Check the name and the connection (a gated model wants "
-            "`hf auth login`), or give policy.path a directory copied from another machine."
-        ) from error
-    return Path(snapshot)
 
 
 def load_policy(
@@ -188,8 +89,7 @@ def load_policy(
     check_config(path, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     try:
-        remedy = "Add --set engine.dtype=bfloat16, or take a smaller model."
-        with quiet_transformers(), explained(f"the policy {path}", remedy):
+        with quiet_transformers():
             model = load_complete(
                 path,
                 dtype=dtype,
@@ -207,23 +107,23 @@ def load_policy(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise EngineError(f"Cannot load the policy {path}: {first_line(error)}.") from error
     check_finite(dict(model.named_parameters()), f"Policy {path}")
-    return _with_token_ids(path, model, tokenizer, prompt or PromptConfig())
+    return _loaded(path, model, tokenizer, prompt or PromptConfig())
 
 
-def _with_token_ids(
+def _loaded(
     path: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt: PromptConfig,
 ) -> LoadedPolicy:
     embeddings: Any = model.get_input_embeddings()
-    turn_end = find_turn_end(tokenizer, prompt, embeddings.weight.shape[0])
-    turn_end_id = turn_end.token_id if turn_end else None
+    num_embeddings: int = embeddings.weight.shape[0]
+    turn_end = find_turn_end(tokenizer, prompt, num_embeddings)
     found = (
         tokenizer.eos_token_id,
         model.generation_config.eos_token_id,
         model.config.eos_token_id,
-        turn_end_id,
+        turn_end.token_id if turn_end else None,
     )
     eos_ids = tuple(sorted({i for ids in found for i in _as_ids(ids)}))
     if not eos_ids:
@@ -237,42 +137,26 @@ def _with_token_ids(
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos_ids), pad_token_id=pad_ids[0]
     )
-    return LoadedPolicy(
-        model=model,
-        tokenizer=tokenizer,
-        eos_ids=eos_ids,
+    renderer = Renderer(
+        tokenizer,
+        prompt,
+        stop_ids=eos_ids,
         pad_id=pad_ids[0],
-        turn_end_id=turn_end_id,
-        text=completion_text(tokenizer, prompt, (*eos_ids, pad_ids[0])),
+        num_embeddings=num_embeddings,
+        context=context_length(model.config.to_dict()),
+        warnings=_unknown_warnings(model),
     )
+    return LoadedPolicy(model=model, renderer=renderer, pad_id=pad_ids[0])
 
 
-def report_prompts(
-    policy: LoadedPolicy, config: PromptConfig, problems: Sequence[Problem]
-) -> PromptReport:
-    """Part problems by whether their prompt fits, with all there is to say about prompts."""
-    builder, num_embeddings = policy.prompts(config), policy.num_embeddings
-    warnings = [*builder.warnings(), *turn_end_warnings(policy.tokenizer, config, num_embeddings)]
-    num_tokens = len(policy.tokenizer)
-    if num_tokens > num_embeddings:
-        warnings.append(
-            f"The tokenizer has {num_tokens} tokens and the model {num_embeddings} "
-            "embeddings: prompts with one of the others are refused."
-        )
-    unknown, num_rows = unknown_ids(policy.model), policy.model.config.get_text_config().vocab_size
-    if unknown is not None and len(unknown) > MANY_UNKNOWN * num_rows:
-        warnings.append(
-            f"The tokenizer does not know {len(unknown)} of the model's {num_rows} output rows, "
-            "which are left out of what it samples and learns: is it another model's?"
-        )
-    return PromptReport.part(
-        problems,
-        [len(builder.build(problem).ids) for problem in problems],
-        config.max_tokens,
-        context=policy.context,
-        first=builder.shown(problems[0]) if problems else "",
-        warnings=warnings,
-    )
+def _unknown_warnings(model: PreTrainedModel) -> list[str]:
+    unknown, num_rows = unknown_ids(model), model.config.get_text_config().vocab_size
+    if unknown is None or len(unknown) <= MANY_UNKNOWN * num_rows:
+        return []
+    return [
+        f"The tokenizer does not know {len(unknown)} of the model's {num_rows} output rows, "
+        "which are left out of what it samples and learns: is it another model's?"
+    ]
 
 
 def _as_ids(value: int | list[int] | None) -> list[int]:

@@ -13,8 +13,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rloop.engines.native.directory import quiet_transformers, written_whole
 from rloop.errors import EngineError
+from rloop.policies.directory import quiet_transformers, written_whole
 from rloop.prompt_text import CHARACTER_TEMPLATE
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")

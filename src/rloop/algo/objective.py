@@ -1,0 +1,29 @@
+"""What an update minimises, as numbers: the equations are in `algo.losses`. No torch."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+LossName = Literal["dapo", "gspo", "cispo", "sft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What an update minimises: a loss, its clip range, a divergence penalty, an entropy bonus.
+
+    Example: Objective(loss="dapo", clip_low=0.2, clip_high=0.28); Objective(loss="sft")
+    """
+
+    loss: LossName
+    clip_low: float = 0.0
+    """Ratios are clipped below 1 - clip_low (`dapo`, `gspo`)."""
+    clip_high: float = 0.0
+    """Ratios are clipped above 1 + clip_high (`dapo`, `gspo`, `cispo`)."""
+    importance_cap: float = inf
+    """No bad token's ratio weighs more than this (`dapo`)."""
+    kl_coef: float = 0.0
+    """Weight of the k3 divergence from the reference policy; 0 turns it off."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy, which is a bonus; 0 turns it off."""
+    temperature: float = 1.0
+    """Divides the logits: the sampling temperature in RL, 1 in SFT."""

@@ -1,0 +1,133 @@
+"""Rolling out: problems to groups of judged trajectories, on any engine.
+
+Verdicts are reached in worker processes while the engine goes on sampling.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from rloop.config import SamplingConfig
+from rloop.config_rewards import RewardConfig
+from rloop.engines.base import Engine, Sampled, SampleRequest
+from rloop.errors import NonFinitePolicy
+from rloop.tasks.rewards import Judgement, Verify, judge
+from rloop.types import Completion, Group, Place, Problem, Prompt, Trajectory
+
+Judged = tuple[Completion, Judgement]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """Rolls out the policy that an engine holds, with one set of verifiers and of rewards.
+
+    The rewards are for exploration; an evaluation goes by correctness alone.
+    """
+
+    engine: Engine
+    verify: Verify
+    rewards: Sequence[RewardConfig] = ()
+
+    def groups(
+        self,
+        problems: Sequence[Problem],
+        num_samples: int,
+        settings: SamplingConfig,
+        place: Place,
+        *,
+        policy_version: int = 0,
+    ) -> Iterator[Group]:
+        """Yield one group a problem as it is finished and judged, in order of finishing."""
+        renderer = self.engine.renderer
+        prompts = [renderer.prompt(problem) for problem in problems]
+        requests = [
+            SampleRequest(prompt.ids, place.stream_seed(problem.problem_id, member))
+            for problem, prompt in zip(problems, prompts, strict=True)
+            for member in range(num_samples)
+        ]
+        members: list[dict[int, Judged]] = [{} for _ in problems]
+        sampled: deque[int] = deque()
+
+        def group(number: int) -> Group:
+            return _group(
+                problems[number],
+                members[number],
+                settings,
+                place,
+                policy_version=policy_version,
+                template_version=renderer.version,
+            )
+
+        for index, found in self.engine.sample(requests, settings):
+            _check_finite(found, place)
+            number, member = divmod(index, num_samples)
+            completion = _completion(prompts[number], found, renderer.decode(found.completion_ids))
+            judgement = judge(
+                self.verify,
+                problems[number],
+                completion,
+                self.rewards if place.phase == "explore" else (),
+                max_tokens=settings.max_completion_tokens,
+            )
+            members[number][member] = (completion, judgement)
+            if len(members[number]) == num_samples:
+                sampled.append(number)
+            while sampled and all(j.is_done for _, j in members[sampled[0]].values()):
+                yield group(sampled.popleft())
+        for number in sampled:
+            yield group(number)
+
+
+def _check_finite(sampled: Sampled, place: Place) -> None:
+    """Raise NonFinitePolicy for a completion drawn from NaN: it is noise, not data."""
+    if not all(map(isfinite, sampled.behavior_logprobs)):
+        raise NonFinitePolicy(
+            f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
+            "have grown until they overflow. Lower the learning rate that made it."
+        )
+
+
+def _completion(prompt: Prompt, sampled: Sampled, text: str) -> Completion:
+    return Completion(
+        prompt_text=prompt.text,
+        prompt_ids=prompt.ids,
+        completion_text=text,
+        completion_ids=sampled.completion_ids,
+        behavior_logprobs=sampled.behavior_logprobs,
+        finish_reason=sampled.finish_reason,
+    )
+
+
+def _group(
+    problem: Problem,
+    members: dict[int, Judged],
+    settings: SamplingConfig,
+    place: Place,
+    *,
+    policy_version: int,
+    template_version: str,
+) -> Group:
+    group_id = f"{place.iteration}/{place.phase}/{place.step}/{problem.problem_id}"
+    trajectories = []
+    for member in sorted(members):
+        completion, judgement = members[member]
+        verdict, rewards, reward = judgement.result()
+        trajectories.append(
+            Trajectory(
+                place=place,
+                problem=problem,
+                group_id=group_id,
+                member=member,
+                policy_version=policy_version,
+                completion=completion,
+                verdict=verdict,
+                reward=reward,
+                rewards=rewards,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                top_k=settings.top_k,
+                template_version=template_version,
+            )
+        )
+    return Group(problem=problem, trajectories=tuple(trajectories))

@@ -1,0 +1,1 @@
+"""The native engine: one device, plain PyTorch on Hugging Face models."""
