@@ -4,6 +4,7 @@ Results go to standard output, progress to standard error. Exit codes: 0 done, 1
 2 usage or recipe, 130 interrupted after a clean save.
 """
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -43,6 +44,11 @@ def main() -> None:
     """Run the command line; exit with its code."""
     set_threads()
     try:
+        if "WORLD_SIZE" in os.environ:
+            from rloop.engines.registry import follows
+
+            if follows(sys.argv[1:]):
+                return
         app()
     except RLoopError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,11 +1,40 @@
 """The engine that a recipe names, built late: nothing heavy is imported before this call."""
 
+import os
+from collections.abc import Sequence
+
 from rloop.config import Recipe
 from rloop.engines.base import Engine
+from rloop.errors import ConfigError
 
 
 def build_engine(recipe: Recipe) -> Engine:
-    """Return the recipe's engine."""
+    """Return the recipe's engine, for all processes where a launcher started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from rloop.engines.native.parallel import ParallelEngine
+
+        return ParallelEngine(recipe)
     from rloop.engines.native.engine import NativeEngine
 
     return NativeEngine(recipe)
+
+
+def follows(arguments: Sequence[str]) -> bool:
+    """Whether a launcher (torchrun) made this another process than rank 0: then do what rank 0
+    asks for, to the end, for a command that may build an engine.
+
+    ConfigError for `rloop sweep`, which starts processes of its own.
+    """
+    command = next(iter(arguments), "")
+    if command == "sweep" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "rloop sweep starts a process for each run. Start it without torchrun, or each run "
+            "with it: torchrun --nproc-per-node N -m rloop run RECIPE."
+        )
+    if int(os.environ.get("RANK", "0")) == 0:
+        return False
+    if command in ("run", "resume", "eval"):
+        from rloop.engines.native.parallel import follow
+
+        follow()
+    return True

@@ -1,8 +1,15 @@
-"""Ctrl-C: the first asks the run to stop at the next safe point, the second stops it at once."""
+"""Ctrl-C: the first asks the run to stop at the next safe point, the second stops it at once.
+
+Signals within `ONE_S` of the first are the same Ctrl-C: a launcher passes on what the terminal has
+sent to all its processes already.
+"""
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
+
+ONE_S = 1.0
 
 
 class Interrupted(Exception):
@@ -16,6 +23,7 @@ class Interrupt:
         """Take over SIGINT and SIGTERM until `restore`."""
         self._announce = announce
         self.is_requested = False
+        self._when = 0.0
         self._previous = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -33,8 +41,11 @@ class Interrupt:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
+        now = time.monotonic()
+        if self.is_requested and now - self._when < ONE_S:
+            return
         if self.is_requested:
             self.restore()
             raise KeyboardInterrupt
-        self.is_requested = True
+        self.is_requested, self._when = True, now
         self._announce("Stopping after this step; press Ctrl-C again to stop at once.")

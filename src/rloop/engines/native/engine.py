@@ -16,6 +16,7 @@ from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.learner import Learner, token_budget
 from rloop.engines.native.memory import explained
 from rloop.engines.native.microbatch import check_architecture, sequence_logprobs
+from rloop.engines.native.ranks import Ranks
 from rloop.engines.native.sampler import Sampler, row_budget
 from rloop.engines.native.vllm_model import VllmModel, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
@@ -31,8 +32,12 @@ from rloop.types import PolicyRef
 class NativeEngine:
     """Implements `engines.base.Engine` in plain PyTorch on Hugging Face models."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        """Choose device and precision; no model is loaded yet."""
+    def __init__(self, recipe: Recipe, ranks: Ranks | None = None) -> None:
+        """Choose device and precision; no model is loaded yet.
+
+        With `ranks` an update is one of several processes, each with a part of the sequences.
+        """
+        self._ranks = ranks
         self._recipe = recipe
         self._device = resolve_device(recipe.engine.device)
         self._dtype = resolve_dtype(recipe.engine.dtype, self._device)
@@ -91,7 +96,12 @@ class NativeEngine:
         """Begin to train the policy that is held, with a fresh optimizer or a saved one."""
         self._end_learning()
         self._learner = Learner(
-            self._held().model, optimizer, self._recipe.engine, budget=self._tokens, seed=seed
+            self._held().model,
+            optimizer,
+            self._recipe.engine,
+            budget=self._tokens,
+            seed=seed,
+            ranks=self._ranks,
         )
         if state is None:
             return
@@ -145,8 +155,14 @@ class NativeEngine:
         check_logits(model, name)
         self._end_learning()
         save_policy(model, directory, source_dir=source.path)
-        self._source, self._is_changed = PolicyRef(path=directory, name=name), False
-        return self._source
+        policy = PolicyRef(path=directory, name=name)
+        self.saved(policy)
+        return policy
+
+    def saved(self, policy: PolicyRef) -> None:
+        """End training: the policy that is held has been written as this one."""
+        self._end_learning()
+        self._source, self._is_changed = policy, False
 
     def save_state(self, directory: Path) -> None:
         """Write masters and moments, whole or not at all."""

@@ -30,6 +30,7 @@ from rloop.engines.native.microbatch import (
     completion_logprobs,
     form_microbatches,
 )
+from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 
 OPTIMIZER_REMEDY = (
@@ -49,13 +50,16 @@ class Learner:
         *,
         budget: Budget | None = None,
         seed: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
         """Prepare updates of the model, which stays shared with the sampler.
 
         A learning rate of 0 freezes the policy: no masters are made and updates only count. The
         budget of a micro-batch's tokens outlives the learner where it is given. The seed decides
-        the first numbers of adapters, and which way weights are rounded.
+        the first numbers of adapters, and which way weights are rounded. With `ranks` every update
+        is done together: each process computes the gradient of a part of the sequences.
         """
+        self._ranks = ranks
         torch.nn.Module.eval(model)
         check_architecture(model)
         self._model = model
@@ -107,9 +111,16 @@ class Learner:
 
         def accumulate(microbatch_tokens: int) -> _Totals:
             masters.drop_gradients()  # of a try that ran out of memory
-            return self._accumulate(active, objective, counts, microbatch_tokens)
+            return self._accumulate(mine, objective, counts, microbatch_tokens)
 
-        totals = self._budget.within(accumulate)
+        if self._ranks is None:
+            mine: Sequence[TrainingSequence] = active
+            totals = self._budget.within(accumulate)
+        else:
+            mine = self._ranks.share(active)
+            totals = self._ranks.agree(lambda: self._budget.within(accumulate))
+            masters.add_gradients(self._ranks)
+            totals.add_others(self._ranks)
         grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
@@ -215,6 +226,15 @@ class _Totals:
         self._sums += torch.stack([part.detach().double() for part in parts])
         self._gap_max = torch.maximum(self._gap_max, gap_N.max())
         self._num_tokens += len(entropy_N)
+
+    def add_others(self, ranks: Ranks) -> None:
+        """Add what the other processes have."""
+        counts = torch.tensor(
+            [self._num_tokens, self._has_behavior], dtype=torch.float64, device=self._sums.device
+        )
+        ranks.add([self._sums, counts])
+        ranks.maximum([self._gap_max])
+        self._num_tokens, self._has_behavior = int(counts[0]), bool(counts[1])
 
     @property
     def loss_mean(self) -> float:

@@ -18,6 +18,7 @@ from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.optimizer import AdamW
+from rloop.engines.native.ranks import Ranks
 from rloop.engines.native.rounding import StochasticRounding
 from rloop.errors import EngineError
 
@@ -48,6 +49,13 @@ class MasterWeights:
         """Return the global norm of the accumulated gradient; NaN or inf where it is broken."""
         grads = [p.grad for p in self._masters.values() if p.grad is not None]
         return float(nn.utils.get_total_norm(grads)) if grads else 0.0
+
+    def add_gradients(self, ranks: Ranks) -> None:
+        """Add the gradients that the other processes have accumulated."""
+        for master in self._masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        ranks.add([master.grad for master in self._masters.values() if master.grad is not None])
 
     def step(self, *, learning_rate: float, grad_norm: float) -> None:
         """Clip by the given norm, do one AdamW step, round into the model, forget the gradient."""

@@ -1,0 +1,5 @@
+"""`python -m rloop`, as `torchrun -m rloop run RECIPE` starts it."""
+
+from rloop.cli import main
+
+main()

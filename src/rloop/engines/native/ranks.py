@@ -1,0 +1,120 @@
+"""The processes that a launcher started, one a device: `torchrun --nproc-per-node 2 -m rloop ...`.
+
+Rank 0 runs the loop. What it asks of its engine the others do too (`parallel.py`): each its share
+of the sequences, with gradients and metrics summed in float32.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from rloop.algo.schedule import split_evenly
+from rloop.errors import EngineError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)
+"""How long a process waits for another that is alive: rank 0 may verify and select for hours. One
+that died closes its connections, which is noticed at once."""
+
+
+def num_processes() -> int:
+    """Return how many processes the launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return this process's number, 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+class Ranks:
+    """The group of all processes."""
+
+    def __init__(self) -> None:
+        """Meet the others; EngineError where they do not come."""
+        self.rank, self.size = rank(), num_processes()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        with self._reached():
+            dist.init_process_group(backend, timeout=PATIENCE)
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's part of a list that all have; parts are neighbours in it."""
+        parts = split_evenly(items, self.size)
+        return parts[self.rank] if self.rank < len(parts) else ()
+
+    def tell(self, command: tuple[Any, ...]) -> None:
+        """Send a command from rank 0 to all others."""
+        with self._reached():
+            dist.broadcast_object_list([command], src=0)
+
+    def hear(self) -> tuple[Any, ...]:
+        """Wait for the next command of rank 0."""
+        command: list[Any] = [None]
+        with self._reached():
+            dist.broadcast_object_list(command, src=0)
+        found: tuple[Any, ...] = command[0]
+        return found
+
+    def gather(self, found: object) -> list[Any]:
+        """Return what every process found, by rank; only rank 0 gets it, the others nothing."""
+        everything: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        with self._reached():
+            dist.gather_object(found, everything, dst=0)
+        return everything or []
+
+    def agree(self, attempt: Callable[[], Result]) -> Result:
+        """Return what the attempt gives here, once it has succeeded everywhere.
+
+        What it raises on any process is raised on all, so that none waits for the others.
+        """
+        result, error = None, None
+        try:
+            result = attempt()
+        except EngineError as found:
+            error = found
+        errors: list[Any] = [None] * self.size
+        with self._reached():
+            dist.all_gather_object(errors, error)
+        failed = next((one for one in errors if one is not None), None)
+        if failed is not None:
+            raise failed
+        return result  # type: ignore[return-value]  # there is no error, so there is a result
+
+    def add(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Sum tensors over the processes, in place."""
+        self._reduce(tensors, dist.ReduceOp.SUM)
+
+    def maximum(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Take the largest over the processes, in place."""
+        self._reduce(tensors, dist.ReduceOp.MAX)
+
+    def leave(self) -> None:
+        """Leave the group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _reduce(self, tensors: Sequence[torch.Tensor], operation: Any) -> None:  # noqa: ANN401
+        with self._reached():
+            works = [dist.all_reduce(tensor, operation, async_op=True) for tensor in tensors]
+            for work in works:
+                work.wait()
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say in a sentence that another process is gone."""
+        try:
+            yield
+        except RuntimeError as error:  # DistBackendError too
+            reason = re.sub(r"^\[[^]]*\]\s*|\. .*", "", str(error), flags=re.DOTALL)
+            raise EngineError(
+                f"Process {self.rank} of {self.size} lost the others ({reason:.100}): one of them "
+                "has ended, see above what it said."
+            ) from error
