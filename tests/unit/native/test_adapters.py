@@ -8,13 +8,13 @@ from doubles_models import tiny_model
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from rloop.algo.losses import Objective
+from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig, LoraConfig
 from rloop.engines.native import attention
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import TrainingSequence
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native.policies import save_policy
 from rloop.errors import EngineError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
 
-from rloop.algo.losses import Objective
+from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig
 from rloop.engines.native import attention

@@ -14,7 +14,7 @@ import torch
 from doubles_models import tiny_model
 from doubles_policies import tiny_policy
 
-from rloop.algo.losses import Objective
+from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig, SamplingConfig
 from rloop.config_engine import EngineConfig
 from rloop.engines.native.learner import Learner

@@ -6,11 +6,11 @@ import pytest
 import torch
 from doubles_models import tiny_model
 
-from rloop.algo.losses import Objective
+from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import TrainingSequence
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native.optimizer import AdamW
 from rloop.errors import EngineError, EngineUnavailable
 

