@@ -3,6 +3,7 @@
 import multiprocessing
 import tempfile
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def peak_bytes(recipe: Recipe, characters: int) -> int:
 
 def _measure(text: str, characters: int) -> int:
     from rloop.engines.native.engine import NativeEngine
+    from rloop.engines.rollout import Rollout
+    from rloop.loop.rl import Explorer, RLState
+    from rloop.loop.sft import sft_steps
 
     recipe = Recipe.model_validate_json(text)
     place = Place(run="r", seed=0, iteration=1, phase="explore", policy="explored-001")
@@ -52,9 +56,16 @@ def _measure(text: str, characters: int) -> int:
         for number in range(recipe.explore.prompts_per_step)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        engine = NativeEngine(recipe, Alternately())
+        engine = NativeEngine(recipe)
         base = engine.prepare(recipe.policy.path, Path(folder) / "base", seed=0)
-        steps = list(engine.explore(base, problems, place, num_steps=2))
+        explorer = Explorer(
+            rollout=Rollout(engine=engine, verify=Alternately()),
+            config=recipe.explore.model_copy(update={"steps": 2}),
+            problems=problems,
+            place=place,
+        )
+        engine.begin(recipe.explore.optimizer, seed=0)
+        steps = list(explorer.steps(RLState()))
         engine.save_state(Path(folder) / "state")
         examples = [
             Example(
@@ -65,7 +76,9 @@ def _measure(text: str, characters: int) -> int:
             for group in steps[-1].groups
             for t in group.trajectories
         ]
-        list(engine.fine_tune(base, examples, place))
+        engine.load(base)
+        engine.begin(recipe.finetune.optimizer, seed=0)
+        list(sft_steps(engine, examples, recipe.finetune, replace(place, phase="finetune")))
         engine.save_policy(Path(folder) / "next", "next")
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])

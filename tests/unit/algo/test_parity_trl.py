@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from rloop.algo.advantages import STD_EPSILON, grpo_advantages
-from rloop.algo.losses import Objective, TokenBatch, UpdateCounts, compute_loss
+from rloop.algo.losses import TokenBatch, UpdateCounts, compute_loss
+from rloop.algo.objective import Objective
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from doubles_records import group_at, place_at
 
-from rloop.algo.advantages import group_advantages
+from rloop.algo.advantages import dr_grpo_advantages
 from rloop.algo.replay import is_replayed, join_replayed
 from rloop.types import Group, Trajectory
 
@@ -31,7 +31,7 @@ def test_replayed_successes_give_a_group_of_failures_a_signal(wrong):
     rewards = [t.reward for t in joined.trajectories]
     assert rewards == [0, 0, 0, 0, 1, 1]
     # mean 1/3 of six members: -1/3 for the four, 2/3 for the two
-    assert group_advantages(rewards, "dr_grpo") == pytest.approx([-1 / 3] * 4 + [2 / 3] * 2)
+    assert dr_grpo_advantages(rewards) == pytest.approx([-1 / 3] * 4 + [2 / 3] * 2)
     assert [is_replayed(t, joined) for t in joined.trajectories] == [False] * 4 + [True] * 2
 
 

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig
 from rloop.config_engine import EngineConfig, LoraConfig
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.learner import Learner
-from rloop.engines.base import TrainingSequence
-from rloop.engines.native.policies import save_policy
 from rloop.errors import EngineError
+from rloop.policies.checkpoint import save_policy
 
 RANK, ALPHA = 4, 8.0
 SFT = Objective(loss="sft")
@@ -33,7 +33,6 @@ def make_learner(model, *, rate=1e-2, seed=0, lora=LORA, decay=0.1, **engine):
         model,
         OptimizerConfig(learning_rate=rate, weight_decay=decay, grad_clip=0.05),
         EngineConfig(**({"microbatch_tokens": 16, "lora": lora} | engine)),
-        num_updates=10,
         seed=seed,
     )
 
@@ -87,7 +86,7 @@ def test_adapters_train_as_pefts_own_do(family):
     learner = make_learner(model)
     adapted = with_peft(model, learner)
     for _ in range(4):
-        learner.update(EXAMPLES, SFT)
+        learner.update(EXAMPLES, SFT, learning_rate=1e-2)
     hand_loop(adapted, 4)
     found = learner._masters._masters
     for name, factor in adapted.named_parameters():
@@ -105,7 +104,7 @@ def test_a_merged_directory_gives_the_logits_of_the_adapter(tmp_path):
     model = tiny_model(dtype=torch.bfloat16)
     learner = make_learner(model)
     for _ in range(4):
-        learner.update(EXAMPLES, SFT)
+        learner.update(EXAMPLES, SFT, learning_rate=1e-2)
     adapted = with_peft(tiny_model(dtype=torch.bfloat16).float(), learner)
     merged = bits_of(model)
     learner.close()
@@ -123,7 +122,7 @@ def test_nothing_but_the_targets_moves_and_all_trains_again_after_the_phase():
     model = tiny_model()
     before = bits_of(model)
     learner = make_learner(model, lora=LoraConfig(rank=1, alpha=1, target_modules=("v_proj",)))
-    learner.update(EXAMPLES, SFT)
+    learner.update(EXAMPLES, SFT, learning_rate=1e-2)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {f"model.layers.{layer}.self_attn.v_proj.weight" for layer in (0, 1)}
     learner.close()
@@ -153,7 +152,7 @@ def test_the_start_policy_comes_back_inside_the_block_and_goes_to_the_bit(offloa
     model = tiny_model(dtype=torch.bfloat16)
     start = bits_of(model)
     learner = make_learner(model, offload_optimizer=offload)
-    learner.update(EXAMPLES, SFT)
+    learner.update(EXAMPLES, SFT, learning_rate=1e-2)
     learnt = bits_of(model)
     with learner.at_start():
         assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
@@ -166,7 +165,7 @@ def test_a_frozen_policy_is_its_own_start_policy():
     start = bits_of(model)
     learner = make_learner(model, rate=0.0)
     with learner.at_start():
-        learner.update(EXAMPLES, SFT)
+        learner.update(EXAMPLES, SFT, learning_rate=1e-2)
         assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
     assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
@@ -177,8 +176,8 @@ def test_gradient_checkpointing_gives_the_same_adapters():
     for is_on in (False, True):
         model = tiny_model()
         learner = make_learner(model, gradient_checkpointing=is_on)
-        learner.update(EXAMPLES, SFT)
-        learner.update(EXAMPLES, SFT)
+        learner.update(EXAMPLES, SFT, learning_rate=1e-2)
+        learner.update(EXAMPLES, SFT, learning_rate=1e-2)
         found.append(bits(learner))
     for name, factor in found[0].items():
         torch.testing.assert_close(found[1][name], factor)
@@ -209,11 +208,11 @@ def test_a_saved_state_holds_adapters_only_and_continues_to_the_bit(dtype, tmp_p
     for index in range(4):
         if index == 2:
             learner.save(tmp_path)
-        expected = learner.update(EXAMPLES, SFT)
+        expected = learner.update(EXAMPLES, SFT, learning_rate=1e-2)
     resumed = tiny_model(dtype=dtype)
     learner = make_learner(resumed)
     learner.load(tmp_path)
-    assert [learner.update(EXAMPLES, SFT) for _ in range(2)][1] == expected
+    assert [learner.update(EXAMPLES, SFT, learning_rate=1e-2) for _ in range(2)][1] == expected
     for name, weight in bits_of(straight).items():
         assert torch.equal(bits_of(resumed)[name], weight), name
     with safe_open(tmp_path / "learner.safetensors", framework="pt") as stored:

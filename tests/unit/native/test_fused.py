@@ -12,6 +12,7 @@ from doubles_policies import tiny_policy
 from torch.nn import functional as F
 
 from rloop.config import SamplingConfig
+from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native import kernels as built
 from rloop.engines.native.cache import Prefilled
 from rloop.engines.native.draw import draw_tokens
@@ -19,10 +20,8 @@ from rloop.engines.native.fused import FusedStep, lay_together, unsupported
 from rloop.engines.native.kernels import LANES, Heads, Kernels, find_compiler, load_kernels
 from rloop.engines.native.paged_cache import PagedCache, to_pages
 from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
-from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.prompts import Prompt
-from rloop.engines.native.sampler import Request, Sampler
-from rloop.types import Completion
+from rloop.engines.native.sampler import Sampler
+from rloop.policies.checkpoint import LoadedPolicy
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compiler here")
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
@@ -265,15 +264,17 @@ def test_broken_logits_give_a_token_and_a_broken_log_probability(kernels, dtype)
     assert math.isnan(float(logprobs))
 
 
-def sample(policy: LoadedPolicy, *, is_fused: bool) -> list[Completion]:
-    requests = [
-        Request(Prompt(str(n), ids), seed=100 * n + member)
-        for n, ids in enumerate([(5, 9, 31), (7,), (11, 12, 13, 14, 15, 16, 17), (40, 41)])
-        for member in range(5)
-    ]
+REQUESTS = [
+    SampleRequest(ids, seed=100 * n + member)
+    for n, ids in enumerate([(5, 9, 31), (7,), (11, 12, 13, 14, 15, 16, 17), (40, 41)])
+    for member in range(5)
+]
+
+
+def sample(policy: LoadedPolicy, *, is_fused: bool) -> list[Sampled]:
     sampler = Sampler(policy, max_batch=6, prefill_tokens=16, is_fused=is_fused)
-    found = dict(sampler.sample(requests, settings()))
-    return [found[index] for index in range(len(requests))]
+    found = dict(sampler.sample(REQUESTS, settings()))
+    return [found[index] for index in range(len(REQUESTS))]
 
 
 @needs_compiler
@@ -295,12 +296,12 @@ def test_fused_log_probabilities_are_as_near_to_float32_as_plain_ones(family):
     policy = tiny_policy(family, head_width=16, dtype=torch.bfloat16)
     exact = tiny_policy(family, head_width=16, dtype=torch.bfloat16).model.float()
 
-    def gap(completions: list[Completion]) -> float:
+    def gap(completions: list[Sampled]) -> float:
         gaps = []
-        for c in completions:
+        for request, c in zip(REQUESTS, completions, strict=True):
             with torch.inference_mode():
-                logits = exact(torch.tensor([c.prompt_ids + c.completion_ids])).logits[0]
-            begin = len(c.prompt_ids) - 1
+                logits = exact(torch.tensor([request.prompt_ids + c.completion_ids])).logits[0]
+            begin = len(request.prompt_ids) - 1
             at = torch.tensor(c.completion_ids)[:, None]
             logprobs = logits.log_softmax(-1)[begin:-1].gather(1, at)[:, 0]
             gaps += (logprobs - torch.tensor(c.behavior_logprobs)).abs().tolist()

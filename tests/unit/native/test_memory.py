@@ -17,11 +17,11 @@ from doubles_policies import tiny_policy
 from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig, SamplingConfig
 from rloop.config_engine import EngineConfig
+from rloop.engines.base import SampleRequest, TrainingSequence
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.memory import Budget, explained, is_out_of_memory, return_freed
-from rloop.engines.native.microbatch import TrainingSequence, completion_logprobs
-from rloop.engines.native.prompts import Prompt
-from rloop.engines.native.sampler import Batch, Request, Sampler
+from rloop.engines.native.microbatch import completion_logprobs
+from rloop.engines.native.sampler import Batch, Sampler
 from rloop.errors import EngineError
 
 CPU_SAYS = (
@@ -129,12 +129,9 @@ DAPO = Objective(loss="dapo", clip_low=0.2, clip_high=0.28)
 
 def updated(model: Any) -> tuple[dict[str, float], list[torch.Tensor]]:
     learner = Learner(
-        model,
-        OptimizerConfig(learning_rate=1e-3),
-        EngineConfig(microbatch_tokens=32),
-        num_updates=1,
+        model, OptimizerConfig(learning_rate=1e-3), EngineConfig(microbatch_tokens=32)
     )
-    metrics = learner.update(SEQUENCES, DAPO)
+    metrics = learner.update(SEQUENCES, DAPO, learning_rate=1e-3)
     return metrics, [parameter.detach().clone() for parameter in model.parameters()]
 
 
@@ -184,9 +181,7 @@ def test_an_optimizer_that_does_not_fit_says_what_to_set(monkeypatch: pytest.Mon
         updated(tiny_model())
 
 
-REQUESTS = [
-    Request(Prompt(text="", ids=(5, 9, number // 3 + 1)), seed=100 + number) for number in range(12)
-]
+REQUESTS = [SampleRequest((5, 9, number // 3 + 1), seed=100 + number) for number in range(12)]
 SETTINGS = SamplingConfig(max_completion_tokens=8)
 
 

@@ -11,9 +11,9 @@ from transformers import (
     GraniteForCausalLM,
 )
 
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.microbatch import (
-    TrainingSequence,
     check_architecture,
     form_microbatches,
     is_packed,

@@ -5,9 +5,9 @@ import torch
 from doubles_models import VOCABULARY, tiny_model
 from torch.nn.functional import scaled_dot_product_attention
 
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention, packed_attention
 from rloop.engines.native.microbatch import (
-    TrainingSequence,
     completion_logprobs,
     form_microbatches,
     is_packed,

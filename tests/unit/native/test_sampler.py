@@ -5,44 +5,35 @@ import torch
 from doubles_policies import EOS, tiny_policy
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.prompts import Prompt
-from rloop.engines.native.sampler import Request, Sampler, Stream
-from rloop.types import Completion
+from rloop.engines.base import Sampled, SampleRequest
+from rloop.engines.native.sampler import Sampler, Stream
+from rloop.policies.checkpoint import LoadedPolicy
 
-PROMPTS = [
-    Prompt("a", (5, 9, 31)),
-    Prompt("b", (7,)),
-    Prompt("c", (11, 12, 13, 14, 15, 16, 17)),
-    Prompt("d", (40, 41)),
-]
+PROMPTS = [(5, 9, 31), (7,), (11, 12, 13, 14, 15, 16, 17), (40, 41)]
 
 
 def sampling(**changes: float) -> SamplingConfig:
     return SamplingConfig.model_validate({"max_completion_tokens": 12, **changes})
 
 
-def requests(group_size: int = 5) -> list[Request]:
+def requests(group_size: int = 5) -> list[SampleRequest]:
     return [
-        Request(prompt, seed=100 * number + member)
+        SampleRequest(prompt, seed=100 * number + member)
         for number, prompt in enumerate(PROMPTS)
         for member in range(group_size)
     ]
 
 
-def draw(policy: LoadedPolicy, wanted: list[Request], max_batch: int = 6) -> list[Completion]:
+def draw(policy: LoadedPolicy, wanted: list[SampleRequest], max_batch: int = 6) -> list[Sampled]:
     sampler = Sampler(policy, max_batch=max_batch, prefill_tokens=16)
-    return [completion for _, completion in sorted(sampler.sample(wanted, sampling()), key=first)]
-
-
-def first(pair: tuple[int, Completion]) -> int:
-    return pair[0]
+    found = dict(sampler.sample(wanted, sampling()))
+    return [found[index] for index in range(len(wanted))]
 
 
 @torch.inference_mode()
-def plain_completion(policy: LoadedPolicy, request: Request, max_tokens: int) -> list[int]:
+def plain_completion(policy: LoadedPolicy, request: SampleRequest, max_tokens: int) -> list[int]:
     """Sample one completion by a whole forward pass a token: no cache, no batch."""
-    ids, stream = list(request.prompt.ids), Stream(request.seed)
+    ids, stream = list(request.prompt_ids), Stream(request.seed)
     for position in range(max_tokens):
         logits = policy.model(torch.tensor([ids])).logits[0, -1].double()
         running = logits.softmax(-1).cumsum(-1)
@@ -50,7 +41,7 @@ def plain_completion(policy: LoadedPolicy, request: Request, max_tokens: int) ->
         ids.append(int(torch.searchsorted(running, number, right=True)))
         if ids[-1] == EOS:
             break
-    return ids[len(request.prompt.ids) :]
+    return ids[len(request.prompt_ids) :]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -65,11 +56,12 @@ def test_batched_and_cached_sampling_equals_a_plain_loop(family: str):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_stored_logprobs_are_those_of_a_plain_forward_pass(family: str):
     policy = tiny_policy(family)
-    for completion in draw(policy, requests(2)):
-        ids = torch.tensor([completion.prompt_ids + completion.completion_ids])
+    wanted = requests(2)
+    for request, completion in zip(wanted, draw(policy, wanted), strict=True):
+        ids = torch.tensor([request.prompt_ids + completion.completion_ids])
         with torch.inference_mode():
             logprobs = policy.model(ids).logits[0].float().log_softmax(-1)
-        begin = len(completion.prompt_ids) - 1
+        begin = len(request.prompt_ids) - 1
         rows = logprobs[begin:-1].gather(1, ids[0, begin + 1 :, None]).squeeze(1)
         assert rows.tolist() == pytest.approx(completion.behavior_logprobs, abs=1e-5)
 

@@ -13,17 +13,14 @@ from typing import Any
 import pytest
 import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
-from doubles_policies import EOS, tiny_policy
-from rloop.engines.native.policies import LoadedPolicy
-from rloop.engines.native.prompts import Prompt
+from doubles_policies import EOS, tiny_policy, tiny_renderer
 
 from rloop.config import SamplingConfig
-from rloop.engines.native.sampler import Request
+from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.vllm_model import VllmModel, Written, cache_bytes, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.errors import EngineError, EngineUnavailable
-from rloop.policies.random_model import character_tokenizer
-from rloop.types import Completion
+from rloop.policies.checkpoint import LoadedPolicy
 
 # vLLM uses deprecated names of torch, and its engine leaves files to the interpreter to close.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -31,34 +28,39 @@ OPTIONAL = 'vLLM is optional: pip install "rloop-rl[vllm]", on a CPU "rloop-rl[v
 TOLERANCE = 1e-3
 """Float32 on both sides; a CPU agrees to 1e-6, CUDA may multiply in TF32."""
 SETTINGS = SamplingConfig(max_completion_tokens=16)
-PROMPTS = [Prompt("a", (5, 9, 31)), Prompt("b", tuple(range(4, 60)))]
+PROMPTS = [(5, 9, 31), tuple(range(4, 60))]
 
 
-def requests(group_size: int = 4) -> list[Request]:
+def requests(group_size: int = 4) -> list[SampleRequest]:
     return [
-        Request(prompt, seed=2**63 + 100 * number + member)
+        SampleRequest(prompt, seed=2**63 + 100 * number + member)
         for number, prompt in enumerate(PROMPTS)
         for member in range(group_size)
     ]
 
 
 def draw(
-    sampler: VllmSampler, wanted: Sequence[Request], settings: SamplingConfig = SETTINGS
-) -> list[Completion]:
+    sampler: VllmSampler, wanted: Sequence[SampleRequest], settings: SamplingConfig = SETTINGS
+) -> list[Sampled]:
     found = dict(sampler.sample(wanted, settings))
     return [found[index] for index in range(len(wanted))]
 
 
-def widest_gap(policy: LoadedPolicy, completions: list[Completion], temperature: float) -> float:
+def widest_gap(
+    policy: LoadedPolicy,
+    wanted: Sequence[SampleRequest],
+    completions: Sequence[Sampled],
+    temperature: float = 1.0,
+) -> float:
     """Return the largest difference to a plain forward pass, over the whole vocabulary."""
     gaps = []
-    for completion in completions:
+    for request, completion in zip(wanted, completions, strict=True):
         ids = torch.tensor(
-            [completion.prompt_ids + completion.completion_ids], device=policy.model.device
+            [request.prompt_ids + completion.completion_ids], device=policy.model.device
         )
         with torch.inference_mode():
             logits = policy.model(ids).logits[0].float() / temperature
-        begin = len(completion.prompt_ids) - 1
+        begin = len(request.prompt_ids) - 1
         rows = logits.log_softmax(-1)[begin:-1].gather(1, ids[0, begin + 1 :, None]).squeeze(1)
         gaps.append((rows.cpu() - torch.tensor(completion.behavior_logprobs)).abs().max())
     return float(torch.stack(gaps).max())
@@ -83,7 +85,7 @@ def make_policy(family: str, *, tied: bool, device: str) -> LoadedPolicy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(config).eval().to(device)
-    return LoadedPolicy(model=model, tokenizer=character_tokenizer(), eos_ids=(EOS,), pad_id=0)
+    return LoadedPolicy(model=model, renderer=tiny_renderer(), pad_id=0)
 
 
 @pytest.fixture(scope="module", params=["llama, tied", "qwen2, untied"])
@@ -110,18 +112,17 @@ def test_logprobs_are_those_of_transformers_over_the_whole_vocabulary(
 ):
     settings = SETTINGS.model_copy(update=changes)
     completions = draw(sampler, requests(), settings)
-    assert widest_gap(sampler.policy, completions, settings.temperature) < TOLERANCE
+    assert widest_gap(sampler.policy, requests(), completions, settings.temperature) < TOLERANCE
 
 
 def test_temperature_zero_takes_the_likeliest_tokens_and_states_logprobs_at_one(
     sampler: VllmSampler,
 ):
     greedy = SETTINGS.model_copy(update={"temperature": 0.0})
-    first, second = draw(
-        sampler, [Request(PROMPTS[1], seed=1), Request(PROMPTS[1], seed=2)], greedy
-    )
+    wanted = [SampleRequest(PROMPTS[1], seed) for seed in (1, 2)]
+    first, second = draw(sampler, wanted, greedy)
     assert first.completion_ids == second.completion_ids
-    assert widest_gap(sampler.policy, [first], 1.0) < TOLERANCE
+    assert widest_gap(sampler.policy, wanted[:1], [first]) < TOLERANCE
 
 
 def test_weights_of_the_moment_are_sampled_from(sampler: VllmSampler):
@@ -131,9 +132,9 @@ def test_weights_of_the_moment_are_sampled_from(sampler: VllmSampler):
         for parameter in sampler.policy.model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(noise.to(parameter.device), alpha=0.05)
-    assert widest_gap(sampler.policy, before, 1.0) > 0.1
+    assert widest_gap(sampler.policy, requests(), before) > 0.1
     after = draw(sampler, requests())
-    assert widest_gap(sampler.policy, after, 1.0) < TOLERANCE
+    assert widest_gap(sampler.policy, requests(), after) < TOLERANCE
     assert [c.completion_ids for c in after] != [c.completion_ids for c in before]
 
 
@@ -153,7 +154,6 @@ def test_eos_is_kept_as_the_last_id_and_only_then_it_is_a_stop(sampler: VllmSamp
         assert EOS not in completion.completion_ids[:-1]
         assert stopped or len(completion.completion_ids) == SETTINGS.max_completion_tokens
         assert len(completion.behavior_logprobs) == len(completion.completion_ids)
-        assert "<eos>" not in completion.completion_text
 
 
 def test_what_nobody_waits_for_is_dropped(sampler: VllmSampler):
@@ -183,19 +183,12 @@ class ScriptedVllm:
 def test_weights_come_first_and_seeds_fit_in_63_bits():
     policy, vllm = tiny_policy(), ScriptedVllm()
     sampler = VllmSampler(policy, vllm)  # type: ignore[arg-type] # a double
-    wanted = [Request(PROMPTS[0], seed=2**63 + 5), Request(PROMPTS[1], seed=2**63 - 1)]
+    wanted = [SampleRequest(PROMPTS[0], 2**63 + 5), SampleRequest(PROMPTS[1], 2**63 - 1)]
     found = list(sampler.sample(wanted, SETTINGS))
     # 2^63 + 5 - 2^63 = 5
     assert vllm.calls == [policy.model, ([5, 2**63 - 1], (EOS,))]
     assert [index for index, _ in found] == [1, 0]
-    assert found[0][1] == Completion(
-        prompt_text="b",
-        prompt_ids=PROMPTS[1].ids,
-        completion_text='"',
-        completion_ids=(7, EOS),
-        behavior_logprobs=(-0.5, -0.25),
-        finish_reason="stop",
-    )
+    assert found[0][1] == Sampled((7, EOS), (-0.5, -0.25), "stop")
 
 
 def test_no_requests_hand_over_nothing():
@@ -239,7 +232,7 @@ def test_weights_that_vllm_does_not_know_are_refused_by_name(
         sampler.vllm.take_weights(model)
     monkeypatch.undo()
     completions = draw(sampler, requests())
-    assert widest_gap(sampler.policy, completions, 1.0) < TOLERANCE
+    assert widest_gap(sampler.policy, requests(), completions) < TOLERANCE
 
 
 def test_the_wrong_build_of_vllm_is_refused():

@@ -10,8 +10,8 @@ from doubles_policies import chat_tokenizer, make_problem, write_policy
 
 from rloop.config import SamplingConfig
 from rloop.config_prompt import PromptConfig
-from rloop.engines.native import attention
 from rloop.engines.base import SampleRequest
+from rloop.engines.native import attention
 from rloop.engines.native.sampler import Sampler
 from rloop.errors import EngineError
 from rloop.policies.checkpoint import LoadedPolicy, load_policy
@@ -147,7 +147,11 @@ def test_tags_that_are_special_tokens_are_seen_and_the_frame_is_not(policy):
 
 def test_without_tags_the_text_is_that_of_transformers(policy):
     ids = [START, *policy.renderer.tokenizer("so 4", add_special_tokens=False)["input_ids"], 3, END]
-    assert policy.renderer.decode(ids) == policy.renderer.tokenizer.decode(ids, skip_special_tokens=True) == "so 4"
+    assert (
+        policy.renderer.decode(ids)
+        == policy.renderer.tokenizer.decode(ids, skip_special_tokens=True)
+        == "so 4"
+    )
 
 
 def test_an_end_that_is_no_special_token_is_not_text(tmp_path):

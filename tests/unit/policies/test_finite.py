@@ -18,8 +18,8 @@ from rloop.engines.native.engine import NativeEngine
 from rloop.engines.native.microbatch import check_architecture
 from rloop.engines.rollout import Rollout
 from rloop.errors import DegenerateRun, EngineError, NonFinitePolicy
-from rloop.policies.finite import check_finite, check_logits, nonfinite_names
 from rloop.loop.rl import Explorer, RLState
+from rloop.policies.finite import check_finite, check_logits, nonfinite_names
 from rloop.types import Place, PolicyRef
 
 PLACE = Place(run="toy", seed=0, iteration=1, phase="explore", policy="explored-001")
