@@ -76,6 +76,7 @@ def _measure(text: str, characters: int) -> int:
             for group in steps[-1].groups
             for t in group.trajectories
         ]
+        assert recipe.finetune is not None
         engine.load(base)
         engine.begin(recipe.finetune.optimizer, seed=0)
         list(sft_steps(engine, examples, recipe.finetune, replace(place, phase="finetune")))

@@ -1,6 +1,7 @@
 """Prompts by the model's chat template and by the recipe's own."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from doubles_policies import EOS, chat_tokenizer, make_problem
@@ -18,7 +19,7 @@ def renderer(
     tokenizer: PreTrainedTokenizerFast | None = None,
     *,
     num_embeddings: int | None = None,
-    **config: str,
+    **config: Any,
 ) -> Renderer:
     settings = PromptConfig.model_validate(config)
     return Renderer(
@@ -29,7 +30,7 @@ def renderer(
     )
 
 
-def text(**config: str) -> str:
+def text(**config: Any) -> str:
     return renderer(**config).prompt(PROBLEM).text
 
 
@@ -56,7 +57,12 @@ def test_ids_are_the_tokens_of_the_text_with_one_bos():
 
 
 def test_the_version_changes_with_what_shapes_a_prompt():
-    configs = [{}, {"system": "S"}, {"suffix": "!"}, {"template": "{problem}"}]
+    configs: list[dict[str, Any]] = [
+        {},
+        {"system": "S"},
+        {"suffix": "!"},
+        {"template": "{problem}"},
+    ]
     versions = [renderer(**config).version for config in configs]
     assert len(set(versions)) == 4
     assert renderer().version == versions[0]

@@ -97,9 +97,8 @@ def test_an_update_leaves_the_other_rows_alone_and_entropy_is_finite(padded):
         behavior_logprobs=[-4.0, -4.0],
         advantage=1.0,
     )
-    metrics = learner.update(
-        [sequence], Objective(loss="dapo", entropy_coef=0.1), learning_rate=1e-2
-    )
+    objective = Objective(loss="dapo", entropy_coef=0.1)
+    metrics = learner.update([sequence], objective, learning_rate=1e-2)
     # no more than ln(100) nats can be in a choice among 100 tokens
     assert 0 < metrics["entropy_mean"] <= 4.6052
     learner.close()
