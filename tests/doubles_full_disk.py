@@ -5,16 +5,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from doubles_kill import files, go
+from doubles_runs import BuildEngine
 
 from rloop.config import Recipe
-from rloop.engines.base import Engine, Verify
 from rloop.errors import RLoopError
-
-Build = Callable[[Recipe, Verify], Engine]
 
 
 class SmallDisk:
@@ -43,7 +40,7 @@ class SmallDisk:
         )
 
 
-def go_limited(log: Path, recipe: Recipe, run_dir: Path, build: Build, limit: int) -> None:
+def go_limited(log: Path, recipe: Recipe, run_dir: Path, build: BuildEngine, limit: int) -> None:
     """Begin a run, or go on with it, in a process whose files may have so many bytes."""
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

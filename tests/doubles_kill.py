@@ -5,24 +5,26 @@ with SIGKILL, as the kernel does when memory is short. Processes are forked from
 imported what they need.
 """
 
+import json
 import multiprocessing
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
-from doubles_runs import half_right
+from doubles_runs import BuildEngine, half_right, logged
 from doubles_scripted import ScriptedEngine
 
+from rloop.algo.objective import Objective
 from rloop.config import Recipe
-from rloop.engines.base import Engine, FinetuneStep, Verify
+from rloop.engines.base import Engine, TrainingSequence
 from rloop.tasks.verifiers import registry
-from rloop.types import Example, Place, PolicyRef, Problem, Verdict
+from rloop.types import PolicyRef, Problem, Verdict
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 """Audit events that change files, besides files opened for writing."""
@@ -97,31 +99,36 @@ class Judge:
         pass
 
 
-def build_scripted(recipe: Recipe, verify: Verify) -> Engine:
-    return ScriptedEngine(recipe, verify, half_right)
+def build_scripted(recipe: Recipe) -> Engine:
+    return ScriptedEngine(recipe, half_right)
 
 
-def build_native(recipe: Recipe, verify: Verify) -> Engine:
+def build_native(recipe: Recipe) -> Engine:
     """Return a native engine that marks its updates."""
     from rloop.engines.native.engine import NativeEngine
 
     class Marking(NativeEngine):
-        def fine_tune(
+        _held_name = "base"
+
+        def load(self, policy: PolicyRef) -> None:
+            super().load(policy)
+            self._held_name = policy.name
+
+        def update(
             self,
-            start: PolicyRef,
-            examples: Sequence[Example],
-            place: Place,
+            sequences: Sequence[TrainingSequence],
+            objective: Objective,
             *,
-            resume_from: Path | None = None,
-        ) -> Iterator[FinetuneStep]:
-            for update in super().fine_tune(start, examples, place, resume_from=resume_from):
-                sys.audit("mark", f"update {place.phase}")
-                yield update
+            learning_rate: float,
+        ) -> dict[str, float]:
+            metrics = super().update(sequences, objective, learning_rate=learning_rate)
+            sys.audit("mark", f"{objective.loss} of {self._held_name}")
+            return metrics
 
-    return Marking(recipe, verify)
+    return Marking(recipe)
 
 
-def go(recipe: Recipe, run_dir: Path, build: Callable[[Recipe, Verify], Engine]) -> int:
+def go(recipe: Recipe, run_dir: Path, build: BuildEngine) -> int:
     """Begin a run, or go on with it, as its user would."""
     from rloop.loop import session
 
@@ -137,7 +144,7 @@ def go(recipe: Recipe, run_dir: Path, build: Callable[[Recipe, Verify], Engine])
 def go_until(
     recipe: Recipe,
     run_dir: Path,
-    build: Callable[[Recipe, Verify], Engine],
+    build: BuildEngine,
     number: int | None,
     num_torn: int = 0,
 ) -> int:
@@ -174,3 +181,14 @@ def files(run_dir: Path) -> dict[str, bytes]:
     """Return what every file of a run holds, hidden and left-over ones too, but for the exempt."""
     found = {str(p.relative_to(run_dir)): p for p in run_dir.rglob("*") if p.is_file()}
     return {name: found[name].read_bytes() for name in sorted(found) if not EXEMPT.fullmatch(name)}
+
+
+def comparable(run_dir: Path) -> dict[str, Any]:
+    """Return the files of a run, metrics without times, and the manifest without their digest."""
+    found: dict[str, Any] = dict(files(run_dir))
+    if "metrics.jsonl" in found:
+        found["metrics.jsonl"] = logged(run_dir)
+    if "manifest.json" in found:
+        manifest = json.loads(found["manifest.json"])
+        found["manifest.json"] = {k: manifest[k] for k in ("recipes", "phases", "in_progress")}
+    return found

@@ -1,11 +1,13 @@
 """Recipes and runs for tests: a scripted engine on a file of toy problems."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from doubles_scripted import Handler, ScriptedEngine
+from doubles_scripted import At, Handler, ScriptedEngine, WatchedEngine
 
 from rloop.config import Recipe
 from rloop.engines.base import Engine
@@ -84,6 +86,47 @@ def scripted(handler: Handler = half_right) -> BuildEngine:
     return build
 
 
+def watched(watch: Callable[[At], None], handler: Handler = half_right) -> BuildEngine:
+    """Return what builds a scripted engine that calls `watch` before each completion."""
+
+    def build(recipe: Recipe) -> Engine:
+        return WatchedEngine(recipe, handler, watch)
+
+    return build
+
+
+def killed_at(
+    phase: str, iteration: int, step: int, *, completion: int = 1
+) -> Callable[[At], None]:
+    """Return what ends the process at the n-th completion of a place, as SIGKILL would."""
+    return _stopping((phase, iteration, step), completion, _kill)
+
+
+def interrupted_at(
+    phase: str, iteration: int, step: int, *, completion: int = 1
+) -> Callable[[At], None]:
+    """Return what presses Ctrl-C once, at the n-th completion of a place."""
+    return _stopping(
+        (phase, iteration, step), completion, lambda: os.kill(os.getpid(), signal.SIGINT)
+    )
+
+
+def _stopping(place: At, completion: int, stop: Callable[[], None]) -> Callable[[At], None]:
+    seen: list[At] = []
+
+    def watch(at: At) -> None:
+        if at == place:
+            seen.append(at)
+            if len(seen) == completion:
+                stop()
+
+    return watch
+
+
+def _kill() -> None:
+    raise SystemExit("killed")
+
+
 def begin(recipe: Recipe, folder: Path, build: BuildEngine) -> tuple[int, Path]:
     """Start a run of the recipe in `folder/run`; return its exit code and directory."""
     from rloop.loop.session import start
@@ -92,6 +135,16 @@ def begin(recipe: Recipe, folder: Path, build: BuildEngine) -> tuple[int, Path]:
     source.write_text("name: toy\n")
     run_dir = folder / "run"
     return start(source, recipe, run_dir, build), run_dir
+
+
+def logged(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics without what takes time."""
+    from rloop.observe.run_log import read_metrics
+
+    return [
+        {key: value for key, value in line.items() if not key.endswith(("_s", "tokens_per_s"))}
+        for line in read_metrics(run_dir)
+    ]
 
 
 def trajectories(run_dir: Path, sql: str) -> list[dict[str, Any]]:

@@ -14,13 +14,16 @@ from rloop.algo.objective import Objective
 from rloop.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.disk import write_text
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
-from rloop.types import Example, PolicyRef, Problem, Prompt, PromptReport
+from rloop.types import Example, FinishReason, PolicyRef, Problem, Prompt, PromptReport
 
 EOS = 256
 POLICY_FILE = "scripted.json"
 
 Handler = Callable[[Problem, int, int], str]
 """(problem, member, updates of the policy so far) -> completion text."""
+
+At = tuple[str, int, int]
+"""Where a run is, as the engine can tell: ("explore" or "evaluate", iteration, step)."""
 
 
 class ScriptedRenderer:
@@ -98,7 +101,7 @@ class ScriptedEngine:
             text = self._handler(problem, members[request.prompt_ids], self._updates)
             members[request.prompt_ids] += 1
             ids = (*text.encode(), EOS)[: settings.max_completion_tokens]
-            reason = "stop" if ids[-1] == EOS else "length"
+            reason: FinishReason = "stop" if ids[-1] == EOS else "length"
             yield index, Sampled(ids, self._logprobs(ids, self._updates), reason)
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:
@@ -155,6 +158,38 @@ class ScriptedEngine:
 
     def _logprobs(self, completion_ids: Sequence[int], updates: int) -> tuple[float, ...]:
         return (-1.0 / (1 + updates),) * len(completion_ids)
+
+
+class WatchedEngine(ScriptedEngine):
+    """Tells where the run is before it hands over a completion; the caller may stop it there.
+
+    Problems of the recipe's first training task are explored, all others evaluated.
+    """
+
+    def __init__(self, recipe: Recipe, handler: Handler, watch: Callable[[At], None]) -> None:
+        """Call `watch` with the place of each completion."""
+        super().__init__(recipe, handler)
+        self._task = recipe.tasks.train[0].name
+        self._watch = watch
+        self._iteration = self._step = 0
+
+    def load(self, policy: PolicyRef) -> None:
+        """Count the steps of a next exploration from 0."""
+        super().load(policy)
+        self._step = 0
+
+    def sample(
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
+        """Yield what the handler writes; each round of training problems is a step."""
+        task = self.renderer.problems[requests[0].prompt_ids].task
+        phase = "explore" if task == self._task else "evaluate"
+        if phase == "explore":
+            self._iteration += self._step == 0
+            self._step += 1
+        for found in super().sample(requests, settings):
+            self._watch((phase, self._iteration, self._step))
+            yield found
 
 
 def _read(directory: Path) -> int:

@@ -4,39 +4,18 @@ Trackers read their variables when they are imported, and some print; a process 
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from doubles_runs import begin, half_right, scripted, toy_recipe
-from doubles_scripted import ScriptedEngine
+from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
 
-from rloop.config import Recipe
-from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.loop.session import resume
 
 
-class Dying(ScriptedEngine):
-    """Dies at the third step of the first exploration, one after its last saved point."""
-
-    def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-        """Yield steps up to the fatal one."""
-        for step in super().explore(*args, **kwargs):
-            yield step
-            if step.step == 3:
-                raise SystemExit("killed")
-
-
-def dying(recipe: Recipe, verify: Verify) -> Engine:
-    """Return an engine that dies."""
-    return Dying(recipe, verify, half_right)
-
-
 def main(folder: Path, part: str, sinks: list[str]) -> int:
-    """Begin a run that dies, or resume it; it lies in `folder/run`."""
+    """Begin a run that dies one step after a saved point, or resume it; it is `folder/run`."""
     if part == "resume":
         return resume(folder / "run", scripted())
-    return begin(toy_recipe(folder, sinks=sinks), folder, dying)[0]
+    return begin(toy_recipe(folder, sinks=sinks), folder, watched(killed_at("explore", 1, 4)))[0]
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ import pytest
 from doubles_policies import make_problem
 from doubles_runs import toy_recipe
 
-from rloop.engines.base import PromptReport
 from rloop.errors import ConfigError, TaskError
 from rloop.loop.problems import RunProblems
-from rloop.types import Problem
+from rloop.types import Problem, PromptReport
 
 SHORT, LONG, HELD_OUT = make_problem(3), make_problem(10**8), make_problem(50)
 PROBLEMS = RunProblems(
@@ -18,14 +17,14 @@ PROBLEMS = RunProblems(
 
 
 def fitting(folder, *, limit=100, context=None, **limits):
-    """Part the problems by the length of their question: 4, 12 and 5 tokens."""
+    """Split the problems by the length of their question: 4, 12 and 5 tokens."""
     sections = {name: {"sampling": {"max_completion_tokens": n}} for name, n in limits.items()}
     data = toy_recipe(folder).model_dump()
     for name, section in sections.items():
         data[name]["sampling"] |= section["sampling"]
 
     def fit(problems: Sequence[Problem]) -> PromptReport:
-        return PromptReport.part(
+        return PromptReport.of(
             problems,
             [len(problem.question) for problem in problems],
             limit,

@@ -4,20 +4,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_runs import begin, half_right, toy_recipe
-from doubles_scripted import ScriptedEngine
+from doubles_runs import begin, toy_recipe, watched
 
-from rloop.config import Recipe
-from rloop.engines.base import Engine, Verify
 from rloop.loop import heartbeat
 from rloop.loop.heartbeat import Heartbeat
-from rloop.types import Group, Place, Problem, Verdict
+from rloop.types import Place, Problem, Verdict
 
 PLACE = Place(run="toy", seed=0, iteration=2, phase="explore", step=7, policy="explored-002")
 
@@ -119,18 +115,12 @@ def test_a_run_whose_engine_hangs_says_where(tmp_path: Path, capsys: Any):
     def has_told() -> bool:
         return any(where in path.read_text() for path in stalls.glob("*.txt"))
 
-    class Hanging(ScriptedEngine):
-        """Comes back when the run has told of the silence."""
+    def hang(at: tuple[str, int, int]) -> None:
+        """Come back when the run has told of the silence."""
+        if at == ("evaluate", 1, 0):
+            wait_for(has_told)
 
-        def sample(self, *args: Any) -> Iterator[Group]:
-            if args[3].policy == "iter-001":
-                wait_for(has_told)
-            yield from super().sample(*args)
-
-    def build(recipe: Recipe, verify: Verify) -> Engine:
-        return Hanging(recipe, verify, half_right)
-
-    code, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, build)
+    code, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, watched(hang))
     assert code == 0
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(rf"Warning: No progress for \d+ s in {where} engine", said)

@@ -1,45 +1,20 @@
 """A run that is resumed may get more budget; anything that would change what is done is refused."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_kill import files
-from doubles_runs import begin, half_right, scripted, toy_recipe
-from doubles_scripted import ScriptedEngine
+from doubles_kill import comparable, files
+from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
 
-from rloop.config import Recipe
 from rloop.disk import write_text
-from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.errors import ConfigError
 from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
 from rloop.recipe import resolved_json
 from rloop.report.compare_groups import UNTRAINED
-from rloop.types import Group
-
-
-class Killed(Exception):
-    """Stands for what ends a process."""
-
-
-def dying_after(step: int) -> Any:
-    """Return what builds an engine that dies once that many steps are done."""
-
-    class Dying(ScriptedEngine):
-        def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-            for result in super().explore(*args, **kwargs):
-                yield result
-                if result.step == step:
-                    raise Killed
-
-    def build(recipe: Recipe, verify: Verify) -> Engine:
-        return Dying(recipe, verify, half_right)
-
-    return build
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
@@ -48,15 +23,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "here", tmp_path / "there"
 
 
-def same_but_manifest(run_dir: Path, other: Path) -> None:
+def same_but_recipes(run_dir: Path, other: Path) -> None:
     """Check that two runs hold the same; only the manifest tells of a recipe before."""
-    here, there = files(run_dir), files(other)
-    manifests = [json.loads(found.pop("manifest.json")) for found in (here, there)]
-    recipes = [manifest.pop("recipes") for manifest in manifests]
-    for manifest in manifests:
-        manifest.pop("digest", None)  # of what differs
+    here, there = comparable(run_dir), comparable(other)
+    recipes = [found["manifest.json"].pop("recipes") for found in (here, there)]
     assert here == there
-    assert manifests[0] == manifests[1]
     assert recipes[0][-1]["recipe"] == recipes[1][-1]["recipe"]
 
 
@@ -75,42 +46,30 @@ def test_a_finished_run_given_more_iterations_equals_one_that_had_them_from_the_
     _, run_dir = begin(toy_recipe(tmp_path, iterations=1), here, scripted())
     assert resume(run_dir, scripted(), overrides=["iterations=2"]) == 0
     _, whole = begin(toy_recipe(tmp_path, iterations=2), there, scripted())
-    same_but_manifest(run_dir, whole)
+    same_but_recipes(run_dir, whole)
 
 
 def test_an_exploration_given_more_steps_equals_one_that_had_them_from_the_start(tmp_path: Path):
     here, there = folders(tmp_path)
-    with pytest.raises(Killed):
-        begin(toy_recipe(tmp_path, explore__steps=4), here, dying_after(3))
+    with pytest.raises(SystemExit):
+        begin(toy_recipe(tmp_path, explore__steps=4), here, watched(killed_at("explore", 1, 4)))
     assert resume(here / "run", scripted(), overrides=["explore.steps=6"]) == 0
     _, whole = begin(toy_recipe(tmp_path, explore__steps=6), there, scripted())
-    same_but_manifest(here / "run", whole)
+    same_but_recipes(here / "run", whole)
 
 
 def test_a_last_evaluation_that_was_begun_is_forgotten_when_steps_are_added(tmp_path: Path):
-    class DyingInEvaluation(ScriptedEngine):
-        """Dies when one of the evaluation's two chunks is stored."""
-
-        chunks_begun = 0
-
-        def sample(self, *args: Any) -> Iterator[Group]:
-            self.chunks_begun += args[3].step == 3
-            if self.chunks_begun == 2:
-                raise Killed
-            yield from super().sample(*args)
-
-    def build(recipe: Recipe, verify: Verify) -> Engine:
-        return DyingInEvaluation(recipe, verify, half_right)
-
     here, there = folders(tmp_path)
     changes: dict[str, Any] = {"engine__max_batch": 1, "evaluate__samples": 8}
-    with pytest.raises(Killed):
-        begin(toy_recipe(tmp_path, explore__steps=3, **changes), here, build)
+    # 4 problems x 8 samples are stored in chunks of 16: when the second begins, one is stored.
+    dies = watched(killed_at("evaluate", 1, 3, completion=17))
+    with pytest.raises(SystemExit):
+        begin(toy_recipe(tmp_path, explore__steps=3, **changes), here, dies)
     stored = here / "run/trajectories/iteration=1/phase=evaluate"
     assert len(list(stored.iterdir())) == 1
     assert resume(here / "run", scripted(), overrides=["explore.steps=5"]) == 0
     _, whole = begin(toy_recipe(tmp_path, explore__steps=5, **changes), there, scripted())
-    same_but_manifest(here / "run", whole)
+    same_but_recipes(here / "run", whole)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +108,9 @@ def test_steps_are_not_added_where_the_learning_rate_follows_their_number(
 ):
     name, value = setting.split(": ")
     optimizer = {"learning_rate": 1e-3, name: value if name == "schedule" else float(value)}
-    with pytest.raises(Killed):
-        begin(toy_recipe(tmp_path, explore__optimizer=optimizer), tmp_path, dying_after(3))
+    dies = watched(killed_at("explore", 1, 4))
+    with pytest.raises(SystemExit):
+        begin(toy_recipe(tmp_path, explore__optimizer=optimizer), tmp_path, dies)
     with pytest.raises(ConfigError, match=r"explore\.steps: 4 -> 6"):
         resume(tmp_path / "run", scripted(), overrides=["explore.steps=6"])
 
@@ -172,21 +132,6 @@ def test_what_decides_no_result_is_accepted_and_kept(tmp_path: Path, capsys: Any
     assert (first["explore"]["checkpoint_every"], second["explore"]["checkpoint_every"]) == (2, 1)
     assert resume(run_dir, scripted(), overrides=["engine.microbatch_tokens=512"]) == 0
     assert "up to rounding" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("key", ["address=10.0.0.7", "port=29501", "silence_s=30.0"])
-def test_machines_may_meet_elsewhere_and_wait_longer(tmp_path: Path, key: str):
-    _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
-    assert resume(run_dir, scripted(), overrides=[f"engine.trl.launch.{key}"]) == 0
-    name = key.partition("=")[0]
-    kept = json.loads((run_dir / "config.json").read_text())["engine"]["trl"]["launch"][name]
-    assert key == f"{name}={kept}"
-
-
-def test_how_many_processes_share_a_batch_may_not_change(tmp_path: Path):
-    _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
-    with pytest.raises(ConfigError, match=r"processes: 1 -> 2(.|\n)*engine\.trl\.launch\.address"):
-        resume(run_dir, scripted(), overrides=["engine.trl.launch.processes=2"])
 
 
 def test_an_edited_config_is_refused_with_the_difference(tmp_path: Path):

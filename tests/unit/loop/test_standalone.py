@@ -4,18 +4,20 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_scripted import ScriptedEngine
+from doubles_kill import Judge
+from doubles_scripted import At, WatchedEngine
 
 from rloop import cli
 from rloop.config import Recipe
 from rloop.engines import registry
-from rloop.engines.base import Engine, Verify
+from rloop.engines.base import Engine
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError
+from rloop.loop import standalone
 from rloop.loop.standalone import (
     Score,
     evaluate_policy,
@@ -30,7 +32,7 @@ from rloop.observe.run_log import read_metrics
 from rloop.recipe import evaluation_recipe
 from rloop.report.run_record import read_run
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, Problem
+from rloop.types import Problem
 
 
 def right_once(problem: Problem, member: int, updates: int) -> str:
@@ -43,19 +45,26 @@ class Building:
 
     def __init__(self, stop: Callable[[], None] | None = None, at: int = 0) -> None:
         self.sampled, self._stop, self._at = 0, stop, at
+        self._completions = 0
 
-    def __call__(self, recipe: Recipe, verify: Verify) -> Engine:
-        building = self
+    def __call__(self, recipe: Recipe) -> Engine:
+        return WatchedEngine(recipe, right_once, self._watch)
 
-        class Engine(ScriptedEngine):
-            def sample(self, *args: Any) -> Iterator[Group]:
-                for group in super().sample(*args):
-                    building.sampled += 1
-                    if building._stop and building.sampled == building._at:
-                        building._stop()
-                    yield group
+    def _watch(self, at: At) -> None:
+        """Count the groups as their last of 4 completions is handed over."""
+        del at
+        self._completions += 1
+        if self._completions % 4:
+            return
+        self.sampled += 1
+        if self._stop and self.sampled == self._at:
+            self._stop()
 
-        return Engine(recipe, verify, right_once)
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give verdicts as soon as they are asked for: what is judged when it stops is then known."""
+    monkeypatch.setattr(standalone, "VerifierPool", Judge)
 
 
 def killed() -> None:
@@ -70,7 +79,7 @@ def out_of_memory() -> None:
     raise EngineError("Out of memory.")
 
 
-def never(recipe: Recipe, verify: Verify) -> Engine:
+def never(recipe: Recipe) -> Engine:
     raise AssertionError("there is nothing to sample")
 
 
@@ -153,6 +162,7 @@ def test_metrics_json_holds_every_number_of_the_line(recipe, tmp_path):
     assert found["sums/truncated_frac"] == 0.0
 
 
+@pytest.mark.usefixtures("_at_once")
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 8, 11, 16])
 @pytest.mark.parametrize("stop", [killed, interrupted, out_of_memory])
 def test_a_stopped_and_resumed_evaluation_equals_an_uninterrupted_one(tmp_path, stop, stop_at):
@@ -190,6 +200,7 @@ def test_an_evaluation_stopped_again_and_again_gets_to_its_end(recipe, tmp_path)
     assert files(torn) == files(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("_at_once")
 def test_an_interrupt_says_how_many_problems_are_stored_and_how_to_go_on(recipe, tmp_path, capsys):
     folder = tmp_path / "eval"
     with pytest.raises(KeyboardInterrupt):

@@ -6,20 +6,18 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from doubles_kill import build_scripted
-from doubles_runs import half_right, scripted, toy_recipe, trajectories
-from doubles_scripted import ScriptedEngine
+from doubles_runs import half_right, logged, scripted, toy_recipe, trajectories, watched
+from doubles_scripted import At, ScriptedEngine
 
-from rloop.config import Recipe
-from rloop.engines.base import Engine, Verify
+from rloop.config import Recipe, SamplingConfig
+from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, EngineError
 from rloop.loop.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
-from rloop.types import Group
 
 METHODS = "rloop,rl,raft"
 
@@ -137,26 +135,20 @@ def test_a_directory_with_another_recipe_is_refused_with_the_difference(finished
         plan(folder, "rl", "1", explore__steps=5)
 
 
-class Interrupting(ScriptedEngine):
-    """The user presses Ctrl-C in the second evaluation of the second run."""
-
-    evaluations = 0
-
-    def sample(self, *args: Any) -> Iterator[Group]:
-        Interrupting.evaluations += 1
-        if Interrupting.evaluations == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-        yield from super().sample(*args)
-
-
 def test_an_interrupted_sweep_says_how_to_go_on_and_ends_as_if_it_had_not_been(
     tmp_path, source, capsys
 ):
-    Interrupting.evaluations = 0
+    evaluated: list[At] = []
 
-    def build(recipe: Recipe, verify: Verify) -> Interrupting:
-        return Interrupting(recipe, verify, half_right)
+    def interrupt(at: At) -> None:
+        """Press Ctrl-C in the second evaluation of the second run."""
+        if at[0] == "evaluate":
+            evaluated.append(at)
+            # rloop has 5 of 4 problems x 4 samples: the base, two explored, two fine-tuned ones.
+            if len(evaluated) == 16 * 6 + 1:
+                os.kill(os.getpid(), signal.SIGINT)
 
+    build = watched(interrupt)
     runs = plan(tmp_path, "rloop,rl", "1")
     code, finished = sweep(runs, source, build)
     assert (code, finished) == (130, ["rloop-seed-0"])
@@ -167,16 +159,15 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_ends_as_if_it_had_not_been(
     assert "rl, seed 0, goes on" in capsys.readouterr().err
     whole = plan_sweep(toy_recipe(tmp_path), "rl", "1", tmp_path / "whole")
     sweep(whole, source)
-    there, here = (r.directory / "metrics.jsonl" for r in (runs[1], whole[0]))
-    assert there.read_bytes() == here.read_bytes()
+    assert logged(runs[1].directory) == logged(whole[0].directory)
 
 
 def test_a_failing_run_is_recorded_and_does_not_stop_the_others(tmp_path, source, capsys):
-    def build(recipe: Recipe, verify: Verify) -> ScriptedEngine:
+    def build(recipe: Recipe) -> ScriptedEngine:
         if recipe.name == "toy-rl-seed-0":
             raise EngineError("The engine is out of order.")
         return ScriptedEngine(
-            recipe, verify, lambda p, m, u: "no" if "raft" in recipe.name else half_right(p, m, u)
+            recipe, lambda p, m, u: "no" if "raft" in recipe.name else half_right(p, m, u)
         )
 
     runs = plan(tmp_path, "rl,raft,rloop", "1")
@@ -205,21 +196,20 @@ def test_runs_side_by_side_are_those_one_after_another(tmp_path, source, capsys)
     alone = plan_sweep(toy_recipe(tmp_path), "rloop,rl,raft", "1", tmp_path / "alone")
     sweep(alone, source)
     for run, other in zip(runs, alone, strict=True):
-        there, here = (r.directory / "metrics.jsonl" for r in (run, other))
-        assert there.read_bytes() == here.read_bytes()
+        assert logged(run.directory) == logged(other.directory)
         log = run.directory.parent / f"{run.directory.name}.log"
         assert "Iteration 1" in log.read_text()
     ended = json.loads((tmp_path / "sweep/sweep.json").read_text())
     assert ended == {run.directory.name: "complete" for run in runs}
 
 
-def build_failing(recipe: Recipe, verify: Verify) -> Engine:
+def build_failing(recipe: Recipe) -> Engine:
     """One run of the sweep dies, one says why it cannot go on, one is asked to stop."""
     if "rl-seed-0" in recipe.name:
         os.kill(os.getpid(), signal.SIGKILL)
     if "raft-seed-0" in recipe.name:
         raise EngineError("The engine is out of order.")
-    return build_scripted(recipe, verify)
+    return build_scripted(recipe)
 
 
 def test_a_run_that_dies_or_fails_side_by_side_is_one(tmp_path, source, capsys):
@@ -236,14 +226,16 @@ def test_a_run_that_dies_or_fails_side_by_side_is_one(tmp_path, source, capsys):
 class Asking(ScriptedEngine):
     """The user presses Ctrl-C once when this run samples, which takes its time."""
 
-    def sample(self, *args: Any) -> Iterator[Group]:
+    def sample(
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(1)
-        yield from super().sample(*args)
+        yield from super().sample(requests, settings)
 
 
-def build_asking(recipe: Recipe, verify: Verify) -> Engine:
-    return Asking(recipe, verify, half_right)
+def build_asking(recipe: Recipe) -> Engine:
+    return Asking(recipe, half_right)
 
 
 def test_ctrl_c_stops_all_that_run_and_the_sweep_goes_on_from_there(tmp_path, source, capsys):
@@ -271,14 +263,16 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
 class Waiting(ScriptedEngine):
     """Samples for as long as the test wants."""
 
-    def sample(self, *args: Any) -> Iterator[Group]:
-        for group in super().sample(*args):
-            time.sleep(0.2)
-            yield group
+    def sample(
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
+        for found in super().sample(requests, settings):
+            time.sleep(0.05)
+            yield found
 
 
-def build_waiting(recipe: Recipe, verify: Verify) -> Engine:
-    return Waiting(recipe, verify, half_right)
+def build_waiting(recipe: Recipe) -> Engine:
+    return Waiting(recipe, half_right)
 
 
 def sweep_until_killed(folder: Path) -> None:

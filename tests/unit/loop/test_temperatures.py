@@ -2,18 +2,17 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe
 from doubles_scripted import ScriptedEngine
 
 from rloop import cli
-from rloop.config import Recipe
+from rloop.config import Recipe, SamplingConfig
 from rloop.engines import registry
-from rloop.engines.base import Engine, Verify
+from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.temperatures import (
     loop_start,
@@ -24,7 +23,7 @@ from rloop.loop.temperatures import (
     with_bases,
 )
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, Problem
+from rloop.types import Problem
 
 
 class Building:
@@ -35,22 +34,24 @@ class Building:
         self.temperatures: list[float] = []
         self._die_at = die_at
 
-    def __call__(self, recipe: Recipe, verify: Verify) -> Engine:
+    def __call__(self, recipe: Recipe) -> Engine:
         building = self
         building.loaded.append(Path(recipe.policy.path).name)
 
         class Sharpened(ScriptedEngine):
-            def sample(self, *args: Any) -> Iterator[Group]:
-                building.temperatures.append(args[4].temperature)
+            def sample(
+                self, requests: Sequence[SampleRequest], settings: SamplingConfig
+            ) -> Iterator[tuple[int, Sampled]]:
+                building.temperatures.append(settings.temperature)
                 if len(building.temperatures) == building._die_at:
                     raise SystemExit("killed")
-                yield from super().sample(*args)
+                yield from super().sample(requests, settings)
 
         def answer(problem: Problem, member: int, updates: int) -> str:
             del updates
             return problem.answer if member >= building.temperatures[-1] else "no"
 
-        return Sharpened(recipe, verify, answer)
+        return Sharpened(recipe, answer)
 
 
 @pytest.fixture(scope="module")
