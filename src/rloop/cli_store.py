@@ -19,11 +19,11 @@ StoredPhase = Literal["explore", "evaluate"]
 @store_app.command("sql")
 def store_sql(
     run_dir: RunArgument,
-    query: Annotated[str, typer.Argument(help="DuckDB SQL over the view `trajectories`.")],
+    query: Annotated[str, typer.Argument(help="DuckDB SQL over `trajectories` and `groups`.")],
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Query the trajectories of a run.
+    """Query the trajectories of a run, or its groups: counts for each problem of a step.
 
     Example: rloop store sql runs/demo "select step, avg(reward) from trajectories group by step"
     """
