@@ -19,11 +19,11 @@ StoredPhase = Literal["explore", "evaluate"]
 @store_app.command("sql")
 def store_sql(
     run_dir: RunArgument,
-    query: Annotated[str, typer.Argument(help="DuckDB SQL over the view `trajectories`.")],
+    query: Annotated[str, typer.Argument(help="DuckDB SQL over `trajectories` and `groups`.")],
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Query the trajectories of a run.
+    """Query the trajectories of a run, or its groups: counts for each problem of a step.
 
     Example: rloop store sql runs/demo "select step, avg(reward) from trajectories group by step"
     """
@@ -87,19 +87,18 @@ def store_export(
 def store_verify(
     run_dir: RunArgument,
     *,
-    set_aside: Annotated[
-        bool,
-        typer.Option("--set-aside", help="Move unreadable files to RUN/.damaged, and go on."),
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Move damaged files to RUN/.damaged, and go on.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that a run's files are whole and say the truth; exit with 1 when one does not.
+    """Check that all files of a run can be read and no row is missing; exit with 1 otherwise.
 
-    Reads every page against its checksum, and compares counts with the manifest and the log.
+    Reads every page against its checksum, and compares row counts with the manifest and the log.
 
     Example: rloop store verify runs/demo
     """
-    from rloop.loop.set_aside import set_aside as put_away
+    from rloop.loop.quarantine import quarantine as move_away
     from rloop.store.verify import verify_run
 
     found = verify_run(run_dir)
@@ -108,8 +107,8 @@ def store_verify(
     else:
         print_table(("what", "checked", "wrong"), found.rows())
         sys.stdout.writelines(f"{line}\n" for line in found.lines())
-    if set_aside:
-        sys.stderr.writelines(f"{line}\n" for line in put_away(run_dir, found.found))
+    if quarantine:
+        sys.stderr.writelines(f"{line}\n" for line in move_away(run_dir, found.issues))
     raise typer.Exit(0 if found.is_sound else 1)
 
 

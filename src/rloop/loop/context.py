@@ -185,26 +185,15 @@ class Context:
         return found
 
     def check_stored(self, iteration: int, sampled: Mapping[str, Any]) -> None:
-        """Raise StoreError unless the store holds all that an exploration sampled.
-
-        `sampled` has `sampled_tokens` and `trajectories`, as the manifest has them; what was set
-        aside for good counts as stored.
-        """
-        table = self.store.query(
-            "select coalesce(sum(completion_tokens), 0)::bigint as sampled_tokens, "
-            "count(*) as trajectories from trajectories "
-            f"where phase = 'explore' and iteration = {iteration}"
-        )
-        lost = self.manifest.lost(f"{iteration}/explore")
-        for name, stored in table.to_pylist()[0].items():
-            found = stored + sum(int(entry[name]) for entry in lost)
-            wanted = sampled.get(name, found)
-            if found != wanted:
-                raise StoreError(
-                    f"{self.run_dir / 'trajectories'} holds {found:,} {name.split('_')[-1]} of "
-                    f"iteration {iteration}'s exploration, but {wanted:,} were sampled: files are "
-                    "missing or changed. Restore them from a backup, or begin a new run."
-                )
+        """Raise StoreError unless all `trajectories` that an exploration sampled are stored."""
+        stored = self.store.count(iteration=iteration, phase="explore")
+        wanted = sampled.get("trajectories", stored)
+        if stored != wanted:
+            raise StoreError(
+                f"{self.run_dir / 'trajectories'} holds {stored:,} trajectories of iteration "
+                f"{iteration}'s exploration, but {wanted:,} were sampled: files are missing or "
+                "changed. Restore them from a backup, or begin a new run."
+            )
 
     def drop_policies(self, *, before: int) -> None:
         """Remove the policies of earlier iterations where the recipe keeps the last alone.

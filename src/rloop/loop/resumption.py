@@ -21,8 +21,6 @@ def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator
         yield "The run is complete; `--set iterations=N` lets it go on."
     else:
         yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
-    for entry in manifest.lost():
-        yield f"Going on without {entry['file']}, which was set aside as damaged."
     point = manifest.in_progress
     if point is None:
         return

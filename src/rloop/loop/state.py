@@ -78,10 +78,6 @@ class Manifest:
         """Whether the run got beyond its preparation, so that there is something to keep."""
         return self.in_progress is not None or any(k not in PREPARATION for k in self.completed())
 
-    def lost(self, key: str | None = None) -> list[Mapping[str, Any]]:
-        """Return what was set aside for good, of a phase or of all: `file`, `step`, ..."""
-        return [entry for entry in self._data.get("lost", ()) if key in (None, entry["key"])]
-
     @property
     def recipes(self) -> list[dict[str, Any]]:
         """Every resolved recipe that the run has had, the one in force last."""

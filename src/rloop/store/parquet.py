@@ -1,10 +1,19 @@
 """Parquet files that are whole or not there, and that say what they are.
 
-Knows nothing of what the columns mean.
+Parquet has checksums of pages, not of its footer (row counts, statistics, names, types). So each
+file has one between the last page and the footer, where other readers do not look:
+
+    16 bytes  blake2b of the footer
+    u32       0 (files of earlier versions: the number of pages, and the hash covers more)
+    8 bytes   rloopsum
+
+The footer says that there is one (`rloop.seal`), so that a broken one is not taken for none. Page
+headers have no checksum; `rloop store verify` counts the rows. Knows nothing of columns' meaning.
 """
 
+import hashlib
+import struct
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +24,21 @@ import pyarrow.parquet as pq
 
 from rloop.disk import written_whole
 from rloop.errors import StoreError
-from rloop.store.seal import SEAL_KEY, BrokenSeal, check_seal, seal
 
+SEAL_KEY = b"rloop.seal"
+_CHECKSUM = struct.Struct("<16sI8s")
+_MAGIC = b"rloopsum"
+_FOOTER_END = struct.Struct("<I4s")
 IntArray = npt.NDArray[np.int64]
 GROUP_BYTES = 2**27
 """A row group, before compression: what is held at once when rows are taken or streamed."""
 
 
 def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> None:  # noqa: ANN401 (pyarrow's own)
-    """Write a sealed parquet file under a temporary name, then rename it; an old one is replaced.
+    """Write a parquet file with checksums under a temporary name, then rename it.
 
-    Raises StoreError when the disk is full; nothing is left behind then. `options` go to pyarrow.
+    An old file is replaced. Raises StoreError when the disk is full; nothing is left behind then.
+    `options` go to pyarrow.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     marks = {**(table.schema.metadata or {}), SEAL_KEY: b"1"}
@@ -37,11 +50,14 @@ def write_whole(path: Path, table: pa.Table, run_dir: Path, **options: Any) -> N
         row_group_size=max(1, table.num_rows * GROUP_BYTES // max(1, table.nbytes)),
         **{"compression": "zstd", **options},
     )
-    # Sealed in memory, where looking at every page header costs no call of the system.
-    memory = BytesIO(written.getvalue())
-    seal(memory)
+    data = memoryview(written.getvalue())
+    length, _ = _FOOTER_END.unpack(data[-_FOOTER_END.size :])
+    start = len(data) - _FOOTER_END.size - length
+    digest = hashlib.blake2b(data[start:], digest_size=16).digest()
     with written_whole(path, run_dir) as file:
-        file.write(memory.getbuffer())
+        file.write(data[:start])
+        file.write(_CHECKSUM.pack(digest, 0, _MAGIC))
+        file.write(data[start:])
 
 
 def read_checked(
@@ -52,13 +68,13 @@ def read_checked(
     `key` is the metadata key of the version that `schema` and the `older` ones carry.
     """
     try:
-        is_sealed = check_seal(path)
+        is_sealed = _check_footer(path)
         metadata = pq.read_metadata(path)
         found = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError, UnicodeDecodeError, BrokenSeal) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, _Broken) as error:
         raise damaged(path, error) from error
     if not is_sealed and SEAL_KEY in (found.metadata or {}):
-        raise damaged(path, BrokenSeal("its seal is broken or was taken off"))
+        raise damaged(path, _Broken("its checksum is missing"))
     known = {known.metadata[key].decode(): known for known in (*older, schema)}
     version = (found.metadata or {}).get(key, b"").decode(errors="replace")
     if not version:
@@ -87,9 +103,11 @@ def read_whole(path: Path, wanted: pa.Schema | None = None) -> pa.Table:
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-        return _in_full(file.read(wanted and wanted.names), wanted)
+        found = file.read(wanted and wanted.names)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
+    _check_rows(path, found, file.metadata.num_rows)
+    return _in_full(found, wanted)
 
 
 def read_groups(path: Path, wanted: pa.Schema | None = None) -> Iterator[pa.Table]:
@@ -98,6 +116,7 @@ def read_groups(path: Path, wanted: pa.Schema | None = None) -> Iterator[pa.Tabl
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for number in range(file.num_row_groups):
                 found = file.read_row_group(number, wanted and wanted.names)
+                _check_rows(path, found, file.metadata.row_group(number).num_rows)
                 yield _in_full(found, wanted)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
@@ -114,6 +133,7 @@ def read_rows(path: Path, rows: IntArray, wanted: pa.Schema) -> pa.Table:
         read = file.read_row_groups(chosen.tolist(), wanted.names, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
+    _check_rows(path, read, int(np.asarray(sizes)[chosen].sum()))
     skipped = (ends[chosen] - np.cumsum(np.asarray(sizes)[chosen]))[position]
     return _in_full(read, wanted).take(rows - skipped)
 
@@ -130,10 +150,45 @@ def _in_full(table: pa.Table, wanted: pa.Schema | None) -> pa.Table:
     return pa.table(columns, schema=wanted)
 
 
+class _Broken(Exception):
+    """The bytes are not those that were written."""
+
+
+def _check_footer(path: Path) -> bool:
+    """Return whether a parquet file has our checksum; raise `_Broken` when it does not hold."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size < _FOOTER_END.size:
+            raise _Broken(f"it has {size} bytes")
+        file.seek(size - _FOOTER_END.size)
+        length, magic = _FOOTER_END.unpack(file.read())
+        start = size - _FOOTER_END.size - length
+        if magic != b"PAR1" or start < 0:
+            raise _Broken("it does not end as a parquet file does")
+        end = start - _CHECKSUM.size
+        if end < 0:
+            return False
+        file.seek(end)
+        digest, num_pages, mark = _CHECKSUM.unpack(file.read(_CHECKSUM.size))
+        footer = file.read()
+    if mark != _MAGIC:
+        return False
+    # What else the hash of an earlier version covers is no longer read: such a footer is trusted.
+    if num_pages == 0 and hashlib.blake2b(footer, digest_size=16).digest() != digest:
+        raise _Broken("its footer is not as it was written")
+    return True
+
+
+def _check_rows(path: Path, table: pa.Table, num_rows: int) -> None:
+    """Raise StoreError where pages hold other rows than the footer says."""
+    if table.num_rows != num_rows:
+        raise damaged(path, _Broken(f"{table.num_rows:,} of {num_rows:,} rows can be read"))
+
+
 def damaged(path: Path, error: Exception) -> StoreError:
     """Return the error for a file that cannot be read."""
     lines = str(error).splitlines() or [type(error).__name__]
     return StoreError(
         f"{path} is torn or not a parquet file ({lines[0]}); restore it from a backup, or go on "
-        "without it: `rloop store verify RUN --set-aside` says what that costs."
+        "without it: `rloop store verify RUN --quarantine` says what that costs."
     )

@@ -69,7 +69,7 @@ def check_logged(run_dir: Path, manifest: Mapping[str, Any]) -> None:
     if mark is None:
         return
     data = path.read_bytes() if path.exists() else b""
-    remedy = "restore it from a backup, or keep what is left: `rloop store verify RUN --set-aside`"
+    remedy = "restore it from a backup, or keep what is left: `rloop store verify RUN --quarantine`"
     if len(data) < mark["bytes"]:
         raise StoreError(
             f"{path} has {len(data):,} bytes, complete phases wrote {mark['bytes']:,}: it was cut; "

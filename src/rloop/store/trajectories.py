@@ -37,6 +37,19 @@ PART_BYTES = 150
 _CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
+GROUPS = """
+    create temp view groups as
+    select iteration, phase, step, policy, task, problem_id,
+        count(*) as num_rows,
+        count(*) filter (where correct) as num_correct,
+        count(*) filter (where verdict = 'error') as num_errors,
+        count(*) filter (where finish_reason = 'length') as num_truncated,
+        count(distinct answer) as num_answers,
+        sum(completion_tokens)::bigint as num_tokens,
+        sum(reward) as reward_sum
+    from trajectories group by all
+"""
+"""A row for each problem that a policy was given in a step; an aggregate costs only where asked."""
 _ASKED_WRONG = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -82,7 +95,7 @@ class TrajectoryStore:
         return path
 
     def query(self, sql: str) -> pa.Table:
-        """Return the rows of a SELECT over the view `trajectories`; it can read nothing else.
+        """Return the rows of a SELECT over the views `trajectories` and `groups`, and no others.
 
         The connection reaches no file and no network, so it cannot write either. Conditions on
         iteration, phase and step leave files unread. Raises StoreError for SQL that DuckDB refuses
@@ -93,6 +106,7 @@ class TrajectoryStore:
         view = _dataset(files) if files else SCHEMA.empty_table()
         with duckdb.connect(config={"enable_external_access": "false"}) as connection:
             connection.register("trajectories", view)
+            connection.execute(GROUPS)
             connection.execute("set lock_configuration = true")
             try:
                 relation = connection.sql(sql)
@@ -102,7 +116,8 @@ class TrajectoryStore:
                     self._find_damage(files)
                 told = str(error)
                 if "Table with name" in told:  # DuckDB guesses at its own system tables
-                    told = f"{told.partition('Did you')[0].strip()} The table is `trajectories`."
+                    told = told.partition("Did you")[0].strip()
+                    told += " The tables are `trajectories` and `groups`."
                 raise StoreError(f"The query failed: {told}") from error
         return found
 

@@ -1,228 +1,260 @@
-"""`rloop store verify`: whether everything a run says about itself is so.
+"""`rloop store verify`: whether the files of a run can be read and hold as much as was recorded.
 
-Every page of every file is read against its checksum, columns that follow from others are computed
-again, and counts are compared with the manifest, the log and the expert sets. A step's rows are in
-memory at a time. Changes nothing; `loop.set_aside` moves what is damaged.
+Every page is read against its checksum, rows are counted and compared with the manifest and the
+log, and the headers of weights are parsed. Changes nothing; `loop.quarantine` moves damaged files.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from safetensors import SafetensorError, safe_open
 
-from rloop.config_rewards import RewardConfig, weights_of
 from rloop.errors import StoreError
-from rloop.store.expert import EXAMPLES, PROBLEMS, VERSION_KEY, stream_examples
-from rloop.store.findings import Findings
-from rloop.store.index import StepFile, list_step_files
+from rloop.observe.run_log import read_lines
+from rloop.store import expert
+from rloop.store.index import list_step_files
 from rloop.store.parquet import read_checked, read_groups
-from rloop.store.row_checks import StepPlace, check_rows
-from rloop.store.schema import OLDER, SCHEMA
-from rloop.store.schema import VERSION_KEY as TRAJECTORIES
+from rloop.store.records import Record, check_logged, read_object, read_record
+from rloop.store.schema import OLDER, SCHEMA, VERSION_KEY
 from rloop.store.trajectories import open_store
-from rloop.store.verify_counts import Tally, check_counts
-from rloop.store.verify_files import check_leftovers, check_policies, read_small_files
-from rloop.types import PhaseName
+from rloop.text import visible
 
-FILES, ROWS, TWICE = "trajectory files", "trajectories", "steps with every trajectory once"
-EXPERT = "examples of expert sets that the store has"
-_IDENTITY = ("policy", "task", "problem_id", "member")
-_COUNTED = (
-    *_IDENTITY,
-    "correct",
-    "reward",
-    "verdict",
-    "finish_reason",
-    "completion_tokens",
-    "completion_hash",
-)
-_EXAMPLE = ("problem_id", "member", "completion_hash")
+DAMAGED = ".damaged"
+"""Folder of a run directory to which `loop.quarantine` moves files."""
+SMALL, TRAJECTORIES, EXPERT = "small files", "trajectory files", "expert files"
+ROWS, COUNTS, WEIGHTS = "rows", "recorded row counts", "weight files"
+MAX_SHOWN = 30
+
+StepKey = tuple[int, str, int]
+"""(iteration, phase, step)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Selected:
-    """An expert set by where its examples were sampled."""
+class Issue:
+    """One thing that is wrong.
 
+    Example: Issue(kind="trajectory files", file="trajectories/iteration=1/phase=explore/step-
+    000012.parquet", message="it is torn or not a parquet file (...)", is_damaged=True)
+    """
+
+    kind: str
     file: str
-    wanted: dict[tuple[int, int], set[tuple[Any, ...]]]
-    """(iteration, step) -> identities."""
+    """Relative to the run directory."""
+    message: str
+    is_damaged: bool = False
+    """Whether the file cannot be read and may be moved away."""
 
 
-def verify_run(run_dir: Path) -> Findings:
+@dataclass(slots=True)
+class Verification:
+    """What was checked, by kind, and all that is wrong; filled in by `verify_run`."""
+
+    run_dir: Path
+    checked: Counter[str] = field(default_factory=Counter)
+    issues: list[Issue] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    """Files that nothing reads, in words: what was replaced or moved away, what a crash left."""
+
+    def add(self, kind: str, file: str, message: str, *, is_damaged: bool = False) -> None:
+        """Say that something is wrong."""
+        self.issues.append(Issue(kind=kind, file=file, message=message, is_damaged=is_damaged))
+
+    def attempt(
+        self, kind: str, path: Path, read: Callable[[Path], Any], *, is_damaged: bool = False
+    ) -> Any:  # noqa: ANN401 (whatever is read)
+        """Return what is read of a file; None, and an issue, where that raises StoreError."""
+        self.checked[kind] += 1
+        try:
+            return read(path)
+        except StoreError as error:
+            message = str(error).replace(f"{path}", "it", 1).partition("; restore")[0]
+            name = str(path.relative_to(self.run_dir))
+            self.add(kind, name, message, is_damaged=is_damaged)
+            return None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.issues
+
+    def rows(self) -> list[tuple[str, int, int]]:
+        """Return the table of a verification: kind, how many were checked, how many are wrong."""
+        wrong = Counter(issue.kind for issue in self.issues)
+        kinds = dict.fromkeys([*self.checked, *wrong])
+        return [(kind, self.checked[kind], wrong[kind]) for kind in kinds]
+
+    def lines(self) -> list[str]:
+        """Return what is wrong, what is left over, and the outcome, a line each."""
+        damaged = sum(issue.is_damaged for issue in self.issues)
+        end = "Everything can be read." if self.is_sound else f"{len(self.issues)} issues."
+        if damaged:
+            end += f" --quarantine moves {damaged} damaged files away; use it without a backup."
+        shown = self.issues[:MAX_SHOWN]
+        wrong = [f"Wrong: {visible(f'{issue.file}: {issue.message}')}" for issue in shown]
+        if len(self.issues) > MAX_SHOWN:
+            wrong.append(f"and {len(self.issues) - MAX_SHOWN} more: --json has all.")
+        return [*wrong, *(f"Left over: {left}" for left in self.leftovers), end]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it in plain values."""
+        checks = [{"what": kind, "checked": n, "wrong": wrong} for kind, n, wrong in self.rows()]
+        return {
+            "is_sound": self.is_sound,
+            "checks": checks,
+            "issues": [asdict(issue) for issue in self.issues],
+            "leftovers": self.leftovers,
+        }
+
+
+def verify_run(run_dir: Path) -> Verification:
     """Check a run directory, or one of `rloop eval`; StoreError when it is neither."""
     open_store(run_dir)
-    findings = Findings()
-    small = read_small_files(run_dir, findings)
-    seed = small.config.get("seed")
-    weights = weights_of([RewardConfig(**entry) for entry in small.config.get("rewards", ())])
-    experts = list(_expert_sets(run_dir, findings))
-    tallies: list[Tally] = []
-    files = sorted(list_step_files(run_dir / "trajectories"), key=_step_key)
-    for (iteration, phase, step), members in groupby(files, key=_step_key):
-        place = StepPlace(
-            iteration=iteration,
-            phase=cast(PhaseName, phase),
-            step=step,
-            seed=seed,
-            weights=weights,
-        )
-        rows = _read_step(run_dir, list(members), place, findings)
-        if rows is None:
+    result = Verification(run_dir)
+    manifest = _read_small(result, "manifest.json", read_record) or {}
+    for name in ("config.json", "environment.json"):
+        _read_small(result, name, read_object)
+    _read_small(result, "events.jsonl", read_lines)
+
+    def read_log(path: Path) -> list[Record]:
+        check_logged(run_dir, manifest)
+        return read_lines(path)
+
+    log = _read_small(result, "metrics.jsonl", read_log, is_damaged=True) or []
+    stored = _read_trajectories(result)
+    _read_expert_sets(result)
+    _check_explorations(result, manifest, stored)
+    _check_evaluations(result, log, stored)
+    _check_weights(result)
+    result.leftovers = list(_leftovers(run_dir))
+    return result
+
+
+def _read_small(
+    result: Verification, name: str, read: Callable[[Path], Any], *, is_damaged: bool = False
+) -> Any:  # noqa: ANN401 (JSON)
+    path = result.run_dir / name
+    return result.attempt(SMALL, path, read, is_damaged=is_damaged) if path.exists() else None
+
+
+def _read_trajectories(result: Verification) -> Counter[tuple[StepKey, str, str]]:
+    """Read every trajectory file; return the rows of each step, policy and task."""
+    stored: Counter[tuple[StepKey, str, str]] = Counter()
+    root = result.run_dir / "trajectories"
+    files = {file.path: file for file in list_step_files(root)}
+    for path in sorted(root.glob("iteration=*/phase=*/*.parquet")):
+        file = files.get(path)
+        if file is None:
+            name = str(path.relative_to(result.run_dir))
+            result.add(TRAJECTORIES, name, "it is not named as rloop names its files")
             continue
-        _check_twice(rows, place, findings)
-        tallies += _tally(rows, place)
-        if phase == "explore":
-            _find_examples(rows, place, experts, findings)
-    for expert in experts:
-        for (iteration, step), left in expert.wanted.items():
-            if left and not small.is_lost(iteration, "explore", step):
-                said = f"{len(left)} examples of iteration {iteration}, step {step} are not stored"
-                findings.add(EXPERT, expert.file, said, number=len(left))
-    check_counts(small, tallies, run_dir, findings)
-    check_policies(run_dir, small, findings)
-    check_leftovers(run_dir, {file.path for file in files}, findings)
-    return findings
+
+        def count(path: Path) -> list[pa.Table]:
+            read_checked(path, SCHEMA, VERSION_KEY, OLDER)
+            return [
+                part.group_by(["policy", "task"]).aggregate([([], "count_all")])
+                for part in read_groups(path)
+            ]
+
+        key = (file.iteration, file.phase, file.step)
+        for part in result.attempt(TRAJECTORIES, path, count, is_damaged=True) or ():
+            for row in part.to_pylist():
+                stored[key, row["policy"], row["task"]] += row["count_all"]
+                result.checked[ROWS] += row["count_all"]
+    return stored
 
 
-def _step_key(file: StepFile) -> tuple[int, str, int]:
-    return file.iteration, file.phase, file.step
+def _read_expert_sets(result: Verification) -> None:
+    for path in sorted((result.run_dir / "expert").glob("iter-*.parquet")):
+        is_report = path.stem.endswith("-problems")
+        schema = expert.PROBLEMS if is_report else expert.EXAMPLES
+
+        def read(path: Path, schema: pa.Schema = schema) -> None:
+            read_checked(path, schema, expert.VERSION_KEY)
+            for _ in read_groups(path):
+                pass
+
+        result.attempt(EXPERT, path, read, is_damaged=True)
 
 
-def _read_step(
-    run_dir: Path, files: Sequence[StepFile], place: StepPlace, findings: Findings
-) -> pa.Table | None:
-    """Return what counting needs of a step's rows after checking them; None when nothing is left.
-
-    A step with a damaged file is counted without it: the finding says why counts differ.
-    """
-    kept = []
-    for file in files:
-        name = str(file.path.relative_to(run_dir))
-        findings.count(FILES)
-        wrong: dict[str, tuple[int, str]] = {}
-        parts = []
-        try:
-            read_checked(file.path, SCHEMA, TRAJECTORIES, OLDER)
-            for rows in read_groups(file.path, SCHEMA):
-                findings.count(ROWS, len(rows))
-                for what, mask in check_rows(rows, place):
-                    if mask.any():
-                        first = rows.slice(int(mask.argmax()), 1).to_pylist()[0]
-                        where = f"{first['problem_id']}, member {first['member']}"
-                        count, where = wrong.get(what, (0, where))
-                        wrong[what] = (count + int(mask.sum()), where)
-                parts.append(rows.select(_COUNTED))
-        except StoreError as error:
-            findings.add(FILES, name, _without_name(error, file.path), is_damaged=True)
-            continue
-        for what, (count, where) in wrong.items():
-            rows_fail = "row fails" if count == 1 else "rows fail"
-            said = f"{count:,} {rows_fail}: {what} (first: {where})"
-            findings.add(ROWS, name, said, number=count)
-        kept += parts
-    return pa.concat_tables(kept).combine_chunks() if kept else None
-
-
-def _without_name(error: StoreError, path: Path) -> str:
-    """Return what is wrong with a file, without its name and the remedy."""
-    said = str(error).removeprefix(str(path)).strip()
-    return f"it {said.partition('; restore')[0]}"
-
-
-def _check_twice(rows: pa.Table, place: StepPlace, findings: Findings) -> None:
-    findings.count(TWICE)
-    counts = rows.group_by(list(_IDENTITY)).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))
-    if len(twice):
-        first = twice.slice(0, 1).to_pylist()[0]
-        said = (
-            f"{len(twice):,} trajectories of iteration {place.iteration}, {place.phase}, step "
-            f"{place.step} are stored more than once (first: {first['problem_id']}, member "
-            f"{first['member']})"
-        )
-        findings.add(TWICE, _folder(place), said)
-
-
-def _tally(rows: pa.Table, place: StepPlace) -> Iterator[Tally]:
-    """Yield what a policy did on a task in a step."""
-    marks = {
-        "is_correct": rows["correct"],
-        "is_error": pc.equal(rows["verdict"], "error"),
-        "is_cut": pc.equal(rows["finish_reason"], "length"),
-        "is_success": pc.and_(rows["correct"], pc.equal(rows["finish_reason"], "stop")),
-    }
-    for name, mask in marks.items():
-        rows = rows.append_column(name, pc.cast(mask, pa.int64()))
-    problems = rows.group_by(["policy", "task", "problem_id"], use_threads=False).aggregate(
-        [
-            ([], "count_all"),
-            *((name, "sum") for name in ("completion_tokens", "reward", *marks)),
-        ]
-    )
-    found = problems.group_by(["policy", "task"], use_threads=False).aggregate(
-        [
-            *(("count_all", how) for how in ("count", "sum", "min", "max")),
-            *((f"{name}_sum", "sum") for name in ("completion_tokens", "reward", *marks)),
-        ]
-    )
-    for row in found.to_pylist():
-        yield Tally(
-            iteration=place.iteration,
-            phase=place.phase,
-            step=place.step,
-            policy=row["policy"],
-            task=row["task"],
-            num_problems=row["count_all_count"],
-            num_rows=row["count_all_sum"],
-            fewest_samples=row["count_all_min"],
-            most_samples=row["count_all_max"],
-            num_tokens=row["completion_tokens_sum_sum"],
-            reward=row["reward_sum_sum"],
-            num_correct=row["is_correct_sum_sum"],
-            num_errors=row["is_error_sum_sum"],
-            num_truncated=row["is_cut_sum_sum"],
-            num_successes=row["is_success_sum_sum"],
-        )
-
-
-def _expert_sets(run_dir: Path, findings: Findings) -> Iterator[_Selected]:
-    """Yield the expert sets, to be looked for in the store; both files of each are read."""
-    for path in sorted((run_dir / "expert").glob("iter-*.parquet")):
-        name = str(path.relative_to(run_dir))
-        findings.count("expert files")
-        try:
-            if path.stem.endswith("-problems"):
-                read_checked(path, PROBLEMS, VERSION_KEY)
-                for _ in read_groups(path):
-                    pass
-                continue
-            wanted: dict[tuple[int, int], set[tuple[Any, ...]]] = {}
-            read_checked(path, EXAMPLES, VERSION_KEY)
-            for part in stream_examples(run_dir, int(path.stem.removeprefix("iter-"))):
-                findings.count(EXPERT, len(part))
-                names = ("iteration", "step", *_EXAMPLE)
-                for row in zip(*(part[name].to_pylist() for name in names), strict=True):
-                    wanted.setdefault(row[:2], set()).add(row[2:])
-        except StoreError as error:
-            findings.add("expert files", name, _without_name(error, path), is_damaged=True)
-            continue
-        yield _Selected(file=name, wanted=wanted)
-
-
-def _find_examples(
-    rows: pa.Table, place: StepPlace, experts: Sequence[_Selected], findings: Findings
+def _check_explorations(
+    result: Verification, manifest: Record, stored: Counter[tuple[StepKey, str, str]]
 ) -> None:
-    wanted = [e.wanted.get((place.iteration, place.step)) for e in experts]
-    if any(wanted):
-        columns = (rows[name].to_pylist() for name in _EXAMPLE)
-        stored = set(zip(*columns, strict=True))
-        for left in filter(None, wanted):
-            left -= stored
+    """Compare rows with the manifest, which has them of complete phases and of the saved point."""
+    recorded = {key: r for key, r in manifest.get("phases", {}).items() if key.endswith("/explore")}
+    point = manifest.get("in_progress") or {}
+    if str(point.get("key")).endswith("/explore"):
+        recorded[point["key"]] = {**point, "steps": point["step"]}
+    for key, facts in recorded.items():
+        steps: Counter[int] = Counter()
+        for ((iteration, phase, step), *_), count in stored.items():
+            if f"{iteration}/{phase}" == key and step <= facts["steps"]:
+                steps[step] += count
+        result.checked[COUNTS] += 1
+        if steps.total() != facts.get("trajectories", steps.total()):
+            missing = sorted(set(range(1, facts["steps"] + 1)) - set(steps))
+            message = f"{key}: {facts['trajectories']:,} trajectories, {steps.total():,} are stored"
+            message += f"; steps without any: {', '.join(map(str, missing))}" if missing else ""
+            result.add(COUNTS, "manifest.json", message)
 
 
-def _folder(place: StepPlace) -> str:
-    return f"trajectories/iteration={place.iteration}/phase={place.phase}"
+def _check_evaluations(
+    result: Verification, log: list[Record], stored: Counter[tuple[StepKey, str, str]]
+) -> None:
+    """Compare rows with the log, the last line of a step; what was moved away is not missed."""
+    gone = {
+        (file.iteration, file.phase, file.step)
+        for file in list_step_files(result.run_dir / DAMAGED / "trajectories")
+    }
+    lines = {(line["iteration"], line["step"], line["policy"]): line for line in log}
+    for (iteration, step, policy), line in lines.items():
+        key = (iteration, "evaluate", step)
+        for name, count in line.items():
+            if not name.startswith("evaluate/") or not name.endswith("/samples_count"):
+                continue
+            task = name.removeprefix("evaluate/").removesuffix("/samples_count")
+            result.checked[COUNTS] += 1
+            found = stored[key, policy, task]
+            if found != count and key not in gone:
+                label = f"{policy} (iteration {iteration}, step {step}) on {task}"
+                message = f"the evaluation of {label}: {count:,} samples, {found:,} are stored"
+                result.add(COUNTS, "metrics.jsonl", message)
+
+
+def _check_weights(result: Verification) -> None:
+    """Parse the header of every weight file of policies and saved states; no torch."""
+    for folder in ("policies", "state"):
+        root = result.run_dir / folder
+        files = set(root.rglob("*.safetensors"))
+        for index in root.rglob("*.safetensors.index.json"):
+            shards = result.attempt(WEIGHTS, index, read_object) or {}
+            files |= {index.parent / name for name in shards.get("weight_map", {}).values()}
+        for path in sorted(files):
+            result.attempt(WEIGHTS, path, _parse_header)
+
+
+def _parse_header(path: Path) -> None:
+    try:
+        with safe_open(path, framework="np") as weights:
+            if not weights.keys():
+                raise StoreError(f"{path} holds no weights")
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{path} is torn or missing ({error})") from error
+
+
+def _leftovers(run_dir: Path) -> Iterator[str]:
+    for folder, what in (
+        (run_dir / "trajectories/.superseded", "sampled again after a resume, kept"),
+        (run_dir / DAMAGED, "moved away as damaged"),
+    ):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if files:
+            size = sum(path.stat().st_size for path in files)
+            yield f"{folder.relative_to(run_dir)}: {len(files)} files, {size:,} bytes; {what}"
+    patterns = ("**/*.tmp", "**/.*.partial", "**/.*.old", ".export-*")
+    for path in sorted({path for pattern in patterns for path in run_dir.glob(pattern)}):
+        left = path.relative_to(run_dir)
+        yield f"{left}: left by a crash; delete it when nothing runs"

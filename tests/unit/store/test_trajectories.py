@@ -181,6 +181,38 @@ def test_query_sees_each_row_once_with_its_place(store):
     ]
 
 
+def test_groups_count_each_problem_of_each_step_and_policy(store):
+    add(store, 1, completions=[("2", True), ("2", True), ("3", False)])
+    add(store, 2, completions=[("", False)])
+    place = place_at(0, phase="evaluate", policy="base")
+    group = group_at(place, "sums/test/1")
+    cut, error = group.trajectories
+    cut = replace(cut, completion=replace(cut.completion, finish_reason="length"))
+    error = replace(error, verdict=Verdict(kind="error", reason="slow"))
+    store.append(place, [replace(group, trajectories=(cut, error))], part="base-sums")
+    keys = ("phase", "step", "problem_id", "num_rows", "num_correct", "num_errors")
+    found = store.query("select * from groups order by phase, step").to_pylist()
+    assert [tuple(row[key] for key in keys) for row in found] == [
+        ("evaluate", 0, "sums/test/1", 2, 1, 1),
+        ("explore", 1, "sums/train/0", 3, 2, 0),
+        ("explore", 2, "sums/train/0", 1, 0, 0),
+    ]
+    assert [row["num_truncated"] for row in found] == [1, 0, 0]
+    # "2" and "3"; two tokens each: the digit and the end; two of three rewarded by 1
+    assert (found[1]["num_answers"], found[1]["num_tokens"], found[1]["reward_sum"]) == (2, 6, 2)
+    assert {row["iteration"] for row in found} == {1}
+    assert [row["policy"] for row in found] == ["base", "explored-001", "explored-001"]
+
+
+def test_a_query_of_the_groups_of_a_place_does_not_read_the_files_of_others(store):
+    add(store, 2)
+    damage(add(store, 1), "correct")
+    query = "select num_correct from groups"
+    assert store.query(f"{query} where step = 2").to_pylist() == [{"num_correct": 1}]
+    with pytest.raises(StoreError, match="is torn"):
+        store.query(query)
+
+
 def test_an_empty_store_answers_with_no_rows(store):
     assert store.query("select * from trajectories").num_rows == 0
     assert store.query("select * from trajectories").schema.names == SCHEMA.names
@@ -378,7 +410,7 @@ def test_a_replaced_file_is_checked_again(store):
 
 def test_a_query_of_another_table_is_told_the_name_of_the_one_there_is(tmp_path):
     with pytest.raises(
-        StoreError, match=r"name nothing does not exist! The table is `traj"
+        StoreError, match=r"name nothing does not exist! The tables are `traj"
     ) as told:
         TrajectoryStore(tmp_path).query("select * from nothing")
     assert "pg_" not in str(told.value)
