@@ -5,7 +5,7 @@ from math import isnan
 
 import numpy as np
 
-from rloop.evaluation.diversity import inter_step_similarity
+from rloop.evaluation.ngrams import visit_similarity
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place
 
@@ -29,7 +29,7 @@ def revisit_similarity(
         for g in groups[:MAX_PROBLEMS]
     }
     before = _last_visits(store, place, sorted(now))
-    similarity = inter_step_similarity(now, before)
+    similarity = visit_similarity(now, before)
     return {} if isnan(similarity) else {"similarity_mean": similarity}
 
 
