@@ -14,15 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rloop.errors import StoreError
-from rloop.evaluation.forgetting import (
-    Forgetting,
-    Solved,
-    ever_solved_loss,
-    forgetting_matrix,
-    lost_between_halves,
-    newly_solved_matrix,
-    solved_problems,
-)
+from rloop.evaluation.forgetting import Solved, lost_between_halves
 from rloop.evaluation.intervals import Estimate
 from rloop.evaluation.metrics import mean_estimates, problem_values
 from rloop.evaluation.tallies import tally_rows
@@ -163,8 +155,7 @@ def solved_matrix(checkpoints: Sequence[Checkpoint]) -> Solved:
 
     P counts the problems that all checkpoints have; see `count_matrix` for their names and errors.
     """
-    _, counts = count_matrix(checkpoints)
-    return solved_problems(checkpoints[0].num_samples, counts)
+    return count_matrix(checkpoints)[1] > 0
 
 
 def half_losses(before: Checkpoint, after: Checkpoint) -> tuple[float, float] | None:
@@ -178,22 +169,6 @@ def half_losses(before: Checkpoint, after: Checkpoint) -> tuple[float, float] | 
         return None
     then, now = (np.array([c.halves[name] for name in problems]) > 0 for c in (before, after))
     return lost_between_halves(then, now), lost_between_halves(then, then)
-
-
-def forgetting_of(checkpoints: Sequence[Checkpoint], *, limit: int = MAX_CHECKPOINTS) -> Forgetting:
-    """Return what checkpoints of one task forgot and learned, at most `limit` of them in matrices.
-
-    The ever-solved loss is over all of them, from their union to the last one.
-    """
-    solved = solved_matrix(checkpoints)
-    shown = spread_checkpoints(checkpoints, limit)
-    return Forgetting(
-        labels=tuple(checkpoints[index].label for index in shown),
-        forgetting=forgetting_matrix(solved[shown]),
-        newly_solved=newly_solved_matrix(solved[shown]),
-        ever_solved_loss=ever_solved_loss(solved),
-        num_problems=solved.shape[1],
-    )
 
 
 def spread_checkpoints(checkpoints: Sequence[Checkpoint], limit: int) -> list[int]:

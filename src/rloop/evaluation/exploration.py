@@ -62,19 +62,14 @@ class Survey:
 class StepDiversity:
     """How different the completions of one RL step are.
 
-    Example: StepDiversity(iteration=1, step=40, num_problems=16, diversity=0.71,
-    distinct_ngrams_frac=0.52, distinct_answers_mean=3.4)
+    Example: StepDiversity(iteration=1, step=40, diversity=0.71, distinct_answers_mean=3.4)
     """
 
     iteration: int
     step: int
-    num_problems: int
-    """Problems whose completions were compared."""
     diversity: float
     """1 - mean pairwise Jaccard similarity of token 4-grams within a problem, a mean over problems;
     NaN where no problem has two completions."""
-    distinct_ngrams_frac: float
-    """Distinct 4-grams / all 4-grams of the completions compared (distinct-n, Li et al. 2016)."""
     distinct_answers_mean: float
     """Distinct final answers of a problem, a mean over all problems of the step."""
 
@@ -155,15 +150,11 @@ def _step_cells(survey: Survey, step: int) -> list[Cell]:
 def _diversity(survey: Survey, step: int, groups: Sequence[Sequence[Tokens]]) -> StepDiversity:
     iteration, number, _ = survey.places[step]
     answers = survey.num_answers[survey.starts[step] : survey.starts[step + 1]]
-    grams = [ngram_hashes(group) for group in groups]
-    similar = [mean_of_pairs(jaccard_matrix(*found)) for found in grams]
-    hashes = np.concatenate([found for _, found in grams]) if grams else np.empty(0)
+    similar = [mean_of_pairs(jaccard_matrix(*ngram_hashes(group))) for group in groups]
     return StepDiversity(
         iteration=iteration,
         step=number,
-        num_problems=len(groups),
         diversity=1.0 - float(np.mean(similar)) if similar else float("nan"),
-        distinct_ngrams_frac=len(np.unique(hashes)) / len(hashes) if grams else float("nan"),
         distinct_answers_mean=float(answers.mean()),
     )
 

@@ -1,43 +1,12 @@
 """What one checkpoint solved and another no longer does, over the same problems in one order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Solved = NDArray[np.bool_]
 """[P] whether each problem is solved; [C, P] for checkpoints in the order of training."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forgetting:
-    """What checkpoints of one task forgot and learned, on the problems that all of them have.
-
-    Example: Forgetting(labels=("base", "iter-001"), forgetting=array([[0.0, 0.5], [0.3, 0.0]]),
-    newly_solved=array([[0.0, 0.5], [0.7, 0.0]]), ever_solved_loss=0.33, num_problems=6)
-    """
-
-    labels: tuple[str, ...]
-    """[C] in the order of training."""
-    forgetting: NDArray[np.float64]
-    """[C, C] fraction of what the row's checkpoint solved that the column's does not."""
-    newly_solved: NDArray[np.float64]
-    """[C, C] fraction of what the row's checkpoint did not solve that the column's does."""
-    ever_solved_loss: float
-    """Fraction of problems that some checkpoint solved and the last one does not. Chance alone
-    makes it positive, the more so the more checkpoints there are."""
-    num_problems: int
-
-
-def solved_problems(
-    num_samples: int, num_correct: ArrayLike, min_success_rate: float | None = None
-) -> Solved:
-    """Return which problems [..., P] count as solved: any of n correct, or c/n >= the threshold."""
-    counts = np.asarray(num_correct)
-    if min_success_rate is None:
-        return counts >= 1
-    return counts >= min_success_rate * num_samples
 
 
 def forgetting(solved_a: Solved, solved_b: Solved) -> float:

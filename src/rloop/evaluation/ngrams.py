@@ -1,13 +1,16 @@
 """How alike many completions are, from the hashes of their token n-grams.
 
 Sets of n-grams become (owner, gram) pairs in sorted arrays, so that comparing all completions of a
-problem is one matrix product. `diversity` is the plain form, with which tests compare.
+problem is one matrix product. Tests compare it with the plain form on sets.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
-from rloop.algo.ngrams import Hashes
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rloop.algo.ngrams import Hashes, ngram_hashes
 
 Tokens = NDArray[np.int32]
 """[T] token ids of a completion."""
@@ -37,6 +40,22 @@ def mean_of_pairs(matrix: Floats) -> float:
     """Return the mean over pairs of different rows of a symmetric matrix; NaN for one row."""
     above = matrix[np.triu_indices(len(matrix), k=1)]
     return float(above.mean()) if len(above) else float("nan")
+
+
+def visit_similarity(
+    now: Mapping[str, Sequence[ArrayLike]], before: Mapping[str, Sequence[ArrayLike]]
+) -> float:
+    """Return the mean similarity of completions of two visits, over the problems they share.
+
+    Each visit maps a problem id to the token ids of its completions; every completion of one is
+    compared with every one of the other. NaN when the visits share no problem.
+    """
+    means = [
+        fmean(jaccard_matrix(*ngram_hashes([*ids, *before[name]]))[: len(ids), len(ids) :].flat)
+        for name, ids in now.items()
+        if ids and before.get(name)
+    ]
+    return fmean(means) if means else float("nan")
 
 
 def _shared_counts(grams: NDArray[np.int64], owners: NDArray[np.int64], num_rows: int) -> Floats:

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 from doubles_records import group_at, place_at
 from doubles_runs import begin, scripted, toy_recipe
@@ -11,7 +10,6 @@ from rloop.evaluation.checkpoints import (
     count_matrix,
     default_ks,
     evenly_spaced,
-    forgetting_of,
     pass_curve,
     read_checkpoints,
     solved_matrix,
@@ -108,7 +106,6 @@ def test_an_earlier_evaluation_that_lacks_problems_stays_and_narrows_what_is_com
     found = read_checkpoints(store)
     problems, counts = count_matrix(found)
     assert (problems, counts.tolist()) == (["a"], [[1], [0]])
-    assert forgetting_of(found).num_problems == 1
 
 
 def test_the_curve_equals_what_the_run_logged(tmp_path: Path):
@@ -134,30 +131,6 @@ def test_a_curve_goes_by_powers_of_two_to_the_number_of_samples():
     assert default_ks(1) == [1]
     assert default_ks(8) == [1, 2, 4, 8]
     assert default_ks(12) == [1, 2, 4, 8, 12]
-
-
-def test_forgetting_of_checkpoints_equals_values_worked_by_hand():
-    found = forgetting_of(
-        [
-            checkpoint("base", counts=(4, 1, 0, 0)),
-            checkpoint("explored-001", 5, counts=(4, 0, 3, 0)),
-            checkpoint("iter-001", counts=(1, 0, 0, 0)),
-        ]
-    )
-    assert found.labels == ("base", "explored-001@5", "iter-001")
-    assert found.num_problems == 4
-    # base solved 0 and 1, explored 0 and 2, iter-001 only 0
-    assert found.forgetting[0].tolist() == [0.0, 0.5, 0.5]
-    assert found.newly_solved[0].tolist() == [0.0, 0.5, 0.0]
-    assert found.ever_solved_loss == 0.5  # 0, 1 and 2 were solved once, 1 and 2 are lost: 2 of 4
-
-
-def test_the_loss_counts_checkpoints_that_the_matrix_leaves_out():
-    path = [checkpoint("base", counts=(0, 0))]
-    path += [checkpoint("explored-001", step, counts=(0, step == 2)) for step in (1, 2, 3, 4, 5)]
-    found = forgetting_of(path, limit=3)
-    assert found.labels == ("base", "explored-001@1", "explored-001@5")
-    assert found.ever_solved_loss == 0.5  # step 2 solved one of two problems
 
 
 def test_a_long_run_shows_all_kept_policies_and_evenly_spaced_explored_ones():
@@ -211,12 +184,3 @@ def test_checkpoints_of_different_tasks_or_samples_are_not_compared():
         solved_matrix([checkpoint("base", task="a"), checkpoint("base", task="b")])
     with pytest.raises(ValueError, match="sums with 4, sums with 8"):
         solved_matrix([checkpoint("base"), checkpoint("iter-001", n=8)])
-
-
-def test_no_common_problem_is_undefined_not_an_error():
-    other = Checkpoint(
-        task="sums", policy="iter-001", iteration=1, step=0, num_samples=4, counts={"x": 1}
-    )
-    found = forgetting_of([checkpoint("base", counts=(1,)), other])
-    assert found.num_problems == 0
-    assert np.isnan(found.ever_solved_loss)

@@ -2,12 +2,12 @@ import math
 from pathlib import Path
 
 import pytest
+from doubles_ngrams import diversity
 from doubles_records import group_at, place_at
 from doubles_runs import begin, scripted, toy_recipe, trajectories
 
 from rloop.engines.native.step_metrics import sampling_metrics
 from rloop.evaluation import exploration
-from rloop.evaluation.diversity import distinct_n, trajectory_diversity
 from rloop.evaluation.exploration import read_groups, step_diversity, survey_exploration
 from rloop.observe.run_log import read_metrics
 from rloop.store.trajectories import TrajectoryStore
@@ -41,9 +41,8 @@ def test_diversity_of_a_step_is_that_of_the_plain_form(tmp_path: Path):
     explore(store, 2, {"b": ["same", "same"]})
     ids = [[t.completion.completion_ids for t in group.trajectories] for group in groups]
     first, second = step_diversity(store, survey_exploration(store))
-    assert (first.iteration, first.step, first.num_problems) == (1, 1, 2)
-    assert first.diversity == pytest.approx(trajectory_diversity(ids))
-    assert first.distinct_ngrams_frac == distinct_n([each for group in ids for each in group], 4)
+    assert (first.iteration, first.step) == (1, 1)
+    assert first.diversity == pytest.approx(diversity(ids))
     assert first.distinct_answers_mean == 2.5  # abcde, abcdf, xyz; same, more
     assert (second.diversity, second.distinct_answers_mean) == (0.0, 1.0)
 
@@ -52,9 +51,8 @@ def test_a_step_without_pairs_has_no_diversity(tmp_path: Path):
     store = TrajectoryStore(tmp_path)
     explore(store, 1, {"a": ["one"], "b": ["two"]})
     (row,) = step_diversity(store, survey_exploration(store))
-    assert (row.num_problems, row.distinct_answers_mean) == (0, 1.0)
+    assert row.distinct_answers_mean == 1.0
     assert math.isnan(row.diversity)
-    assert math.isnan(row.distinct_ngrams_frac)
 
 
 def test_a_run_without_exploration_has_no_steps(tmp_path: Path):
@@ -70,9 +68,8 @@ def test_what_is_read_does_not_grow_with_the_run(tmp_path: Path, monkeypatch):
     explore(store, 10, {f"p{i:02d}": [f"{j}" for j in range(12)] for i in range(20)})
     survey = survey_exploration(store)
     rows = step_diversity(store, survey)
-    # 4 of 10 steps, evenly spaced from the first to the last; 16 of 20 problems; 8 of 12 members
+    # 4 of 10 steps, evenly spaced from the first to the last; 8 of 12 members
     assert [row.step for row in rows] == [1, 4, 7, 10]
-    assert {row.num_problems for row in rows} == {16}
     cell = survey.places[-1], "p07"
     assert [len(group) for group in read_groups(store, "explore", [cell]).values()] == [8]
 
@@ -113,5 +110,5 @@ def test_group_health_from_the_store_equals_what_the_native_engine_counts(tmp_pa
     assert {name: counted[name] for name in row if name in counted} == pytest.approx(
         {name: value for name, value in row.items() if name not in ("iteration", "step")}
     )
-    (diversity,) = step_diversity(store, survey_exploration(store))
-    assert diversity.distinct_answers_mean == counted["distinct_answers_mean"] == 2.0
+    (found,) = step_diversity(store, survey_exploration(store))
+    assert found.distinct_answers_mean == counted["distinct_answers_mean"] == 2.0

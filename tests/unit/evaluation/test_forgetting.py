@@ -13,7 +13,6 @@ from rloop.evaluation.forgetting import (
     lost_between_halves,
     newly_solved,
     newly_solved_matrix,
-    solved_problems,
 )
 
 A = np.array([True, True, True, True, False, False])
@@ -24,11 +23,6 @@ def test_forgetting_and_newly_solved_equal_values_worked_by_hand() -> None:
     assert forgetting(A, B) == 0.5  # a solved 4, of which b lost 2
     assert newly_solved(A, B) == 0.5  # a missed 2, of which b solved 1
     assert forgetting(B, A) == pytest.approx(1 / 3)  # b solved 3, of which a misses 1
-
-
-def test_solved_means_any_correct_or_a_success_rate() -> None:
-    assert solved_problems(8, [0, 1, 4]).tolist() == [False, True, True]
-    assert solved_problems(8, [0, 1, 4], min_success_rate=0.5).tolist() == [False, False, True]
 
 
 def test_matrices_have_the_earlier_checkpoint_as_row() -> None:

@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
+from doubles_ngrams import diversity, jaccard, similarity, token_ngrams
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rloop.algo.ngrams import ngram_hashes
-from rloop.evaluation.diversity import distinct_n, jaccard, token_ngrams, trajectory_diversity
-from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs
+from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs, visit_similarity
 
 completion = st.lists(st.integers(0, 3), max_size=12)
 groups = st.lists(completion, min_size=1, max_size=6)
@@ -32,7 +32,6 @@ def test_hashes_are_as_distinct_as_the_ngrams(group, n: int):
     assert len(set(zip([g for _, g in grams], hashes.tolist(), strict=True))) == len(
         {g for _, g in grams}
     )
-    assert len(np.unique(hashes)) / len(hashes) == distinct_n(group, n)
 
 
 def test_long_completions_of_large_vocabularies_agree_with_the_plain_form():
@@ -41,7 +40,7 @@ def test_long_completions_of_large_vocabularies_agree_with_the_plain_form():
     common = rng.integers(0, 150_000, 9000)
     group = [np.concatenate([common[:8500], rng.integers(0, 150_000, 500)]) for _ in range(3)]
     found = jaccard_matrix(*ngram_hashes(arrays(group)))
-    plain = trajectory_diversity([[ids.tolist() for ids in group]])
+    plain = diversity([[ids.tolist() for ids in group]])
     assert 1 - mean_of_pairs(found) == pytest.approx(plain, abs=1e-12)
 
 
@@ -57,3 +56,23 @@ def test_a_prefix_is_not_its_own_padding():
 
 def test_one_completion_has_no_pair():
     assert math.isnan(mean_of_pairs(np.ones((1, 1))))
+
+
+@given(st.lists(completion, max_size=4), st.lists(completion, min_size=1, max_size=4))
+def test_two_visits_are_as_similar_as_in_the_plain_form(now, before):
+    a, b = {"p": now, "only": [[1]]}, {"p": before, "other": [[1]]}
+    assert visit_similarity(a, b) == pytest.approx(similarity(a, b), nan_ok=True)
+
+
+def test_similarity_of_two_visits_equals_a_value_worked_by_hand():
+    # 1234 against 1234 and against another: (1 + 0) / 2; [5, 6] is not visited again
+    now = {"p": [[1, 2, 3, 4]], "q": [[5, 6]]}
+    assert visit_similarity(now, {"p": [[1, 2, 3, 4], [9, 9]]}) == 0.5
+    assert math.isnan(visit_similarity(now, {"other": [[1]]}))
+
+
+def test_the_plain_form_equals_values_worked_by_hand():
+    first = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [7, 8, 9, 7]]
+    # {1234, 2345} and {1234, 2346} share one of three n-grams, the other pairs none: mean 1/9;
+    # the second problem: 1 -> mean (1/9 + 1) / 2 = 5/9
+    assert diversity([first, [[5, 5], [5, 5]]]) == pytest.approx(4 / 9)

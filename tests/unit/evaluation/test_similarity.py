@@ -2,11 +2,12 @@ import math
 from pathlib import Path
 
 import pytest
+from doubles_ngrams import diversity
+from doubles_ngrams import similarity as plain_similarity
 from doubles_records import group_at, place_at
 
 from rloop.evaluation import similarity
 from rloop.evaluation.checkpoints import read_checkpoints
-from rloop.evaluation.diversity import inter_step_similarity, trajectory_diversity
 from rloop.evaluation.exploration import survey_exploration
 from rloop.evaluation.similarity import Similarity, checkpoint_similarity, step_similarity
 from rloop.store.trajectories import TrajectoryStore
@@ -50,11 +51,9 @@ def test_steps_that_share_problems_are_compared_as_in_the_plain_form(tmp_path: P
     assert found.labels == ("1: 1", "1: 2", "1: 3")
     assert found.num_shared.tolist() == [[4] * 3] * 3
     for a in range(3):
-        assert found.similarity[a, a] == pytest.approx(
-            1 - trajectory_diversity(list(ids(steps[a]).values()))
-        )
+        assert found.similarity[a, a] == pytest.approx(1 - diversity(list(ids(steps[a]).values())))
         for b in range(a):
-            plain = inter_step_similarity(ids(steps[a]), ids(steps[b]))
+            plain = plain_similarity(ids(steps[a]), ids(steps[b]))
             assert [found.similarity[a, b], found.similarity[b, a]] == pytest.approx([plain] * 2)
     assert len(set(found.similarity.ravel().round(6))) > 3, "all steps were alike"
 
@@ -133,4 +132,4 @@ def test_evaluated_policies_are_compared_on_held_out_problems(tmp_path: Path):
     store_step(store, 1, {"p0": ["other"]})
     found = checkpoint_similarity(store, read_checkpoints(store))
     assert found.labels == ("explored-001@1", "explored-001@2")
-    assert found.similarity[0, 1] == pytest.approx(inter_step_similarity(*map(ids, steps)))
+    assert found.similarity[0, 1] == pytest.approx(plain_similarity(*map(ids, steps)))
