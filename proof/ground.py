@@ -1,12 +1,16 @@
 """The small proving ground: four digits and a target, write an expression that hits it.
 
-    python proof/ground.py DIR      writes problems as JSON lines: solved, train, held-out, shifted
+    python proof/ground.py DIR            writes problems: solved, train, held-out, shifted (.jsonl)
+    python proof/ground.py DIR --reach    the ground with reach: the base learns from half as many
+                                          problems, of which 97 % have three digits
+
 
 A problem is `3 5 7 9 = 42`; right is any expression of + - * and parentheses that uses each digit
 once and has that value, so most problems have many right answers, and a policy can be right in more
 or fewer ways. The base learns targets from 0 to 149; those to train on and held out reach 99,
-`shifted` has the others: what RL never sees and the base can do. No two files share a problem, in
-whatever order its digits stand.
+`shifted` has the others: what RL never sees and the base can do. With `--reach` the base can do
+little of what it is asked, since it has hardly seen four digits, and RL has to find it. No two
+files share a problem, in whatever order its digits stand.
 """
 
 import json
@@ -26,6 +30,8 @@ FILES = {
     "solved": (60_000, range(150)),
 }
 """Of each file: its number of problems, and the targets they have."""
+REACH_SOLVED, REACH_THREE = 30_000, 0.97
+"""Solved problems of the ground with reach, and the part of them that has three digits."""
 MAX_CHARS = 40
 Row = dict[str, str]
 
@@ -61,10 +67,16 @@ def random_expression(digits: list[int], rng: random.Random) -> tuple[str, int, 
     return f"{left}{operator}{right}", value, strength
 
 
-def solved_problems(targets: range, rng: random.Random) -> Iterator[Row]:
-    """Yield problems with one of their solutions, without end; the same problem may come again."""
+def solved_problems(
+    targets: range, rng: random.Random, *, three_frac: float = 0.0
+) -> Iterator[Row]:
+    """Yield problems with one of their solutions, without end; the same problem may come again.
+
+    They have four digits, or three in a fraction of them.
+    """
     while True:
-        digits = [rng.randint(1, 9) for _ in range(4)]
+        has_three = three_frac > 0 and rng.random() < three_frac
+        digits = [rng.randint(1, 9) for _ in range(3 if has_three else 4)]
         solution, value, _ = random_expression(digits, rng)
         if value in targets:
             shown = " ".join(map(str, rng.sample(digits, len(digits))))
@@ -77,7 +89,7 @@ def key(row: Row) -> str:
     return f"{' '.join(sorted(digits.split()))} = {target}"
 
 
-def main(folder: Path, seed: int = 0) -> None:
+def main(folder: Path, seed: int = 0, *, has_reach: bool = False) -> None:
     """Write the four files; the same seed gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()
@@ -85,7 +97,9 @@ def main(folder: Path, seed: int = 0) -> None:
         rng = random.Random(f"{seed} {name}")
         mine: set[str] = set()
         rows: list[Row] = []
-        for row in solved_problems(targets, rng):
+        is_base = has_reach and name == "solved"
+        size = REACH_SOLVED if is_base else size
+        for row in solved_problems(targets, rng, three_frac=REACH_THREE if is_base else 0.0):
             # The base learns from many solutions of a problem, its digits in many orders.
             if key(row) in seen or (name != "solved" and key(row) in mine):
                 continue
@@ -98,4 +112,4 @@ def main(folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), has_reach="--reach" in sys.argv[2:])
