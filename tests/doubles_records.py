@@ -16,10 +16,11 @@ def group_at(
     place: Place,
     problem_id: str = "sums/train/0",
     completions: Sequence[tuple[str, bool]] = (("2", True), ("3", False)),
+    task: str = "sums",
 ) -> Group:
     """Return a group of (completion text, correct); ids are the text's characters and EOS, 0."""
     problem = Problem(
-        problem_id=problem_id, task="sums", question="1+1", answer="2", verifier="numeric"
+        problem_id=problem_id, task=task, question="1+1", answer="2", verifier="numeric"
     )
     trajectories = []
     for member, (text, is_correct) in enumerate(completions):

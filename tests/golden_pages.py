@@ -12,11 +12,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from starlette.testclient import TestClient
 
 from rloop.report import compare
 from rloop.report.page import write_report
+from rloop.store.trajectories import TrajectoryStore
 from rloop.view.app import build_app
 
 
@@ -133,10 +133,9 @@ def addresses(client: TestClient, runs: list[Path]) -> list[str]:
             place = f"{iteration}/{phase}/{int(step)}" + (f"-{part}" if part else "")
             found.append(f"/step?{name}&place={place}")
             found.append(f"/step?{name}&place={place}&verdict=wrong&text=1")
-        rows = duckdb.sql(
-            f"select distinct problem_id from '{run}/trajectories/**/*.parquet' order by 1 limit 2"
-        ).fetchall()
-        found += [f"/problem?{name}&problem={row[0]}" for row in rows]
+        names = "select distinct problem_id from trajectories order by 1 limit 2"
+        rows = TrajectoryStore(run).query(names).to_pylist()
+        found += [f"/problem?{name}&problem={row['problem_id']}" for row in rows]
         found += [f"/search?{name}&text=7", f"/search?{name}&verdict=correct&phase=evaluate"]
     return found
 

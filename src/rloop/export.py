@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.state import Manifest
-from rloop.report.method import is_finished
 from rloop.report.model_card import card_license, model_card, resolved_recipe
-from rloop.report.run_record import RunRecord, read_run
+from rloop.run_directory import Run, read_run
+from rloop.types import policy_kind
 
 
 def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Path:
@@ -21,12 +21,12 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     the base model is kept as README.base.md and recipe.base.yaml. All of it is written or nothing.
     Without a name it is the last policy that the run finished.
     """
-    record = read_run(run_dir)
+    run = read_run(run_dir)
     policies = finished_policies(run_dir)
     if not policies:
         raise StoreError(f"{run_dir} has no finished policy to export.")
     if name is not None and name not in policies:
-        if name.startswith("explored-"):
+        if policy_kind(name) == "explored":
             raise ConfigError(
                 f"{run_dir} has not kept {name}: RL's weights are thrown away after fine-tuning. "
                 "Run with --set keep_explored=true to keep them."
@@ -39,7 +39,7 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     name = name or list(policies)[-1]
     source = policies[name]
     base_card = policies["base"] / "README.md" if "base" in policies else None
-    texts = _texts(record, name, directory.resolve().name, base_card)
+    texts = _texts(run, name, directory.resolve().name, base_card)
     try:
         with _written_whole(directory) as partial:
             shutil.copytree(source, partial, dirs_exist_ok=True)
@@ -50,21 +50,19 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
         raise StoreError(
             f"{source} could not be copied to {directory} ({reason}). Choose another directory."
         ) from error
-    if not is_finished(record):
+    if not run.is_complete:
         sys.stderr.write(f"{run_dir} is not finished: {name} may not be its last policy.\n")
     return source
 
 
-def _texts(
-    record: RunRecord, policy: str, directory: str, base_card: Path | None
-) -> dict[str, str]:
+def _texts(run: Run, policy: str, directory: str, base_card: Path | None) -> dict[str, str]:
     """Return what is written beside the weights, by file name."""
-    if not record.config:
-        raise StoreError(f"{record.directory} has no config.json; restore it from a backup.")
+    if not run.config:
+        raise StoreError(f"{run.directory} has no config.json; restore it from a backup.")
     license_name = card_license(base_card) if base_card and base_card.is_file() else None
     return {
-        "README.md": model_card(record, policy, directory=directory, license_name=license_name),
-        "recipe.yaml": resolved_recipe(record),
+        "README.md": model_card(run, policy, directory=directory, license_name=license_name),
+        "recipe.yaml": resolved_recipe(run),
     }
 
 

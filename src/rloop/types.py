@@ -15,6 +15,8 @@ from typing import Any, Literal
 PhaseName = Literal["coldstart", "explore", "select", "finetune", "evaluate"]
 FinishReason = Literal["stop", "length", "error"]
 VerdictKind = Literal["correct", "wrong", "error"]
+PolicyKind = Literal["base", "coldstart", "explored", "kept"]
+"""`explored` are RL's weights inside an iteration, `kept` what an iteration ends with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,18 @@ class Place:
             whole = begun.copy()
             whole.update(_joined(problem_id, member))
             yield int.from_bytes(whole.digest(), "little")
+
+
+def policy_kind(name: str) -> PolicyKind:
+    """Return the kind of a policy of the loop by the name that the loop gave it.
+
+    Where only names are known: in the trajectory store, and in logs from before `policy_kind`.
+    """
+    if name == "base":
+        return "base"
+    if name == "coldstart":
+        return "coldstart"
+    return "explored" if name.startswith("explored-") else "kept"
 
 
 def stable_hash(*parts: object) -> int:

@@ -86,7 +86,7 @@ def test_a_method_samples_the_budget_and_ends_complete(whole):
     compared, why = read_compared(run_dir)
     assert compared is not None, why
     assert compared.method == METHODS["rloop" if method == "early_stop" else method].title
-    assert compared.budget.rl_completions == COMPLETIONS
+    assert compared.run.total("explore", "trajectories_count") == COMPLETIONS
     final = {"replay": "explored-002", "averaging": "averaged-001", "early_stop": "iter-003"}
     assert compared.tasks["held"].final.policy == final[method]
 

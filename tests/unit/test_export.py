@@ -17,9 +17,9 @@ from rloop.errors import ConfigError, StoreError
 from rloop.export import export_policy, finished_policies
 from rloop.observe.run_log import read_metrics
 from rloop.recipe import load_recipe
+from rloop.report.formatting import percent
 from rloop.report.model_card import model_card
-from rloop.report.run_record import read_run
-from rloop.report.words import percent
+from rloop.run_directory import read_run
 
 HOSTILE = 'sums | `x` **y** </td><script>z</script> "quoted": [a](b) # c\n---\n- d'
 

@@ -19,6 +19,7 @@ from rloop.evaluation.intervals import Estimate
 from rloop.evaluation.metrics import mean_estimates, problem_values
 from rloop.evaluation.tallies import tally_rows
 from rloop.store.trajectories import TrajectoryStore
+from rloop.types import policy_kind
 
 MAX_CHECKPOINTS = 16
 """Rows of a matrix over checkpoints that can still be read."""
@@ -51,7 +52,7 @@ class Checkpoint:
     @property
     def is_kept(self) -> bool:
         """Whether it is a policy of the loop, not RL's weights inside an iteration."""
-        return not self.policy.startswith("explored-")
+        return policy_kind(self.policy) != "explored"
 
     @property
     def label(self) -> str:

@@ -25,9 +25,9 @@ MAX_STEP_PROBLEMS = 16
 MAX_MEMBERS = 8
 
 _SURVEY = """
-    select iteration, step, policy, problem_id, count(*) as num_completions,
-           count(distinct answer) as num_answers, sum(completion_tokens)::bigint as num_tokens
-    from trajectories where phase = 'explore' group by all order by all
+    select iteration, step, policy, problem_id, num_rows, num_answers, num_tokens
+    from groups
+    where phase = 'explore' order by all
 """
 
 Place = tuple[int, int, str]
@@ -86,7 +86,7 @@ def survey_exploration(store: TrajectoryStore) -> Survey:
         places=[(row["iteration"], row["step"], row["policy"]) for row in head],
         starts=np.append(firsts, table.num_rows),
         problem_ids=table["problem_id"].to_pylist(),
-        num_completions=table["num_completions"].to_numpy(),
+        num_completions=table["num_rows"].to_numpy(),
         num_answers=table["num_answers"].to_numpy(),
         num_tokens=table["num_tokens"].to_numpy(),
     )

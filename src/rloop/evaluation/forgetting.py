@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Solved = NDArray[np.bool_]
 """[P] whether each problem is solved; [C, P] for checkpoints in the order of training."""

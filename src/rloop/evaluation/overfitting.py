@@ -16,7 +16,7 @@ rewards of later steps belong to weights that are thrown away. Five outcomes:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from rloop.evaluation.checkpoints import Checkpoint, count_matrix
 from rloop.evaluation.intervals import Estimate, Floats, student_quantile
 from rloop.evaluation.many_to_one import Comparison, compare_with_last
-from rloop.evaluation.metrics import pass_at_k
+from rloop.evaluation.metrics import metric_values
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import stable_hash
 
@@ -37,13 +37,9 @@ MIN_PROBLEMS = 8
 MIN_REWARDS = 6
 """RL steps, or groups of two first steps, from which a rise of the reward can be told: three at
 either end."""
-WANTED_CHECKPOINTS = 10
-"""Measurements along an exploration that the advice aims at."""
-
-
 _FIRST_STEPS = """
-    select iteration, avg(correct::int) as value from trajectories
-    where phase = 'explore' and step = 1 group by iteration, problem_id order by all
+    select iteration, num_correct / num_rows as value from groups
+    where phase = 'explore' and step = 1 order by all
 """
 
 
@@ -77,29 +73,27 @@ class RewardChange:
 class Overfitting:
     """What the checkpoints of one path say about one task.
 
-    Example: Overfitting(kind="overfits", task="gsm8k", k=32, num_checkpoints=15,
-    num_problems=1319, sentence="Held-out pass@32 on gsm8k fell from ...", sure=0.99,
-    best=Checkpoint(policy="explored-001", step=60, ...), best_value=0.81, last_value=0.702,
-    fall=Estimate(-0.108, -0.149, -0.066), gain=Estimate(0.02, -0.01, 0.05),
+    Example: Overfitting(kind="overfits", k=32, num_problems=1319, path=(base, ...), num_steps=100,
+    values=(0.7, 0.81, 0.702), sure=0.99, best=1, fall=Estimate(-0.108, -0.149, -0.066),
+    gain=Estimate(0.02, -0.01, 0.05),
     reward=RewardChange(before=0.41, after=0.58, change=Estimate(0.17, 0.13, 0.21)))
-    With too few measurements only the first six fields are set.
+    With too few measurements only the first five fields are set.
     """
 
     kind: Kind
-    task: str
     k: int
-    num_checkpoints: int
     num_problems: int
     """Problems that all checkpoints have."""
-    sentence: str
-    """The verdict in words with its numbers."""
+    path: tuple[Checkpoint, ...]
+    num_steps: int
+    """RL steps with a reward between the ends of the path."""
+    values: tuple[float, ...] = ()
+    """pass@k of each checkpoint."""
     sure: float = 0.0
     """1 - p of the difference that decides (`gain` where it rises, else `fall`), adjusted for
     choosing the checkpoint."""
-    best: Checkpoint | None = None
-    """The best of the earlier checkpoints, the latest of equals: where a fall begins."""
-    best_value: float | None = None
-    last_value: float | None = None
+    best: int = 0
+    """Index of the best of the earlier checkpoints, the latest of equals: where a fall begins."""
     fall: Estimate | None = None
     """pass@k of the last minus that of `best`; the interval allows for choosing `best`."""
     gain: Estimate | None = None
@@ -124,33 +118,31 @@ def overfitting_verdict(
     """
     problems, counts = count_matrix(checkpoints)
     last = checkpoints[-1]
-    table = np.array([pass_at_k(last.num_samples, c, k) for c in range(last.num_samples + 1)])
+    values = metric_values(f"pass@{k}", last.num_samples, counts)
+    begin, end = _place(checkpoints[0]), _place(last)
+    found = Overfitting(
+        kind="too few",
+        k=k,
+        num_problems=len(problems),
+        path=tuple(checkpoints),
+        num_steps=sum(begin < key <= end for key in rewards.by_step),
+    )
     if len(checkpoints) < MIN_CHECKPOINTS or len(problems) < MIN_PROBLEMS:
-        return _too_few(rewards, checkpoints, k, len(problems))
-    values = table[counts]
+        return found
     rng = np.random.default_rng(stable_hash(seed, "overfitting"))
     compared = compare_with_last(values, rng=rng, confidence=confidence)
     means = values.mean(axis=1)
     best = max(range(len(means) - 1), key=lambda index: (means[index], index))
     reward = reward_change(rewards, checkpoints[best], last, confidence=confidence)
-    fall, gain = compared.differences[best], compared.differences[0]
     kind, sure = _decide(compared, best, reward, confidence)
-    start, peak, end = ((_where(checkpoints[i]), float(means[i])) for i in (0, best, -1))
-    name = f"Held-out pass@{k} on {last.task}"
-    facts = _Facts(name, start, peak, end, fall, gain, _sure(sure), reward, last.is_kept)
-    return Overfitting(
+    return replace(
+        found,
         kind=kind,
-        task=last.task,
-        k=k,
-        num_checkpoints=len(checkpoints),
-        num_problems=len(problems),
-        sentence=_SENTENCES[kind](facts),
+        values=tuple(map(float, means)),
         sure=sure,
-        best=checkpoints[best],
-        best_value=float(means[best]),
-        last_value=float(means[-1]),
-        fall=fall,
-        gain=gain,
+        best=best,
+        fall=compared.differences[best],
+        gain=compared.differences[0],
         reward=reward,
     )
 
@@ -215,145 +207,6 @@ def _decide(
     return "holds", compared.sure[best]
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What a sentence is made of; places in words with their values."""
-
-    name: str
-    start: tuple[str, float]
-    best: tuple[str, float]
-    last: tuple[str, float]
-    fall: Estimate
-    gain: Estimate
-    sure: str
-    reward: RewardChange | None
-    is_kept: bool
-
-    @property
-    def whose(self) -> str:
-        """Return whose reward it is."""
-        return " of the policies kept" if self.is_kept else ""
-
-
-def _overfits(facts: _Facts) -> str:
-    assert facts.reward is not None, "a policy overfits only where the reward is known to rise"
-    return (
-        f"{_fell(facts)} while the training reward{facts.whose} rose from "
-        f"{facts.reward.before:.2f} to {facts.reward.after:.2f}: the policy overfits since "
-        f"{facts.best[0]}."
-    )
-
-
-def _falls(facts: _Facts) -> str:
-    if facts.reward is None and facts.is_kept:
-        return (
-            f"{_fell(facts)}; whether these policies earned more training reward meanwhile is not "
-            "known, since no two of them began explorations that compare."
-        )
-    if facts.reward is None:
-        return (
-            f"{_fell(facts)}; fewer than {MIN_REWARDS} RL steps lie between, too few to say "
-            "whether the training reward rose meanwhile."
-        )
-    before, after, change = facts.reward.before, facts.reward.after, facts.reward.change
-    return (
-        f"{_fell(facts)}; the training reward{facts.whose} did not clearly rise meanwhile "
-        f"({before:.2f} to {after:.2f}, {change.value:+.2f} [{change.low:+.2f}, "
-        f"{change.high:+.2f}]): a loss, but not overfitting."
-    )
-
-
-def _fell(facts: _Facts) -> str:
-    return (
-        f"{facts.name} fell from {_valued(facts.best)} to {_valued(facts.last)} "
-        f"({_points(facts.fall)}, {facts.sure} sure)"
-    )
-
-
-def _rises(facts: _Facts) -> str:
-    return (
-        f"{facts.name} rose from {_valued(facts.start)} to {_valued(facts.last)} "
-        f"({_points(facts.gain)}, {facts.sure} sure){_against_best(facts)}."
-    )
-
-
-def _holds(facts: _Facts) -> str:
-    return (
-        f"{facts.name} went from {_valued(facts.start)} to {_valued(facts.last)} "
-        f"({_points(facts.gain)}), no clear change{_against_best(facts)}."
-    )
-
-
-def _against_best(facts: _Facts) -> str:
-    """Return what is to be said of the best checkpoint where no fall from it is clear."""
-    if facts.fall.value >= 0:
-        return "; no measurement was higher"
-    if facts.best == facts.start:
-        return ""
-    return (
-        f"; the best was {_valued(facts.best)}, a difference ({_points(facts.fall)}) within what "
-        "chance and choosing the best explain"
-    )
-
-
-_SENTENCES = {"overfits": _overfits, "falls": _falls, "rises": _rises, "holds": _holds}
-
-
-def _too_few(
-    rewards: Rewards, checkpoints: Sequence[Checkpoint], k: int, num_problems: int
-) -> Overfitting:
-    """Return that a path cannot be judged, and what to set so that it can."""
-    first, last = checkpoints[0], checkpoints[-1]
-    name = f"Held-out pass@{k} on {last.task}"
-    num_steps = sum(_place(first) < key <= _place(last) for key in rewards.by_step)
-    if len(checkpoints) >= MIN_CHECKPOINTS:
-        said = (
-            f"{name} has {num_problems} problems that all {len(checkpoints)} measurements share, "
-            f"fewer than the {MIN_PROBLEMS} that a verdict needs: measure on more problems "
-            "(tasks.evaluate)."
-        )
-    else:
-        every = max(1, num_steps // WANTED_CHECKPOINTS)
-        remedy = f"set evaluate.every to {every}" if not last.is_kept else "run more iterations"
-        places = dict.fromkeys((_where(first), _where(last)))
-        said = (
-            f"{name} was measured only at {' and '.join(places)}, too few times to say since when "
-            f"it falls: {remedy}."
-        )
-    return Overfitting(
-        kind="too few",
-        task=last.task,
-        k=k,
-        num_checkpoints=len(checkpoints),
-        num_problems=num_problems,
-        sentence=said,
-    )
-
-
 def _place(checkpoint: Checkpoint) -> tuple[int, float]:
     """Return where a checkpoint stands among (iteration, step): a kept policy after all steps."""
     return checkpoint.iteration, math.inf if checkpoint.is_kept else checkpoint.step
-
-
-def _where(checkpoint: Checkpoint) -> str:
-    """Return a place in words: the start, a kept policy's name, or the step it follows."""
-    if checkpoint.is_kept:
-        return f"the start ({checkpoint.policy})" if not checkpoint.iteration else checkpoint.policy
-    of = f" of iteration {checkpoint.iteration}" if checkpoint.iteration > 1 else ""
-    return f"step {checkpoint.step}{of}"
-
-
-def _valued(place: tuple[str, float]) -> str:
-    where, value = place
-    return f"{100 * value:.1f} % at {where}"
-
-
-def _points(difference: Estimate) -> str:
-    """Return a difference of fractions as `-10.8 points [-14.9, -6.6]`."""
-    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-
-
-def _sure(sure: float) -> str:
-    """Return a probability in whole percent, rounded down so that it promises no more."""
-    return "over 99.9 %" if sure > 0.999 else f"{math.floor(100 * sure)} %"

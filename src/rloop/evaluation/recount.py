@@ -19,16 +19,11 @@ from rloop.types import Place
 _STEPS = """
     select iteration, step, count(*) as num_groups, sum(num_rows)::bigint as num_rows,
         sum(num_correct)::bigint as num_correct, sum(num_errors)::bigint as num_errors,
-        sum(reward) as reward,
-        count(*) filter (where num_correct = num_rows) as all_correct,
-        count(*) filter (where num_correct = 0) as all_wrong,
+        sum(reward_sum) as reward,
+        count(*) filter (num_correct = num_rows) as all_correct,
+        count(*) filter (num_correct = 0) as all_wrong,
         sum(num_answers)::bigint as num_answers
-    from (
-        select iteration, step, problem_id, count(*) as num_rows, count(distinct answer)
-            as num_answers, sum(reward) as reward, count(*) filter (where correct) as num_correct,
-            count(*) filter (where verdict = 'error') as num_errors
-        from trajectories where phase = 'explore' group by all
-    ) group by all
+    from groups where phase = 'explore' group by all
 """
 
 _REWARDS = """

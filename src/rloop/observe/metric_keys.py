@@ -1,4 +1,4 @@
-"""Keys of metrics: an evaluation's `TASK/avg@n`, `TASK/pass@k` and so on, an RL step's rewards."""
+"""Keys: an evaluation's `TASK/avg@n`, `TASK/pass@k` and so on, an RL step's rewards, a recipe's."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -53,3 +53,19 @@ def training_accuracy(line: Mapping[str, Any]) -> float | None:
     """
     value = line.get("explore/correct_frac", line.get("explore/reward_mean"))
     return None if value is None else float(value)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested JSON by dotted key, as `--set` has them; a plain list stays one.
+
+    Example: {"a": [{"b": None}], "c": [1, 2]} -> {"a.0.b": None, "c": [1, 2]}.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, list) and any(isinstance(member, Mapping) for member in value):
+            value = {str(index): member for index, member in enumerate(value)}
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,7 +1,7 @@
 """The run's two logs, JSON lines: how it learns (metrics) and what it was doing (events).
 
     metrics.jsonl  {"iteration":1,"phase":"explore","step":40,"policy":"explored-001",
-                    "explore/reward_mean":0.41,...}
+                    "policy_kind":"explored","explore/reward_mean":0.41,...}
     events.jsonl   {"name":"fine_tune","iteration":1,"phase":"finetune","step":0,
                     "start":1767225600.0,"seconds":12.5,...}
 
@@ -23,7 +23,7 @@ from rloop.disk import raise_if_full
 from rloop.errors import StoreError
 from rloop.observe.global_step import GlobalStep
 from rloop.observe.sinks import open_sinks
-from rloop.types import Place
+from rloop.types import Place, policy_kind
 
 
 class RunLog:
@@ -46,6 +46,8 @@ class RunLog:
         A value that is not finite is written as null and counted in `nonfinite_count`.
         """
         line = _place(place) | {"policy": place.policy}
+        if place.policy:
+            line["policy_kind"] = policy_kind(place.policy)
         prefixed = {f"{place.phase}/{key}": value for key, value in values.items()}
         finite = {key: value for key, value in prefixed.items() if math.isfinite(value)}
         num_odd = len(prefixed) - len(finite)

@@ -10,17 +10,32 @@ from urllib.parse import quote
 
 from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.intervals import Estimate
-from rloop.report import compare_charts as charts
-from rloop.report.charts.figure import Figure
-from rloop.report.compare_curves import held_out_rows, reward_rows
-from rloop.report.compare_fairness import fairness_warnings
-from rloop.report.compare_groups import MethodGroup, choose_reference, group_runs, recipe_rows
-from rloop.report.compare_loss import LossRow, loss_rows
-from rloop.report.compare_results import TaskResult, TaskValues, pass_rows, task_result
-from rloop.report.compare_runs import ComparedRun, find_runs, read_compared
+from rloop.report import charts
+from rloop.report.charts import Figure, Heading
+from rloop.report.compare_checks import fairness_warnings
+from rloop.report.compare_results import (
+    BEFORE,
+    TaskResult,
+    TaskValues,
+    held_out_rows,
+    pass_rows,
+    reward_rows,
+    task_result,
+)
+from rloop.report.compare_runs import (
+    ComparedRun,
+    MethodGroup,
+    choose_reference,
+    find_runs,
+    group_runs,
+    read_compared,
+    recipe_rows,
+)
+from rloop.report.formatting import percent, percent_interval, points, points_interval
 from rloop.report.html import render_page, resource
-from rloop.report.results import verdict
-from rloop.report.words import percent, percent_interval, points, points_interval
+from rloop.report.sections import NARROWER, draw_pass_curves
+from rloop.report.tables import verdict
+from rloop.run_directory import Row, phase_seconds
 from rloop.text import visible
 
 MAX_NAMED = 6
@@ -32,14 +47,13 @@ COLUMNS = ("task", "metric", "method", "seeds", "mean, interval", "difference", 
 class Comparison:
     """Everything that a comparison says.
 
-    Example: Comparison(groups=(...), reference="Plain RL", tasks=(...), losses={"sums": [...]},
-    figures=(...), warnings=("Budgets differ: ...",), confidence=0.95)
+    Example: Comparison(groups=(...), reference="Plain RL", tasks=(...), figures=(...),
+    warnings=("Budgets differ: ...",), confidence=0.95)
     """
 
     groups: tuple[MethodGroup, ...]
     reference: str
     tasks: tuple[TaskResult, ...]
-    losses: dict[str, list[LossRow]]
     figures: tuple[Figure, ...]
     warnings: tuple[str, ...]
     confidence: float
@@ -72,25 +86,20 @@ def compare_runs(paths: Sequence[Path], reference: str | None = None) -> Compari
     runs, others = _with_common_problems(runs)
     groups = group_runs(runs)
     against = choose_reference(groups, reference)
-    confidence = min(run.record.confidence for run in runs)
-    configs = [run.record.config["evaluate"] for run in runs]
+    confidence = min(run.run.confidence for run in runs)
+    configs = [run.run.config["evaluate"] for run in runs]
     ks = [int(k) for config in configs for k in config["k"]]
     taus = [float(tau) for config in configs for tau in config.get("cover", ())]
-    tasks, losses = [], {}
+    tasks: list[TaskResult] = []
     figures: list[Figure | None] = []
-    for index, name in enumerate(_common_tasks(runs)):
-        values = TaskValues(name, runs)
-        metrics = values.metrics(ks, taus)
-        result = task_result(values, groups, against, metrics, confidence=confidence)
-        tasks.append(result)
-        losses[name] = loss_rows(values, groups, confidence=confidence)
-        figures += _task_figures(values, groups, result, index, confidence)
-    figures.append(charts.reward_figure(reward_rows(groups)))
+    for values in _common_tasks(runs, confidence):
+        tasks.append(task_result(values, groups, against, values.metrics(ks, taus)))
+        figures += _task_figures(values, groups, tasks[-1], len(tasks) - 1)
+    figures.append(_reward_figure(reward_rows(groups)))
     return Comparison(
         groups=tuple(groups),
         reference=against.label,
         tasks=tuple(tasks),
-        losses=losses,
         figures=tuple(figure for figure in figures if figure is not None),
         warnings=(*warnings, *others, *fairness_warnings(groups)),
         confidence=confidence,
@@ -156,12 +165,13 @@ def write_comparison(found: Comparison, path: Path) -> Path:
     """Write the page of a comparison and return its path."""
     page = render_page(
         "compare.html.j2",
-        specs={figure.figure_id: figure.spec for figure in found.figures},
+        figures=found.figures,
         title="rloop compare",
         found=found,
         compare_style=resource("compare.css"),
         recipe_rows=recipe_rows(found.groups),
         sentence=difference_sentence,
+        budgets={run.directory: run_budget(run) for group in found.groups for run in group.runs},
         links={run.directory: _report_link(run, path) for g in found.groups for run in g.runs},
     )
     path.write_text(page, encoding="utf-8", errors="replace")
@@ -240,29 +250,98 @@ def _problems(run: ComparedRun) -> set[tuple[str, str]]:
     }
 
 
-def _common_tasks(runs: Sequence[ComparedRun]) -> list[str]:
+def _common_tasks(runs: Sequence[ComparedRun], confidence: float) -> list[TaskValues]:
     """Return the tasks that all runs have, with at least one problem in common."""
     common = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
-    return [task for task in common if TaskValues(task, runs).problems]
+    found = [TaskValues(task, runs, confidence) for task in common]
+    return [values for values in found if values.problems]
 
 
 def _task_figures(
-    values: TaskValues,
-    groups: Sequence[MethodGroup],
-    result: TaskResult,
-    index: int,
-    confidence: float,
+    values: TaskValues, groups: Sequence[MethodGroup], result: TaskResult, index: int
 ) -> list[Figure | None]:
-    curves = pass_rows(values, groups, confidence=confidence)
-    found = [charts.difference_figure(result, index)]
-    if len({row["k"] for row in curves}) > 1:
-        found.append(charts.pass_figure(values.task, curves, index))
+    curves = pass_rows(values, groups)
+    found = [_difference_figure(result, index)]
+    if len({row["x"] for row in curves}) > 1:
+        caption = f"Mean over seeds of the last policies. {NARROWER}"
+        words = (f"pass-{index}", f"pass@k: {values.task}", caption)
+        found.append(draw_pass_curves(words, curves, series="method", dashed=BEFORE))
     for number, name in enumerate(result.headline):
-        rows = held_out_rows(values, groups, name, confidence=confidence)
+        rows = held_out_rows(values, groups, name)
         if any(row["x"] for row in rows):
-            place = 10 * index + number
-            found.append(charts.held_out_figure(values.task, name, rows, place))
+            found.append(_held_out_figure(values.task, name, rows, 10 * index + number))
     return found
+
+
+def _held_out_figure(task: str, metric: str, rows: Sequence[Row], index: int) -> Figure:
+    """Return a held-out metric over the tokens sampled in RL."""
+    heading = Heading(
+        f"held-out-{index}",
+        f"{metric}: {task}",
+        "The policies that a method would hand over at that cost.",
+        f"{metric} over tokens sampled in RL; {_at_the_end(rows)}",
+    )
+    columns = {"series": "method", "label": "checkpoint", "x": "tokens", **charts.VALUES}
+    return charts.lines_with_bands(heading, rows, charts.token_axis(rows), columns)
+
+
+def _reward_figure(rows: Sequence[Row]) -> Figure | None:
+    """Return the training reward over the tokens sampled in RL; None where none was logged."""
+    if not rows:
+        return None
+    heading = Heading(
+        "reward",
+        "Training reward",
+        "Mean over seeds; the band is from the lowest to the highest seed. It says how well the "
+        "training problems are answered, not whether that generalises.",
+        f"Training reward over tokens sampled in RL; {_at_the_end(rows)}",
+    )
+    columns = {"series": "method", "x": "tokens", **charts.VALUES}
+    axis = charts.token_axis(rows)
+    return charts.lines_with_bands(heading, rows, axis, columns, has_dots=False)
+
+
+def _at_the_end(rows: Sequence[Row]) -> str:
+    last = {row["series"]: row["value"] for row in rows}
+    return f"at the end {', '.join(f'{name} {value:.1%}' for name, value in last.items())}."
+
+
+def _difference_figure(result: TaskResult, index: int) -> Figure | None:
+    """Return each method's differences from the reference, with their intervals."""
+    rows: list[Row] = []
+    for method in result.methods:
+        for name in result.headline:
+            found = method.metrics[name].difference
+            if found is not None:
+                ends = {key: 100 * getattr(found, key) for key in charts.VALUES}
+                said = f"{points(found)} {points_interval(found)}"
+                rows.append({"series": method.group.label, "metric": name, **ends, "said": said})
+    if not rows:
+        return None
+    heading = Heading(
+        f"difference-{index}",
+        f"Difference from {result.reference}: {result.task}",
+        "Paired on the same problems. An interval that crosses the dashed line leaves open which "
+        "is better.",
+        "; ".join(f"{row['series']} {row['metric']} {row['said']} points" for row in rows) + ".",
+    )
+    return charts.intervals(heading, rows, result.headline, f"points against {result.reference}")
+
+
+def run_budget(run: ComparedRun) -> dict[str, Any]:
+    """Return what a run sampled, learned from and how long it took; None where not recorded."""
+    explored, seconds = run.run.sampled_tokens("explore"), phase_seconds(run.run.events)
+    measured = run.run.sampled_tokens("evaluate") or 0
+    phases = ("coldstart", "explore", "finetune")
+    trained = [run.run.total(phase, "loss_tokens_count") for phase in phases]
+    known = [tokens for tokens in trained if tokens is not None]
+    return {
+        "rl_completions": run.run.total("explore", "trajectories_count"),
+        "rl_tokens": explored,
+        "all_tokens": (explored or 0) + measured if explored or measured else None,
+        "trained_tokens": sum(known) if known else None,
+        "seconds": seconds,
+    }
 
 
 def _report_link(run: ComparedRun, page: Path) -> str:

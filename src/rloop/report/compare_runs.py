@@ -1,9 +1,12 @@
-"""The runs that are compared: what each measured on its way, under which method, and its budget.
+"""The runs that are compared, read, and grouped by method: the same resolved recipe but for name,
+seed and what trains nothing.
 
 A folder of `rloop eval` counts as a run with one policy; where that policy lies in a run, method
 and seed are that run's.
 """
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +15,32 @@ from typing import Any
 from pydantic import ValidationError
 
 from rloop.config import Recipe
-from rloop.errors import StoreError
-from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints
-from rloop.methods import method_title
+from rloop.errors import ConfigError, StoreError
+from rloop.evaluation.checkpoints import Checkpoint
+from rloop.methods import METHODS, method_title
+from rloop.observe.metric_keys import flatten
 from rloop.recipe import recipe_of_policy
-from rloop.report.budget import phase_seconds
-from rloop.report.held_out import HeldOut, held_out_tasks
-from rloop.report.method import is_finished
-from rloop.report.run_record import FILES, Row, RunRecord, read_run
+from rloop.report.held_out import HeldOut, read_held_out
+from rloop.run_directory import Run, is_run, read_run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.text import visible
+
+UNTRAINED = (
+    *("sinks.", "keep_explored.", "keep_policies.", "explore.checkpoint_every."),
+    *("finetune.checkpoint_every.", "coldstart.checkpoint_every."),
+    *("tasks.data_dir.", "tasks.verifier_workers."),
+    *("engine.max_batch.", "engine.microbatch_tokens.", "engine.fused."),
+    *("engine.gradient_checkpointing.", "engine.offload_optimizer."),
+)
+"""Beginnings of dotted keys that decide where things go, how fast, or the last bits of a number."""
+DATED = ("prompt.date.",)
+"""What matters only to a chat template that writes it; prompts that differ are warned of anyway."""
+MEASURED = ("evaluate.", "tasks.evaluate.")
+"""Beginnings of those that decide how a policy is measured."""
+MAX_KEYS = 3
+"""Of a recipe, in a label."""
+MAX_VALUE = 24
+"""Characters of a value there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,36 +61,16 @@ class TaskRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What a run used; None where it was not recorded.
-
-    Example: Budget(rl_tokens=102_400, rl_completions=1_152, all_tokens=140_000,
-    trained_tokens=81_000, seconds={"explore": 412.0, "evaluate": 40.0})
-    """
-
-    rl_tokens: int | None
-    """Sampled in explorations."""
-    rl_completions: int | None
-    all_tokens: int | None
-    """Sampled in explorations and evaluations."""
-    trained_tokens: int | None
-    """In losses, of RL and of fine-tuning."""
-    seconds: Mapping[str, float]
-    """By phase."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
     """One run, read.
 
-    Example: ComparedRun(name="rl-seed-0", record=..., method="Plain RL", policy="", recipe={...},
-    seed=0, tasks={"sums": TaskRun(...)}, versions={"template_version": {"1a2b"}},
-    budget=Budget(...))
+    Example: ComparedRun(name="rl-seed-0", run=Run(...), method="Plain RL", policy="",
+    recipe={...}, seed=0, tasks={"sums": TaskRun(...)}, versions={"template_version": {"1a2b"}})
     """
 
     name: str
     """Of its directory, safe to print."""
-    record: RunRecord
+    run: Run
     method: str
     """The title of its method; empty for a policy that no run here trained."""
     policy: str
@@ -82,7 +81,6 @@ class ComparedRun:
     tasks: Mapping[str, TaskRun]
     versions: Mapping[str, frozenset[str]]
     """Of prompt templates and verifiers, as the store has them."""
-    budget: Budget
 
     @property
     def title(self) -> str:
@@ -92,14 +90,32 @@ class ComparedRun:
     @property
     def directory(self) -> Path:
         """Where it lies; two runs may have the same name."""
-        return self.record.directory
+        return self.run.directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodGroup:
+    """The runs of one method, one a seed.
+
+    Example: MethodGroup(label="Plain RL", runs=(rl_seed_0, rl_seed_1))
+    """
+
+    label: str
+    """The method, with the keys that differ where two groups have the same method."""
+    runs: tuple[ComparedRun, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds, rising."""
+        return tuple(run.seed for run in self.runs)
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """Return the run directories named, each once; a folder stands for the runs in it."""
     found: dict[Path, Path] = {}
     for path in paths:
-        inside = [path] if is_run(path) else sorted(p for p in _children(path) if is_run(p))
+        children = sorted(path.iterdir()) if path.is_dir() else []
+        inside = [path] if is_run(path) else [p for p in children if p.is_dir() and is_run(p)]
         if not inside:
             raise StoreError(
                 f"{path} is no run directory and has none in it. Name folders that `rloop run`, "
@@ -110,82 +126,145 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder holds a run or an evaluation."""
-    return any((path / name).is_file() for name in FILES)
-
-
 def read_compared(path: Path) -> tuple[ComparedRun | None, str]:
     """Return a run that can be compared, or None and why it is left out."""
-    record = read_run(path)
-    if not record.config.get("explore"):
+    run = read_run(path)
+    if not run.config.get("explore"):
         return None, f"{visible(path.name)} has no config.json that says what it is"
-    is_whole = record.rows("evaluate") if record.is_evaluation else is_finished(record)
-    if not is_whole:
+    if not run.is_complete:
         return None, f"{visible(path.name)} is not complete"
-    store = TrajectoryStore(path)
-    tasks = {
-        held.task: _task_run(held, record)
-        for held in held_out_tasks(record, read_checkpoints(store))
-    }
+    tasks = {held.task: _task_run(held, run) for held in read_held_out(run)}
     if not tasks:
         return None, f"{visible(path.name)} has no evaluation in its store"
-    origin, method, policy = _origin(record)
+    origin, method, policy = _origin(run)
     recipe = _in_full(origin)
     return ComparedRun(
         name=visible(path.resolve().name),
-        record=record,
+        run=run,
         method=method,
         policy=visible(policy),
         recipe={key: value for key, value in recipe.items() if key not in ("name", "seed")},
         seed=int(recipe.get("seed", 0)),
         tasks=tasks,
-        versions=_versions(store),
-        budget=run_budget(record),
+        versions=_versions(TrajectoryStore(path)),
     ), ""
 
 
-def run_budget(record: RunRecord) -> Budget:
-    """Return what the run sampled, learned from and how long it took."""
-    explored = record.rows("explore")
-    evaluated = record.rows("evaluate")
-    rl_tokens = _sum(explored, "explore/sampled_tokens_count")
-    measured = sum(
-        _sum(evaluated, key) or 0
-        for key in {key for row in evaluated for key in row if key.endswith("sampled_tokens_count")}
+def group_runs(runs: Sequence[ComparedRun]) -> list[MethodGroup]:
+    """Return the runs by method: in the order of `METHODS`, others after them as they came."""
+    by_recipe: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        recipe = json.dumps([run.title, training_keys(run.recipe)], sort_keys=True)
+        by_recipe.setdefault(recipe, []).append(run)
+    order = [method.title for method in METHODS.values()]
+    groups = sorted(
+        by_recipe.values(),
+        key=lambda group: order.index(group[0].method) if group[0].method in order else len(order),
     )
-    trained = [
-        _sum(record.rows(phase), f"{phase}/loss_tokens_count")
-        for phase in ("coldstart", "explore", "finetune")
+    labels = _labels([group[0] for group in groups])
+    return [
+        MethodGroup(label=label, runs=tuple(sorted(group, key=lambda run: (run.seed, run.name))))
+        for label, group in zip(labels, groups, strict=True)
     ]
-    known = [tokens for tokens in trained if tokens is not None]
-    return Budget(
-        rl_tokens=rl_tokens,
-        rl_completions=_sum(explored, "explore/trajectories_count"),
-        all_tokens=(rl_tokens or 0) + measured if rl_tokens or measured else None,
-        trained_tokens=sum(known) if known else None,
-        seconds=phase_seconds(record.events),
-    )
 
 
-def _children(path: Path) -> list[Path]:
-    return [child for child in path.iterdir() if child.is_dir()] if path.is_dir() else []
+def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> MethodGroup:
+    """Return the group that others are compared with: as named, else plain RL, else the first.
+
+    `wanted` is a label, a method's title or name, or a run's name. ConfigError where none fits.
+    """
+    if wanted is None:
+        plain = [group for group in groups if group.runs[0].method == METHODS["rl"].title]
+        return (plain or list(groups))[0]
+    for group in groups:
+        title = group.runs[0].method
+        names = {group.label, title, *(run.name for run in group.runs)}
+        names |= {method.name for method in METHODS.values() if method.title == title}
+        if wanted.casefold() in {name.casefold() for name in names}:
+            return group
+    known = ", ".join(repr(group.label) for group in groups)
+    raise ConfigError(f"--reference {wanted!r} is none of the methods here: {known}.")
 
 
-def _task_run(held: HeldOut, record: RunRecord) -> TaskRun:
+def recipe_rows(groups: Sequence[MethodGroup]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the keys whose values differ between methods, with the value of each.
+
+    A part that is null in one recipe (`expert`) is one row, not one for each key inside it.
+    """
+    flat = [recipe_keys(group.runs[0].recipe) for group in groups]
+    nulls = {key for recipe in flat for key, value in recipe.items() if value == "null"}
+    rows = []
+    for key in _differing(flat):
+        present = {recipe[key] for recipe in flat if key in recipe}
+        is_inside = any(key.startswith(f"{null}.") for null in nulls)
+        if len(present) > 1 or not is_inside:
+            is_part = any(other.startswith(f"{key}.") for recipe in flat for other in recipe)
+            absent = "given" if is_part else "--"
+            rows.append((key, tuple(recipe.get(key, absent) for recipe in flat)))
+    return rows
+
+
+def recipe_keys(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return a recipe as dotted keys and JSON. Example: {"a": [{"b": None}]} -> a.0.b: null."""
+    return {key: json.dumps(value) for key, value in flatten(recipe).items()}
+
+
+def training_keys(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys that decide what a policy learns.
+
+    How it is measured does not, unless exploration ends early by what is measured.
+    """
+    flat = recipe_keys(recipe)
+    is_free: tuple[str, ...] = (*UNTRAINED, *DATED)
+    if flat.get("explore.early_stop.pass_at_k_falls", "false") in ("false", "null", "0"):
+        is_free = (*is_free, *MEASURED)
+    return {key: value for key, value in flat.items() if not f"{key}.".startswith(is_free)}
+
+
+def _labels(firsts: Sequence[ComparedRun]) -> list[str]:
+    """Return each group's label: its title, told apart by recipe keys where titles repeat."""
+    titles = Counter(run.title for run in firsts)
+    labels = []
+    for run in firsts:
+        if titles[run.title] == 1:
+            labels.append(run.title)
+            continue
+        same = [other.recipe for other in firsts if other.title == run.title]
+        decide = {key for recipe in same for key in training_keys(recipe)}
+        keys = [key for key in _differing([*map(recipe_keys, same)]) if key in decide]
+        mine = recipe_keys(run.recipe)
+        told = [f"{key}={_short(mine.get(key, 'absent'))}" for key in keys[:MAX_KEYS]]
+        more = f", {len(keys) - MAX_KEYS} more keys" if len(keys) > MAX_KEYS else ""
+        labels.append(f"{run.title} ({', '.join(told)}{more})")
+    return [
+        f"{label} #{labels[: index + 1].count(label)}" if labels.count(label) > 1 else label
+        for index, label in enumerate(labels)
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
+
+
+def _differing(recipes: Sequence[Mapping[str, str]]) -> list[str]:
+    every = dict.fromkeys(key for recipe in recipes for key in recipe)
+    return [key for key in every if len({recipe.get(key) for recipe in recipes}) > 1]
+
+
+def _task_run(held: HeldOut, run: Run) -> TaskRun:
     """Return the path of a task; plain RL could have ended at each of its measured steps."""
-    if record.is_plain_rl and held.has_reference:
+    if run.is_plain_rl and held.has_reference:
         inside = [checkpoint for checkpoint in held.checkpoints if not checkpoint.is_kept]
         return TaskRun(path=(held.reference, *inside), has_reference=True)
     return TaskRun(path=held.line, has_reference=held.has_reference and len(held.line) > 1)
 
 
-def _origin(record: RunRecord) -> tuple[Mapping[str, Any], str, str]:
+def _origin(run: Run) -> tuple[Mapping[str, Any], str, str]:
     """Return the recipe that trained the policy, its method, and the policy of an evaluation."""
-    config = record.config
-    if not record.is_evaluation:
+    config = run.config
+    if not run.is_evaluation:
         return config, method_title(config), ""
-    path = str(record.manifest["phases"].get("0/prepare", config["policy"])["path"])
+    path = str(run.phases.get("0/prepare", config["policy"])["path"])
     trained_by = recipe_of_policy(path)
     origin = config if trained_by is None else read_run(trained_by.parent).config
     temperature = _temperature(config)
@@ -214,8 +293,3 @@ def _versions(store: TrajectoryStore) -> dict[str, frozenset[str]]:
         f"select distinct {', '.join(names)} from trajectories where phase = 'evaluate'"
     ).to_pylist()
     return {name: frozenset(str(row[name]) for row in found) for name in names}
-
-
-def _sum(rows: Sequence[Row], key: str) -> int | None:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return int(sum(values)) if values else None

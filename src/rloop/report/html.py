@@ -6,7 +6,7 @@ run, so nothing that a model wrote can.
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,24 +15,31 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rloop.report import words
-from rloop.report.results import verdict
+from rloop.report import formatting
+from rloop.report.charts import Figure
+from rloop.report.tables import verdict
 from rloop.text import visible
 
 
-def render_page(template: str, *, specs: Mapping[str, Any], title: str, **values: Any) -> str:  # noqa: ANN401 (a template's own)
-    """Return a page of `rloop/report` as HTML; `specs` are Vega-Lite charts by element id."""
+def render_page(template: str, *, figures: Sequence[Figure], title: str, **values: Any) -> str:  # noqa: ANN401 (a template's own)
+    """Return a page of `rloop/report` as HTML; the template places the figures."""
     library, script = vega_library(), page_script()
     page = template_environment().get_template(template)
     return page.render(
         title=title,
-        specs=specs,
+        specs=specs_of(figures),
+        figures=figures,
         content_policy=content_policy(library, script),
         library=library,
         script=script,
         style=resource("page.css"),
         **values,
     )
+
+
+def specs_of(figures: Sequence[Figure]) -> dict[str, Any]:
+    """Return the Vega-Lite of figures by element id."""
+    return {figure.heading.figure_id: figure.spec for figure in figures}
 
 
 def content_policy(*scripts: str) -> str:
@@ -74,12 +81,12 @@ def template_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": words.percent,
-        "percent_interval": words.percent_interval,
-        "points": words.points,
-        "points_interval": words.points_interval,
-        "count": words.count,
-        "duration": words.duration,
+        "percent": formatting.percent,
+        "percent_interval": formatting.percent_interval,
+        "points": formatting.points,
+        "points_interval": formatting.points_interval,
+        "count": formatting.count,
+        "duration": formatting.duration,
         "visible": visible,
         "verdict": verdict,
     }

@@ -15,14 +15,15 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from rloop.report import words
-from rloop.report.budget import phase_budgets
-from rloop.report.method import describe_method, facts
-from rloop.report.results import TaskTable, headline, task_tables
-from rloop.report.run_record import Row, RunRecord
+from rloop.report import formatting
+from rloop.report.conclusions import headline
+from rloop.report.summary import describe_method, environment_facts, facts
+from rloop.report.tables import TaskTable, task_tables
+from rloop.run_directory import Row, Run
 from rloop.store.trajectories import open_store
 from rloop.tasks.benchmarks import BENCHMARKS
 from rloop.text import visible
+from rloop.types import policy_kind
 
 TAGS = ["rloop", "reinforcement-learning", "rlvr"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -49,36 +50,33 @@ class Data:
     """Name and version, as stored with every verdict."""
 
 
-def model_card(
-    record: RunRecord, policy: str, *, directory: str, license_name: str | None = None
-) -> str:
+def model_card(run: Run, policy: str, *, directory: str, license_name: str | None = None) -> str:
     """Return the README.md of a policy exported to a directory of that name.
 
     `license_name` is the base model's own as the hub names it (`apache-2.0`), None where unknown.
     """
-    config, until = record.config, record_until(record, policy)
+    config, until, confidence = run.config, run_until(run, policy), run.confidence
     tables = task_tables(until)
-    confidence = config.get("evaluate", {}).get("confidence", 0.95)
     data = data_of(until)
     metadata = front_matter(
         config, tables, policy, name=directory, confidence=confidence, license_name=license_name
     )
     body = _template().render(
         policy=policy,
-        record=record,
+        run=run,
         directory=directory,
         what=what_it_is(config, policy),
         # Of the base and of the cold start the loop has made nothing yet.
         method="" if policy in ("base", "coldstart") else describe_method(config),
         base=config.get("policy", {}).get("path", "unknown"),
         facts=dict(facts(until)),
-        environment=record.environment,
+        version=environment_facts(run).get("packages.rloop-rl", "unknown"),
         data=data,
         coldstart=config.get("coldstart"),
         tables=tables,
         headlines=[(t.task, headline(t, confidence)) for t in tables if _ends_with(t, policy)],
         confidence=confidence,
-        budgets=phase_budgets(until),
+        budgets=until.budgets,
         prompt=config.get("prompt", {}),
         sampling=config.get("evaluate", {}).get("sampling", {}),
         license_name=license_name,
@@ -86,24 +84,24 @@ def model_card(
     return f"---\n{metadata.to_yaml()}\n---\n{body}"
 
 
-def resolved_recipe(record: RunRecord) -> str:
+def resolved_recipe(run: Run) -> str:
     """Return every value of the run's recipe as YAML; `rloop run` and `rloop eval` read it."""
     head = "# Every value of the recipe that this policy comes from, overrides included.\n"
-    return head + yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True, width=100)
+    return head + yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100)
 
 
-def record_until(record: RunRecord, policy: str) -> RunRecord:
+def run_until(run: Run, policy: str) -> Run:
     """Return the record as it stood when the policy was made and measured."""
-    named = [number for number, row in enumerate(record.metrics) if row.get("policy") == policy]
-    metrics = record.metrics[: named[-1] + 1] if named else []
+    named = [number for number, row in enumerate(run.metrics) if row.get("policy") == policy]
+    metrics = run.metrics[: named[-1] + 1] if named else []
     seen = {(row["iteration"], row["phase"]) for row in metrics}
-    events = [row for row in record.events if (row.get("iteration"), row.get("phase")) in seen]
-    return replace(record, metrics=metrics, events=events)
+    events = [row for row in run.events if (row.get("iteration"), row.get("phase")) in seen]
+    return replace(run, metrics=metrics, events=events)
 
 
 def what_it_is(config: Row, policy: str) -> str:
     """Return the policy's place in the loop. Example: `the policy after iteration 1 of 2`."""
-    kind, _, number = policy.partition("-")
+    kind, number = policy_kind(policy), policy.rpartition("-")[2]
     if kind == "base":
         return "the base policy, as the run began with it"
     if kind == "coldstart":
@@ -117,11 +115,11 @@ def what_it_is(config: Row, policy: str) -> str:
     return f"the policy after {turn}"
 
 
-def data_of(record: RunRecord) -> list[Data]:
+def data_of(run: Run) -> list[Data]:
     """Return the tasks that were sampled up to the record's end, training first."""
-    tasks = record.config.get("tasks", {})
-    last = max((row["iteration"] for row in record.metrics), default=-1)
-    stored = open_store(record.directory).query(
+    tasks = run.config.get("tasks", {})
+    last = max((row["iteration"] for row in run.metrics), default=-1)
+    stored = open_store(run.directory).query(
         "select phase, task, count(distinct problem_id) as problems, count(*) as completions, "
         "string_agg(distinct verifier_version, ', ' order by verifier_version) as verifier "
         f"from trajectories where iteration <= {last} group by all"
@@ -257,12 +255,12 @@ def _template() -> Template:
         "text": plain_text,
         "fenced": fenced,
         "python": python_text,
-        "count": words.count,
-        "duration": words.duration,
-        "percent": words.percent,
-        "percent_interval": words.percent_interval,
-        "points": words.points,
-        "points_interval": words.points_interval,
+        "count": formatting.count,
+        "duration": formatting.duration,
+        "percent": formatting.percent,
+        "percent_interval": formatting.percent_interval,
+        "points": formatting.points,
+        "points_interval": formatting.points_interval,
     }
     environment.filters |= filters
     return environment.get_template("model_card.md.j2")

@@ -5,25 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rloop.disk import written_whole
-from rloop.evaluation.checkpoints import read_checkpoints
-from rloop.report import figures, held_out
-from rloop.report.against import last_policies
-from rloop.report.alarms import alarm_sentences
-from rloop.report.budget import phase_budgets
+from rloop.report.conclusions import conclusions
+from rloop.report.held_out import last_policies, lost_problems, read_held_out
 from rloop.report.html import render_page
-from rloop.report.method import (
+from rloop.report.phase_figures import problem_sentences
+from rloop.report.sections import run_figures
+from rloop.report.summary import (
+    alarm_sentences,
     describe_run,
     describe_state,
     early_stops,
+    environment_facts,
     facts,
-    flatten,
-    is_finished,
 )
-from rloop.report.results import reference_policy, task_tables
-from rloop.report.run_record import RunRecord, read_run
-from rloop.report.selection import problem_sentences
+from rloop.report.tables import task_tables
 from rloop.report.trajectories import sample_trajectories
-from rloop.report.verdict import task_verdicts
+from rloop.run_directory import Run, read_run
 from rloop.store.trajectories import TrajectoryStore
 
 
@@ -36,7 +33,7 @@ def write_report(run_dir: Path, against: Sequence[Path] = ()) -> Path:
     """
     others = [read_run(other) for other in against]
     for other in others:
-        if not is_finished(other):
+        if not other.is_complete:
             sys.stderr.write(
                 f"{other.directory} is not finished: its last policy so far is drawn.\n"
             )
@@ -47,33 +44,30 @@ def write_report(run_dir: Path, against: Sequence[Path] = ()) -> Path:
     return path
 
 
-def render(record: RunRecord, against: Sequence[RunRecord] = ()) -> str:
+def render(run: Run, against: Sequence[Run] = ()) -> str:
     """Return the page of a run as HTML."""
-    store = TrajectoryStore(record.directory)
-    tasks = held_out.held_out_tasks(record, read_checkpoints(store))
-    others = last_policies(record, tasks, against)
-    tables = task_tables(record)
-    sections = figures.run_figures(record, store, tables, tasks, others)
-    shown, num_trajectories = sample_trajectories(record.directory)
+    store = TrajectoryStore(run.directory)
+    tasks, tables = read_held_out(run), task_tables(run)
+    others = last_policies(run, tasks, against)
+    sections = run_figures(run, store, tables, tasks, others)
+    shown, num_trajectories = sample_trajectories(run.directory)
     return render_page(
         "page.html.j2",
-        specs={figure.figure_id: figure.spec for found in sections.values() for figure in found},
-        title=f"{record.name}: rloop report",
-        record=record,
-        folder=record.directory.resolve().name,
-        method=describe_run(record),
-        state=describe_state(record),
-        early_stops=early_stops(record),
-        alarms=alarm_sentences(record),
-        facts=facts(record),
-        environment=flatten(record.environment),
-        verdicts=task_verdicts(record, tables, tasks),
+        figures=[figure for found in sections.values() for figure in found],
+        title=f"{run.name}: rloop report",
+        run=run,
+        folder=run.directory.resolve().name,
+        method=describe_run(run),
+        state=describe_state(run),
+        early_stops=early_stops(run),
+        alarms=alarm_sentences(run),
+        facts=facts(run),
+        environment=environment_facts(run),
+        conclusions=conclusions(run, tables, tasks),
         tables=tables,
-        reference=reference_policy(record),
         sections=sections,
-        lost=[(held, found) for held in tasks if (found := held_out.lost_problems(held, store))],
-        problem_sentences=problem_sentences(record),
-        budgets=phase_budgets(record),
+        lost=[(held, found) for held in tasks if (found := lost_problems(held, store))],
+        problem_sentences=problem_sentences(run),
         trajectories=shown,
         num_trajectories=num_trajectories,
     )

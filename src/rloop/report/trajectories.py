@@ -1,6 +1,5 @@
 """A small sample of what the model wrote, right and wrong, out of every part of a run."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rloop.store.trajectories import TrajectoryStore
-from rloop.text import visible
+from rloop.text import excerpt, visible
 
 MAX_SAMPLED = 72
 MAX_QUESTION = 120
 """Characters of a question in a row."""
 MAX_CHARACTERS = 6000
 """Of a prompt and of a completion; the rest is left out and said to be."""
-
-_TEMPLATE_WORDS = re.compile(r"<\|[^|>]{1,40}\|>(?:(?:system|user|assistant)(?=\s|$))?")
-"""`<|im_start|>user` and its like."""
 
 _STRATUM = ("iteration", "phase", "policy", "verdict")
 _SHOWN = (
@@ -72,14 +68,6 @@ def sample_trajectories(run_dir: Path) -> tuple[list[Shown], int]:
     pool = TrajectoryStore(run_dir).light((*_STRATUM, "seed"))
     rows = pool.take(_in_turn(pool.columns), _SHOWN).sort_by(_ORDER).to_pylist()
     return [_shown(row) for row in rows], pool.columns.num_rows
-
-
-def excerpt(prompt: str, limit: int = 160) -> str:
-    """Return the end of a prompt's last line, without the words of a chat template around it."""
-    plain = _TEMPLATE_WORDS.sub("", visible(prompt))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    text = lines[-1] if lines else ""
-    return text if len(text) <= limit else f"... {text[-limit:]}"
 
 
 def _in_turn(table: pa.Table) -> npt.NDArray[np.int64]:

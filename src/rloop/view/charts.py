@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rloop.errors import StoreError
-from rloop.evaluation.checkpoints import read_checkpoints
-from rloop.report.charts.figure import Figure
-from rloop.report.figures import run_figures
-from rloop.report.held_out import held_out_tasks
-from rloop.report.results import task_tables
-from rloop.report.run_record import RunRecord
+from rloop.report.charts import Figure
+from rloop.report.held_out import read_held_out
+from rloop.report.sections import run_figures
+from rloop.report.tables import task_tables
+from rloop.run_directory import Run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.view.folder import ViewedRun
 
@@ -75,10 +74,10 @@ class ChartCache:
             return self._drawn[run.name]
 
 
-def run_sections(record: RunRecord) -> Iterator[tuple[str, list[Figure]]]:
+def run_sections(record: Run) -> Iterator[tuple[str, list[Figure]]]:
     """Yield the charts that a run has data for, as the report has them, what changes most first."""
     store = TrajectoryStore(record.directory)
-    tasks = held_out_tasks(record, read_checkpoints(store))
+    tasks = read_held_out(record)
     found = run_figures(record, store, task_tables(record), tasks, {})
     for name in (*HEADINGS, *(name for name in found if name not in HEADINGS)):
         if found.get(name):

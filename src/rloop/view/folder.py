@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rloop.errors import StoreError
-from rloop.report.run_record import FILES, RunRecord, read_run
+from rloop.run_directory import FILES, Run, read_run
 from rloop.store.index import GroupIndex
 from rloop.view.questions import Questions
 
@@ -26,10 +26,10 @@ MARKS = ("config.json", "manifest.json", "trajectories")
 class Reading:
     """The small files of a run as they were at one moment; `problem` says what could not be read.
 
-    Example: Reading(RunRecord(...), "")
+    Example: Reading(Run(...), "")
     """
 
-    record: RunRecord
+    record: Run
     problem: str
 
 
@@ -82,15 +82,7 @@ class ViewedRun:
             return self._seen[1]
 
     def _read(self) -> Reading:
-        empty = RunRecord(
-            directory=self.path,
-            recipe_text="",
-            config={},
-            environment={},
-            manifest={},
-            metrics=[],
-            events=[],
-        )
+        empty = Run(directory=self.path)
         links = [name for name in SMALL_FILES if (self.path / name).is_symlink()]
         if links:
             return Reading(empty, f"{links[0]} is a link, and links are not followed.")

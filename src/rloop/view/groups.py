@@ -9,8 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rloop.report.trajectories import excerpt
-from rloop.text import visible
+from rloop.text import excerpt, visible
 
 COLUMNS = (
     *("policy", "task", "problem_id", "member", "verdict", "reason", "answer", "reference"),

@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from rloop.methods import method_title
-from rloop.report.html import content_policy, page_script, vega_library
-from rloop.report.method import describe_run
-from rloop.report.results import task_tables
-from rloop.report.run_record import RunRecord
+from rloop.report.html import content_policy, page_script, specs_of, vega_library
+from rloop.report.summary import describe_run
+from rloop.report.tables import task_tables
+from rloop.run_directory import Run
 from rloop.view.charts import ChartCache
 from rloop.view.folder import Reading, ViewedRun
 from rloop.view.html import link
@@ -90,9 +90,7 @@ def charts(request: Request) -> Response:
         [drawn.signature, drawn.problem],
         lambda: {
             "sections": drawn.sections,
-            "specs": {
-                figure.figure_id: figure.spec for _, figures in drawn.sections for figure in figures
-            },
+            "specs": specs_of([one for _, figures in drawn.sections for one in figures]),
             "problem": drawn.problem,
         },
     )
@@ -183,7 +181,7 @@ def _summary(viewed: ViewedRun) -> dict[str, Any]:
     }
 
 
-def _method(record: RunRecord) -> str:
+def _method(record: Run) -> str:
     if record.is_evaluation:
         return "Evaluation"
     return method_title(record.config) if record.config.get("explore") else ""

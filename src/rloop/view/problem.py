@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rloop.report.charts.figure import CATEGORIES
+from rloop.report.charts import COLORS
 from rloop.store.index import GroupIndex, read_step
+from rloop.types import policy_kind
 from rloop.view.folder import ViewedRun
 from rloop.view.questions import Questions
 
@@ -187,7 +188,7 @@ def success_rows(problem: ProblemInRun) -> list[dict[str, Any]]:
 
 def is_kept(group: Mapping[str, Any]) -> bool:
     """Whether a group was sampled to measure a policy that the loop goes on with."""
-    is_inside = group["phase"] == "explore" or str(group["policy"]).startswith("explored-")
+    is_inside = group["phase"] == "explore" or policy_kind(str(group["policy"])) == "explored"
     return not is_inside
 
 
@@ -196,9 +197,9 @@ def success_chart(problems: Sequence[ProblemInRun]) -> dict[str, Any]:
 
     Policies kept are diamonds on a strong line; RL inside an iteration is a thin line with dots.
     """
-    color: dict[str, Any] = {"value": CATEGORIES[0]}
+    color: dict[str, Any] = {"value": COLORS[0]}
     if len(problems) > 1:
-        scale = {"domain": [problem.run for problem in problems], "range": list(CATEGORIES)}
+        scale = {"domain": [problem.run for problem in problems], "range": list(COLORS)}
         color = {"field": "run", "type": "nominal", "scale": scale, "legend": {"title": None}}
     x = {"title": "RL steps, all iterations", "axis": {"grid": False, "tickMinStep": 1}}
     y = {"title": None, "scale": {"domain": [0, 1]}, "axis": {"format": ".0%"}}

@@ -5,16 +5,14 @@ Knows the keys of a manifest and of the logs; judges nothing.
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from rloop.report.budget import phase_seconds
-from rloop.report.results import TaskTable
-from rloop.report.run_record import Row, RunRecord
-from rloop.report.words import percent
+from rloop.report.formatting import percent
+from rloop.report.tables import TaskTable
+from rloop.run_directory import Row, Run, phase_seconds, sampled_tokens
 
 RECENT_S = 60.0
 """A run that wrote this recently is taken to be running where its lock cannot be seen."""
@@ -65,19 +63,13 @@ class Phase:
     """For the rest of its steps at the pace of the last ones; None where that is a guess."""
 
 
-def run_state(run_dir: Path, record: RunRecord, changed_s: float) -> State:
+def run_state(run_dir: Path, record: Run, changed_s: float) -> State:
     """Return whether the run is complete, going on or stopped; `changed_s` is its last write."""
-    if is_complete(record):
+    if record.is_complete:
         return State("complete", changed_s)
     is_recent = time.time() - changed_s < RECENT_S
     is_running = is_recent or is_locked(run_dir / ".lock")
     return State("running" if is_running else "stopped", changed_s)
-
-
-def is_complete(record: RunRecord) -> bool:
-    """Whether the last phase that the recipe leads to is complete."""
-    expected = list(phase_keys(record))
-    return bool(expected) and record.is_complete(expected[-1])
 
 
 def is_locked(path: Path) -> bool:
@@ -91,25 +83,7 @@ def is_locked(path: Path) -> bool:
     return any(f" {device}:{status.st_ino} " in line and "FLOCK" in line for line in lines)
 
 
-def phase_keys(record: RunRecord) -> Iterator[str]:
-    """Yield the manifest keys of the phases that a recipe leads to, in their order."""
-    config = record.config
-    if not config.get("explore"):
-        return
-    if record.is_evaluation:
-        yield f"0/evaluate/{Path(config['policy']['path']).name}"
-        return
-    yield "0/evaluate/base"
-    if config.get("coldstart"):
-        yield from ("0/coldstart", "0/evaluate/coldstart")
-    for iteration in range(1, config.get("iterations", 1) + 1):
-        yield f"{iteration}/explore"
-        if config.get("finetune") is not None:
-            yield from (f"{iteration}/select", f"{iteration}/finetune")
-            yield f"{iteration}/evaluate/iter-{iteration:03d}"
-
-
-def phases(record: RunRecord, *, is_running: bool) -> list[Phase]:
+def phases(record: Run, *, is_running: bool) -> list[Phase]:
     """Return every phase of the run, done and to come; the first that is not done is `now`."""
     found: list[Phase] = []
     seconds = {
@@ -118,10 +92,10 @@ def phases(record: RunRecord, *, is_running: bool) -> list[Phase]:
     }
     measured = {i: _evaluation_seconds(record, i) for i in seconds}
     is_now_given = False
-    for key in phase_keys(record):
+    for key in record.expected_phases:
         parts = key.split("/")
         iteration, name = int(parts[0]), parts[1]
-        is_done = record.is_complete(key)
+        is_done = key in record.phases
         status: Literal["done", "now", "to come"] = "done"
         if not is_done:
             status = "to come" if is_now_given or not is_running else "now"
@@ -135,7 +109,7 @@ def phases(record: RunRecord, *, is_running: bool) -> list[Phase]:
     return found
 
 
-def _evaluation_seconds(record: RunRecord, iteration: int) -> list[float]:
+def _evaluation_seconds(record: Run, iteration: int) -> list[float]:
     """Return how long the evaluations of the policies kept took, in their order."""
     return [
         event["seconds"]
@@ -147,7 +121,7 @@ def _evaluation_seconds(record: RunRecord, iteration: int) -> list[float]:
 
 
 def _phase(
-    record: RunRecord,
+    record: Run,
     name: str,
     iteration: int,
     status: Literal["done", "now", "to come"],
@@ -171,14 +145,14 @@ def _phase(
         step=step if num_steps else 0,
         num_steps=num_steps,
         seconds=spent,
-        tokens=_sampled(lines),
+        tokens=sampled_tokens(lines),
         left_s=left_s,
     )
 
 
-def _num_steps(record: RunRecord, kind: str, iteration: int) -> int | None:
+def _num_steps(record: Run, kind: str, iteration: int) -> int | None:
     """Return how many steps a phase has: given for RL, from examples and batches for tuning."""
-    config, done = record.config, record.manifest.get("phases", {})
+    config, done = record.config, record.phases
     if kind == "explore":
         ended = done.get(f"{iteration}/explore", {}).get("steps")
         return int(ended or config["explore"]["steps"])
@@ -194,17 +168,7 @@ def _num_steps(record: RunRecord, kind: str, iteration: int) -> int | None:
     return int(tuning["epochs"] * -(-num_examples // tuning["batch_size"]))
 
 
-def _sampled(lines: list[Row]) -> int | None:
-    found = [
-        value
-        for row in lines
-        for key, value in row.items()
-        if key.endswith("/sampled_tokens_count") and value is not None
-    ]
-    return int(sum(found)) if found else None
-
-
-def summary(record: RunRecord) -> tuple[str, int, int]:
+def summary(record: Run) -> tuple[str, int, int]:
     """Return where the run is in words, and its RL steps done and in all."""
     found = phases(record, is_running=True)
     explorations = [phase for phase in found if phase.name == "explore"]

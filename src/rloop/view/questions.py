@@ -3,8 +3,8 @@
 import time
 
 from rloop.errors import StoreError
-from rloop.report.trajectories import excerpt
 from rloop.store.index import GroupIndex, read_step
+from rloop.text import excerpt
 
 _FILES = "select problem_id, any_value(file) as file from groups group by problem_id"
 

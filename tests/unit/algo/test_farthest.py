@@ -1,11 +1,11 @@
 from itertools import pairwise
 
 import numpy as np
+from doubles_ngrams import jaccard, token_ngrams
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rloop.algo.farthest import farthest_points
-from rloop.evaluation.diversity import jaccard, token_ngrams
 
 completions = st.lists(st.lists(st.integers(0, 3), max_size=9), min_size=1, max_size=8)
 

@@ -6,9 +6,9 @@ from doubles_ngrams import diversity
 from doubles_records import group_at, place_at
 from doubles_runs import begin, scripted, toy_recipe, trajectories
 
-from rloop.engines.native.step_metrics import sampling_metrics
 from rloop.evaluation import exploration
 from rloop.evaluation.exploration import read_groups, step_diversity, survey_exploration
+from rloop.loop.rl import sampling_metrics
 from rloop.observe.run_log import read_metrics
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Problem
@@ -96,7 +96,7 @@ def test_group_health_from_the_store_equals_what_the_run_logged(tmp_path: Path):
     assert len({row["groups_mixed_frac"] for row in rows}) > 1, "all steps were alike"
 
 
-def test_group_health_from_the_store_equals_what_the_native_engine_counts(tmp_path: Path):
+def test_group_health_from_the_store_equals_what_a_step_counts(tmp_path: Path):
     store, place = TrajectoryStore(tmp_path), place_at(1)
     verdicts = {"a": "rrr", "b": "www", "c": "rwr", "d": "wwr", "e": "www"}
     groups = [

@@ -11,6 +11,7 @@ from rloop.evaluation.overfitting import (
     overfitting_verdict,
     reward_change,
 )
+from rloop.report.conclusions import overfitting_sentence
 
 RISING_STEPS = {(1, step): 0.2 + 0.004 * step + 0.01 * (step % 2) for step in range(1, 101)}
 FLAT_STEPS = {(1, step): 0.4 + 0.01 * (step % 2) for step in range(1, 101)}
@@ -37,8 +38,7 @@ def verdict(rewards, *solved: tuple[int, int], k: int = 8) -> Overfitting:
 def test_a_fall_while_the_reward_rises_is_overfitting_since_the_best_checkpoint():
     found = verdict(RISING, (0, 60), (20, 90), (60, 88), (100, 70))
     assert found.kind == "overfits"
-    assert found.best is not None
-    assert (found.best.step, found.best_value, found.last_value) == (20, 0.9, 0.7)
+    assert (found.path[found.best].step, found.values) == (20, (0.6, 0.9, 0.88, 0.7))
     assert found.fall is not None
     assert found.fall.value == pytest.approx(-0.2)
     # steps 21 to 100: the first 20 have the mean 0.2 + 0.004 * 30.5 + 0.005 = 0.327, the last 20
@@ -50,31 +50,33 @@ def test_a_fall_while_the_reward_rises_is_overfitting_since_the_best_checkpoint(
         r"Held-out pass@8 on gsm8k fell from 90\.0 % at step 20 to 70\.0 % at step 100 "
         r"\(-20\.0 points \[-29\.\d, -10\.\d\], over 99\.9 % sure\) while the training reward "
         r"rose from 0\.33 to 0\.57: the policy overfits since step 20\.",
-        found.sentence,
+        overfitting_sentence(found),
     )
 
 
 def test_a_fall_of_both_is_a_loss_but_not_overfitting():
     found = verdict(FLAT, (0, 60), (20, 90), (100, 70))
     assert found.kind == "falls"
-    assert "did not clearly rise meanwhile (0.41 to 0.41, +0.00 [" in found.sentence
-    assert found.sentence.endswith("a loss, but not overfitting.")
+    assert "did not clearly rise meanwhile (0.41 to 0.41, +0.00 [" in overfitting_sentence(found)
+    assert overfitting_sentence(found).endswith("a loss, but not overfitting.")
 
 
 def test_a_fall_over_few_rl_steps_leaves_the_reward_open():
     found = verdict(RISING, (0, 60), (95, 90), (100, 70))
     assert (found.kind, found.reward) == ("falls", None)
-    assert "fewer than 6 RL steps lie between" in found.sentence
+    assert "fewer than 6 RL steps lie between" in overfitting_sentence(found)
 
 
 def test_a_fall_within_chance_holds():
     # 2 of 100 problems lost: an error of about 1.4 points
     found = verdict(RISING, (0, 70), (20, 72), (100, 70))
     assert found.kind == "holds"
-    assert found.sentence.startswith(
+    assert overfitting_sentence(found).startswith(
         "Held-out pass@8 on gsm8k went from 70.0 % at the start (base) to 70.0 % at step 100 (+0.0"
     )
-    assert "the best was 72.0 % at step 20, a difference (-2.0 points [" in found.sentence
+    assert "the best was 72.0 % at step 20, a difference (-2.0 points [" in overfitting_sentence(
+        found
+    )
 
 
 def test_a_rise_is_said_to_be_one():
@@ -82,17 +84,18 @@ def test_a_rise_is_said_to_be_one():
     assert found.kind == "rises"
     assert found.gain is not None
     assert found.gain.value == pytest.approx(0.4)
-    assert found.sentence.endswith("over 99.9 % sure); no measurement was higher.")
+    assert overfitting_sentence(found).endswith("over 99.9 % sure); no measurement was higher.")
 
 
 def test_of_equal_best_checkpoints_the_fall_begins_at_the_latest():
     found = verdict(RISING, (0, 90), (20, 90), (60, 90), (100, 70))
-    assert found.best is not None
-    assert found.best.step == 60
+    assert found.path[found.best].step == 60
 
 
 def test_a_fall_from_the_start_names_the_start():
-    assert "since the start (base)." in verdict(RISING, (0, 90), (50, 80), (100, 60)).sentence
+    assert "since the start (base)." in overfitting_sentence(
+        verdict(RISING, (0, 90), (50, 80), (100, 60))
+    )
 
 
 def test_a_later_iteration_is_named():
@@ -100,7 +103,7 @@ def test_a_later_iteration_is_named():
     steps = {(2, step): value for (_, step), value in RISING_STEPS.items()}
     rewards = Rewards(by_step=steps, first_steps={})
     assert "overfits since step 20 of iteration 2." in (
-        overfitting_verdict(rewards, path, 8, seed=0).sentence
+        overfitting_sentence(overfitting_verdict(rewards, path, 8, seed=0))
     )
 
 
@@ -113,8 +116,8 @@ def test_rewards_of_other_iterations_do_not_count():
 
 def test_two_measurements_are_too_few_and_the_remedy_is_named():
     found = verdict(RISING, (0, 60), (100, 70))
-    assert (found.kind, found.num_checkpoints, found.best) == ("too few", 2, None)
-    assert found.sentence == (
+    assert (found.kind, found.values) == ("too few", ())
+    assert overfitting_sentence(found) == (
         "Held-out pass@8 on gsm8k was measured only at the start (base) and step 100, too few "
         "times to say since when it falls: set evaluate.every to 10."  # 100 steps / 10
     )
@@ -124,13 +127,15 @@ def test_few_problems_are_too_few():
     path = [at(step, 3, num_problems=7) for step in (0, 50, 100)]
     found = overfitting_verdict(RISING, path, 8, seed=0)
     assert found.kind == "too few"
-    assert "has 7 problems that all 3 measurements share, fewer than the 8" in found.sentence
+    assert "has 7 problems that all 3 measurements share, fewer than the 8" in overfitting_sentence(
+        found
+    )
 
 
 def test_only_problems_that_all_checkpoints_have_count():
     path = [at(0, 60), at(20, 90, num_problems=90), at(100, 70)]
     found = overfitting_verdict(RISING, path, 8, seed=0)
-    assert (found.num_problems, found.best_value) == (90, 1.0)
+    assert (found.num_problems, found.values[found.best]) == (90, 1.0)
 
 
 def test_a_verdict_does_not_depend_on_how_problems_are_ordered():
@@ -210,7 +215,9 @@ def test_policies_kept_are_not_judged_by_rewards_of_weights_that_were_thrown_awa
     assert found.kind == "falls"
     assert found.reward is not None
     assert (found.reward.before, found.reward.after) == pytest.approx((0.15, 0.15))
-    assert "the training reward of the policies kept did not clearly rise" in found.sentence
+    assert "the training reward of the policies kept did not clearly rise" in overfitting_sentence(
+        found
+    )
 
 
 def test_policies_kept_overfit_when_they_begin_their_explorations_better_and_hold_less():
@@ -243,4 +250,4 @@ def test_rewards_since_the_best_policy_alone_count():
 def test_without_rewards_that_kept_policies_earned_a_fall_is_not_called_overfitting(rewards):
     found = overfitting_verdict(rewards, kept(90, 80, 70), 8, seed=0)
     assert (found.kind, found.reward) == ("falls", None)
-    assert "is not known" in found.sentence
+    assert "is not known" in overfitting_sentence(found)

@@ -1,7 +1,5 @@
 """The evaluation phase on the scripted engine: chunks, what is read back, what is set aside."""
 
-import os
-import signal
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -11,28 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
+from doubles_runs import (
+    begin,
+    interrupted_at,
+    killed_at,
+    logged,
+    scripted,
+    toy_recipe,
+    trajectories,
+    watched,
+)
 from doubles_scripted import ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rloop.config import EvaluateConfig, Recipe, SamplingConfig
-from rloop.engines.base import LIVE, Engine, Verify
+from rloop.engines.base import Sampled, SampleRequest
+from rloop.engines.rollout import Rollout
 from rloop.errors import StoreError
 from rloop.evaluation import phase
 from rloop.evaluation.phase import Evaluator, chunks
 from rloop.evaluation.tallies import Tally, stored_tallies
 from rloop.loop.session import resume
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, Place, PolicyRef, Problem, Verdict
+from rloop.types import Group, Place, Problem, Verdict
 
-POLICY = PolicyRef(path=Path("nowhere"), name="it's-1")
-PLACE = Place(run="toy", seed=3, iteration=1, phase="evaluate", policy=POLICY.name)
+PLACE = Place(run="toy", seed=3, iteration=1, phase="evaluate", policy="it's-1")
 
 
 def problems(count: int, task: str = "held") -> tuple[Problem, ...]:
     return tuple(
-        Problem(problem_id=f"{task}/{n}", task=task, question="?", answer="1", verifier="none")
+        Problem(
+            problem_id=f"{task}/{n}",
+            task=task,
+            question=f"{task} {n}?",
+            answer="1",
+            verifier="none",
+        )
         for n in range(count)
     )
 
@@ -53,23 +66,24 @@ class Sampling(ScriptedEngine):
     """Answers from the seed of the trajectory's own stream; remembers what each call asked for."""
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(
-            recipe, Verifier(), lambda problem, member, _: self.answer(problem, member)
-        )
+        super().__init__(recipe, lambda problem, member, _: self.answer(problem, member))
         self.calls: list[list[str]] = []
         self.die_at: int | None = None
-        self.place = PLACE
 
     def answer(self, problem: Problem, member: int) -> str:
-        seed = self.place.stream_seed(problem.problem_id, member)
+        seed = PLACE.stream_seed(problem.problem_id, member)
         return ("1", "e", "x" * (seed % 20), "1")[seed % 4]
 
-    def sample(self, policy: Any, problems: Sequence[Problem], *args: Any) -> Iterator[Group]:
-        self.calls.append([problem.problem_id for problem in problems])
-        for number, group in enumerate(super().sample(LIVE, problems, *args)):
-            if len(self.calls) == self.die_at and number:
+    def sample(
+        self, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
+        asked = (self.renderer.problems[request.prompt_ids] for request in requests)
+        self.calls.append(list(dict.fromkeys(problem.problem_id for problem in asked)))
+        for index, found in super().sample(requests, settings):
+            yield index, found
+            # The first problem of the call is then complete.
+            if len(self.calls) == self.die_at and index >= 3:
                 raise SystemExit("killed")
-            yield group
 
 
 @pytest.fixture
@@ -78,13 +92,13 @@ def engine(tmp_path: Path) -> Sampling:
 
 
 def evaluator(
-    engine: Engine, folder: Path, *, samples: int = 4, max_batch: int = 1, count: int = 12
+    engine: Sampling, folder: Path, *, samples: int = 4, max_batch: int = 1, count: int = 12
 ) -> Evaluator:
     """Return an evaluator of 12 and 2 problems; by default 4 problems a chunk."""
     folder.mkdir(exist_ok=True)
     sampling = SamplingConfig(max_completion_tokens=16)
     return Evaluator(
-        engine=engine,
+        rollout=Rollout(engine=engine, verify=Verifier()),
         tasks={"held": problems(count), "few": problems(2, "few")},
         config=EvaluateConfig(samples=samples, k=(1, samples), sampling=sampling),
         store=TrajectoryStore(folder),
@@ -109,7 +123,7 @@ def test_chunks_part_the_problems_in_order_into_nearly_equal_parts(count, num_sa
 
 
 def test_a_small_task_is_one_file_and_a_large_one_a_file_a_chunk(engine, tmp_path):
-    evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    evaluator(engine, tmp_path).evaluate(PLACE)
     # 12 problems x 4 samples = 48 completions, in chunks of 16 x 1: 3 of 4 problems; 2 x 4 < 16.
     found = sorted(path.name for path in tmp_path.rglob("*.parquet"))
     assert found == [
@@ -122,7 +136,7 @@ def test_a_small_task_is_one_file_and_a_large_one_a_file_a_chunk(engine, tmp_pat
 
 
 def test_metrics_follow_from_every_sample_not_from_the_last_chunk(engine, tmp_path):
-    found = evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    found = evaluator(engine, tmp_path).evaluate(PLACE)
     answers = [engine.answer(p, m) for p in problems(12) for m in range(4)]
     assert found.metrics["held/avg@4"] == pytest.approx(answers.count("1") / 48)
     assert found.metrics["held/samples_count"] == 48
@@ -137,13 +151,13 @@ def test_metrics_follow_from_every_sample_not_from_the_last_chunk(engine, tmp_pa
 @pytest.mark.parametrize("die_at", [1, 2, 3, 4])
 def test_stored_chunks_are_read_back_and_the_numbers_are_the_same(engine, tmp_path, die_at):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    expected = evaluator(engine, whole).evaluate(POLICY, PLACE)
+    expected = evaluator(engine, whole).evaluate(PLACE)
     engine.calls, engine.die_at = [], die_at
     with pytest.raises(SystemExit):
-        evaluator(engine, torn).evaluate(POLICY, PLACE)
+        evaluator(engine, torn).evaluate(PLACE)
     engine.calls, engine.die_at = [], None
     told: list[int] = []
-    assert evaluator(engine, torn).evaluate(POLICY, PLACE, on_stored=told.append) == expected
+    assert evaluator(engine, torn).evaluate(PLACE, on_stored=told.append) == expected
     assert told == [4 * (die_at - 1)]
     assert [len(call) for call in engine.calls] == [4, 4, 4, 2][die_at - 1 :]
     assert [p.read_bytes() for p in sorted(whole.rglob("*.parquet"))] == [
@@ -155,7 +169,7 @@ def test_stored_chunks_are_read_back_and_the_numbers_are_the_same(engine, tmp_pa
 def test_a_listener_that_stops_it_loses_no_finished_problem(engine, tmp_path, stop_at):
     """Ctrl-C in the middle of a chunk: what is finished is stored, the rest of it comes later."""
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    expected = evaluator(engine, whole).evaluate(POLICY, PLACE)
+    expected = evaluator(engine, whole).evaluate(PLACE)
     heard: list[str] = []
 
     def stop(group: Group) -> None:
@@ -164,11 +178,11 @@ def test_a_listener_that_stops_it_loses_no_finished_problem(engine, tmp_path, st
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluator(engine, torn).evaluate(POLICY, PLACE, on_group=stop)
+        evaluator(engine, torn).evaluate(PLACE, on_group=stop)
     assert TrajectoryStore(torn).count() == 4 * stop_at
     engine.calls = []
     told: list[int] = []
-    found = evaluator(engine, torn).evaluate(POLICY, PLACE, on_stored=told.append)
+    found = evaluator(engine, torn).evaluate(PLACE, on_stored=told.append)
     assert (found, told) == (expected, [stop_at])
     assert sum(map(len, engine.calls)) == 14 - stop_at
     assert TrajectoryStore(torn).count() == 4 * 14
@@ -181,25 +195,24 @@ def test_of_the_policy_in_training_a_chunk_that_was_stopped_is_not_stored(engine
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        evaluator(engine, tmp_path).evaluate(LIVE, PLACE, on_group=stop)
+        evaluator(engine, tmp_path).evaluate(PLACE, policy_version=2, on_group=stop)
     assert TrajectoryStore(tmp_path).count() == 0
 
 
 def test_a_complete_evaluation_is_read_without_sampling(engine, tmp_path):
-    expected = evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    expected = evaluator(engine, tmp_path).evaluate(PLACE)
     engine.calls = []
-    assert evaluator(engine, tmp_path).evaluate(POLICY, PLACE) == expected
+    assert evaluator(engine, tmp_path).evaluate(PLACE) == expected
     assert engine.calls == []
 
 
 def test_progress_counts_what_was_stored_and_each_new_group(engine, tmp_path):
     engine.die_at = 3
     with pytest.raises(SystemExit):
-        evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+        evaluator(engine, tmp_path).evaluate(PLACE)
     engine.die_at = None
     told: list[Any] = []
     evaluator(engine, tmp_path).evaluate(
-        POLICY,
         PLACE,
         on_stored=told.append,
         on_group=lambda group: told.append(group.problem.problem_id),
@@ -212,10 +225,10 @@ def test_other_chunks_after_a_crash_keep_every_stored_problem_once(engine, tmp_p
     """Another max_batch after a crash: the cuts move, nothing is lost or doubled."""
     engine.die_at = 3
     with pytest.raises(SystemExit):
-        evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+        evaluator(engine, tmp_path).evaluate(PLACE)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
     engine.die_at = None
-    found = evaluator(engine, tmp_path, max_batch=max_batch).evaluate(POLICY, PLACE)
+    found = evaluator(engine, tmp_path, max_batch=max_batch).evaluate(PLACE)
     assert found.metrics["held/samples_count"] == 48
     assert TrajectoryStore(tmp_path).count() == 48 + 8
     assert all(path.read_bytes() == text for path, text in before.items())
@@ -224,10 +237,10 @@ def test_other_chunks_after_a_crash_keep_every_stored_problem_once(engine, tmp_p
 
 
 def test_another_number_of_samples_is_refused_before_sampling(engine, tmp_path):
-    evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    evaluator(engine, tmp_path).evaluate(PLACE)
     engine.calls = []
     with pytest.raises(StoreError, match=r"it's-1 have 4 completions each.* draws 8.*back to 4"):
-        evaluator(engine, tmp_path, samples=8).evaluate(POLICY, PLACE)
+        evaluator(engine, tmp_path, samples=8).evaluate(PLACE)
     assert engine.calls == []
 
 
@@ -237,18 +250,18 @@ def test_another_number_of_samples_is_refused_before_sampling(engine, tmp_path):
     ids=["policy", "iteration", "step"],
 )
 def test_what_is_stored_of_another_place_is_not_read_back(engine, tmp_path, elsewhere):
-    evaluator(engine, tmp_path).evaluate(POLICY, replace(PLACE, **elsewhere))
+    evaluator(engine, tmp_path).evaluate(replace(PLACE, **elsewhere))
     engine.calls = []
-    evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    evaluator(engine, tmp_path).evaluate(PLACE)
     assert len(engine.calls) == 4
 
 
 def test_the_policy_in_training_is_sampled_anew_and_its_later_steps_are_set_aside(engine, tmp_path):
     places = [replace(PLACE, step=step) for step in (2, 4, 6)]
     for place in places:
-        evaluator(engine, tmp_path).evaluate(LIVE, place)
+        evaluator(engine, tmp_path).evaluate(place, policy_version=place.step)
     engine.calls = []
-    evaluator(engine, tmp_path).evaluate(LIVE, places[1])
+    evaluator(engine, tmp_path).evaluate(places[1], policy_version=4)
     assert len(engine.calls) == 4
     store = TrajectoryStore(tmp_path)
     assert [store.count(step=step) for step in (2, 4, 6)] == [56, 56, 0]
@@ -257,14 +270,14 @@ def test_the_policy_in_training_is_sampled_anew_and_its_later_steps_are_set_asid
 
 
 def test_tallies_of_a_stored_evaluation_are_those_it_measured(engine, tmp_path):
-    found = evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    found = evaluator(engine, tmp_path).evaluate(PLACE)
     assert stored_tallies(TrajectoryStore(tmp_path), PLACE) == found.counts
     scores = {tally.majority for tally in found.counts["held"].values()}
     assert len(scores) > 1, "the majority is the same for every problem"
 
 
 def test_tallies_are_what_the_store_holds(engine, tmp_path):
-    evaluator(engine, tmp_path).evaluate(POLICY, PLACE)
+    evaluator(engine, tmp_path).evaluate(PLACE)
     answers = [engine.answer(problems(1)[0], member) for member in range(4)]
     assert stored_tallies(TrajectoryStore(tmp_path), PLACE)["held"]["held/0"] == Tally(
         samples=4,
@@ -284,7 +297,7 @@ def test_memory_follows_from_a_chunk_not_from_the_evaluation(engine, tmp_path, m
     def peak(count: int) -> int:
         measured = evaluator(engine, tmp_path / str(count), samples=16, max_batch=8, count=count)
         tracemalloc.start()
-        measured.evaluate(POLICY, PLACE)
+        measured.evaluate(PLACE)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -307,35 +320,14 @@ def test_a_run_stopped_inside_an_evaluation_ends_as_an_uninterrupted_one(
     whole.mkdir()
     torn.mkdir()
     _, expected = begin(recipe, whole, scripted())
-
-    class Stopped(ScriptedEngine):
-        """Stops at the third problem: with 4 samples and batches of 8, in the second chunk."""
-
-        seen = 0
-
-        def sample(self, *args: Any) -> Iterator[Group]:
-            place = args[3]
-            for group in super().sample(*args):
-                if (place.phase, place.iteration, place.step) == where:
-                    Stopped.seen += 1
-                    if Stopped.seen == 3:
-                        self.stop()
-                yield group
-
-        def stop(self) -> None:
-            if stop == "kill":
-                raise SystemExit("killed")
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def stopped(recipe: Recipe, verify: Verify) -> Engine:
-        return Stopped(recipe, verify, half_right)
-
+    # With 4 samples and batches of 8 the third problem, from the 9th completion on, is in the
+    # second chunk.
     if stop == "kill":
         with pytest.raises(SystemExit):
-            begin(recipe, torn, stopped)
+            begin(recipe, torn, watched(killed_at(*where, completion=12)))
     else:
-        assert begin(recipe, torn, stopped)[0] == 130
+        assert begin(recipe, torn, watched(interrupted_at(*where, completion=12)))[0] == 130
     assert resume(torn / "run", scripted()) == 0
-    assert (torn / "run/metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert logged(torn / "run") == logged(expected)
     sql = "select * from trajectories order by iteration, phase, step, policy, problem_id, member"
     assert trajectories(torn / "run", sql) == trajectories(expected, sql)

@@ -30,7 +30,7 @@ from rloop.loop.standalone import (
 from rloop.loop.state import RunLock
 from rloop.observe.run_log import read_metrics
 from rloop.recipe import evaluation_recipe
-from rloop.report.run_record import read_run
+from rloop.run_directory import read_run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
 
@@ -144,7 +144,7 @@ def test_an_evaluation_is_read_as_a_run_is(recipe, tmp_path):
     (line,) = record.rows("evaluate")
     assert (line["iteration"], line["step"], line["policy"]) == (0, 0, "policy")
     assert line["evaluate/sums/avg@4"] == 0.25
-    assert record.is_complete("0/evaluate/policy")
+    assert record.is_complete
     assert [event["name"] for event in record.events] == ["evaluate"]
     assert record.environment["engine"] == {"device": "none (scripted)"}
     assert Recipe.model_validate(record.config) == recipe.dated(record.config["prompt"]["date"])

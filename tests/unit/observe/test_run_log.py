@@ -21,7 +21,7 @@ def log(tmp_path):
 def test_a_line_has_its_place_and_prefixed_keys(log, tmp_path):
     log.metrics(place_at(40), {"reward_mean": 0.41, "groups_count": 8})
     assert (tmp_path / "metrics.jsonl").read_text() == (
-        '{"iteration":1,"phase":"explore","step":40,"policy":"explored-001",'
+        '{"iteration":1,"phase":"explore","step":40,"policy":"explored-001","policy_kind":"explored",'
         '"explore/reward_mean":0.41,"explore/groups_count":8}\n'
     )
 

@@ -75,7 +75,7 @@ def test_a_failing_tracker_costs_the_run_nothing(tmp_path, monkeypatch):
     log.metrics(place_at(1), {"reward_mean": 0.25})
     log.close()
     assert (tmp_path / "metrics.jsonl").read_text() == (
-        '{"iteration":1,"phase":"explore","step":1,"policy":"explored-001",'
+        '{"iteration":1,"phase":"explore","step":1,"policy":"explored-001","policy_kind":"explored",'
         '"explore/reward_mean":0.25}\n'
     )
 

@@ -1,27 +1,25 @@
-from pathlib import Path
+import json
+import shutil
 
 import vl_convert
+from doubles_records import group_at, place_at
 
-from rloop.evaluation.checkpoints import read_checkpoints
-from rloop.report.charts.figure import MAX_NUMBERS, Figure, numbers
-from rloop.report.charts.steps import task_reward_figure
-from rloop.report.figures import run_figures
-from rloop.report.held_out import held_out_tasks
-from rloop.report.results import task_tables
-from rloop.report.run_record import RunRecord, read_run
-from rloop.report.timeline import Timeline
+from rloop.report.charts import MAX_NUMBERS, Figure, Heading, lines_with_bands, numbers, token_axis
+from rloop.report.held_out import read_held_out
+from rloop.report.sections import run_figures, task_rewards
+from rloop.report.tables import task_tables
+from rloop.run_directory import Run, read_run
 from rloop.store.trajectories import TrajectoryStore
 
 
-def all_figures(record: RunRecord) -> dict[str, Figure]:
-    store = TrajectoryStore(record.directory)
-    tasks = held_out_tasks(record, read_checkpoints(store))
-    sections = run_figures(record, store, task_tables(record), tasks, {})
-    return {figure.figure_id: figure for found in sections.values() for figure in found}
+def all_figures(run: Run) -> dict[str, Figure]:
+    store = TrajectoryStore(run.directory)
+    sections = run_figures(run, store, task_tables(run), read_held_out(run), {})
+    return {figure.heading.figure_id: figure for found in sections.values() for figure in found}
 
 
-def figures(record: RunRecord) -> dict[str, dict]:
-    return {name: figure.spec for name, figure in all_figures(record).items()}
+def figures(run: Run) -> dict[str, dict]:
+    return {name: figure.spec for name, figure in all_figures(run).items()}
 
 
 def test_every_chart_compiles_and_draws(build_run) -> None:
@@ -48,16 +46,16 @@ def test_every_chart_compiles_and_draws(build_run) -> None:
 
 
 def test_a_curve_holds_the_logged_values(finished_run) -> None:
-    record = read_run(finished_run)
-    spec = figures(record)["entropy_mean"]
-    logged = [row["explore/entropy_mean"] for row in record.rows("explore")]
+    run = read_run(finished_run)
+    spec = figures(run)["entropy_mean"]
+    logged = [row["explore/entropy_mean"] for row in run.rows("explore")]
     drawn = [[row.get("value") for row in rows] for rows in spec["datasets"].values()]
     assert logged in drawn
 
 
 def test_a_long_curve_is_smoothed_and_says_so(build_run) -> None:
-    record = read_run(build_run(steps=200))
-    assert all_figures(record)["grad_norm"].caption.endswith(
+    run = read_run(build_run(steps=200))
+    assert all_figures(run)["grad_norm"].heading.caption.endswith(
         "Strong line: mean of the last 10 steps."
     )  # 200 / 20
 
@@ -70,9 +68,14 @@ def test_the_funnel_shows_counts_and_shares(finished_run) -> None:
 
 
 def test_training_reward_and_held_out_metrics_share_a_picture(finished_run) -> None:
-    record = read_run(finished_run)
-    datasets = figures(record)["held-out-0"]["datasets"].values()
-    measures = {row["metric"] for rows in datasets for row in rows if "metric" in row}
+    run = read_run(finished_run)
+    datasets = figures(run)["held-out-0"]["datasets"].values()
+    measures = {
+        row["series"]
+        for rows in datasets
+        for row in rows
+        if "policy" in row or row.get("series") == "training reward"
+    }
     assert measures == {"training reward", "held-out avg@8", "held-out pass@8"}
 
 
@@ -84,25 +87,48 @@ def test_a_long_table_of_numbers_is_thinned_evenly_and_keeps_its_end() -> None:
     assert table.note == "34 of 101 rows, spread evenly."
 
 
-def test_several_training_tasks_have_their_rewards_apart() -> None:
-    line = {"iteration": 1, "phase": "explore", "policy": "explored-001"}
-    metrics = [line | {"step": step} for step in (1, 2)]
-    record = RunRecord(
-        directory=Path("run"),
-        recipe_text="",
-        config={},
-        environment={},
-        manifest={},
-        metrics=metrics,
-        events=[],
-    )
-    timeline = Timeline(record)
-    rows = [
-        timeline.place(1, step) | {"task": task, "value": value}
-        for step, task, value in ((1, "a", 0.25), (1, "b", 0.5), (2, "a", 0.75), (2, "b", 1.0))
-    ]
-    figure = task_reward_figure(timeline, rows)
+def test_several_training_tasks_have_their_rewards_apart(build_run) -> None:
+    run_dir = build_run()
+    config = json.loads((run_dir / "config.json").read_text())
+    assert task_rewards(read_run(run_dir), TrajectoryStore(run_dir)) is None
+    config["tasks"]["train"] = [{"name": "a"}, {"name": "b"}]
+    (run_dir / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(run_dir / "trajectories")
+    store = TrajectoryStore(run_dir)
+    for step, right in ((1, {"a": 1, "b": 2}), (2, {"a": 3, "b": 4})):
+        place = place_at(step)
+        groups = [
+            group_at(place, f"{task}/1", [("2", m < number) for m in range(4)], task)
+            for task, number in right.items()
+        ]
+        store.append(place, groups)
+    figure = task_rewards(read_run(run_dir), store)
     assert figure is not None
-    assert figure.description == "Training reward by task: a from 0.25 to 0.75, b from 0.5 to 1."
+    assert figure.heading.description == (
+        "Training reward by task: a from 0.25 to 0.75, b from 0.5 to 1."
+    )
     vl_convert.vegalite_to_svg(figure.spec)
-    assert task_reward_figure(timeline, [row for row in rows if row["task"] == "a"]) is None
+
+
+def drawn_bands(rows: list[dict[str, object]]) -> set[object]:
+    """Return the series whose bands a chart draws."""
+    columns = {"series": "method", "x": "tokens"}
+    figure = lines_with_bands(Heading("a", "b", "c", "d"), rows, token_axis(rows), columns)
+    band = figure.spec["layer"][0]
+    assert band["mark"]["type"] == "area"
+    return {row["series"] for row in figure.spec["datasets"][band["data"]["name"]]}
+
+
+def test_bands_that_fill_the_chart_are_left_out():
+    rows: list[dict[str, object]] = [
+        {"series": "two seeds", "x": 1, "value": v, "low": 0.0, "high": 1.0} for v in (0.2, 0.3)
+    ]
+    rows += [
+        {"series": "five", "x": 1, "value": v, "low": v - 0.02, "high": v + 0.02}
+        for v in (0.3, 0.35)
+    ]
+    assert drawn_bands(rows) == {"five"}
+    # a narrow band around a level line says something
+    assert drawn_bands(
+        [{"series": "flat", "x": 1, "value": 0.5, "low": 0.49, "high": 0.51}] * 3
+    ) == {"flat"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from doubles_comparison import TASK, write_method_run
+from doubles_comparison import write_method_run
 
 from rloop.errors import ConfigError, StoreError
 from rloop.report.compare import (
@@ -18,10 +18,8 @@ from rloop.report.compare import (
     table_rows,
     write_comparison,
 )
-from rloop.report.compare_charts import _with_bands
-from rloop.report.compare_fairness import fairness_warnings
-from rloop.report.compare_groups import choose_reference, group_runs
-from rloop.report.compare_runs import find_runs, read_compared
+from rloop.report.compare_checks import fairness_warnings
+from rloop.report.compare_runs import choose_reference, find_runs, group_runs, read_compared
 
 RL = {"coldstart": [0, 2, 4, 8], "explored-001@4": [1, 3, 4, 8], "explored-001@8": [0, 4, 4, 8]}
 RLOOP = {"coldstart": [0, 2, 4, 8], "iter-001": [1, 2, 5, 8], "iter-002": [2, 6, 4, 8]}
@@ -323,17 +321,8 @@ def test_methods_with_another_n_have_no_difference_and_the_page_says_why(sweep, 
     assert "clear of zero." not in page
 
 
-def test_bands_that_fill_the_chart_are_left_out():
-    rows = [
-        {"policy": "two seeds", "value": v, "low": 0.0, "high": 1.0} for v in (0.2, 0.3, 0.4)
-    ] + [{"policy": "five", "value": v, "low": v - 0.02, "high": v + 0.02} for v in (0.3, 0.35)]
-    assert {row["policy"] for row in _with_bands(rows)} == {"five"}
-    flat = [{"policy": "flat", "value": 0.5, "low": 0.49, "high": 0.51}] * 3
-    assert _with_bands(flat) == flat  # a narrow band around a level line says something
-
-
 def test_forgetting_is_counted_from_start_to_end_and_averaged_over_seeds(found):
-    rows = {row.label: row for row in found.losses[TASK]}
+    rows = {row.label: row for row in found.tasks[0].losses}
     plain = rows["Plain RL"]
     # seed 0: the start solves 3 of 4, all kept; explored-001@4 solved the first, the last does not:
     # ever-solved loss 1 of 4; seed 1 has one more right everywhere: nothing is ever unsolved

@@ -1,11 +1,11 @@
-from rloop.report.charts.selection import success_rate_figure
-from rloop.report.run_record import read_run
-from rloop.report.selection import (
+from rloop.report.phase_figures import (
     problem_sentences,
     selected_iterations,
+    success_rate_figure,
     success_rate_rows,
     tuning_rows,
 )
+from rloop.run_directory import read_run
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
 from rloop.store.schema import SCHEMA
 
@@ -28,7 +28,7 @@ def test_success_rates_fall_into_tenths_by_outcome(build_run) -> None:
     nothing = SCHEMA.empty_table().select(EXAMPLE_COLUMNS)
     write_expert_set(run_dir, 2, trajectories=nothing, weights=[], problems=problems)
     rows = success_rate_rows(run_dir, 2)
-    found = [(row["low"], row["high"], row["outcome"], row["count"]) for row in rows]
+    found = [(row["low"], row["high"], row["series"], row["count"]) for row in rows]
     assert found == [
         (0.0, 0.1, "kept", 1),
         (0.0, 0.1, "not solved", 1),
@@ -58,10 +58,10 @@ def test_the_few_rates_of_small_groups_have_a_bin_each(build_run) -> None:
     ]
     figure = success_rate_figure(2, rows, 0.75)
     assert figure is not None
-    assert "Grey above 0 %: answered right, but only by completions cut" in figure.caption
+    assert "Grey above 0 %: answered right, but only by completions cut" in figure.heading.caption
     above = success_rate_figure(2, [row for row in rows if row["rate"] != "2/8"], 0.75)
     assert above is not None
-    assert "Grey" not in above.caption
+    assert "Grey" not in above.heading.caption
 
 
 def test_why_problems_are_not_in_the_expert_set_is_said(finished_run) -> None:
@@ -72,7 +72,7 @@ def test_why_problems_are_not_in_the_expert_set_is_said(finished_run) -> None:
 
 def test_each_update_has_its_loss(finished_run) -> None:
     rows = tuning_rows(read_run(finished_run))
-    assert [(row["policy"], row["update"]) for row in rows[29:31]] == [
+    assert [(row["series"], row["x"]) for row in rows[29:31]] == [
         ("iter-001", 30),
         ("iter-002", 1),
     ]

@@ -7,37 +7,22 @@ from doubles_records import group_at, place_at
 from rloop.errors import StoreError
 from rloop.evaluation.checkpoints import Checkpoint
 from rloop.evaluation.overfitting import Overfitting
-from rloop.report.against import last_policies
-from rloop.report.held_out import (
-    HeldOut,
-    forgotten_words,
-    held_out_tasks,
-    lost_problems,
-    matrix_rows,
-    pass_rows,
-    shown_curves,
-)
-from rloop.report.overfitting import WIDER, _in_short, overfitting_words
-from rloop.report.run_record import RunRecord
+from rloop.report.conclusions import WIDER, forgotten, in_short, overfitting
+from rloop.report.held_out import HeldOut, held_out_tasks, last_policies, lost_problems
+from rloop.report.sections import matrix_rows, pass_rows
+from rloop.run_directory import Run
 from rloop.store.trajectories import TrajectoryStore
 
 METRICS = {"evaluate/sums/avg@4": 0.5}
 
 
-def record_of(policies: list[str], directory: Path = Path("demo"), **config: Any) -> RunRecord:
+def record_of(policies: list[str], directory: Path = Path("demo"), **config: Any) -> Run:
     lines = [
         {"iteration": 0, "phase": "evaluate", "step": 0, "policy": name} | METRICS
         for name in policies
     ]
-    return RunRecord(
-        directory=directory,
-        recipe_text="",
-        config={"name": "demo", "seed": 0, "finetune": {}} | config,
-        environment={},
-        manifest={},
-        metrics=lines,
-        events=[],
-    )
+    recipe = {"name": "demo", "seed": 0, "finetune": {}} | config
+    return Run(directory=directory, config=recipe, metrics=lines)
 
 
 def checkpoint(policy: str, iteration: int, step: int, *counts: int, n: int = 4) -> Checkpoint:
@@ -69,7 +54,6 @@ def held() -> HeldOut:
 def test_the_line_is_what_the_loop_goes_on_with(held) -> None:
     assert held.line == (BASE, LAST)
     assert held.outcome is LAST
-    assert shown_curves(held) == [("base", BASE), ("iter-001", LAST)]
 
 
 def test_plain_rl_goes_on_with_the_last_weights_of_each_exploration() -> None:
@@ -87,18 +71,19 @@ def test_after_a_cold_start_the_base_is_not_on_the_line() -> None:
 def test_an_evaluation_by_itself_has_a_curve_and_no_outcome() -> None:
     alone = checkpoint("my-model", 0, 0, 4, 0, 0, 1)
     (held,) = held_out_tasks(record_of(["my-model"]), [alone])
-    assert (held.line, held.outcome, forgotten_words(held)) == ((alone,), None, ("", []))
+    assert (held.line, held.outcome, forgotten(held)) == ((alone,), None, None)
     assert matrix_rows(held, is_forgetting=True) == []
 
 
 def test_what_was_forgotten_is_counted_by_hand(held) -> None:
-    answer, sentences = forgotten_words(held)
+    found = forgotten(held)
+    assert found is not None
     # base solved a and b; iter-001 solves a and d, so b is lost and d of {c, d} is new.
     # Halves of two samples, of the base: a in both, b in the first: 3. Of these iter-001 misses b,
     # and so does the base's own second half.
     # Some checkpoint solved each of the four; iter-001 does not solve b and c.
-    assert answer == "1 of 2 problems"
-    assert sentences == [
+    assert found.answer == "1 of 2 problems"
+    assert list(found.sentences) == [
         "Of the 2 problems that base solved, iter-001 leaves 1 unsolved (50.0 %). Chance is part "
         "of it: of what base solves in one half of the samples, iter-001 misses 33.3 % in the "
         "other half, and base itself 33.3 %.",
@@ -109,10 +94,10 @@ def test_what_was_forgotten_is_counted_by_hand(held) -> None:
 
 
 def test_matrices_say_of_how_many(held) -> None:
-    forgotten = {(r["a"], r["b"]): r["said"] for r in matrix_rows(held, is_forgetting=True)}
+    known = {(r["a"], r["b"]): r["said"] for r in matrix_rows(held, is_forgetting=True)}
     # explored solved a and c; the base solves a of them
-    assert forgotten["explored-001@2", "base"] == "1 of 2"
-    assert forgotten["base", "base"] == "0 of 2"
+    assert known["explored-001@2", "base"] == "1 of 2"
+    assert known["base", "base"] == "0 of 2"
     new = {(r["a"], r["b"]): r["value"] for r in matrix_rows(held, is_forgetting=False)}
     assert new["base", "explored-001@2"] == 0.5  # c of {c, d}
 
@@ -121,13 +106,15 @@ def test_a_checkpoint_that_solved_nothing_has_nothing_to_forget() -> None:
     nothing = checkpoint("base", 0, 0, 0, 0, 0, 0)
     (held,) = held_out_tasks(record_of(["base"]), [nothing, LAST])
     assert [r["value"] for r in matrix_rows(held, is_forgetting=True)][:2] == [None, None]
-    assert forgotten_words(held)[0] == "Nothing to forget"
+    found = forgotten(held)
+    assert found is not None
+    assert found.answer == "Nothing to forget"
 
 
 def test_pass_curves_go_up_to_n() -> None:
     rows = pass_rows([("ours", BASE)], confidence=0.95)
     # pass@1 = (3 + 1) / 16; pass@2 = (1 + 1 - C(3,2)/C(4,2)) / 4 = 1.5 / 4; pass@4 = 2 / 4
-    assert [(row["k"], row["value"]) for row in rows] == [(1, 0.25), (2, 0.375), (4, 0.5)]
+    assert [(row["x"], row["value"]) for row in rows] == [(1, 0.25), (2, 0.375), (4, 0.5)]
 
 
 def test_lost_problems_come_with_their_counts_and_prompt(tmp_path) -> None:
@@ -161,18 +148,18 @@ def test_overfitting_inside_rl_is_said_though_the_policies_kept_are_whole(tmp_pa
         for step in range(1, 31)
     )
     (held,) = held_out_tasks(record, found)
-    words = overfitting_words(record, held, 8)
-    assert words is not None
-    answer, kind, (kept, inside, wider) = words
+    said = overfitting(record, held, 8)
+    assert said is not None
+    kept, inside, wider = said.sentences
     assert wider == WIDER
-    assert (answer, kind) == ("Only inside RL", "unclear")
+    assert (said.answer, said.kind) == ("Only inside RL", "unclear")
     assert kept.startswith("Policies kept: held-out pass@8 went from 100.0 %")
     # 2 of 12 problems are left: 16.7 %
     assert inside.startswith("RL of iteration 1: held-out pass@8 fell from 100.0 % at step 10")
     assert inside.endswith("the policy overfits since step 10.")
 
 
-def stored_run(folder: Path, problem_id: str = "sums/0") -> RunRecord:
+def stored_run(folder: Path, problem_id: str = "sums/0") -> Run:
     place = place_at(0, iteration=0, phase="evaluate", policy="base")
     TrajectoryStore(folder).append(place, [group_at(place, problem_id)], part="base")
     return record_of(["base"], folder)
@@ -199,9 +186,7 @@ def test_runs_measured_on_other_problems_are_refused(tmp_path, held) -> None:
 
 
 def test_no_exploration_is_left_out_in_silence() -> None:
-    verdict = Overfitting(
-        kind="holds", task="t", k=8, num_checkpoints=4, num_problems=9, sentence=""
-    )
-    assert _in_short([("RL of iteration 2", verdict), ("RL of iteration 1", verdict)]) == [
+    verdict = Overfitting(kind="holds", k=8, num_problems=9, path=(BASE, LAST), num_steps=9)
+    assert in_short([("RL of iteration 2", verdict), ("RL of iteration 1", verdict)]) == [
         "RL of iteration 1, RL of iteration 2: no clear fall."
     ]

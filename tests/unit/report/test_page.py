@@ -129,7 +129,7 @@ def test_charts_have_accessible_names(page) -> None:
     charts = [attrs for tag, attrs in page.tags if attrs.get("class") == "chart"]
     specs = json.loads(page.scripts[0])
     assert {attrs["id"] for attrs in charts} == set(specs)
-    assert len(charts) == 15
+    assert charts
     for attrs in charts:
         assert attrs["role"] == "img"
         assert len(attrs["aria-label"]) > 20

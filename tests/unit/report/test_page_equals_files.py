@@ -60,7 +60,7 @@ def test_pass_at_2_is_that_of_the_files(run_dir, html, policy: str) -> None:
         f"select avg(1 - (n - c) * (n - c - 1) / (n * (n - 1))) from ({COUNTS}) "
         f"where policy = '{policy}'",
     )
-    row = one(drawn(html, "pass-0", "k"), policy=policy, k=2)
+    row = one(drawn(html, "pass-0", "x"), series=policy, x=2)
     assert row["value"] == pytest.approx(value)
     assert row["low"] <= value <= row["high"]
 
@@ -86,7 +86,9 @@ def test_the_training_reward_of_a_step_is_that_of_the_files(run_dir, html) -> No
         "where phase = 'explore' and iteration = 2 and step = 3",
     )
     # iteration 1 has 4 steps, so step 3 of iteration 2 stands at 7
-    rewards = [row for row in drawn(html, "held-out-0", "x") if row["metric"] == "training reward"]
+    rewards = [
+        row for row in drawn(html, "held-out-0", "x") if row.get("series") == "training reward"
+    ]
     assert one(rewards, x=7)["value"] == pytest.approx(value)
 
 
@@ -109,7 +111,7 @@ def test_the_bins_of_success_rates_are_those_of_the_trajectories(run_dir, html) 
         "select avg(correct::int) from TRAJECTORIES where phase = 'explore' and iteration = 1 "
         "group by problem_id",
     )
-    rows = drawn(html, "success-rate-1", "outcome")
+    rows = drawn(html, "success-rate-1", "series")
     bins = {(row["low"], row["high"]) for row in rows}
     assert sum(row["count"] for row in rows) == len(rates)
     for low, high in bins:
@@ -117,12 +119,12 @@ def test_the_bins_of_success_rates_are_those_of_the_trajectories(run_dir, html) 
         shown = [row["count"] for row in rows if (row["low"], row["high"]) == (low, high)]
         assert sum(shown) == len(inside)
     # above 40 % is too easy, by the recipe
-    assert all(row["low"] >= 0.4 for row in rows if row["outcome"] == "too easy")
-    assert {row["outcome"] for row in rows} >= {"kept", "too easy"}
+    assert all(row["low"] >= 0.4 for row in rows if row["series"] == "too easy")
+    assert {row["series"] for row in rows} >= {"kept", "too easy"}
 
 
 def test_the_table_of_numbers_says_what_the_chart_shows(html) -> None:
-    row = one(drawn(html, "pass-0", "k"), policy="iter-002", k=4)
+    row = one(drawn(html, "pass-0", "x"), series="iter-002", x=4)
     (table,) = re.findall(r'<table data-figure="pass-0">(.*?)</table>', html, re.DOTALL)
     cells = [re.findall(r"<td>(.*?)</td>", line) for line in table.split("</tr>")]
     wanted = ["iter-002", "4", *(f"{row[key]:.4g}" for key in ("value", "low", "high"))]
@@ -133,5 +135,5 @@ def test_another_run_stands_beside_with_its_last_policy(run_dir, html, tmp_path)
     other = shutil.copytree(run_dir, tmp_path / "other")
     shutil.copytree(run_dir, tmp_path / "ours")
     beside = write_report(tmp_path / "ours", [other]).read_text(encoding="utf-8")
-    theirs = one(drawn(beside, "pass-0", "k"), policy="other", k=2)
-    assert theirs["value"] == one(drawn(html, "pass-0", "k"), policy="iter-002", k=2)["value"]
+    theirs = one(drawn(beside, "pass-0", "x"), series="other", x=2)
+    assert theirs["value"] == one(drawn(html, "pass-0", "x"), series="iter-002", x=2)["value"]

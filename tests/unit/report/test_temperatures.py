@@ -41,10 +41,10 @@ def test_a_table_has_a_row_for_each_point_and_metrics_in_order() -> None:
 def test_the_curve_has_accuracy_across_and_pass_at_k_upwards() -> None:
     (table,) = tables_of(POINTS)
     figure = curve_figure(table, 0)
-    assert figure.title == "pass@8 against avg@8: sums"
+    assert figure.heading.title == "pass@8 against avg@8: sums"
     assert figure.numbers.rows[0] == ("base", "0.5", "0.4", "0.6")
-    assert "Dashed: base" in figure.caption
-    assert "base at 0.5 40.0% and 60.0%" in figure.description
+    assert "Dashed: base" in figure.heading.caption
+    assert "base at 0.5 40.0% and 60.0%" in figure.heading.description
 
 
 def test_a_page_escapes_names_and_holds_every_number(tmp_path) -> None:

@@ -23,7 +23,7 @@ from doubles_runs import begin, scripted, toy_recipe
 from rloop.errors import StoreError
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
-from rloop.report.run_record import read_run
+from rloop.run_directory import read_run
 from rloop.store.expert import (
     EXAMPLE_COLUMNS,
     read_examples,

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_kill import files
-from doubles_runs import begin, half_right, scripted, toy_recipe
-from doubles_scripted import ScriptedEngine
+from doubles_kill import comparable
+from doubles_runs import begin, logged, scripted, toy_recipe, watched
 
-from rloop.engines.base import ExploreStep
 from rloop.errors import EngineError, StoreError
 from rloop.loop.quarantine import quarantine
 from rloop.loop.session import resume
@@ -59,6 +57,10 @@ def test_a_whole_run_is_sound_and_the_counts_are_those_of_the_run(whole):
     assert checked["trajectory files"] == 8 + 7
     # config, manifest, environment, events, metrics
     assert checked["small files"] == 5
+
+
+def first_problem(path: Path) -> str:
+    return str(read_whole(path)["problem_id"][0])
 
 
 def rewrite(run_dir: Path, name: str, old: str, new: str) -> None:
@@ -217,14 +219,10 @@ def test_a_damaged_log_keeps_the_lines_that_can_be_read(run_dir):
     assert (run_dir / ".damaged/metrics.jsonl").exists()
 
 
-class Breaks(ScriptedEngine):
-    """Fails in its fourth RL step; the saved point is after the second."""
-
-    def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-        for step in super().explore(*args, **kwargs):
-            if step.step == 4:
-                raise EngineError("the fourth step is one too many.")
-            yield step
+def breaks(at: tuple[str, int, int]) -> None:
+    """Fail in the fourth RL step; the saved point is after the second."""
+    if at == ("explore", 1, 4):
+        raise EngineError("the fourth step is one too many.")
 
 
 def test_a_step_torn_after_the_saved_point_is_sampled_again_the_same(tmp_path):
@@ -233,15 +231,16 @@ def test_a_step_torn_after_the_saved_point_is_sampled_again_the_same(tmp_path):
     for folder in folders:
         folder.mkdir()
     with pytest.raises(EngineError, match="one too many"):
-        begin(recipe, folders[0], lambda recipe, verify: Breaks(recipe, verify, half_right))
+        begin(recipe, folders[0], watched(breaks))
     _, whole = begin(recipe, folders[1], scripted())
     run_dir = folders[0] / "run"
     assert verify_run(run_dir).is_sound, told(run_dir)
     cut(run_dir / EXPLORED)
     assert put_away(run_dir) == [f"{EXPLORED}: `rloop resume` samples it again."]
     assert resume(run_dir, scripted()) == 0
-    there = {name: data for name, data in files(run_dir).items() if not name.startswith(".damaged")}
-    assert there == files(whole)
+    found = comparable(run_dir).items()
+    there = {name: data for name, data in found if not name.startswith(".damaged")}
+    assert there == comparable(whole)
     assert verify_run(run_dir).is_sound
 
 
@@ -261,8 +260,7 @@ def test_keeping_the_last_policies_changes_nothing_but_the_policies(tmp_path, ch
         recipe = toy_recipe(tmp_path, keep_policies=keep, iterations=3, **changes)
         runs.append(begin(recipe, folder, scripted())[1])
     assert sorted(path.name for path in (runs[1] / "policies").iterdir()) == kept
-    logs = [(run / "metrics.jsonl").read_bytes() for run in runs]
-    assert logs[0] == logs[1]
+    assert logged(runs[0]) == logged(runs[1])
     assert verify_run(runs[1]).is_sound, told(runs[1])
     assert resume(runs[1], scripted()) == 0
 

@@ -7,8 +7,8 @@ import pytest
 from doubles_records import group_at, place_at
 from tokenizers import Tokenizer, decoders, models
 
-from rloop.report.trajectories import excerpt
 from rloop.store.schema import trajectory_table
+from rloop.text import excerpt
 from rloop.view.groups import (
     COLUMNS,
     HEAD,

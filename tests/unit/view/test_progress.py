@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rloop.report.run_record import RunRecord
-from rloop.view.progress import State, is_complete, is_locked, phase_keys, phases, summary
+from rloop.run_directory import Run
+from rloop.view.progress import State, is_locked, phases, summary
 
 
-def record(phases: dict[str, Any], metrics=(), events=(), **config: Any) -> RunRecord:
+def record(phases: dict[str, Any], metrics=(), events=(), **config: Any) -> Run:
     recipe = {
         "iterations": 2,
         "explore": {"steps": 4},
@@ -19,11 +19,9 @@ def record(phases: dict[str, Any], metrics=(), events=(), **config: Any) -> RunR
         "coldstart": None,
         "policy": {"path": "runs/x/policies/iter-001"},
     }
-    return RunRecord(
+    return Run(
         directory=Path("run"),
-        recipe_text="",
         config=recipe | config,
-        environment={},
         manifest={"phases": phases},
         metrics=list(metrics),
         events=list(events),
@@ -36,21 +34,21 @@ def line(step: int, seconds: float = 2.0) -> dict[str, Any]:
 
 
 def test_the_phases_of_a_recipe_in_their_order():
-    assert list(phase_keys(record({}, iterations=1))) == [
+    assert record({}, iterations=1).expected_phases == [
         *("0/evaluate/base", "1/explore", "1/select", "1/finetune", "1/evaluate/iter-001"),
     ]
-    assert list(phase_keys(record({}, iterations=1, finetune=None, coldstart={"epochs": 1}))) == [
+    assert record({}, iterations=1, finetune=None, coldstart={"epochs": 1}).expected_phases == [
         *("0/evaluate/base", "0/coldstart", "0/evaluate/coldstart", "1/explore"),
     ]
     alone = record({"0/evaluation": {}})
-    assert list(phase_keys(alone)) == ["0/evaluate/iter-001"]
+    assert alone.expected_phases == ["0/evaluate/iter-001"]
 
 
 def test_a_run_is_complete_with_its_last_phase():
-    assert not is_complete(record({"2/finetune": {}}))
-    assert is_complete(record({"2/evaluate/iter-002": {}}))
-    assert is_complete(record({"1/explore": {}}, finetune=None, iterations=1))
-    assert not is_complete(record({}, explore=None))
+    assert not record({"2/finetune": {}}).is_complete
+    assert record({"2/evaluate/iter-002": {}}).is_complete
+    assert record({"1/explore": {}}, finetune=None, iterations=1).is_complete
+    assert not record({}, explore=None).is_complete
 
 
 def test_the_first_phase_that_is_not_done_is_the_one_now():

@@ -1,7 +1,7 @@
 import pytest
 
 from rloop.evaluation.intervals import Estimate
-from rloop.report.words import (
+from rloop.report.formatting import (
     count,
     duration,
     percent,

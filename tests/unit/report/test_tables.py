@@ -3,8 +3,9 @@ import json
 import pytest
 
 from rloop.evaluation.intervals import Estimate
-from rloop.report.results import headline, task_tables, verdict
-from rloop.report.run_record import read_run
+from rloop.report.conclusions import headline
+from rloop.report.tables import task_tables, verdict
+from rloop.run_directory import read_run
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from rloop.report.method import describe_method, describe_state, early_stops, facts, flatten
-from rloop.report.run_record import read_run
+from rloop.observe.metric_keys import flatten
+from rloop.report.summary import describe_method, describe_state, early_stops, facts
+from rloop.run_directory import read_run
 
 
 @pytest.fixture
@@ -87,5 +88,6 @@ def test_an_engine_that_is_not_rloops_own_is_among_the_facts(build_run) -> None:
     assert dict(facts(read_run(run_dir)))["Engine"] == "TRL 1.16.0, 2 processes"
 
 
-def test_nested_facts_get_dotted_names() -> None:
-    assert flatten({"a": {"b": 1, "c": None}, "d": [2]}) == {"a.b": "1", "d": "[2]"}
+def test_nested_values_get_dotted_keys_and_a_plain_list_stays_one() -> None:
+    nested = {"a": {"b": 1, "c": None}, "d": [2, 3], "e": [{"f": 4}], "g": {}}
+    assert flatten(nested) == {"a.b": 1, "a.c": None, "d": [2, 3], "e.0.f": 4, "g": {}}

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rloop.report.compare_groups import MethodGroup, flatten_recipe
-from rloop.report.compare_runs import ComparedRun
-from rloop.report.words import count
+from rloop.observe.metric_keys import flatten
+from rloop.report.compare_runs import ComparedRun, MethodGroup, recipe_keys
+from rloop.report.formatting import count
 
 TWO_SEEDS = (
     "two seeds can hardly show anything, because they say next to nothing of how much seeds vary, "
@@ -26,12 +26,13 @@ def fairness_warnings(groups: Sequence[MethodGroup]) -> list[str]:
 def budget_warnings(groups: Sequence[MethodGroup]) -> list[str]:
     """Return where methods differ by more than 5 % in what they sampled in RL."""
     found = []
-    for key, noun in (("rl_tokens", "tokens"), ("rl_completions", "completions")):
+    for key, noun in (("sampled_tokens", "tokens"), ("trajectories", "completions")):
         spent: dict[str, float] = {}
         for group in groups:
-            values = [getattr(run.budget, key) for run in group.runs]
-            if values and all(value is not None for value in values):
-                spent[group.label] = fmean(values)
+            values = [run.run.total("explore", f"{key}_count") for run in group.runs]
+            known = [value for value in values if value is not None]
+            if known and len(known) == len(values):
+                spent[group.label] = fmean(known)
         if len(spent) < 2:
             continue
         least, most = (choose(spent, key=spent.__getitem__) for choose in (min, max))
@@ -48,7 +49,7 @@ def budget_warnings(groups: Sequence[MethodGroup]) -> list[str]:
 
 def measurement_warnings(runs: Sequence[ComparedRun]) -> list[str]:
     """Return what the runs were measured with, or trained from, that is not the same for all."""
-    trained = [run for run in runs if not run.record.is_evaluation]
+    trained = [run for run in runs if not run.run.is_evaluation]
     checks: tuple[tuple[str, Sequence[ComparedRun], Callable[[ComparedRun], Any]], ...] = (
         ("Held-out tasks", runs, lambda run: sorted(run.tasks)),
         ("Training tasks", trained, lambda run: _task_names(run, "train")),
@@ -114,7 +115,7 @@ def _seed_warnings(groups: Sequence[MethodGroup]) -> list[str]:
 
 def _of(run: ComparedRun, key: str) -> Any:  # noqa: ANN401 (JSON values)
     """Return a dotted key of what the run was measured with; None where it is not there."""
-    found: Any = run.record.config
+    found: Any = run.run.config
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
@@ -131,15 +132,14 @@ def _task_names(run: ComparedRun, which: str) -> list[str]:
 
 
 def _hardware(run: ComparedRun) -> str:
-    environment = flatten_recipe(run.record.environment)
+    environment = flatten(run.run.environment)
     keys = ("engine.device", "engine.precision", "machine", "cores")
-    return ", ".join(environment[key].strip('"') for key in keys if key in environment)
+    return ", ".join(str(environment[key]) for key in keys if key in environment)
 
 
 def _said(value: object) -> str:
     if isinstance(value, Mapping):
-        flat = flatten_recipe(value)
-        value = ", ".join(f"{key}={text}" for key, text in flat.items())
+        value = ", ".join(f"{key}={text}" for key, text in recipe_keys(value).items())
     elif isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
     text = "none" if value in (None, "") else str(value)
