@@ -21,7 +21,7 @@ from rloop.config_engine import EngineConfig
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
-from rloop.engines.native.rounding import StochasticRounding
+from rloop.policies.rounding import StochasticRounding
 from rloop.recipe import load_recipe
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place

@@ -199,6 +199,26 @@ class FinetuneConfig(Strict):
     """Updates between saved states that `rloop resume` continues from."""
 
 
+class MixConfig(Strict):
+    """What an iteration hands over: the weighted mean of policies' weights, which sums to 1."""
+
+    base: Fraction = 0.0
+    """Weight of the base that entered the loop (WiSE-FT, arXiv 2109.01903)."""
+    start: Fraction = 0.0
+    """Weight of the iteration's start policy."""
+    explored: Fraction = 0.0
+    """Weight of RL's own weights."""
+    finetuned: Fraction = 0.0
+    """Weight of the policy fine-tuned on the expert set."""
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "MixConfig":
+        total = self.base + self.start + self.explored + self.finetuned
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"the weights of mix must sum to 1, got {total:g}.")
+        return self
+
+
 class ColdstartConfig(Strict):
     """Supervised fine-tuning on a task's own solutions before iteration 0."""
 
@@ -259,6 +279,8 @@ class Recipe(Strict):
     """Selection; null together with `finetune` gives plain RL."""
     finetune: FinetuneConfig | None
     """Rejection-sampling fine-tuning; null keeps RL's weights (plain RL)."""
+    mix: MixConfig | None = None
+    """Hand over a mean of weights instead of one policy; off when absent."""
     evaluate: EvaluateConfig
     """Measurement."""
     engine: EngineConfig = EngineConfig()
@@ -329,6 +351,15 @@ class Recipe(Strict):
             )
         if self.iterations < 2:
             raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> "Recipe":
+        if self.mix is not None and self.mix.finetuned and self.finetune is None:
+            raise ValueError(
+                f"mix.finetuned={self.mix.finetuned:g} weighs a policy that finetune=null does not "
+                "make. Set it to 0."
+            )
         return self
 
     @model_validator(mode="after")

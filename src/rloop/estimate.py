@@ -139,7 +139,7 @@ def num_evaluations(recipe: Recipe) -> int:
     """Return how often the held-out problems are sampled, if no phase ends early."""
     every = recipe.evaluate.every
     inside = recipe.iterations * ((recipe.explore.steps - 1) // every) if every else 0
-    after = 2 if recipe.finetune is not None else 1
+    after = 2 if recipe.finetune is not None or recipe.mix is not None else 1
     coldstart = 0 if recipe.coldstart is None else 1
     return 1 + coldstart + inside + recipe.iterations * after
 

@@ -229,7 +229,7 @@ def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
 def last_phase(config: Mapping[str, Any]) -> str:
     """Return the key of a run's last phase, as the manifest has it. Example: `1/explore`."""
     last = int(config.get("iterations", 1))
-    if config.get("finetune") is not None:
+    if config.get("finetune") is not None or config.get("mix") is not None:
         return f"{last}/evaluate/iter-{last:03d}"
     return f"{last}/explore"
 

@@ -96,7 +96,7 @@ class Run:
     @property
     def is_plain_rl(self) -> bool:
         """Whether an iteration ends with RL's own weights, without fine-tuning."""
-        return self.config.get("finetune") is None
+        return self.config.get("finetune") is None and self.config.get("mix") is None
 
     @property
     def confidence(self) -> float:
@@ -118,6 +118,9 @@ class Run:
             keys.append(f"{number}/explore")
             if config.get("finetune") is not None:
                 keys += [f"{number}/{name}" for name in ("select", "finetune")]
+            if config.get("mix") is not None:
+                keys.append(f"{number}/mix")
+            if not self.is_plain_rl:
                 keys.append(f"{number}/evaluate/iter-{number:03d}")
         return keys
 

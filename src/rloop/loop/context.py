@@ -203,7 +203,7 @@ class Context:
         """
         if self.recipe.keep_policies == "all":
             return
-        for iteration, kind in product(range(1, before), ("iter", "explored")):
+        for iteration, kind in product(range(1, before), ("iter", "explored", "finetuned")):
             policy = self.policy_dir(f"{kind}-{iteration:03d}")
             leaving = policy.with_name(f".{policy.name}.old")
             if policy.exists():

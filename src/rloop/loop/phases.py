@@ -9,14 +9,14 @@ from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun, StoreError
 from rloop.evaluation.tallies import Counts, stored_tallies
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, policy_from
+from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
 from rloop.loop.replayed import read_successes
 from rloop.loop.select import focus_weights, select_and_write
 from rloop.loop.sft import Finetuning
 from rloop.store.expert import read_examples
 from rloop.tasks.references import check_solutions
-from rloop.types import Example, Place, PolicyRef
+from rloop.types import Example, Place, PolicyRef, stable_hash
 
 
 class Phases:
@@ -93,6 +93,7 @@ class Phases:
     def _explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
         context, finetune, config = self._context, self.recipe.finetune, self.recipe.explore
         keep = finetune is None or finetune.init == "explored" or self.recipe.keep_explored
+        keep |= self.recipe.mix is not None and self.recipe.mix.explored > 0
         weights = replayed = None
         if config.focus == "hard" and iteration > 1:
             weights = focus_weights(context.store, context.problems.train, before=iteration)
@@ -149,7 +150,7 @@ class Phases:
             "base": lambda: self.base,
             "explored": lambda: policy_from(self._explored(iteration), context.run_dir),
         }[config.init]()
-        name = f"iter-{iteration:03d}"
+        name = f"{'iter' if self.recipe.mix is None else 'finetuned'}-{iteration:03d}"
         place = context.place(iteration, "finetune", policy=name)
 
         def examples() -> Sequence[Example]:
@@ -163,6 +164,40 @@ class Phases:
             return kept
 
         return self._tune(start, examples, place)
+
+    def mix(
+        self, start: PolicyRef, explored: PolicyRef, policy: PolicyRef, iteration: int
+    ) -> PolicyRef:
+        """Return the mean of weights that the iteration hands over; `policy` is the fine-tuned one,
+        or the explored one of plain RL.
+        """
+        from rloop.policies.mean import mean_policy
+
+        context, config, key = self._context, self.recipe.mix, f"{iteration}/mix"
+        assert config is not None, "mix is called only when the recipe has it"
+        found = context.manifest.result(key)
+        if found is not None:
+            return policy_from(found, context.run_dir)
+        weights = (
+            (policy, config.finetuned),
+            (explored, config.explored),
+            (start, config.start),
+            (self.base, config.base),
+        )
+        parts = [(part, weight) for part, weight in weights if weight]
+        absent = next((part.name for part, _ in parts if not part.path.exists()), None)
+        if absent is not None:
+            raise DegenerateRun(f"There is no {absent} to mix: RL broke its policy.")
+        name = f"iter-{iteration:03d}"
+        mixed = mean_policy(
+            parts,
+            context.policy_dir(name),
+            name,
+            seed=stable_hash(self.recipe.seed, name, "mix"),
+            trust_remote_code=self.recipe.policy.trust_remote_code,
+        )
+        context.end(key, policy_result(mixed, context.run_dir))
+        return mixed
 
     def _tune(
         self, start: PolicyRef, examples: Callable[[], Sequence[Example]], place: Place

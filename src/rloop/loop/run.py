@@ -18,11 +18,14 @@ def run_loop(phases: Phases) -> PolicyRef:
         phases.evaluate(policy, iteration=0)
 
     for iteration in range(1, recipe.iterations + 1):
-        explored = phases.explore(policy, iteration)
+        start, explored = policy, phases.explore(policy, iteration)
         if recipe.finetune is None:  # plain RL
             policy = explored
-            continue
-        expert_set = phases.select(iteration)
-        policy = phases.finetune(policy, expert_set, iteration)
-        phases.evaluate(policy, iteration)
+        else:
+            expert_set = phases.select(iteration)
+            policy = phases.finetune(start, expert_set, iteration)
+        if recipe.mix is not None:
+            policy = phases.mix(start, explored, policy, iteration)
+        if policy != explored:
+            phases.evaluate(policy, iteration)
     return policy

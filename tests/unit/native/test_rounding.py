@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.engines.native.rounding import TILE, StochasticRounding
+from rloop.policies.rounding import TILE, StochasticRounding
 
 COUNT = 40_000
 

@@ -21,8 +21,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rloop.config_engine import LoraConfig
-from rloop.engines.native.rounding import StochasticRounding
 from rloop.errors import EngineError
+from rloop.policies.rounding import StochasticRounding
 from rloop.types import stable_hash
 
 

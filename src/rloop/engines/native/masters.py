@@ -19,8 +19,8 @@ from rloop.config_engine import EngineConfig
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.optimizer import AdamW
 from rloop.engines.native.ranks import Ranks
-from rloop.engines.native.rounding import StochasticRounding
 from rloop.errors import EngineError
+from rloop.policies.rounding import StochasticRounding
 
 TENSORS_FILE = "learner.safetensors"
 
