@@ -16,13 +16,12 @@ import torch
 from rloop.engines.native.policies import load_policy, prepare_policy
 from rloop.engines.native.tune import tune, updates_per_epoch
 
-from rloop.config import OptimizerConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe import load_recipe
+from rloop.recipe.config import EngineConfig, OptimizerConfig
+from rloop.recipe.load import load_recipe
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place
 

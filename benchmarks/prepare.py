@@ -23,8 +23,8 @@ from rloop.engines.native.prompts import PromptBuilder
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from rloop.config_prompt import PromptConfig
 from rloop.policies.directory import load_tokenizer
+from rloop.recipe.config import PromptConfig
 from rloop.types import Problem
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -22,12 +22,12 @@ import numpy as np
 
 from rloop.algo.candidates import Candidates
 from rloop.algo.selection import select_expert_set
-from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.engines.native.engine import NativeEngine
 from rloop.evaluation.phase import task_metrics
 from rloop.evaluation.tallies import tally
-from rloop.recipe import load_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.types import Example, PhaseName, Place, PolicyRef, Problem, Trajectory

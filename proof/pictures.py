@@ -25,8 +25,8 @@ from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints, solved_ma
 from rloop.evaluation.exploration import step_diversity, survey_exploration
 from rloop.evaluation.forgetting import forgetting
 from rloop.loop.state import Manifest
-from rloop.methods import METHODS, last_phase, method_title
 from rloop.observe.run_log import read_metrics
+from rloop.recipe.methods import METHODS, last_phase, method_title
 from rloop.store.trajectories import TrajectoryStore
 
 mpl.use("Agg")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rloop.config import TaskConfig
+from rloop.recipe.config import TaskConfig
 from rloop.tasks.sources import load_task
 
 NUMBER = re.compile(r"(?<![\d.,])\d+(?![\d.,]*\d)")

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rloop.methods import METHODS
-from rloop.recipe import load_recipe
+from rloop.recipe.load import load_recipe
+from rloop.recipe.methods import METHODS
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
 

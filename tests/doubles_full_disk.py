@@ -10,8 +10,8 @@ from pathlib import Path
 from doubles_kill import files, go
 from doubles_runs import BuildEngine
 
-from rloop.config import Recipe
 from rloop.errors import RLoopError
+from rloop.recipe.config import Recipe
 
 
 class SmallDisk:

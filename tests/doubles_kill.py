@@ -21,8 +21,8 @@ from doubles_runs import BuildEngine, half_right, logged
 from doubles_scripted import ScriptedEngine
 
 from rloop.algo.objective import Objective
-from rloop.config import Recipe
 from rloop.engines.base import Engine, TrainingSequence
+from rloop.recipe.config import Recipe
 from rloop.tasks.verifiers import registry
 from rloop.types import PolicyRef, Problem, Verdict
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from rloop.config import Recipe
+from rloop.recipe.config import Recipe
 from rloop.types import Example, Place, Problem, Verdict
 
 WORDS = "what is the sum of these many numbers and why "

@@ -14,11 +14,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rloop.config_prompt import PromptConfig
 from rloop.engines.native import attention
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.policies.random_model import character_tokenizer
 from rloop.policies.renderer import Renderer
+from rloop.recipe.config import PromptConfig
 from rloop.types import Problem, Verdict, VerdictKind
 
 EOS = 2

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.engines.base import Engine, SampleRequest, TrainingSequence
+from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import Problem
 
 TESTS = Path(__file__).parent

@@ -9,8 +9,8 @@ from typing import Any
 
 from doubles_scripted import At, Handler, ScriptedEngine, WatchedEngine
 
-from rloop.config import Recipe
 from rloop.engines.base import Engine
+from rloop.recipe.config import Recipe
 from rloop.types import Problem
 
 BuildEngine = Callable[[Recipe], Engine]

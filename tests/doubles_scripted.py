@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.disk import write_text
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
+from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import Example, FinishReason, PolicyRef, Problem, Prompt, PromptReport
 
 EOS = 256

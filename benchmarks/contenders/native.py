@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from rloop.engines.native.policies import LoadedPolicy, load_policy
 
-from rloop.config import EngineConfig
 from rloop.engines.native import attention
 from rloop.engines.native.sampler import Sampler
+from rloop.recipe.config import EngineConfig
 
 
 def load_endless(work: dict[str, Any]) -> LoadedPolicy:

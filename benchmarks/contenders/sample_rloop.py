@@ -7,8 +7,8 @@ from contenders.measure import read_work, report
 from contenders.native import engine_config, load_endless, make_sampler
 from rloop.engines.native.prompts import Prompt
 
-from rloop.config import SamplingConfig
 from rloop.engines.native.sampler import Request, Sampler
+from rloop.recipe.config import SamplingConfig
 
 
 def main() -> None:

@@ -11,9 +11,13 @@ from rloop.engines.native.reinforce import Reinforcer
 from rloop.engines.native.rollout import Roller
 
 from rloop.algo.order import ProblemOrder
-from rloop.config import ExploreConfig, OptimizerConfig, SamplingConfig
-from rloop.config_prompt import PromptConfig
 from rloop.engines.native.learner import Learner
+from rloop.recipe.config import (
+    ExploreConfig,
+    OptimizerConfig,
+    PromptConfig,
+    SamplingConfig,
+)
 from rloop.types import Place, Problem, Verdict
 
 

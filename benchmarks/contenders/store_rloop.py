@@ -8,7 +8,7 @@ from contenders.measure import plain_write_s, read_work, report
 from contenders.records import steps
 
 from rloop.loop.select import select_and_write
-from rloop.recipe import load_recipe
+from rloop.recipe.load import load_recipe
 from rloop.store.trajectories import TrajectoryStore
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny.yaml"

@@ -9,9 +9,9 @@ from contenders.native import engine_config
 from rloop.engines.native.policies import load_policy
 from rloop.engines.native.tune import tune
 
-from rloop.config import OptimizerConfig
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
+from rloop.recipe.config import OptimizerConfig
 from rloop.types import Example, Place
 
 

@@ -21,7 +21,7 @@ from rloop.engines.native import engine as native
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.registry import build_engine
 from rloop.loop.session import start
-from rloop.recipe import load_recipe
+from rloop.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
 PHASES = ("explore", "finetune", "evaluate")

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from rloop.cli import app
-from rloop.recipe_keys import RecipeField, recipe_fields
+from rloop.recipe.keys import RecipeField, recipe_fields
 
 FOLDER = Path(__file__).parent
 

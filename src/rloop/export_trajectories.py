@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rloop.check_prompts import read_tokenizer
-from rloop.config_prompt import PromptConfig
 from rloop.errors import ConfigError, EngineError
-from rloop.prompt_text import PromptText
+from rloop.policies.prompts import PromptText
+from rloop.policies.tokenizer_files import read_tokenizer
+from rloop.recipe.config import PromptConfig
 from rloop.store import card, forms
 from rloop.store.card import Part
 from rloop.store.forms import Chat

@@ -26,13 +26,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rloop.config import Recipe
-from rloop.config_rewards import RewardConfig, weights_of
 from rloop.errors import StoreError
 from rloop.evaluation.recount import recount
 from rloop.loop.session import read_resolved
 from rloop.observe import metric_keys
 from rloop.observe.run_log import read_metrics
+from rloop.recipe.config import Recipe, RewardConfig
 from rloop.store.index import StepFile, list_step_files, read_step
 from rloop.store.outputs import new_path
 from rloop.store.records import (
@@ -47,7 +46,7 @@ from rloop.store.schema import SCHEMA, SCHEMA_VERSION
 from rloop.store.trajectories import TrajectoryStore, open_store
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.rejudge import COLUMNS, Rejudge
-from rloop.tasks.rewards import weighted_sum
+from rloop.tasks.rewards import weighted_sum, weights_of
 from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.text import visible
 from rloop.threads import allowed_cores

@@ -10,10 +10,9 @@ from doubles_policies import make_problem
 from doubles_runs import half_right, scripted, toy_recipe
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, Recipe, SamplingConfig
-from rloop.config_engine import LoraConfig
 from rloop.engines.base import Engine, Sampled, SampleRequest, TrainingSequence
 from rloop.engines.registry import build_engine
+from rloop.recipe.config import LoraConfig, OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import PolicyRef
 
 PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]

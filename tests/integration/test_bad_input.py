@@ -20,13 +20,13 @@ from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories, 
 from doubles_scripted import ScriptedEngine
 
 from rloop.cli import main
-from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.engines.native.engine import NativeEngine
 from rloop.loop.session import resume, start
 from rloop.loop.state import Manifest
 from rloop.policies.random_model import write_random_model
-from rloop.recipe import load_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
 
 SAMPLING = {"max_completion_tokens": 4}
 RATE = {"learning_rate": 1e-3}

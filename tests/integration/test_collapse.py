@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from doubles_runs import trajectories
+from rloop.engines.native.replay import replay
 from safetensors.torch import load_file
 
-from rloop.engines.native.replay import replay
 from rloop.engines.registry import build_engine
 from rloop.loop.session import resume, start
 from rloop.loop.state import Manifest
 from rloop.observe.run_log import read_metrics
-from rloop.recipe import load_recipe
+from rloop.recipe.load import load_recipe
 from rloop.report.page import write_report
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny.yaml"

@@ -8,11 +8,11 @@ import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe
 from doubles_scripted import ScriptedEngine
 
-from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
 from rloop.observe.run_log import read_metrics
+from rloop.recipe.config import Recipe
 from rloop.types import Problem
 
 RIGHT = [2, 3, 2, 3, 2, 1, 1, 1]

@@ -15,10 +15,10 @@ from doubles_runs import half_right, toy_recipe
 from doubles_scripted import ScriptedEngine
 
 from rloop.cli import main
-from rloop.config import Recipe
 from rloop.errors import RLoopError
 from rloop.loop.state import Manifest
-from rloop.recipe import load_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
 from rloop.store.verify import verify_run
 from rloop.types import PolicyRef
 

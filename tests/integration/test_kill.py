@@ -12,9 +12,9 @@ import pytest
 from doubles_kill import build_native, build_scripted, files, in_a_process
 from doubles_runs import toy_recipe
 
-from rloop.config import Recipe
 from rloop.engines.base import Engine, Verify
-from rloop.recipe import load_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
 NATIVE = [

@@ -104,7 +104,7 @@ def test_the_minimal_loop_gives_the_same_numbers(finished: Path, tmp_path: Path)
     minimal = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(minimal)
     from rloop.engines.native.engine import NativeEngine
-    from rloop.recipe import load_recipe
+    from rloop.recipe.load import load_recipe
     from rloop.tasks.pool import VerifierPool
 
     recipe = load_recipe(RECIPE, SMALL)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from doubles_runs import begin, toy_recipe, with_mixed_groups
 
-from rloop.config import Recipe
 from rloop.engines.native import learner
 from rloop.engines.native.microbatch import completion_logprobs
 from rloop.engines.native.sampler import Batch
@@ -16,6 +15,7 @@ from rloop.engines.registry import build_engine
 from rloop.errors import EngineError
 from rloop.loop.session import resume
 from rloop.observe.run_log import read_metrics
+from rloop.recipe.config import Recipe
 
 REAL = completion_logprobs, Batch._decode
 

@@ -6,11 +6,11 @@ import pytest
 from doubles_policies import chat_tokenizer, write_policy
 from doubles_runs import begin, toy_recipe, trajectories
 
-from rloop.config import Recipe
 from rloop.engines.registry import build_engine
 from rloop.loop import session, standalone, sweep
 from rloop.loop.session import resume
-from rloop.recipe import evaluation_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import evaluation_recipe
 
 DATED = (
     "{{ strftime_now('%d %b') + '\n' }}{% for m in messages %}Q:{{ m.content + '\n' }}{% endfor %}"

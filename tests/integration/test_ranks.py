@@ -11,10 +11,10 @@ import pytest
 from doubles_ranks import exercise, launch, wait_until, worker
 from doubles_runs import toy_recipe, trajectories, with_mixed_groups
 
-from rloop.config import Recipe
 from rloop.engines.native.engine import NativeEngine
 from rloop.observe.run_log import read_metrics
-from rloop.recipe import resolved_json
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import resolved_json
 
 TIMES = ("_s", "per_s")
 

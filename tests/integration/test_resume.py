@@ -13,12 +13,12 @@ import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
 from doubles_scripted import ScriptedEngine
 
-from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, FinetuneStep, Verify
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.resumption import plan
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest, RunLock
+from rloop.recipe.config import Recipe
 from rloop.report.page import write_report
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Problem

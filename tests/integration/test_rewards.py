@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from doubles_runs import begin, scripted, toy_recipe
 
-from rloop.browse import find_trajectories, lines_of
+from rloop.cli.browse import find_trajectories, lines_of
 from rloop.errors import ConfigError, TaskError
 from rloop.observe.run_log import read_metrics
 from rloop.report.page import write_report

@@ -20,15 +20,15 @@ from doubles_runs import (
 from doubles_scripted import Handler, ScriptedEngine
 from safetensors.torch import load_file
 
-from rloop.config import Recipe
 from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.engines.registry import build_engine
 from rloop.evaluation.checkpoints import read_checkpoints
 from rloop.loop.replayed import read_successes
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
-from rloop.methods import METHODS
 from rloop.observe.run_log import read_metrics
+from rloop.recipe.config import Recipe
+from rloop.recipe.methods import METHODS
 from rloop.report.compare_runs import read_compared
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Problem

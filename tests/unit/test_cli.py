@@ -109,7 +109,7 @@ def test_config_lists_every_key_as_json(rloop):
 
 def test_doctor_names_threads_devices_and_the_command_for_what_is_missing(rloop, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("rloop.doctor.find_spec", lambda name: None)
+    monkeypatch.setattr("rloop.check.doctor.find_spec", lambda name: None)
     code, out, _ = rloop("doctor", "--json")
     found = {row["name"]: row for row in json.loads(out)}
     assert code == 0

@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from rloop.cli import main
-from rloop.config import Recipe
 from rloop.errors import ConfigError, StoreError
 from rloop.export import export_policy, finished_policies
 from rloop.observe.run_log import read_metrics
-from rloop.recipe import load_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
 from rloop.report.formatting import percent
 from rloop.report.model_card import model_card
 from rloop.run_directory import read_run

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rloop.browse import lines_of
+from rloop.cli.browse import lines_of
 from rloop.errors import ConfigError
-from rloop.recipe import load_recipe
+from rloop.recipe.load import load_recipe
 from rloop.tables import format_value
 from rloop.tasks.verifiers import answers, exact, numeric, statements
 from rloop.tasks.verifiers.expressions import read_arithmetic, read_polynomial

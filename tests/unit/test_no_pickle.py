@@ -9,9 +9,9 @@ import yaml
 from doubles_policies import InstantVerify, make_problem
 from doubles_runs import toy_recipe
 
-from rloop.config import PolicyConfig
 from rloop.engines.native.engine import NativeEngine
-from rloop.recipe import _Loader
+from rloop.recipe.config import PolicyConfig
+from rloop.recipe.load import _Loader
 from rloop.types import Place
 
 SOURCES = Path(__file__).parents[2] / "src" / "rloop"
@@ -31,7 +31,7 @@ METHODS = {
 KEYWORDS = {"allow_pickle", "shell", "weights_only"}
 
 ALLOWED = {
-    ("recipe.py", "yaml.load"),  # with a SafeLoader: the test below
+    ("recipe/load.py", "yaml.load"),  # with a SafeLoader: the test below
     ("tasks/verifiers/python.py", "importlib.import_module"),  # python:MODULE:FUNCTION of a recipe
     ("tasks/verifiers/registry.py", "importlib.import_module"),  # rloop's own verifiers
     ("observe/sinks.py", "import_module"),  # the four trackers that a recipe can name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rloop.recipe import load_recipe
+from rloop.recipe.load import load_recipe
 from rloop.types import Problem
 
 PROOF = Path(__file__).parents[2] / "proof"

@@ -11,7 +11,7 @@ all equal has no signal; every estimator gives it exact zeros, a group of one in
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
-from rloop.config import ExploreConfig
+from rloop.recipe.config import ExploreConfig
 from rloop.types import Group, Trajectory
 
 STD_EPSILON = 1e-6

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import ceil, cos, pi
 from typing import TypeVar
 
-from rloop.config import OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
 
 Item = TypeVar("Item")
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from rloop.algo.candidates import Candidates, FloatArray, IntArray
 from rloop.algo.farthest import farthest_points
-from rloop.config import ExpertConfig
+from rloop.recipe.config import ExpertConfig
 from rloop.types import stable_hash
 
 Outcome = Literal["kept", "too_easy", "not_solved"]

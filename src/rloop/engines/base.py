@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, SamplingConfig
+from rloop.recipe.config import OptimizerConfig, SamplingConfig
 from rloop.types import Example, FinishReason, PolicyRef, Problem, Prompt, PromptReport
 
 

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 
-from rloop.config import Recipe
 from rloop.engines.base import Engine
 from rloop.errors import ConfigError
+from rloop.recipe.config import Recipe
 
 
 def build_engine(recipe: Recipe) -> Engine:

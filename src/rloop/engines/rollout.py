@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from rloop.config import SamplingConfig
-from rloop.config_rewards import RewardConfig
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import NonFinitePolicy
+from rloop.recipe.config import RewardConfig, SamplingConfig
 from rloop.tasks.rewards import Judgement, Verify, judge
 from rloop.types import Completion, Group, Place, Problem, Prompt, Trajectory
 

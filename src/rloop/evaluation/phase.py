@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rloop.config import EvaluateConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.rollout import Rollout
 from rloop.errors import StoreError
 from rloop.evaluation.metrics import Values, mean_estimates, paired_estimates, problem_values
 from rloop.evaluation.tallies import Counts, Tally, stored_tallies, tally
+from rloop.recipe.config import EngineConfig, EvaluateConfig
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, Problem
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import isclose
 from typing import Any
 
-from rloop.config import EvaluateConfig
 from rloop.errors import StoreError
 from rloop.evaluation.phase import task_metrics
 from rloop.evaluation.tallies import Counts, stored_tallies
+from rloop.recipe.config import EvaluateConfig
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Place
 

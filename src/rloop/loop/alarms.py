@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rloop.config import Recipe
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
+from rloop.recipe.config import Recipe
 from rloop.types import Place
 
 QUIET_STEPS = 10

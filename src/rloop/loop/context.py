@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.engines.rollout import Rollout
@@ -23,6 +22,7 @@ from rloop.loop.state import Manifest
 from rloop.loop.watch import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
+from rloop.recipe.config import Recipe
 from rloop.store.records import logged_mark
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, PhaseName, Place, PolicyRef, stable_hash

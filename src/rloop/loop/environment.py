@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rloop.config import Recipe
 from rloop.disk import write_text
+from rloop.recipe.config import Recipe
 from rloop.store.records import read_object
 from rloop.threads import allowed_cores
 

@@ -5,7 +5,6 @@ already.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rloop.config import ExpertConfig
 from rloop.errors import DegenerateRun, StoreError
 from rloop.evaluation.tallies import Counts, stored_tallies
 from rloop.loop.alarms import Alarms
@@ -14,6 +13,7 @@ from rloop.loop.explore import Exploration
 from rloop.loop.replayed import read_successes
 from rloop.loop.select import focus_weights, select_and_write
 from rloop.loop.sft import Finetuning
+from rloop.recipe.config import ExpertConfig
 from rloop.store.expert import read_examples
 from rloop.tasks.references import check_solutions
 from rloop.types import Example, Place, PolicyRef, stable_hash

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from rloop.config import Recipe
 from rloop.errors import TaskError
-from rloop.prompt_text import Section, check_context
+from rloop.policies.prompts import Section, check_context
+from rloop.recipe.config import Recipe
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references

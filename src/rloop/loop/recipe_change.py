@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.errors import ConfigError
 from rloop.loop.state import Manifest
-from rloop.recipe import resolved_json
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import resolved_json
 
 FREE = frozenset(
     {

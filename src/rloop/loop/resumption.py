@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rloop.config import Recipe
 from rloop.loop.state import Manifest
-from rloop.methods import last_phase
+from rloop.recipe.config import Recipe
+from rloop.recipe.methods import last_phase
 from rloop.store.trajectories import TrajectoryStore
 
 

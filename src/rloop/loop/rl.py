@@ -14,9 +14,9 @@ from rloop.algo.objective import Objective
 from rloop.algo.order import ProblemOrder
 from rloop.algo.replay import is_replayed, join_replayed
 from rloop.algo.schedule import learning_rate, split_evenly
-from rloop.config import ExploreConfig
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.engines.rollout import Rollout
+from rloop.recipe.config import ExploreConfig
 from rloop.tasks.rewards import reward_metrics
 from rloop.types import Group, Place, Problem, Trajectory
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rloop.algo.candidates import Candidates
 from rloop.algo.selection import ProblemReport, select_expert_set
-from rloop.config import Recipe
 from rloop.errors import ConfigError
+from rloop.recipe.config import Recipe
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem

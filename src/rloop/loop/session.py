@@ -10,12 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from rloop.config import Recipe
+from rloop.check.estimate import disk, disk_warnings, run_completions
 from rloop.disk import write_text
 from rloop.engines.base import Engine
 from rloop.engines.rollout import Rollout
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
-from rloop.estimate import disk, disk_warnings, run_completions
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.environment import add_engine, environment
@@ -28,13 +27,15 @@ from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock
 from rloop.loop.summary import final_rows
-from rloop.methods import method_title
-from rloop.model_size import measure_model
 from rloop.observe.console import Console
 from rloop.observe.heard import heard
 from rloop.observe.run_log import RunLog
-from rloop.prompt_text import shown, today
-from rloop.recipe import load_recipe, resolved_json
+from rloop.policies.model_size import measure_model
+from rloop.policies.prompts import shown, today
+from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe, resolved_json
+from rloop.recipe.methods import method_title
 from rloop.store.records import RESCORED_KEY
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
@@ -202,7 +203,7 @@ def open_run(
         show_prompt(problems, console)
         num_held_out = sum(map(len, problems.evaluate.values()))
         written = disk(recipe, num_held_out, measure_model(str(base.path)))
-        for warning in (*recipe.warnings, *disk_warnings(written, run_dir)):
+        for warning in (*recipe_warnings(recipe), *disk_warnings(written, run_dir)):
             console.warn(warning)
         store = TrajectoryStore(run_dir)
         yield Context(

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import chain, count, takewhile
 from pathlib import Path
 
-from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.engines.base import Engine
 from rloop.engines.rollout import Rollout
@@ -43,8 +42,9 @@ from rloop.observe.console import Console
 from rloop.observe.heard import heard
 from rloop.observe.metric_keys import split_key
 from rloop.observe.run_log import RunLog
-from rloop.prompt_text import today
-from rloop.recipe import resolved_json
+from rloop.policies.prompts import today
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import resolved_json
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.types import Group, Place, PolicyRef

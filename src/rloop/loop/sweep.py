@@ -18,18 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rloop.config import Recipe
+from rloop.check.estimate import disk, run_completions, run_tokens
 from rloop.disk import write_text
 from rloop.errors import ConfigError, RLoopError
-from rloop.estimate import disk, run_completions, run_tokens
 from rloop.loop.recipe_change import differences, told
 from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume, start
 from rloop.loop.side_by_side import Call, run_side_by_side
 from rloop.loop.state import Manifest
-from rloop.methods import budget_warnings, find_methods, last_phase
-from rloop.model_size import measure_model
 from rloop.observe.console import Console, clock_time
-from rloop.prompt_text import today
+from rloop.policies.model_size import measure_model
+from rloop.policies.prompts import today
+from rloop.recipe.config import Recipe
+from rloop.recipe.methods import budget_warnings, find_methods, last_phase
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 

@@ -20,15 +20,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rloop.config import Recipe
 from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.context import policy_from
 from rloop.loop.session import EngineBuilder, make_directory
 from rloop.loop.standalone import Score, begin, is_evaluation, open_tools, scores_in, work
 from rloop.loop.state import Manifest, RunLock
-from rloop.prompt_text import today
-from rloop.recipe import recipe_of_policy
+from rloop.policies.prompts import today
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import recipe_of_policy
 
 PLAN = "plan.json"
 

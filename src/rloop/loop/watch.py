@@ -8,9 +8,9 @@ are what the run is for, or where there never was anything to learn, the run sto
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rloop.config import Recipe
 from rloop.errors import DegenerateRun
 from rloop.loop.rl import ExploreStep
+from rloop.recipe.config import Recipe
 from rloop.types import Group, Place
 
 MAX_SKIPPED = 5

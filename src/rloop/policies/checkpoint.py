@@ -19,9 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rloop.config_prompt import PromptConfig
 from rloop.errors import EngineError
-from rloop.model_size import context_length
 from rloop.policies.directory import (
     check_config,
     companion_files,
@@ -32,8 +30,10 @@ from rloop.policies.directory import (
     written_whole,
 )
 from rloop.policies.finite import check_finite
+from rloop.policies.model_size import context_length
 from rloop.policies.renderer import Renderer, find_turn_end
 from rloop.policies.vocabulary import leave_out_unknown, unknown_ids
+from rloop.recipe.config import PromptConfig
 
 MANY_UNKNOWN = 0.1
 """Part of the output rows without a token that no padding explains."""

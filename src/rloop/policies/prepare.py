@@ -5,7 +5,6 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from rloop.errors import EngineError
-from rloop.model_size import ACCEPTED_FORMS, is_hub_name
 from rloop.policies.directory import (
     COMPANION_PATTERNS,
     PICKLE_SUFFIXES,
@@ -14,6 +13,7 @@ from rloop.policies.directory import (
     pickle_refused,
 )
 from rloop.policies.gguf import convert_gguf, find_packaged_gguf
+from rloop.policies.model_size import ACCEPTED_FORMS, is_hub_name
 from rloop.policies.random_model import write_random_model
 
 

@@ -15,7 +15,7 @@ from transformers import (
 
 from rloop.errors import EngineError
 from rloop.policies.directory import quiet_transformers, written_whole
-from rloop.prompt_text import CHARACTER_TEMPLATE
+from rloop.policies.prompts import CHARACTER_TEMPLATE
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))

@@ -11,9 +11,9 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from rloop.config_prompt import PromptConfig
 from rloop.errors import EngineError
-from rloop.prompt_text import Messages, PromptText, added_prefix, with_prefix
+from rloop.policies.prompts import Messages, PromptText, added_prefix, with_prefix
+from rloop.recipe.config import PromptConfig
 from rloop.types import Example, Problem, Prompt, PromptReport
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

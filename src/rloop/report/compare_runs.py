@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rloop.config import Recipe
 from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.checkpoints import Checkpoint
-from rloop.methods import METHODS, method_title
 from rloop.observe.metric_keys import flatten
-from rloop.recipe import recipe_of_policy
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import recipe_of_policy
+from rloop.recipe.methods import METHODS, method_title
 from rloop.report.held_out import HeldOut, read_held_out
 from rloop.run_directory import Run, is_run, read_run
 from rloop.store.trajectories import TrajectoryStore

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from rloop.methods import method_title
 from rloop.observe.metric_keys import flatten
+from rloop.recipe.methods import method_title
 from rloop.report.formatting import count, plural
 from rloop.run_directory import Row, Run
 

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rloop.config import ColdstartConfig, TaskConfig, TasksConfig
 from rloop.errors import ConfigError, TaskError
+from rloop.recipe.config import ColdstartConfig, TaskConfig, TasksConfig
 from rloop.tasks.duplicates import answer_conflicts, conflict_warning, drop_duplicates, overlap
 from rloop.tasks.references import check_solutions
 from rloop.tasks.sources import LoadedTask, load_task

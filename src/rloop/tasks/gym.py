@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rloop.config import TaskConfig
 from rloop.errors import ConfigError
+from rloop.recipe.config import TaskConfig
 from rloop.types import stable_hash
 
 Row = dict[str, Any]

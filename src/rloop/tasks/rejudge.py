@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rloop.config import TasksConfig
 from rloop.errors import TaskError
+from rloop.recipe.config import TasksConfig
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
 from rloop.tasks.sources import load_task

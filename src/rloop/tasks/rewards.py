@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from math import nan
 from typing import Protocol
 
-from rloop.config_rewards import RewardConfig, weights_of
 from rloop.errors import ConfigError, TaskError
+from rloop.recipe.config import RewardConfig
 from rloop.tasks.verifiers import format as formats
 from rloop.tasks.verifiers.answers import text_to_judge
 from rloop.tasks.verifiers.python import PREFIX, check_spec
@@ -144,3 +144,8 @@ def _asked(problem: Problem, reward: RewardConfig) -> Problem:
         verifier=reward.function if pattern is None else f"{formats.PREFIX}{pattern}",
         verifier_timeout_s=reward.timeout_s,
     )
+
+
+def weights_of(rewards: Sequence[RewardConfig]) -> dict[str, float]:
+    """Return the weight of each reward by its name."""
+    return {reward.label: reward.weight for reward in rewards}

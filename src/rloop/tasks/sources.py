@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rloop.config import TaskConfig
 from rloop.errors import ConfigError, TaskError
+from rloop.recipe.config import TaskConfig
 from rloop.tasks.benchmarks import BENCHMARKS, Benchmark
 from rloop.tasks.duplicates import answer_conflicts, conflict_warning, drop_duplicates
 from rloop.tasks.files import SUFFIXES, Row, file_stem, read_rows

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from rloop.methods import method_title
+from rloop.recipe.methods import method_title
 from rloop.report.html import content_policy, page_script, specs_of, vega_library
 from rloop.report.summary import describe_run
 from rloop.report.tables import task_tables

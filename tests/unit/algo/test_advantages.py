@@ -18,7 +18,7 @@ from rloop.algo.advantages import (
     rloo_advantages,
     soft_overlong_penalty,
 )
-from rloop.config import ExploreConfig
+from rloop.recipe.config import ExploreConfig
 from rloop.types import Group, Trajectory, Verdict
 
 rewards = st.lists(st.floats(-2, 2).map(lambda x: round(x, 3)), min_size=1, max_size=16)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rloop.algo.schedule import learning_rate, split_evenly
-from rloop.config import OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
 
 
 def test_warm_up_is_linear_and_wastes_no_update():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rloop.algo.candidates import Candidates
 from rloop.algo.selection import select_expert_set
-from rloop.config import ExpertConfig
+from rloop.recipe.config import ExpertConfig
 
 
 @dataclass(frozen=True, kw_only=True)

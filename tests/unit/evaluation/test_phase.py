@@ -23,7 +23,6 @@ from doubles_scripted import ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.config import EvaluateConfig, Recipe, SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.rollout import Rollout
 from rloop.errors import StoreError
@@ -31,6 +30,7 @@ from rloop.evaluation import phase
 from rloop.evaluation.phase import Evaluator, chunks
 from rloop.evaluation.tallies import Tally, stored_tallies
 from rloop.loop.session import resume
+from rloop.recipe.config import EvaluateConfig, Recipe, SamplingConfig
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, Problem, Verdict
 

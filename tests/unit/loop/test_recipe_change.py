@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from doubles_kill import comparable, files
 from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
+from rloop.report.compare_groups import UNTRAINED
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError
 from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
-from rloop.recipe import resolved_json
-from rloop.report.compare_groups import UNTRAINED
+from rloop.recipe.load import resolved_json
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:

@@ -14,11 +14,11 @@ from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
 from rloop.algo.objective import Objective
-from rloop.config import Recipe
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.rollout import Rollout
 from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes, mean_metrics, sampling_metrics
+from rloop.recipe.config import Recipe
 from rloop.tasks.rewards import Verify
 from rloop.types import Place, Problem, Verdict
 

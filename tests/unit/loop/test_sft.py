@@ -5,8 +5,8 @@ from pathlib import Path
 from doubles_runs import half_right, toy_recipe
 from doubles_scripted import ScriptedEngine
 
-from rloop.config import FinetuneConfig, OptimizerConfig
 from rloop.loop.sft import FinetuneStep, sft_steps
+from rloop.recipe.config import FinetuneConfig, OptimizerConfig
 from rloop.types import Example, Place
 
 PLACE = Place(run="test", seed=0, iteration=1, phase="finetune", policy="iter-001")

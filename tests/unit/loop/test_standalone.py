@@ -13,7 +13,6 @@ from doubles_kill import Judge
 from doubles_scripted import At, WatchedEngine
 
 from rloop import cli
-from rloop.config import Recipe
 from rloop.engines import registry
 from rloop.engines.base import Engine
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError
@@ -29,7 +28,8 @@ from rloop.loop.standalone import (
 )
 from rloop.loop.state import RunLock
 from rloop.observe.run_log import read_metrics
-from rloop.recipe import evaluation_recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import evaluation_recipe
 from rloop.run_directory import read_run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem

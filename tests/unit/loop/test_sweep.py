@@ -14,10 +14,10 @@ from doubles_kill import build_scripted
 from doubles_runs import half_right, logged, scripted, toy_recipe, trajectories, watched
 from doubles_scripted import At, ScriptedEngine
 
-from rloop.config import Recipe, SamplingConfig
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, EngineError
 from rloop.loop.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
+from rloop.recipe.config import Recipe, SamplingConfig
 
 METHODS = "rloop,rl,raft"
 

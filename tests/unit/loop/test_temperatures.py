@@ -10,7 +10,6 @@ from doubles_runs import begin, half_right, scripted, toy_recipe
 from doubles_scripted import ScriptedEngine
 
 from rloop import cli
-from rloop.config import Recipe, SamplingConfig
 from rloop.engines import registry
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, StoreError
@@ -22,6 +21,7 @@ from rloop.loop.temperatures import (
     read_temperatures,
     with_bases,
 )
+from rloop.recipe.config import Recipe, SamplingConfig
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
 

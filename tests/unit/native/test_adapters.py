@@ -9,14 +9,13 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig
-from rloop.config_engine import EngineConfig, LoraConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.learner import Learner
 from rloop.errors import EngineError
 from rloop.policies.checkpoint import save_policy
+from rloop.recipe.config import EngineConfig, LoraConfig, OptimizerConfig
 
 RANK, ALPHA = 4, 8.0
 SFT = Objective(loss="sft")

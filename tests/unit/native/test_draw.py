@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rloop.config import SamplingConfig
 from rloop.engines.native.draw import draw_tokens, invert_cumulative, keep_likely
+from rloop.recipe.config import SamplingConfig
 
 
 def sampling(**changes: float) -> SamplingConfig:

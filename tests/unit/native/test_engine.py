@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
+from rloop.recipe.config import OptimizerConfig
 
 EXAMPLES = [
     TrainingSequence(prompt_ids=(5, 9, 7), completion_ids=(6, 11, 2)),

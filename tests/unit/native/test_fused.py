@@ -11,7 +11,6 @@ import torch
 from doubles_policies import tiny_policy
 from torch.nn import functional as F
 
-from rloop.config import SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native import kernels as built
 from rloop.engines.native.cache import Prefilled
@@ -22,6 +21,7 @@ from rloop.engines.native.paged_cache import PagedCache, to_pages
 from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
 from rloop.engines.native.sampler import Sampler
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.recipe.config import SamplingConfig
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compiler here")
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]

@@ -7,13 +7,12 @@ import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.microbatch import sequence_logprobs
 from rloop.errors import EngineError
+from rloop.recipe.config import EngineConfig, OptimizerConfig
 
 SFT = Objective(loss="sft")
 DAPO = Objective(loss="dapo", clip_low=0.2, clip_high=0.28)

@@ -15,14 +15,13 @@ from doubles_models import tiny_model
 from doubles_policies import tiny_policy
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, SamplingConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.base import SampleRequest, TrainingSequence
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.memory import Budget, explained, is_out_of_memory, return_freed
 from rloop.engines.native.microbatch import completion_logprobs
 from rloop.engines.native.sampler import Batch, Sampler
 from rloop.errors import EngineError
+from rloop.recipe.config import EngineConfig, OptimizerConfig, SamplingConfig
 
 CPU_SAYS = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "

@@ -2,8 +2,8 @@
 
 import torch
 
-from rloop.config import OptimizerConfig
 from rloop.engines.native.optimizer import AdamW
+from rloop.recipe.config import OptimizerConfig
 
 
 def test_weight_decay_acts_on_matrices_alone():

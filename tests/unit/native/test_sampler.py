@@ -4,10 +4,10 @@ import pytest
 import torch
 from doubles_policies import EOS, tiny_policy
 
-from rloop.config import SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.sampler import Sampler, Stream
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.recipe.config import SamplingConfig
 
 PROMPTS = [(5, 9, 31), (7,), (11, 12, 13, 14, 15, 16, 17), (40, 41)]
 

@@ -15,12 +15,12 @@ import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
 from doubles_policies import EOS, tiny_policy, tiny_renderer
 
-from rloop.config import SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.vllm_model import VllmModel, Written, cache_bytes, require_vllm
 from rloop.engines.native.vllm_sampler import VllmSampler
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.recipe.config import SamplingConfig
 
 # vLLM uses deprecated names of torch, and its engine leaves files to the interpreter to close.
 pytestmark = pytest.mark.filterwarnings("ignore")

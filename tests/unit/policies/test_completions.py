@@ -8,14 +8,13 @@ import pytest
 import torch
 from doubles_policies import chat_tokenizer, make_problem, write_policy
 
-from rloop.config import SamplingConfig
-from rloop.config_prompt import PromptConfig
 from rloop.engines.base import SampleRequest
 from rloop.engines.native import attention
 from rloop.engines.native.sampler import Sampler
 from rloop.errors import EngineError
 from rloop.policies.checkpoint import LoadedPolicy, load_policy
 from rloop.policies.renderer import find_turn_end, turn_end_warnings
+from rloop.recipe.config import PromptConfig, SamplingConfig
 from rloop.types import Problem
 
 CHATML = (

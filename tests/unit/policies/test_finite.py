@@ -12,7 +12,6 @@ from doubles_runs import toy_recipe
 from safetensors.torch import load_file, save_file
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.native.microbatch import check_architecture
@@ -20,6 +19,7 @@ from rloop.engines.rollout import Rollout
 from rloop.errors import DegenerateRun, EngineError, NonFinitePolicy
 from rloop.loop.rl import Explorer, RLState
 from rloop.policies.finite import check_finite, check_logits, nonfinite_names
+from rloop.recipe.config import OptimizerConfig
 from rloop.types import Place, PolicyRef
 
 PLACE = Place(run="toy", seed=0, iteration=1, phase="explore", policy="explored-001")

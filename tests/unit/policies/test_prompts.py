@@ -7,10 +7,10 @@ import pytest
 from doubles_policies import EOS, chat_tokenizer, make_problem
 from transformers import PreTrainedTokenizerFast
 
-from rloop.config_prompt import PromptConfig
 from rloop.errors import EngineError
 from rloop.policies.random_model import character_tokenizer
 from rloop.policies.renderer import Renderer
+from rloop.recipe.config import PromptConfig
 
 PROBLEM = make_problem(3)
 

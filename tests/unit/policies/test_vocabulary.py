@@ -7,8 +7,6 @@ import torch
 from doubles_policies import chat_tokenizer, make_problem, write_policy
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, SamplingConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.base import SampleRequest, TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
@@ -16,6 +14,7 @@ from rloop.engines.native.microbatch import sequence_logprobs
 from rloop.engines.native.sampler import Sampler
 from rloop.policies.checkpoint import LoadedPolicy, load_policy, save_policy
 from rloop.policies.vocabulary import unknown_ids
+from rloop.recipe.config import EngineConfig, OptimizerConfig, SamplingConfig
 
 NUM_TOKENS, NUM_ROWS = 100, 128
 

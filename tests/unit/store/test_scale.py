@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rloop.browse import find_trajectories
+from rloop.cli.browse import find_trajectories
 from rloop.export_trajectories import export_trajectories
 from rloop.report.trajectories import MAX_SAMPLED, sample_trajectories
 from rloop.store.trajectories import TrajectoryStore

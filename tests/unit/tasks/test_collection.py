@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from rloop.config import TasksConfig
 from rloop.errors import ConfigError, TaskError
+from rloop.recipe.config import TasksConfig
 from rloop.tasks.collection import load_tasks
 
 

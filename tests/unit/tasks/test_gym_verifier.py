@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from rloop.config import TaskConfig
+from rloop.recipe.config import TaskConfig
 from rloop.tasks.sources import load_task
 from rloop.tasks.verifiers import reasoning_gym as gym_verifier
 from rloop.tasks.verifiers.gym_checkers import CHECKERS

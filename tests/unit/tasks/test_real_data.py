@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rloop.config import TaskConfig, TasksConfig
+from rloop.recipe.config import TaskConfig, TasksConfig
 from rloop.tasks.collection import load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from rloop.config import TaskConfig
 from rloop.errors import TaskError
+from rloop.recipe.config import TaskConfig
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references, check_solutions
 from rloop.tasks.sources import load_task

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rloop.config import TaskConfig
 from rloop.errors import TaskError
+from rloop.recipe.config import TaskConfig
 from rloop.store.forms import Chat, trl_problems, verl_problems
 from rloop.tasks.sources import load_task
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from rloop.config import TaskConfig
 from rloop.errors import ConfigError, TaskError
+from rloop.recipe.config import TaskConfig
 from rloop.tasks import hub
 from rloop.tasks.benchmarks import BENCHMARKS
 from rloop.tasks.sources import load_task

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.config_engine import LoraConfig
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding
+from rloop.recipe.config import LoraConfig
 from rloop.types import stable_hash
 
 

@@ -7,7 +7,7 @@ logits and its own uniform number alone, so a trajectory can be drawn again with
 import torch
 from torch.nn import functional as F
 
-from rloop.config import SamplingConfig
+from rloop.recipe.config import SamplingConfig
 
 
 def draw_tokens(

@@ -8,7 +8,6 @@ import torch
 from safetensors import SafetensorError
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.adapters import target_weights
@@ -26,6 +25,7 @@ from rloop.policies.directory import first_line, written_whole
 from rloop.policies.finite import check_logits
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.renderer import Renderer
+from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import PolicyRef
 
 

@@ -21,7 +21,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rloop.config import SamplingConfig
 from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.kernels import (
     DTYPES,
@@ -31,6 +30,7 @@ from rloop.engines.native.kernels import (
     load_kernels,
 )
 from rloop.engines.native.paged_cache import PagedCache
+from rloop.recipe.config import SamplingConfig
 
 ARCHITECTURES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 ROTARY_KINDS = ("default", "linear", "llama3", "yarn")

@@ -16,8 +16,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rloop.algo.losses import LossOutput, TokenBatch, UpdateCounts, compute_loss
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs
@@ -32,6 +30,7 @@ from rloop.engines.native.microbatch import (
 )
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
+from rloop.recipe.config import EngineConfig, OptimizerConfig
 
 OPTIMIZER_REMEDY = (
     "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or train low-rank "

@@ -14,13 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.config import OptimizerConfig
-from rloop.config_engine import EngineConfig
 from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.optimizer import AdamW
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding
+from rloop.recipe.config import EngineConfig, OptimizerConfig
 
 TENSORS_FILE = "learner.safetensors"
 

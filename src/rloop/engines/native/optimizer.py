@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rloop.config import OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

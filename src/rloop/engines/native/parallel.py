@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rloop.algo.objective import Objective
-from rloop.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 from rloop.policies.renderer import Renderer
+from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import PolicyRef
 
 

@@ -8,12 +8,12 @@ from functools import cache
 
 import torch
 
-from rloop.config import SamplingConfig
 from rloop.engines.native.cache import RowCache
 from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.fused import FusedStep
 from rloop.engines.native.kernels import KernelsUnavailable
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.recipe.config import SamplingConfig
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rloop.config import SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.cache import PrefillCache, Prefilled
 from rloop.engines.native.fused import FusedStep
@@ -20,6 +19,7 @@ from rloop.engines.native.memory import Budget, free
 from rloop.engines.native.plain_step import PlainStep, choose_step
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
+from rloop.recipe.config import SamplingConfig
 from rloop.types import FinishReason
 
 STREAM_CHUNK = 64

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.config import SamplingConfig
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
+from rloop.recipe.config import SamplingConfig
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput, LLMEngine, SamplingParams

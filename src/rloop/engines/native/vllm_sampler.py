@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rloop.config import SamplingConfig
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.vllm_model import VllmModel
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.recipe.config import SamplingConfig
 
 SEED_BITS = 63
 """vLLM takes seeds as signed 64-bit numbers."""

@@ -4,17 +4,29 @@ Every model refuses unknown keys, wrong types and values out of range. A field's
 only description; `rloop config` prints it. There are no defaults for what decides the science.
 """
 
-from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from rloop.config_engine import EngineConfig
-from rloop.config_fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
-from rloop.config_prompt import PromptConfig
-from rloop.config_rewards import RewardConfig
-from rloop.config_stop import EarlyStopConfig
+from rloop.recipe.load import checks
 from rloop.types import PhaseName
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Date = Annotated[str, AfterValidator(checks.check_date)]
+Device = Annotated[str, AfterValidator(checks.check_device)]
+TemplateArgs = Annotated[dict[str, Any], AfterValidator(checks.check_template_args)]
+
+
+class Strict(BaseModel):
+    """Frozen, no unknown keys, field docstrings as descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class PolicyConfig(Strict):
@@ -78,6 +90,51 @@ class TasksConfig(Strict):
     `rewards` said, are errors."""
 
 
+class PromptConfig(Strict):
+    """How a problem becomes a prompt."""
+
+    system: str | None = None
+    """System text; put before the problem by the chat template, or by `{system}` in `template`."""
+    template: str | None = None
+    """A template with `{problem}` used instead of the model's chat template."""
+    suffix: str = ""
+    """Text after the problem, such as `Put the final answer in \\boxed{}.`"""
+    template_args: TemplateArgs = {}
+    """Arguments of the model's chat template, such as `enable_thinking: false`."""
+    date: Date | None = None
+    """The day that a chat template sees which writes today's date, such as `2026-11-30`; when
+    absent the day on which the run begins, and then kept for all of it."""
+    max_tokens: Count = 1024
+    """Longer prompts are left out and counted (tokens)."""
+
+
+class RewardConfig(Strict):
+    """A number in [0, 1] that RL adds to a completion's reward."""
+
+    function: str
+    """`accuracy` (the task's verifier), `format` (`pattern` fits), `length` (1 - tokens /
+    `max_completion_tokens`) or `python:package.module:function`."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$")
+    """Name in metrics and the store; the function's own when absent."""
+    weight: float = 1.0
+    """Factor in the sum; below 0 the number is a penalty, 0 only logs it."""
+    pattern: str | None = None
+    """Regular expression that all of the completion must match (`.` fits line ends too);
+    for `format`, which needs one."""
+    timeout_s: Positive | None = None
+    """Wall-clock limit of one call (seconds); `tasks.verifier_timeout_s` when absent."""
+
+    @property
+    def label(self) -> str:
+        """The reward's name."""
+        return self.name or self.function.rpartition(":")[2]
+
+    @model_validator(mode="after")
+    def _check(self) -> "RewardConfig":
+        checks.check_reward(self)
+        return self
+
+
 class SamplingConfig(Strict):
     """How completions are drawn."""
 
@@ -104,6 +161,21 @@ class OptimizerConfig(Strict):
     """Decoupled weight decay."""
     grad_clip: NonNegative = 1.0
     """Bound on the global gradient norm; 0 turns it off."""
+
+
+class EarlyStopConfig(Strict):
+    """When exploration ends before `explore.steps`: each rule is off when absent."""
+
+    pass_at_k_falls: Count | None = None
+    """Held-out pass@k (largest k) fell this many evaluations in a row (needs `evaluate.every`)."""
+    min_entropy: NonNegative | None = None
+    """Mean policy entropy below this (nats per token)."""
+    max_grad_norm: Positive | None = None
+    """Gradient norm before clipping above this."""
+    patience_steps: Count = 3
+    """Steps in a row that an entropy or gradient rule must hold."""
+    min_steps: Count = 1
+    """Steps that an exploration has at least, whatever the rules say."""
 
 
 class ExploreConfig(Strict):
@@ -253,6 +325,43 @@ class EvaluateConfig(Strict):
     """Level of the intervals over problems."""
 
 
+class LoraConfig(Strict):
+    """Low-rank adaptation: each target's weight changes by alpha / rank times B A, merged in."""
+
+    rank: Count
+    """Rank of the change, peft's `r`."""
+    alpha: Positive
+    """Scale of the change, times rank; peft's `lora_alpha`."""
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Last parts of the adapted linear layers' names, such as `q_proj`; when absent all but the
+    output embedding, peft's `all-linear`."""
+
+
+class EngineConfig(Strict):
+    """What runs the model."""
+
+    device: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where
+    the device multiplies it natively."""
+    max_batch: Count = 256
+    """Completions decoded at the same time."""
+    fused: bool = True
+    """Decode on a CPU with kernels that the machine's C compiler builds once; a warning says where
+    that cannot be done."""
+    microbatch_tokens: Count = 4096
+    """Most tokens of one forward and backward pass, pads included where rows are padded. A CPU's
+    packed rows have none, and are joined up to 1024 only."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more work."""
+    offload_optimizer: bool = False
+    """Keep master weights, gradients and optimizer moments in CPU memory; with `engine.lora` the
+    start policy's weights instead."""
+    lora: LoraConfig | None = None
+    """Train low-rank changes instead of all weights, fresh ones in each phase; off when absent."""
+
+
 class Recipe(Strict):
     """One experiment, whole."""
 
@@ -294,80 +403,8 @@ class Recipe(Strict):
     weights that would fill the disk."""
 
     @model_validator(mode="after")
-    def _check_across_fields(self) -> "Recipe":
-        too_large = [k for k in self.evaluate.k if k > self.evaluate.samples]
-        if too_large:
-            raise ValueError(
-                f"evaluate.k: pass@{too_large[0]} needs at least {too_large[0]} samples per "
-                f"problem, got evaluate.samples={self.evaluate.samples}. Raise evaluate.samples or "
-                "drop that k."
-            )
-        if self.explore.group_size < 2 and self.explore.optimizer.learning_rate > 0:
-            raise ValueError(
-                "explore.group_size must be >= 2 so that rewards can be compared, got "
-                f"{self.explore.group_size}. Use --set explore.group_size=8."
-            )
-        if (self.expert is None) != (self.finetune is None):
-            raise ValueError(
-                "expert and finetune go together: give both for RLoop, or set both to null for "
-                "plain RL."
-            )
-        template = self.prompt.template
-        if template is not None and "{problem}" not in template:
-            raise ValueError(f"prompt.template must contain {{problem}}, got {template!r:.60}.")
-        if self.explore.early_stop.pass_at_k_falls and not self.evaluate.every:
-            raise ValueError(
-                "explore.early_stop.pass_at_k_falls needs evaluations inside exploration, got "
-                "evaluate.every=0. Use --set evaluate.every=10."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_steps(self) -> "Recipe":
-        explore, rules = self.explore, self.explore.early_stop
-        if explore.updates_per_step > explore.prompts_per_step:
-            raise ValueError(
-                f"explore.updates_per_step={explore.updates_per_step} is more than explore."
-                f"prompts_per_step={explore.prompts_per_step}: an update needs a group. Lower it."
-            )
-        if rules.min_steps > explore.steps:
-            raise ValueError(
-                f"explore.early_stop.min_steps={rules.min_steps} is more than explore.steps="
-                f"{explore.steps}, so no rule could end an exploration. Lower it."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_plain_rl(self) -> "Recipe":
-        """Check what goes with plain RL alone."""
-        count = self.explore.replay_per_group
-        if not count:
-            return self
-        asked = f"explore.replay_per_group={count}"
-        if self.finetune is not None or self.explore.optimizer.learning_rate == 0:
-            raise ValueError(
-                f"{asked} is a switch of plain RL that learns: set expert and finetune to null and "
-                "a learning rate above 0, or set it to 0."
-            )
-        if self.iterations < 2:
-            raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
-        return self
-
-    @model_validator(mode="after")
-    def _check_mix(self) -> "Recipe":
-        if self.mix is not None and self.mix.finetuned and self.finetune is None:
-            raise ValueError(
-                f"mix.finetuned={self.mix.finetuned:g} weighs a policy that finetune=null does not "
-                "make. Set it to 0."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_rewards(self) -> "Recipe":
-        counts = Counter(reward.label for reward in self.rewards)
-        twice = [label for label, count in counts.items() if count > 1]
-        if twice:
-            raise ValueError(f"rewards: two are named {twice[0]!r}. Give one of them a `name`.")
+    def _check(self) -> "Recipe":
+        checks.check_recipe(self)
         return self
 
     def dated(self, day: str) -> "Recipe":
@@ -378,27 +415,3 @@ class Recipe(Strict):
     def tuning(self, phase: PhaseName) -> FinetuneConfig | ColdstartConfig | None:
         """Return the section of a supervised phase, None where the recipe has none."""
         return self.coldstart if phase == "coldstart" else self.finetune
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about values that are allowed and probably not meant."""
-        found = []
-        sampling = self.explore.sampling
-        is_cut = sampling.top_p < 1 or sampling.top_k > 0
-        if is_cut and self.explore.optimizer.learning_rate > 0:
-            found.append(
-                f"explore.sampling cuts the distribution (top_p={sampling.top_p:g}, top_k="
-                f"{sampling.top_k}) while log-probabilities are over the whole vocabulary, so the "
-                "ratios of the policy loss are biased. Explore with top_p=1 and top_k=0."
-            )
-        template = self.prompt.template
-        if self.prompt.system and template is not None and "{system}" not in template:
-            found.append("prompt.system is not used: prompt.template has no {system} in it.")
-        if self.prompt.template_args and template is not None:
-            found.append("prompt.template_args are not used: prompt.template replaces the model's.")
-        if self.rewards and all(reward.function != "accuracy" for reward in self.rewards):
-            found.append(
-                "rewards has no accuracy, so being correct earns nothing; groups are trained on "
-                "only where some completions are correct and some wrong."
-            )
-        return tuple(found)

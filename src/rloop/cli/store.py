@@ -46,7 +46,7 @@ def store_show(
 
     Example: rloop store show runs/demo --iteration 1 --phase explore --step 3 --verdict wrong
     """
-    from rloop.browse import find_trajectories, lines_of
+    from rloop.cli.browse import find_trajectories, lines_of
 
     places = {"iteration": iteration, "phase": phase, "step": step}
     filters = {**places, "problem_id": problem, "verdict": verdict}

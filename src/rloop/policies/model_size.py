@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from rloop.gguf_header import read_gguf_header
+from rloop.policies.gguf_header import read_gguf_header
 
 GGUF_NAMES = {
     "attn_q": "q_proj",

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rloop.config import Recipe
+from rloop.recipe.config import Recipe
 
 REQUIRED = "required"
 

@@ -7,9 +7,10 @@ from doubles_runs import toy_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.config import Recipe
 from rloop.errors import ConfigError
-from rloop.methods import (
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
+from rloop.recipe.methods import (
     METHODS,
     budget_warnings,
     find_methods,
@@ -18,9 +19,8 @@ from rloop.methods import (
     method_of,
     method_title,
 )
-from rloop.recipe import load_recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = load_recipe(ROOT / "recipes/tiny.yaml")
 RL: dict[str, object] = {"expert": None, "finetune": None}
 

@@ -5,16 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from rloop.config import Recipe
-from rloop.estimate import (
+from rloop.check.estimate import (
     batch_arithmetic,
     disk,
     disk_warnings,
     num_evaluations,
     run_tokens,
 )
-from rloop.estimate_memory import KERNEL_BYTES, PROGRAM_BYTES, memory
-from rloop.model_size import Linears, ModelSize
+from rloop.check.memory import KERNEL_BYTES, PROGRAM_BYTES, memory
+from rloop.policies.model_size import Linears, ModelSize
+from rloop.recipe.config import Recipe
 
 SIZE = ModelSize(
     parameters=1_000_000,

@@ -15,9 +15,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rloop.config import Recipe
 from rloop.errors import ConfigError
-from rloop.recipe_keys import describe_key, find_key, is_text, recipe_fields, valid_keys
+from rloop.recipe.config import Recipe
+from rloop.recipe.keys import describe_key, find_key, is_text, recipe_fields, valid_keys
 
 MAX_MEANT = 3
 """Keys that an unknown one is taken for at most."""

@@ -6,9 +6,14 @@ it with what was measured.
 
 from collections.abc import Iterator
 
-from rloop.config import Recipe
-from rloop.estimate import MOMENT_BYTES, Demand, adapted_linears, trainable_numbers
-from rloop.model_size import ModelSize
+from rloop.check.estimate import (
+    MOMENT_BYTES,
+    Demand,
+    adapted_linears,
+    trainable_numbers,
+)
+from rloop.policies.model_size import ModelSize
+from rloop.recipe.config import Recipe
 
 MASTER_BYTES, GRADIENT_BYTES = 4, 4
 """Float32 weights and gradients, per number that trains."""

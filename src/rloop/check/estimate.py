@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rloop.config import Recipe
-from rloop.config_engine import EngineConfig
-from rloop.model_size import Linears, ModelSize
+from rloop.policies.model_size import Linears, ModelSize
+from rloop.recipe.config import EngineConfig, Recipe
 from rloop.tables import format_value
 
 MOMENT_BYTES = 8

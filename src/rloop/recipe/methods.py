@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rloop.config import Recipe
 from rloop.errors import ConfigError
+from rloop.recipe.config import Recipe
 
 REPLAYED = 2
 """Successes that `replay` adds to a group."""
@@ -249,7 +249,8 @@ def budget_warnings(recipe: Recipe, methods: list[Method]) -> list[str]:
             f"explore.refill_rounds={explore.refill_rounds} samples more where groups have no "
             "signal, so methods will differ in what they sample. Set it to 0 for equal budgets."
         )
-    if explore.early_stop.has_rules:
+    rules = explore.early_stop
+    if rules.pass_at_k_falls or rules.min_entropy is not None or rules.max_grad_norm:
         found.append(
             "explore.early_stop ends an exploration early, so methods may sample less than their "
             "budget; raft and rest_em, whose policy does not move, run without."

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from rloop.gguf_header import read_gguf_header, read_gguf_strings
-from rloop.model_size import measure_model
+from rloop.policies.gguf_header import read_gguf_header, read_gguf_strings
+from rloop.policies.model_size import measure_model
 
 SCALARS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 TENSORS = {

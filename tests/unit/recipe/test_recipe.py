@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rloop.config import Recipe
 from rloop.errors import ConfigError
-from rloop.recipe import load_recipe, resolved_json
-from rloop.recipe_keys import describe_key, recipe_fields
+from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.config import Recipe
+from rloop.recipe.keys import describe_key, recipe_fields
+from rloop.recipe.load import load_recipe, resolved_json
 
 RECIPE = """
 name: small
@@ -216,19 +217,22 @@ def test_a_template_needs_the_problem_and_falling_pass_at_k_its_evaluations(path
 
 
 def test_exploring_with_a_cut_distribution_is_a_warning_where_ratios_are_taken(path):
-    assert load_recipe(path).warnings == ()
+    assert recipe_warnings(load_recipe(path)) == ()
     for cut in ("top_p=0.9", "top_k=50"):
-        (warning,) = load_recipe(path, [f"explore.sampling.{cut}"]).warnings
+        (warning,) = recipe_warnings(load_recipe(path, [f"explore.sampling.{cut}"]))
         assert cut in warning
         assert "ratios of the policy loss are biased" in warning
         frozen = [f"explore.sampling.{cut}", "explore.optimizer.learning_rate=0"]
-        assert load_recipe(path, frozen).warnings == ()
+        assert recipe_warnings(load_recipe(path, frozen)) == ()
 
 
 def test_a_system_text_that_the_template_leaves_out_is_a_warning(path):
     overrides = ["prompt.system=Be brief.", "prompt.template={problem}"]
-    assert "prompt.system is not used" in load_recipe(path, overrides).warnings[0]
-    assert load_recipe(path, [overrides[0], "prompt.template={system} {problem}"]).warnings == ()
+    assert "prompt.system is not used" in recipe_warnings(load_recipe(path, overrides))[0]
+    assert (
+        recipe_warnings(load_recipe(path, [overrides[0], "prompt.template={system} {problem}"]))
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,11 +250,11 @@ def test_a_key_that_stands_further_down_is_named(path, override, meant):
 
 def test_what_another_engine_alone_reads_is_a_warning(path):
     asked = "engine.trl.launch.processes=2"
-    (warning,) = load_recipe(path, [asked]).warnings
+    (warning,) = recipe_warnings(load_recipe(path, [asked]))
     assert warning.startswith(f"{asked} is not used: engine.name=native runs in one process")
     assert warning.endswith("Use --set engine.name=trl.")
-    assert load_recipe(path, [asked, "engine.name=trl"]).warnings == ()
-    assert load_recipe(path, ["engine.trl.launch.processes=1"]).warnings == ()
+    assert recipe_warnings(load_recipe(path, [asked, "engine.name=trl"])) == ()
+    assert recipe_warnings(load_recipe(path, ["engine.trl.launch.processes=1"])) == ()
 
 
 def test_a_group_of_one_is_refused_with_the_remedy(path):
@@ -345,12 +349,12 @@ def test_a_key_is_described_in_words():
 
 
 def test_a_policy_of_a_run_is_evaluated_with_that_runs_recipe(tmp_path: Path):
-    from rloop.recipe import evaluation_recipe, recipe_of_policy
+    from rloop.recipe.load import evaluation_recipe, recipe_of_policy
 
     policy = tmp_path / "run" / "policies" / "iter-001"
     policy.mkdir(parents=True)
     assert recipe_of_policy(str(policy)) is None
-    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "tiny.yaml")
+    recipe = load_recipe(Path(__file__).parents[3] / "recipes" / "tiny.yaml")
     (tmp_path / "run" / "config.json").write_text(resolved_json(recipe))
     base = recipe_of_policy(str(policy))
     assert base is not None
@@ -363,7 +367,7 @@ def test_a_policy_of_a_run_is_evaluated_with_that_runs_recipe(tmp_path: Path):
 def test_a_policy_that_a_run_lacks_and_a_run_for_a_policy_are_answered_with_what_there_is(
     tmp_path: Path,
 ):
-    from rloop.recipe import check_policy
+    from rloop.recipe.load import check_policy
 
     run = tmp_path / "run"
     for name in ("iter-001", "iter-002"):
@@ -378,7 +382,7 @@ def test_a_policy_that_a_run_lacks_and_a_run_for_a_policy_are_answered_with_what
 
 
 def test_fewer_samples_of_an_evaluation_drop_the_values_of_k_they_cannot_give():
-    from rloop.recipe import evaluation_recipe
+    from rloop.recipe.load import evaluation_recipe
 
     given = ["policy.path=random:llama", "evaluate.samples=16"]
     assert evaluation_recipe(None, given, ["gsm8k"]).evaluate.k == (1, 8)
@@ -411,6 +415,6 @@ def test_rewards_that_cannot_be_are_refused_with_the_remedy(path, rewards, words
 
 
 def test_rewards_without_accuracy_are_a_warning(path):
-    (warning,) = load_recipe(path, ["rewards=[{function: length}]"]).warnings
+    (warning,) = recipe_warnings(load_recipe(path, ["rewards=[{function: length}]"]))
     assert "rewards has no accuracy" in warning
-    assert not load_recipe(path, ["rewards=[{function: accuracy}]"]).warnings
+    assert not recipe_warnings(load_recipe(path, ["rewards=[{function: accuracy}]"]))

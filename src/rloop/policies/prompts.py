@@ -18,9 +18,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from rloop.config import Recipe
-from rloop.config_prompt import PromptConfig
 from rloop.errors import ConfigError, EngineError
+from rloop.recipe.config import PromptConfig, Recipe
 from rloop.text import visible
 from rloop.types import Problem
 

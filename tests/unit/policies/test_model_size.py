@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rloop.model_size import (
+from rloop.policies.model_size import (
     Linears,
     ModelSize,
     context_length,

@@ -12,10 +12,10 @@ import typer
 from rloop.tables import print_json, print_table
 
 if TYPE_CHECKING:
-    from rloop.config import Recipe
     from rloop.evaluation.intervals import Estimate
     from rloop.loop.standalone import Score
     from rloop.loop.temperatures import MeasuredPoint
+    from rloop.recipe.config import Recipe
 
 Policies = Annotated[
     list[str],
@@ -73,7 +73,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
     """
-    from rloop.recipe import check_policy, evaluation_recipe, recipe_of_policy
+    from rloop.recipe.load import check_policy, evaluation_recipe, recipe_of_policy
 
     for policy in policies:
         check_policy(policy)

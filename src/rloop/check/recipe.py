@@ -9,12 +9,19 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
-from rloop.check_prompts import check_prompts
-from rloop.config import Recipe
+from rloop.check.estimate import (
+    Demand,
+    batch_arithmetic,
+    compute_bytes,
+    disk,
+    disk_warnings,
+)
+from rloop.check.memory import memory
+from rloop.check.prompts import check_prompts
 from rloop.errors import ConfigError, TaskError
-from rloop.estimate import Demand, batch_arithmetic, compute_bytes, disk, disk_warnings
-from rloop.estimate_memory import memory
-from rloop.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
+from rloop.policies.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
+from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.config import Recipe
 from rloop.tables import format_value
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -74,7 +81,7 @@ def check_recipe(
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
     warnings = [
-        *recipe.warnings,
+        *recipe_warnings(recipe),
         *_check_sampler(recipe),
         *problems.warnings,
         *prompts.warnings,

@@ -9,12 +9,13 @@ import pytest
 from doubles_policies import chat_tokenizer, make_problem, write_policy
 from gguf import GGUFWriter
 
-from rloop.check_prompts import check_prompts, read_tokenizer
-from rloop.config import Recipe
+from rloop.check.prompts import check_prompts
 from rloop.errors import ConfigError, EngineError
-from rloop.recipe import load_recipe
+from rloop.policies.tokenizer_files import read_tokenizer
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe
 
-TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+TINY = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
 TRAIN, HELD_OUT = [make_problem(3), make_problem(1000)], [make_problem(50)]
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
@@ -150,6 +151,6 @@ def test_a_window_of_attention_is_warned_of_with_both_numbers(tmp_path):
 
 def test_checking_prompts_needs_no_torch():
     code = (
-        "import sys, rloop.check_prompts; assert not {'torch', 'transformers'} & set(sys.modules)"
+        "import sys, rloop.check.prompts; assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

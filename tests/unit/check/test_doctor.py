@@ -2,7 +2,7 @@ from importlib import metadata
 
 import pytest
 
-from rloop import doctor
+from rloop.check.recipe import doctor
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from rloop import doctor
     ],
 )
 def test_a_package_that_another_distribution_brought_is_named_with_it(owners, said, monkeypatch):
-    monkeypatch.setattr("rloop.doctor.metadata.version", lambda name: "1.2")
+    monkeypatch.setattr("rloop.check.doctor.metadata.version", lambda name: "1.2")
     assert doctor._installed("mlflow", owners) == said
 
 
@@ -45,8 +45,8 @@ def test_what_trl_requires_and_is_not_installed_so_is_named(extra, installed, sa
             raise metadata.PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr("rloop.doctor.metadata.requires", lambda name: REQUIRES)
-    monkeypatch.setattr("rloop.doctor.metadata.version", version)
+    monkeypatch.setattr("rloop.check.doctor.metadata.requires", lambda name: REQUIRES)
+    monkeypatch.setattr("rloop.check.doctor.metadata.version", version)
     assert doctor.unmet("trl", extra) == said
 
 

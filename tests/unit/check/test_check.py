@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from rloop.check import check_recipe
-from rloop.config import Recipe
+from rloop.check.recipe import check_recipe
 from rloop.errors import ConfigError, TaskError
+from rloop.recipe.config import Recipe
 
 
 @pytest.fixture
@@ -112,10 +112,10 @@ def test_a_path_that_is_nothing_here_is_refused_as_the_run_would(values, tmp_pat
 
 def test_a_sampler_that_is_not_installed_is_a_warning(values, tmp_path, monkeypatch):
     values["explore"]["sampler"] = "vllm"
-    monkeypatch.setattr("rloop.check.find_spec", lambda _: None)
+    monkeypatch.setattr("rloop.check.recipe.find_spec", lambda _: None)
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     assert report.warnings[0].startswith("explore.sampler is vllm, which is not installed here")
-    monkeypatch.setattr("rloop.check.find_spec", lambda _: object())
+    monkeypatch.setattr("rloop.check.recipe.find_spec", lambda _: object())
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     assert not any("vllm" in warning for warning in report.warnings)
 

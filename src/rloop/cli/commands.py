@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from rloop.cli_eval import evaluate, print_points, print_scores
-from rloop.cli_judge import judge
-from rloop.cli_store import store_app
+from rloop.cli.evaluate import evaluate, print_points, print_scores
+from rloop.cli.judge import judge
+from rloop.cli.store import store_app
 from rloop.errors import ConfigError, RLoopError
 from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
 from rloop.threads import set_threads
@@ -73,7 +73,7 @@ def run(
 
     Example: rloop run recipes/demo.yaml --set explore.steps=20 --out runs/try
     """
-    from rloop.recipe import load_recipe
+    from rloop.recipe.load import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
     from rloop.engines.registry import build_engine
@@ -132,9 +132,9 @@ def check(
 
     Example: rloop check recipes/demo.yaml --set explore.group_size=16
     """
-    from rloop.check import check_recipe
-    from rloop.prompt_text import shown
-    from rloop.recipe import load_recipe
+    from rloop.check.recipe import check_recipe
+    from rloop.policies.prompts import shown
+    from rloop.recipe.load import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
     with progress_bar("Judging reference answers") as on_progress:
@@ -229,7 +229,7 @@ def sweep(
     Example: rloop sweep recipes/tiny.yaml --methods rloop,rl,raft --seeds 3
     """
     from rloop.loop.sweep import announce_sweep, plan_sweep, run_sweep
-    from rloop.recipe import load_recipe
+    from rloop.recipe.load import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or ())
     folder = out or Path("runs") / f"{recipe.name}-sweep"
@@ -303,7 +303,7 @@ def config(*, as_json: JsonOption = False) -> None:
 
     Example: rloop config --json
     """
-    from rloop.recipe_keys import recipe_fields
+    from rloop.recipe.keys import recipe_fields
 
     print_records(recipe_fields(), as_json=as_json)
 
@@ -314,6 +314,6 @@ def doctor(*, as_json: JsonOption = False) -> None:
 
     Example: rloop doctor
     """
-    from rloop.doctor import examine
+    from rloop.check.doctor import examine
 
     print_records(examine(set_threads(), Path.cwd()), as_json=as_json)

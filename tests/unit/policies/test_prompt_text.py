@@ -9,13 +9,20 @@ import pytest
 from doubles_policies import make_problem
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from rloop import prompt_text
-from rloop.config_prompt import PromptConfig
 from rloop.errors import ConfigError, EngineError
-from rloop.prompt_text import PromptText, added_prefix, check_context, holds, shown, with_prefix
-from rloop.recipe import load_recipe
+from rloop.policies import prompts as prompt_text
+from rloop.policies.prompts import (
+    PromptText,
+    added_prefix,
+    check_context,
+    holds,
+    shown,
+    with_prefix,
+)
+from rloop.recipe.config import PromptConfig
+from rloop.recipe.load import load_recipe
 
-TINY = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
+TINY = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
 PROBLEM = make_problem(3)
 PARTS = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}>"

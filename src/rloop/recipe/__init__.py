@@ -1,0 +1,1 @@
+"""The recipe: its models, how it is read, methods as switches of it. Imports no torch."""

@@ -1,0 +1,167 @@
+"""What must fit together in a recipe: errors, and warnings about values that are rarely meant.
+
+`config.py` has the values themselves and calls this; a check only reads.
+"""
+
+import re
+from collections import Counter
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rloop.recipe.config import Recipe, RewardConfig
+
+BUILT_IN_REWARDS = ("accuracy", "format", "length")
+
+
+def check_date(text: str) -> str:
+    """Return a date in its usual form; ValueError for what is none."""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a date. Give one such as 2026-11-30.") from error
+
+
+def check_device(name: str) -> str:
+    """Return the name of a device; ValueError for another."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is no device. Give auto, cpu, cuda or cuda:N.")
+    return name
+
+
+def check_template_args(values: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of a chat template; ValueError for those that it cannot get."""
+    taken = sorted({"messages", "add_generation_prompt"} & set(values))
+    if taken:
+        raise ValueError(f"{taken[0]} is what rloop itself hands to the template. Remove it.")
+    odd = [name for name in values if not name.isidentifier()]
+    if odd:
+        raise ValueError(f"{odd[0]!r} is not a name that a template can read. Correct it.")
+    return values
+
+
+def check_reward(reward: "RewardConfig") -> None:
+    """Raise ValueError for an unknown function, and for a pattern that is missing or wrong."""
+    function, pattern = reward.function, reward.pattern
+    if function not in BUILT_IN_REWARDS and not function.startswith("python:"):
+        raise ValueError(
+            f"function {function!r} is unknown. Choose {', '.join(BUILT_IN_REWARDS)} or "
+            "python:package.module:function."
+        )
+    if (function == "format") != (pattern is not None):
+        raise ValueError(
+            f"function {function} {'has no' if pattern else 'needs a'} pattern: the "
+            "regular expression is for `format`, as in pattern: '<think>.*</think>.*'."
+        )
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(
+            f"pattern {pattern!r} is not a regular expression: {error}. In YAML write it "
+            "in single quotes."
+        ) from error
+
+
+def check_recipe(recipe: "Recipe") -> None:
+    """Raise ValueError for values that do not fit together."""
+    _check_across_fields(recipe)
+    _check_steps(recipe)
+    _check_replay(recipe)
+    _check_mix(recipe)
+    _check_rewards(recipe)
+
+
+def recipe_warnings(recipe: "Recipe") -> tuple[str, ...]:
+    """Sentences about values that are allowed and probably not meant."""
+    found = []
+    sampling = recipe.explore.sampling
+    is_cut = sampling.top_p < 1 or sampling.top_k > 0
+    if is_cut and recipe.explore.optimizer.learning_rate > 0:
+        found.append(
+            f"explore.sampling cuts the distribution (top_p={sampling.top_p:g}, top_k="
+            f"{sampling.top_k}) while log-probabilities are over the whole vocabulary, so the "
+            "ratios of the policy loss are biased. Explore with top_p=1 and top_k=0."
+        )
+    template = recipe.prompt.template
+    if recipe.prompt.system and template is not None and "{system}" not in template:
+        found.append("prompt.system is not used: prompt.template has no {system} in it.")
+    if recipe.prompt.template_args and template is not None:
+        found.append("prompt.template_args are not used: prompt.template replaces the model's.")
+    if recipe.rewards and all(reward.function != "accuracy" for reward in recipe.rewards):
+        found.append(
+            "rewards has no accuracy, so being correct earns nothing; groups are trained on "
+            "only where some completions are correct and some wrong."
+        )
+    return tuple(found)
+
+
+def _check_across_fields(recipe: "Recipe") -> None:
+    too_large = [k for k in recipe.evaluate.k if k > recipe.evaluate.samples]
+    if too_large:
+        raise ValueError(
+            f"evaluate.k: pass@{too_large[0]} needs at least {too_large[0]} samples per "
+            f"problem, got evaluate.samples={recipe.evaluate.samples}. Raise evaluate.samples or "
+            "drop that k."
+        )
+    if recipe.explore.group_size < 2 and recipe.explore.optimizer.learning_rate > 0:
+        raise ValueError(
+            "explore.group_size must be >= 2 so that rewards can be compared, got "
+            f"{recipe.explore.group_size}. Use --set explore.group_size=8."
+        )
+    if (recipe.expert is None) != (recipe.finetune is None):
+        raise ValueError(
+            "expert and finetune go together: give both for RLoop, or set both to null for "
+            "plain RL."
+        )
+    template = recipe.prompt.template
+    if template is not None and "{problem}" not in template:
+        raise ValueError(f"prompt.template must contain {{problem}}, got {template!r:.60}.")
+    if recipe.explore.early_stop.pass_at_k_falls and not recipe.evaluate.every:
+        raise ValueError(
+            "explore.early_stop.pass_at_k_falls needs evaluations inside exploration, got "
+            "evaluate.every=0. Use --set evaluate.every=10."
+        )
+
+
+def _check_steps(recipe: "Recipe") -> None:
+    explore, rules = recipe.explore, recipe.explore.early_stop
+    if explore.updates_per_step > explore.prompts_per_step:
+        raise ValueError(
+            f"explore.updates_per_step={explore.updates_per_step} is more than explore."
+            f"prompts_per_step={explore.prompts_per_step}: an update needs a group. Lower it."
+        )
+    if rules.min_steps > explore.steps:
+        raise ValueError(
+            f"explore.early_stop.min_steps={rules.min_steps} is more than explore.steps="
+            f"{explore.steps}, so no rule could end an exploration. Lower it."
+        )
+
+
+def _check_replay(recipe: "Recipe") -> None:
+    count = recipe.explore.replay_per_group
+    if not count:
+        return
+    asked = f"explore.replay_per_group={count}"
+    if recipe.finetune is not None or recipe.explore.optimizer.learning_rate == 0:
+        raise ValueError(
+            f"{asked} is a switch of plain RL that learns: set expert and finetune to null and "
+            "a learning rate above 0, or set it to 0."
+        )
+    if recipe.iterations < 2:
+        raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
+
+
+def _check_mix(recipe: "Recipe") -> None:
+    mix = recipe.mix
+    if mix is not None and mix.finetuned and recipe.finetune is None:
+        raise ValueError(
+            f"mix.finetuned={mix.finetuned:g} weighs a policy that finetune=null does not make. "
+            "Set it to 0."
+        )
+
+
+def _check_rewards(recipe: "Recipe") -> None:
+    counts = Counter(reward.label for reward in recipe.rewards)
+    twice = [label for label, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"rewards: two are named {twice[0]!r}. Give one of them a `name`.")
