@@ -1,9 +1,10 @@
 """O1 and O2: a whole run, and how much of it is neither sampling nor learning nor weights.
 
-The recipe is named after the work file. Sampling and learning are the steps of RL and of SFT and the
-groups of evaluations, waiting for verifiers included; weights are policies and saved points, read
-and written. What is left of the time between the first completion and the end is bookkeeping: loop,
-store, selection, evaluation and logs. Start-up (verifiers, the first model) is a part of its own.
+The recipe is named after the work file. Sampling and learning are the steps of RL and of SFT and
+the groups of evaluations, waiting for verifiers included; weights are policies and saved points,
+read and written. What is left of the time between the first completion and the end is bookkeeping:
+loop, store, selection, evaluation and logs. Start-up (verifiers, the first model) is a part of its
+own.
 """
 
 import sys
