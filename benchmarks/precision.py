@@ -11,16 +11,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from rloop.engines.native.policies import load_policy, prepare_policy
-from rloop.engines.native.tune import tune, updates_per_epoch
 
+from rloop.recipe.config import FinetuneConfig, OptimizerConfig
+from rloop.recipe.config import EngineConfig
+from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import TrainingSequence, sequence_logprobs
+from rloop.engines.native.microbatch import sequence_logprobs
+from rloop.loop.sft import sft_steps
+from rloop.policies.checkpoint import load_policy
+from rloop.policies.prepare import prepare_policy
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import EngineConfig, OptimizerConfig
 from rloop.recipe.load import load_recipe
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place
@@ -67,15 +71,15 @@ def measure(run: Path, mode: str, examples: Sequence[Example], options: argparse
         return -sum(map(sum, rows)) / num_tokens
 
     before = nll()
-    num_updates = 2 * updates_per_epoch(len(examples), options.batch)
-    optimizer = OptimizerConfig(learning_rate=options.rate, warmup_frac=0.03, schedule="cosine")
-    learner = Learner(
-        model, optimizer, EngineConfig(microbatch_tokens=2048), num_updates=num_updates
+    config = FinetuneConfig(
+        epochs=2,
+        batch_size=options.batch,
+        optimizer=OptimizerConfig(learning_rate=options.rate, warmup_frac=0.03, schedule="cosine"),
     )
+    learner: Any = Learner(model, config.optimizer, EngineConfig(microbatch_tokens=2048))
     place = Place(run="precision", seed=0, iteration=1, phase="finetune")
     begin = time.perf_counter()
-    for _ in tune(learner, examples, place, epochs=2, batch_size=options.batch):
-        pass
+    num_updates = len(list(sft_steps(learner, examples, config, place)))
     seconds = time.perf_counter() - begin
     moved = [(w != s).sum() for w, s in zip(model.parameters(), start, strict=True)]
     found = {

@@ -18,13 +18,13 @@ from typing import Any
 import reasoning_gym
 import torch
 from contenders.clock import Clock
-from rloop.engines.native.policies import prepare_policy
-from rloop.engines.native.prompts import PromptBuilder
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from rloop.policies.directory import load_tokenizer
 from rloop.recipe.config import PromptConfig
+from rloop.policies.directory import load_tokenizer
+from rloop.policies.prepare import prepare_policy
+from rloop.policies.renderer import Renderer
 from rloop.types import Problem
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -80,10 +80,10 @@ def build_prompts(
     """Return the prompts as text and ids; a tokenizer that adds to the text would give TRL others
     than rloop.
     """
-    builder = PromptBuilder(tokenizer, PromptConfig())
+    renderer = Renderer(tokenizer, PromptConfig(), stop_ids=())
     prompts: list[dict[str, object]] = []
     for number, question in enumerate(questions):
-        prompt = builder.build(
+        prompt = renderer.prompt(
             Problem(
                 problem_id=str(number), task="bench", question=question, answer="", verifier="exact"
             )

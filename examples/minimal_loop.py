@@ -1,9 +1,10 @@
-"""RLoop in one file: the whole method without rloop.loop, the run directory or the console.
+"""RLoop in one file: the whole method without resuming, report or console.
 
     python examples/minimal_loop.py recipes/tiny.yaml
 
-Everything is in memory and nothing can be resumed; the numbers are those of `rloop run` with the
-same recipe and seed. Read it to learn the method, copy it to change it.
+The numbers are those of `rloop run` with the same recipe and seed, for recipes without `mix`, early
+stop, replay and `explore.focus: hard`. Read it to learn the method, copy it to change it; the steps of RL
+and of SFT are in `rloop.loop.rl` and `rloop.loop.sft`.
 
     policy_0 = base
     for each iteration i:
@@ -18,29 +19,33 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from rloop.algo.candidates import Candidates
-from rloop.algo.selection import select_expert_set
 from rloop.engines.base import Engine
-from rloop.engines.native.engine import NativeEngine
+from rloop.engines.registry import build_engine
+from rloop.engines.rollout import Rollout
 from rloop.evaluation.phase import task_metrics
 from rloop.evaluation.tallies import tally
-from rloop.recipe.config import Recipe
+from rloop.loop.context import phase_seed
+from rloop.loop.rl import Explorer, RLState
+from rloop.loop.select import select_and_write
+from rloop.loop.sft import sft_steps
+from rloop.recipe.config import ColdstartConfig, FinetuneConfig, Recipe
 from rloop.recipe.load import load_recipe
+from rloop.store.expert import read_examples
+from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.collection import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
-from rloop.types import Example, PhaseName, Place, PolicyRef, Problem, Trajectory
+from rloop.tasks.rewards import Verify
+from rloop.types import Example, PhaseName, Place, PolicyRef, Problem
 
 
 class MinimalLoop:
     """The loop over one engine; `history` holds the evaluations: (policy name, task, metrics)."""
 
-    def __init__(self, recipe: Recipe, engine: Engine, folder: Path) -> None:
-        """Load the problems and prepare the base policy."""
-        self.recipe = recipe
-        self.engine = engine
-        self.folder = folder
+    def __init__(self, recipe: Recipe, engine: Engine, verify: Verify, folder: Path) -> None:
+        """Load the problems and prepare the base policy; `folder` takes all that is made."""
+        self.recipe, self.engine, self.folder = recipe, engine, folder
+        self.rollout = Rollout(engine=engine, verify=verify, rewards=recipe.rewards)
+        self.store = TrajectoryStore(folder)
         self.base = engine.prepare(recipe.policy.path, folder / "base", seed=recipe.seed)
         tasks = load_tasks(recipe.tasks)
         self.train = self.fitting(tasks.train)
@@ -49,79 +54,66 @@ class MinimalLoop:
 
     def run(self) -> PolicyRef:
         """Do every iteration; return the last policy."""
+        recipe = self.recipe
+        if recipe.finetune is None:
+            raise SystemExit("This loop needs a recipe with expert and finetune.")
         base = policy = self.base
         self.evaluate(policy, 0)
-        if self.recipe.coldstart is not None:
-            base = policy = self.coldstart(policy)
+        if recipe.coldstart is not None:
+            examples = self.solutions(recipe.coldstart)
+            place = self.place(0, "coldstart", "coldstart")
+            base = policy = self.fine_tune(policy, examples, recipe.coldstart, place)
             self.evaluate(policy, 0)
-        for iteration in range(1, self.recipe.iterations + 1):
-            pool = self.explore(policy, iteration)
-            experts = self.select(pool)
-            init = self.recipe.finetune.init if self.recipe.finetune else "iteration_start"
-            start = base if init == "base" else policy
-            policy = self.fine_tune(start, experts, iteration, "finetune", f"iter-{iteration:03d}")
+        for iteration in range(1, recipe.iterations + 1):
+            self.explore(policy, iteration)
+            select_and_write(self.store, self.folder, recipe, iteration)
+            examples = read_examples(self.folder, iteration)
+            start = base if recipe.finetune.init == "base" else policy
+            place = self.place(iteration, "finetune", f"iter-{iteration:03d}")
+            policy = self.fine_tune(start, examples, recipe.finetune, place)
             self.evaluate(policy, iteration)
         return policy
 
-    def explore(self, start: PolicyRef, iteration: int) -> list[Trajectory]:
-        """Do RL from the policy; keep every trajectory of every step and drop the weights."""
-        place = self.place(iteration, "explore")
-        pool: list[Trajectory] = []
-        num_steps = self.recipe.explore.steps
-        for step in self.engine.explore(start, self.train, place, num_steps=num_steps):
-            pool += [t for group in step.groups for t in group.trajectories]
+    def explore(self, start: PolicyRef, iteration: int) -> None:
+        """Do RL from the policy; store every trajectory of every step and drop the weights."""
+        config = self.recipe.explore
+        place = self.place(iteration, "explore", f"explored-{iteration:03d}")
+        self.engine.load(start)
+        self.engine.begin(config.optimizer, seed=phase_seed(place))
+        explorer = Explorer(rollout=self.rollout, config=config, problems=self.train, place=place)
+        for step in explorer.steps(RLState()):
+            self.store.append(step.groups[0].trajectories[0].place, step.groups)
             reward = step.metrics["reward_mean"]
             print(f"  iteration {iteration} step {step.step}: reward {reward:.3f}")  # noqa: T201
-        return pool
 
-    def select(self, pool: Sequence[Trajectory]) -> list[Example]:
-        """Keep the successes on hard problems."""
-        config = self.recipe.expert
-        if config is None:
-            raise SystemExit("This loop needs a recipe with expert and finetune.")
-        chosen = select_expert_set(candidates(pool), config, seed=self.recipe.seed)
-        return [
-            Example(
-                problem_id=pool[row].problem.problem_id,
-                prompt_ids=pool[row].completion.prompt_ids,
-                completion_ids=pool[row].completion.completion_ids,
-                weight=weight,
-            )
-            for row, weight in zip(chosen.rows.tolist(), chosen.weights.tolist(), strict=True)
-        ]
-
-    def coldstart(self, policy: PolicyRef) -> PolicyRef:
-        """Teach the task's own solutions first."""
-        config = self.recipe.coldstart
-        if config is None:
-            return policy
+    def solutions(self, config: ColdstartConfig) -> list[Example]:
+        """Return the task's own solutions, which a cold start teaches first."""
         held_out = [problem for these in self.held_out.values() for problem in these]
         loaded = load_coldstart(config, held_out, data_dir=self.recipe.tasks.data_dir)
         problems = self.fitting(loaded.problems)
-        examples = self.engine.examples_from_solutions(policy, problems, config.solution_template)
-        return self.fine_tune(policy, examples, 0, "coldstart", "coldstart")
+        return self.engine.renderer.examples(problems, config.solution_template)
 
     def fine_tune(
         self,
         start: PolicyRef,
         examples: Sequence[Example],
-        iteration: int,
-        phase: PhaseName,
-        name: str,
+        config: ColdstartConfig | FinetuneConfig,
+        place: Place,
     ) -> PolicyRef:
-        """Imitate the examples, starting from `start`."""
-        for _ in self.engine.fine_tune(start, examples, self.place(iteration, phase)):
+        """Imitate the examples, starting from `start`; return the policy that the place names."""
+        self.engine.load(start)
+        self.engine.begin(config.optimizer, seed=phase_seed(place))
+        for _ in sft_steps(self.engine, examples, config, place):
             pass
-        return self.engine.save_policy(self.folder / name, name)
+        return self.engine.save_policy(self.folder / place.policy, place.policy)
 
     def evaluate(self, policy: PolicyRef, iteration: int) -> None:
         """Measure avg@n and pass@k on held-out problems."""
-        config = self.recipe.evaluate
-        place = self.place(iteration, "evaluate")
+        config, place = self.recipe.evaluate, self.place(iteration, "evaluate", policy.name)
+        self.engine.load(policy)
         for task, problems in self.held_out.items():
-            groups = self.engine.sample(policy, problems, config.samples, place)
-            counts = {group.problem.problem_id: tally(group) for group in groups}
-            metrics = task_metrics(counts, config)
+            groups = self.rollout.groups(problems, config.samples, config.sampling, place)
+            metrics = task_metrics({g.problem.problem_id: tally(g) for g in groups}, config)
             self.history.append((policy.name, task, metrics))
             shown = "  ".join(
                 f"{name} {metrics[name]:.3f} [{metrics[name + '_low']:.3f}, "
@@ -132,37 +124,12 @@ class MinimalLoop:
 
     def fitting(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
         """Return the problems whose prompt is not too long."""
-        return self.engine.fit_prompts(self.base, problems).kept
+        return tuple(self.engine.renderer.report(problems).kept)
 
-    def place(self, iteration: int, phase: PhaseName) -> Place:
-        """Return a place; it names the random streams."""
-        seed, name = self.recipe.seed, self.recipe.name
-        return Place(run=name, seed=seed, iteration=iteration, phase=phase)
-
-
-def candidates(pool: Sequence[Trajectory]) -> Candidates:
-    """Lay the pool out in columns, which is what selection reads."""
-    problems = {t.problem.problem_id: t.problem.task for t in pool}
-    number = {problem_id: index for index, problem_id in enumerate(problems)}
-    reasons = np.array([t.completion.finish_reason for t in pool])
-    return Candidates(
-        problem_ids=list(problems),
-        tasks=list(problems.values()),
-        problem_index=np.array([number[t.problem.problem_id] for t in pool]),
-        correct=np.array([t.verdict.is_correct for t in pool]),
-        judged=np.array([t.verdict.kind != "error" for t in pool]),
-        stopped=reasons == "stop",
-        truncated=reasons == "length",
-        iteration=np.array([t.place.iteration for t in pool]),
-        step=np.array([t.place.step for t in pool]),
-        member=np.array([t.member for t in pool]),
-        text_hash=np.unique([t.completion.completion_text for t in pool], return_inverse=True)[
-            1
-        ].astype(np.uint64),
-        num_tokens=np.array([len(t.completion.completion_ids) for t in pool]),
-        behavior_logprob_sum=np.array([sum(t.completion.behavior_logprobs) for t in pool]),
-        completion_ids=lambda rows: [pool[row].completion.completion_ids for row in rows],
-    )
+    def place(self, iteration: int, phase: PhaseName, policy: str) -> Place:
+        """Return a place; it names the random streams, and the policy sampled from or made."""
+        name, seed = self.recipe.name, self.recipe.seed
+        return Place(run=name, seed=seed, iteration=iteration, phase=phase, policy=policy)
 
 
 def main() -> None:
@@ -172,7 +139,7 @@ def main() -> None:
     recipe = load_recipe(Path(sys.argv[1]), sys.argv[2:])
     workers, timeout_s = recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s
     with VerifierPool(workers, timeout_s) as pool, tempfile.TemporaryDirectory() as folder:
-        MinimalLoop(recipe, NativeEngine(recipe, pool), Path(folder)).run()
+        MinimalLoop(recipe, build_engine(recipe), pool, Path(folder)).run()
 
 
 if __name__ == "__main__":

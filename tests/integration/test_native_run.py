@@ -111,7 +111,7 @@ def test_the_minimal_loop_gives_the_same_numbers(finished: Path, tmp_path: Path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with VerifierPool(1, 5.0) as pool:
-        loop = minimal.MinimalLoop(recipe, NativeEngine(recipe, pool), tmp_path)
+        loop = minimal.MinimalLoop(recipe, NativeEngine(recipe), pool, tmp_path)
         loop.run()
     torch.set_num_threads(threads)
     rows = {

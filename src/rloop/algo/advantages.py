@@ -56,10 +56,23 @@ def rloo_advantages(rewards_G: Sequence[float]) -> list[float]:
     return [reward - (total - reward) / num_others for reward in rewards_G]
 
 
+def maxrl_advantages(rewards_G: Sequence[float]) -> list[float]:
+    """Return (r - mean) / mean (MaxRL, arXiv 2602.02710): the gradient of log p, not of p.
+
+    For rewards of 0 and 1 the mean estimates the success rate p, and the rarer successes are, the
+    more each weighs. Rewards must not be negative. Example: [1, 0, 0, 0] -> [3, -1, -1, -1].
+    """
+    if not has_signal(rewards_G):
+        return [0.0] * len(rewards_G)
+    mean = fmean(rewards_G)
+    return [(reward - mean) / mean for reward in rewards_G]
+
+
 ESTIMATORS: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
     "grpo": grpo_advantages,
     "dr_grpo": dr_grpo_advantages,
     "rloo": rloo_advantages,
+    "maxrl": maxrl_advantages,
 }
 """Every estimator by its name in `explore.advantage`: the rewards of a group to its advantages."""
 

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
-
-LossName = Literal["dapo", "gspo", "cispo", "sft"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +11,8 @@ class Objective:
     Example: Objective(loss="dapo", clip_low=0.2, clip_high=0.28); Objective(loss="sft")
     """
 
-    loss: LossName
+    loss: str
+    """A name in `algo.losses.LOSSES`."""
     clip_low: float = 0.0
     """Ratios are clipped below 1 - clip_low (`dapo`, `gspo`)."""
     clip_high: float = 0.0

@@ -191,8 +191,8 @@ class ExploreConfig(Strict):
     """How completions are drawn; `temperature` also scales the learner's logits."""
     optimizer: OptimizerConfig
     """A fresh optimizer in each iteration; learning rate 0 samples from a frozen policy (RAFT)."""
-    advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
-    """Group advantage: (r - mean) / std, r - mean, or leave-one-out."""
+    advantage: Literal["grpo", "dr_grpo", "rloo", "maxrl"] = "grpo"
+    """Group advantage: (r - mean) / std, r - mean, leave-one-out, or (r - mean) / mean."""
     loss: Literal["dapo", "gspo", "cispo"] = "dapo"
     """Policy loss: token-mean clipped ratio, sequence ratio, or clipped weight on the
     log-probability."""
@@ -405,6 +405,24 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         checks.check_recipe(self)
+        return self
+
+    @model_validator(mode="after")
+    def _check_maxrl(self) -> "Recipe":
+        if self.explore.advantage != "maxrl":
+            return self
+        divides = "explore.advantage=maxrl divides by the mean reward of a group, which must not be"
+        if self.explore.overlong_buffer_tokens:
+            raise ValueError(
+                f"{divides} negative; the overlong penalty can make it so. Set "
+                "explore.overlong_buffer_tokens=0."
+            )
+        for reward in self.rewards:
+            if reward.weight < 0:
+                raise ValueError(
+                    f"{divides} negative; rewards: {reward.label} has the weight {reward.weight:g}."
+                    " Make it positive, or choose another explore.advantage."
+                )
         return self
 
     def dated(self, day: str) -> "Recipe":

@@ -14,6 +14,7 @@ from rloop.algo.advantages import (
     grpo_advantages,
     has_signal,
     is_trained_on,
+    maxrl_advantages,
     member_advantages,
     rloo_advantages,
     soft_overlong_penalty,
@@ -40,6 +41,12 @@ def test_rloo_subtracts_the_mean_of_the_others():
     assert rloo_advantages([1, 0, 0, 0]) == pytest.approx([1, -1 / 3, -1 / 3, -1 / 3])
 
 
+def test_maxrl_divides_by_the_success_rate():
+    # mean 1/4: 0.75 / 0.25 = 3; mean 3/4: 0.25 / 0.75 = 1/3
+    assert maxrl_advantages([1, 0, 0, 0]) == [3.0, -1.0, -1.0, -1.0]
+    assert maxrl_advantages([1, 1, 1, 0]) == pytest.approx([1 / 3, 1 / 3, 1 / 3, -1.0])
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 @pytest.mark.parametrize("group", [[0.1] * 3, [1.0], [0.7, 0.7], [1 / 3] * 7])
 def test_group_of_equal_rewards_has_zero_advantage_exactly(estimator, group):
@@ -51,6 +58,8 @@ def test_group_of_equal_rewards_has_zero_advantage_exactly(estimator, group):
 @settings(deadline=None)
 @given(rewards=rewards)
 def test_advantages_sum_to_zero_and_keep_the_order_of_rewards(estimator, rewards):
+    if estimator is maxrl_advantages:
+        rewards = [abs(reward) for reward in rewards]
     advantages = estimator(rewards)
     assert sum(advantages) == pytest.approx(0.0, abs=1e-9)
     by_reward = sorted(range(len(rewards)), key=lambda i: (rewards[i], advantages[i]))

@@ -414,6 +414,19 @@ def test_rewards_that_cannot_be_are_refused_with_the_remedy(path, rewards, words
     assert words in refusal(path, f"rewards={rewards}")
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("explore.overlong_buffer_tokens=4", "Set explore.overlong_buffer_tokens=0."),
+        ("rewards=[{function: accuracy}, {function: length, weight: -0.5}]", "the weight -0.5"),
+    ],
+)
+def test_maxrl_refuses_what_can_make_a_mean_reward_negative(path, override, words):
+    maxrl = "explore.advantage=maxrl"
+    assert words in refusal(path, maxrl, override)
+    assert load_recipe(path, [maxrl]).explore.advantage == "maxrl"
+
+
 def test_rewards_without_accuracy_are_a_warning(path):
     (warning,) = recipe_warnings(load_recipe(path, ["rewards=[{function: length}]"]))
     assert "rewards has no accuracy" in warning
