@@ -9,6 +9,7 @@ def test_what_the_environment_leaves_open_is_set():
     assert environment["OMP_NUM_THREADS"] == str(allowed_cores())
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     assert environment["TOKENIZERS_PARALLELISM"] == "false"
+    assert environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
 
 
 def test_what_the_user_set_stays():
@@ -17,6 +18,13 @@ def test_what_the_user_set_stays():
     assert settings["OMP_NUM_THREADS"] == environment["OMP_NUM_THREADS"] == "7"
     assert environment["OMP_WAIT_POLICY"] == "ACTIVE"
     assert "HOME" not in settings
+
+
+def test_the_users_allocator_settings_stay_under_either_name():
+    older = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:512"}
+    assert set_threads(older)["PYTORCH_CUDA_ALLOC_CONF"] == "max_split_size_mb:512"
+    newer = {"PYTORCH_ALLOC_CONF": "max_split_size_mb:512"}
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in set_threads(newer)
 
 
 def test_version_2_quota_is_the_tightest_on_the_way_up(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rloop.engines.native.attention import grouped_attention
+from rloop.engines.native import attention
+from rloop.engines.native.attention import grouped_attention, takes_grouped_heads
 
 
 def formula(query, key, value, bias):
@@ -18,7 +19,10 @@ def additive(is_seen):
 
 
 @pytest.mark.parametrize("kind", ["causal", "bool", "additive", "decode"])
-def test_values_and_gradients_are_those_of_the_formula(kind):
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_values_and_gradients_are_those_of_the_formula(kind, is_repeated, monkeypatch):
+    if is_repeated:  # as on CUDA
+        monkeypatch.setattr(attention, "takes_grouped_heads", lambda *_, **__: False)
     generator = torch.Generator().manual_seed(0)
     num_positions = 1 if kind == "decode" else 7
     shapes = [(2, 6, num_positions, 8), (2, 2, 7, 8), (2, 2, 7, 8)]
@@ -36,3 +40,10 @@ def test_values_and_gradients_are_those_of_the_formula(kind):
     pull = torch.randn(found.shape, generator=generator)
     gradients = torch.autograd.grad(found, inputs, pull)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected, inputs, pull))
+
+
+def test_on_cuda_only_the_flash_kernel_takes_grouped_heads():
+    assert takes_grouped_heads("cuda", torch.bfloat16, is_masked=False)
+    assert not takes_grouped_heads("cuda", torch.float32, is_masked=False)
+    assert not takes_grouped_heads("cuda", torch.bfloat16, is_masked=True)
+    assert takes_grouped_heads("cpu", torch.float32, is_masked=True)

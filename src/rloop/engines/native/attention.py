@@ -6,8 +6,8 @@ head width.
 Without a mask, attention is causal; sequences are padded on the right, so no real token can see a
 pad. With a mask and one position (decoding), the query heads that share a key-value head stand in
 the query-position axis, so that grouped-query attention reads the cache once and never repeats it.
-With a mask and many positions (rows that share a prompt), keys and values are repeated on CUDA
-only, where no kernel takes both a mask and grouped heads.
+On CUDA keys and values are repeated where no kernel takes grouped heads: PyTorch would fall back to
+scores of all pairs in memory.
 Spans say that sequences stand one behind the other in one row (`packed_attention.py`).
 transformers builds no mask for an attention function it does not know, hence windows and chunks
 must be refused at load.
@@ -51,7 +51,9 @@ def grouped_attention(
             grouped, key, value, attn_mask=attention_mask, scale=scaling
         )
         return mixed.reshape(num_rows, 1, num_heads, value.shape[-1]), None
-    if attention_mask is not None and query.is_cuda:
+    if not takes_grouped_heads(
+        query.device.type, query.dtype, is_masked=attention_mask is not None
+    ):
         key, value = (states.repeat_interleave(num_sharing, dim=1) for states in (key, value))
     mixed = F.scaled_dot_product_attention(
         query,
@@ -63,6 +65,16 @@ def grouped_attention(
         enable_gqa=key.shape[1] != num_heads,
     )
     return mixed.transpose(1, 2), None
+
+
+def takes_grouped_heads(device_type: str, dtype: torch.dtype, *, is_masked: bool) -> bool:
+    """Whether attention over many positions needs no repeated keys and values.
+
+    On CUDA only the flash kernel takes grouped heads, and it takes neither a mask nor float32.
+    """
+    if device_type != "cuda":
+        return True
+    return not is_masked and dtype in (torch.bfloat16, torch.float16)
 
 
 def register() -> str:
