@@ -20,7 +20,7 @@ def uneven(problem: Problem, member: int, updates: int) -> str:
 
 def report_run(folder: Path, **changes: Any) -> Path:
     """Run two iterations of two measurements inside RL each; return the run directory."""
-    settings = {"evaluate__every": 2, "expert__max_success_rate": 0.4} | changes
+    settings = {"evaluate__every": 2, "expert__max_success_rate": 0.3} | changes
     code, run_dir = begin(toy_recipe(folder, **settings), folder, scripted(uneven))
     assert code == 0, "the scripted run ends by itself"
     return run_dir

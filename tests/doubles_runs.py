@@ -14,6 +14,8 @@ from rloop.recipe.config import Recipe
 from rloop.types import Problem
 
 BuildEngine = Callable[[Recipe], Engine]
+TIMES = ("_s", "tokens_per_s")
+"""How the keys of metrics that take time end."""
 
 
 def write_problems(path: Path, count: int, *, first: int = 0) -> Path:
@@ -142,7 +144,7 @@ def logged(run_dir: Path) -> list[dict[str, Any]]:
     from rloop.observe.run_log import read_metrics
 
     return [
-        {key: value for key, value in line.items() if not key.endswith(("_s", "tokens_per_s"))}
+        {key: value for key, value in line.items() if not key.endswith(TIMES)}
         for line in read_metrics(run_dir)
     ]
 

@@ -178,20 +178,19 @@ def test_float32_computes_with_the_master_weights_and_checkpointing_keeps_less(v
 
 def test_adapters_train_few_numbers_beside_the_start_policys_weights(values):
     values["engine"]["lora"] = {"rank": 3, "alpha": 6}
-    values["engine"]["optimizer_bits"] = 8
     recipe = Recipe.model_validate(values)
     rows = named(memory(recipe, SIZE, 2))
     assert rows["weights to compute with"] == 2_000_000
     assert rows["start policy's weights"] == 768  # (128 + 256) x 2 bytes
-    # 3 x (32 + 48) = 240 numbers of 4 + 4 + 2 bytes
-    assert rows["adapters, gradients and Adam moments"] == 2_400
+    # 3 x (32 + 48) = 240 numbers of 4 + 4 + 8 bytes
+    assert rows["adapters, gradients and Adam moments"] == 3_840
     assert rows["activations"] == 83_200
     assert rows["logits"] == 100_000  # a frozen embedding has no gradient
-    assert named(disk(recipe, 5, SIZE))["saved state"] == 2 * 240 * (4 + 2)
+    assert named(disk(recipe, 5, SIZE))["saved state"] == 2 * 240 * (4 + 8)
     values["engine"]["lora"]["target_modules"] = ["up_proj"]
     rows = named(memory(Recipe.model_validate(values), SIZE, 2))
     assert rows["start policy's weights"] == 512
-    assert rows["adapters, gradients and Adam moments"] == 3 * 48 * 10
+    assert rows["adapters, gradients and Adam moments"] == 3 * 48 * 16
 
 
 def test_a_divergence_penalty_holds_a_second_model_unless_adapters_can_be_left_out(values):

@@ -14,7 +14,6 @@ from rloop.recipe.methods import (
     METHODS,
     budget_warnings,
     find_methods,
-    last_iteration,
     last_phase,
     method_of,
     method_title,
@@ -27,8 +26,7 @@ RL: dict[str, object] = {"expert": None, "finetune": None}
 
 def sampled(recipe: Recipe) -> int:
     explore = recipe.explore
-    steps = explore.total_steps or recipe.iterations * explore.steps
-    return steps * explore.prompts_per_step * explore.group_size
+    return recipe.iterations * explore.steps * explore.prompts_per_step * explore.group_size
 
 
 def changed(recipe: Recipe, **values: object) -> Recipe:
@@ -64,7 +62,6 @@ def test_a_method_changes_only_its_switches(name):
         "no_hardness": {"expert"},
         "coverage": {"expert"},
         "replay": {"explore", "expert", "finetune"},  # of two iterations already
-        "averaging": {"iterations", "explore", "expert", "finetune", "evaluate"},
     }
     before, after = TINY.model_dump(), METHODS[name].of(TINY).model_dump()
     assert {key for key in before if before[key] != after[key]} == changes[name]
@@ -78,31 +75,20 @@ def test_a_method_changes_only_its_switches(name):
 )
 def test_any_recipe_keeps_its_budget_under_any_method(iterations, steps, every, name):
     recipe = changed(TINY, iterations=iterations, explore__steps=steps, evaluate__every=every)
-    if name in ("replay", "averaging") and iterations * steps == 1:
-        with pytest.raises(ConfigError, match="need two RL steps at least"):
+    if name == "replay" and iterations * steps % 2:
+        with pytest.raises(ConfigError, match=rf"iterations={iterations} of explore.steps={steps}"):
             METHODS[name].of(recipe)
         return
     assert sampled(METHODS[name].of(recipe)) == sampled(recipe)
 
 
-@pytest.mark.parametrize(
-    ("iterations", "steps", "each", "total"), [(2, 4, 4, 8), (3, 5, 8, 15), (1, 7, 4, 7)]
-)
-def test_replay_parts_the_steps_into_two_explorations(iterations, steps, each, total):
+@pytest.mark.parametrize(("iterations", "steps", "each"), [(2, 4, 4), (3, 6, 9), (1, 8, 4)])
+def test_replay_parts_the_steps_into_two_explorations(iterations, steps, each):
     recipe = METHODS["replay"].of(changed(TINY, iterations=iterations, explore__steps=steps))
     explore = recipe.explore
-    assert (recipe.iterations, explore.steps, explore.total_steps) == (2, each, total)
+    assert (recipe.iterations, explore.steps) == (2, each)
     assert explore.replay_per_group == 2
     assert (recipe.expert, recipe.finetune) == (None, None)
-
-
-@pytest.mark.parametrize(("every", "expected"), [(0, 20), (5, 5), (30, 20)])
-def test_averaging_takes_the_policies_that_plain_rl_measures(every, expected):
-    recipe = changed(TINY, iterations=3, explore__steps=20, evaluate__every=every)
-    averaged = METHODS["averaging"].of(recipe)
-    assert averaged.explore.average_every == averaged.evaluate.every == expected
-    single = METHODS["averaging"].of(changed(recipe, iterations=1, evaluate__every=0))
-    assert single.explore.average_every == 10  # of 20 steps, so that there are two
 
 
 def test_coverage_takes_the_recipes_cap_or_its_own():
@@ -117,47 +103,20 @@ def test_coverage_takes_the_recipes_cap_or_its_own():
 
 
 @pytest.mark.parametrize(
-    ("changes", "last", "key"),
-    [
-        ({"1/explore": 8, "2/explore": 4}, 8, "8/evaluate/iter-008"),  # of at most 8
-        ({"1/explore": 8, "2/explore": 5, "3/explore": 3}, 3, "3/evaluate/iter-003"),
-    ],
-)
-def test_the_last_iteration_is_the_one_that_uses_up_the_total(changes, last, key):
-    recipe = changed(TINY, iterations=8, explore__steps=8, explore__total_steps=16)
-    config = recipe.model_dump(mode="json")
-    phases = {name: {"steps": steps} for name, steps in changes.items()}
-    assert last_iteration(config, phases) == last
-    assert last_phase(config, phases) == key
-
-
-@pytest.mark.parametrize(
     ("name", "key"),
-    [("rl", "1/explore"), ("averaging", "1/evaluate/averaged-001"), ("replay", "2/explore")],
+    [("rl", "1/explore"), ("replay", "2/explore"), ("rloop", "2/evaluate/iter-002")],
 )
-def test_a_run_of_rl_ends_with_its_own_last_phase(name, key):
+def test_a_run_ends_with_the_last_phase_of_its_method(name, key):
     config = METHODS[name].of(TINY).model_dump(mode="json")
-    assert last_phase(config, {}) == key
+    assert last_phase(config) == key
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"explore__replay_per_group": 2}, "replay_per_group=2 is a switch of plain RL"),
-        ({"explore__average_every": 2}, "average_every=2 is a switch of plain RL"),
-        (RL | {"explore__replay_per_group": 2, "explore__average_every": 2}, "are two methods"),
-        (RL | {"explore__average_every": 4}, "average_every=4 leaves one policy of explore.steps"),
         (RL | {"explore__replay_per_group": 2, "iterations": 1}, "got iterations=1"),
-        (
-            RL | {"explore__average_every": 2, "explore__optimizer__learning_rate": 0},
-            "learning rate above 0",
-        ),
         ({"explore__early_stop": {"min_steps": 5}}, "min_steps=5 is more than explore.steps=4"),
-        ({"explore__total_steps": 9}, "total_steps=9 may not be used up.*iterations=3"),
-        (
-            {"explore__total_steps": 8, "explore__early_stop": {"min_entropy": 0.1}},
-            "iterations=2 may end after 1 steps each. Use --set iterations=8",
-        ),
     ],
 )
 def test_switches_that_make_no_sense_together_are_refused(changes, said):
@@ -210,7 +169,6 @@ def test_raft_takes_groups_of_one():
     [
         ({"expert": None, "finetune": None}, "expert and finetune set to null"),
         ({"explore__optimizer__learning_rate": 0}, r"learning_rate=0.*raft and rest_em"),
-        ({"explore__total_steps": 8}, r"total_steps=8. Leave it out"),
     ],
 )
 def test_a_recipe_without_rl_or_fine_tuning_makes_no_methods(changes, said):

@@ -238,23 +238,14 @@ def test_a_system_text_that_the_template_leaves_out_is_a_warning(path):
 @pytest.mark.parametrize(
     ("override", "meant"),
     [
-        ("engine.trl.grpo.beta=0.1", "engine.trl.extra.grpo"),
-        ("processes=2", "engine.trl.launch.processes"),
+        ("explore.min_entropy=0.1", "explore.early_stop.min_entropy"),
+        ("rank=2", "engine.lora.rank"),
         ("explore.learning_rate=0.1", "explore.optimizer.learning_rate"),
         ("batch_size=2", "coldstart.batch_size or finetune.batch_size"),
     ],
 )
 def test_a_key_that_stands_further_down_is_named(path, override, meant):
     assert f"is not a known key. Did you mean {meant}?" in refusal(path, override)
-
-
-def test_what_another_engine_alone_reads_is_a_warning(path):
-    asked = "engine.trl.launch.processes=2"
-    (warning,) = recipe_warnings(load_recipe(path, [asked]))
-    assert warning.startswith(f"{asked} is not used: engine.name=native runs in one process")
-    assert warning.endswith("Use --set engine.name=trl.")
-    assert recipe_warnings(load_recipe(path, [asked, "engine.name=trl"])) == ()
-    assert recipe_warnings(load_recipe(path, ["engine.trl.launch.processes=1"])) == ()
 
 
 def test_a_group_of_one_is_refused_with_the_remedy(path):
