@@ -9,7 +9,7 @@ import pytest
 
 from rloop.errors import TaskError
 from rloop.recipe.config import TaskConfig
-from rloop.store.forms import Chat, trl_problems, verl_problems
+from rloop.store.export_formats import Chat, trl_problems, verl_problems
 from rloop.tasks.sources import load_task
 
 
