@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles_runs import TIMES, logged
 
 from rloop.observe.global_step import GlobalStep
-from rloop.observe.run_log import read_metrics
+from rloop.observe.run_log import MAX_SHOWN
 
 DRIVER = Path(__file__).parents[2] / "doubles_tracked.py"
 KINDS = ("tensorboard", "wandb", "trackio", "mlflow")
@@ -81,12 +82,19 @@ def tracked(tmp_path_factory) -> Tracked:
 
 
 def sent(run_dir: Path) -> list[Point]:
-    """Return every finite value of metrics.jsonl at the step that trackers should have it."""
+    """Return every finite value of metrics.jsonl at the step that trackers should have it.
+
+    But for what takes time: of the step that was done again, trackers keep the first.
+    """
     counter, points = GlobalStep(), []
-    for line in read_metrics(run_dir):
+    for line in logged(run_dir):
         step = counter.at(line["iteration"], line["phase"], line["step"])
         points += [(k, step, v) for k, v in line.items() if "/" in k and v is not None]
     return points
+
+
+def untimed(points: Iterable[Point]) -> list[Point]:
+    return [point for point in points if not point[0].endswith(TIMES)]
 
 
 def by_key(points: list[Point]) -> list[Point]:
@@ -95,8 +103,8 @@ def by_key(points: list[Point]) -> list[Point]:
 
 def test_the_run_is_long_enough_to_tell(tracked):
     points = sent(tracked.run_dir)
-    # two iterations of 4 RL steps and some updates; base and two policies evaluated
-    assert [s for k, s, _ in points if k == "explore/reward_mean"][:5] == [1, 2, 3, 4, 7]
+    # two iterations of 4 RL steps; in between two epochs over 12 examples in batches of 4
+    assert [s for k, s, _ in points if k == "explore/reward_mean"][:5] == [1, 2, 3, 4, 11]
     assert len([k for k, _, _ in points if k == "evaluate/held/avg@4"]) == 5
 
 
@@ -115,7 +123,7 @@ def test_tensorboard_has_every_value_once_at_rising_steps(tracked):
     ]
     # Event files hold numbers of 32 bits.
     expected = [(key, step, float(np.float32(value))) for key, step, value in sent(tracked.run_dir)]
-    assert by_key(points) == by_key(expected)
+    assert by_key(untimed(points)) == by_key(expected)
 
 
 def test_wandb_has_every_value_once_and_both_parts_are_one_run(tracked):
@@ -133,7 +141,13 @@ def test_wandb_has_every_value_once_and_both_parts_are_one_run(tracked):
         assert str(tracked.run_dir) in begun["notes"]
         points += wandb_points(record["history"] for record in records if "history" in record)
     # W&B sorts the keys of a line.
-    assert by_key(points) == by_key(sent(tracked.run_dir))
+    assert by_key(untimed(points)) == by_key(sent(tracked.run_dir))
+    tables = sorted((tracked.run_dir / "wandb").rglob("completions_*.table.json"))
+    # two iterations of four RL steps
+    assert len(tables) == 8
+    table = json.loads(tables[0].read_text())
+    assert table["columns"][:3] == ["problem", "prompt", "completion"]
+    assert len(table["data"]) == MAX_SHOWN
 
 
 def wandb_points(histories: Iterable[dict[str, Any]]) -> list[Point]:
@@ -148,8 +162,19 @@ def test_trackio_has_every_value_once_in_one_run(tracked):
     rows = json.loads(tracked.ask("trackio.cli", *ask))["rows"]
     sink_id = (tracked.run_dir / "sink_id").read_text()
     assert {row["run_name"] for row in rows} == {f"run-{sink_id[:8]}"}
-    points = [(k, row["step"], v) for row in rows for k, v in json.loads(row["metrics"]).items()]
-    assert points == sent(tracked.run_dir)
+    points = [
+        (k, row["step"], v)
+        for row in rows
+        for k, v in json.loads(row["metrics"]).items()
+        if "/" in k
+    ]
+    assert untimed(points) == sent(tracked.run_dir)
+    ask = ("query", "project", "--project", "rloop", "--sql", "select * from traces", "--json")
+    traces = json.loads(tracked.ask("trackio.cli", *ask))["rows"]
+    # two iterations of four RL steps
+    assert len(traces) == 8 * MAX_SHOWN
+    assert [m["role"] for m in json.loads(traces[0]["messages"])] == ["user", "assistant"]
+    assert json.loads(traces[0]["metadata"])["verdict"] in ("correct", "wrong")
 
 
 def test_mlflow_has_every_value_once_and_the_recipe_as_parameters(tracked, monkeypatch):
@@ -169,7 +194,8 @@ def test_mlflow_has_every_value_once_and_the_recipe_as_parameters(tracked, monke
     for key in ("explore/reward_mean", "finetune/loss_mean", "evaluate/held/pass@4_diff_low"):
         history = client.get_metric_history(found.info.run_id, key.replace("@", "_at_"))
         assert [(key, m.step, m.value) for m in history] == [p for p in expected if p[0] == key]
-    assert len(found.data.metrics) == len({key for key, _, _ in expected})
+    kept = {key for key in found.data.metrics if not key.endswith(TIMES)}
+    assert len(kept) == len({key for key, _, _ in expected})
 
 
 def test_trackers_print_nothing_on_standard_output(tracked):
