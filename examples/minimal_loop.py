@@ -32,7 +32,7 @@ from rloop.recipe.config import ColdstartConfig, FinetuneConfig, Recipe
 from rloop.recipe.load import load_recipe
 from rloop.store.expert import read_examples
 from rloop.store.trajectories import TrajectoryStore
-from rloop.tasks.collection import load_coldstart, load_tasks
+from rloop.tasks.load import load_coldstart, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.rewards import Verify
 from rloop.types import Example, PhaseName, Place, PolicyRef, Problem

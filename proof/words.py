@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rloop.recipe.config import TaskConfig
-from rloop.tasks.sources import load_task
+from rloop.tasks.load import load_task
 
 NUMBER = re.compile(r"(?<![\d.,])\d+(?![\d.,]*\d)")
 LARGEST = 3

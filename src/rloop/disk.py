@@ -7,12 +7,13 @@ reaches the disk as well, so that the rename outlasts a power cut. Knows nothing
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rloop.errors import StoreError
+from rloop.errors import ConfigError, StoreError
 
 FULL = {
     errno.ENOSPC: "the disk is full",
@@ -42,6 +43,19 @@ def written_whole(path: Path, run_dir: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise_if_full(error, path, run_dir)
         raise
+
+
+@contextmanager
+def new_path(target: Path) -> Iterator[Path]:
+    """Yield a path to write a file or a folder at; it becomes `target` when all went well."""
+    if target.exists():
+        raise ConfigError(f"{target} exists. Choose another name.")
+    if not target.parent.is_dir():
+        raise StoreError(f"{target} could not be written: there is no folder {target.parent}.")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+        temporary = Path(folder) / target.name
+        yield temporary
+        temporary.rename(target)
 
 
 def write_text(path: Path, text: str, run_dir: Path | None = None) -> None:

@@ -1,33 +1,108 @@
 """Trajectories out of a run, in the forms that other tools read: one table, a data set of Hugging
-Face `datasets`, or what TRL and verl train on.
+Face `datasets`, what TRL and verl train on, or logs of inspect_ai.
 
 Nothing is overwritten, and what is written is whole or not there.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
-from rloop.errors import ConfigError, EngineError
+from rloop.disk import new_path
+from rloop.errors import ConfigError, EngineError, StoreError
 from rloop.policies.prompts import PromptText
 from rloop.policies.tokenizer_files import read_tokenizer
 from rloop.recipe.config import PromptConfig
-from rloop.store import card, forms
-from rloop.store.card import Part
-from rloop.store.forms import Chat
-from rloop.store.outputs import SUFFIXES, new_path, write_file, write_shards
+from rloop.store import export_formats as formats
+from rloop.store.dataset_card import Part, dataset_card, trl_usage, verl_usage
+from rloop.store.expert import EXAMPLES, stream_examples
 from rloop.store.records import read_object
-from rloop.store.selected import Select, Selected
-from rloop.types import Problem
+from rloop.store.schema import SCHEMA
+from rloop.store.trajectories import TrajectoryStore, open_store
+from rloop.types import PhaseName, Problem
 
-Format = Literal["table", "datasets", "trl", "verl"]
-_SAID = {
+Format = Literal["table", "datasets", "trl", "verl", "inspect"]
+Select = Literal["all", "correct", "expert"]
+GROUP_ROWS = 2**14
+MAX_ROWS = 2**31 - 1
+"""Of a file, as pyarrow counts them."""
+SHARD_BYTES = 2**29
+"""A shard of several, before compression."""
+SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
+_DESCRIPTIONS = {
     "all": "Everything that was sampled, right and wrong, in exploration and in evaluations.",
     "correct": "What was judged correct and stopped by itself.",
     "expert": "The expert sets: what selection kept to fine-tune on, with its weights.",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """Which trajectories: all, the successes (correct and stopped), or the expert sets.
+
+    Example: Selected(run_dir=Path("runs/demo"), select="expert", iteration=2)
+    """
+
+    run_dir: Path
+    select: Select = "all"
+    iteration: int | None = None
+    """All iterations when None."""
+
+    @property
+    def store(self) -> TrajectoryStore:
+        """The run's store; StoreError when it is no run directory."""
+        return open_store(self.run_dir)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's resolved recipe; empty where it has none."""
+        path = self.run_dir / "config.json"
+        return read_object(path) if path.exists() else {}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of `tables`; expert sets have `weight` and no `schema_version`."""
+        return EXAMPLES if self.select == "expert" else SCHEMA
+
+    def verifiers(self) -> dict[str, str]:
+        """Return name and version of what judged each task's trajectories."""
+        found = self.store.query(
+            "select task, string_agg(distinct verifier_version, ', ' order by verifier_version) "
+            "as verifier from trajectories group by task order by task"
+        )
+        return {row["task"]: row["verifier"] for row in found.to_pylist()}
+
+    def tables(self, phase: PhaseName | None = None) -> Iterator[pa.Table]:
+        """Yield them in the order written, a part at a time; of one phase or of all."""
+        if self.select == "expert":
+            if phase in (None, "explore"):
+                yield from stream_examples(self.run_dir, self.iteration)
+            return
+        for part in self.store.stream(iteration=self.iteration, phase=phase):
+            if self.select == "correct":
+                is_stopped = pc.equal(part["finish_reason"], "stop")
+                part = part.filter(pc.and_(part["correct"], is_stopped))
+            yield part
+
+    def nothing(self, phase: PhaseName | None = None) -> StoreError:
+        """Return the error for a selection without a single trajectory, of a phase or of all."""
+        if self.select == "expert":
+            return StoreError(
+                f"{self.run_dir} has no expert set: nothing was selected yet, or its recipe "
+                "selects nothing. Use --select correct."
+            )
+        where = "" if self.iteration is None else f" of iteration {self.iteration}"
+        what = "correct trajectory" if self.select == "correct" else "trajectory"
+        of = "" if phase is None else f" of phase {phase}"
+        return StoreError(f"{self.run_dir} has no {what}{of}{where} to export.")
 
 
 def export_trajectories(
@@ -47,10 +122,12 @@ def export_trajectories(
         raise ConfigError(
             f"--format {form} is imitated as it is, so --select must be correct or expert, not all."
         )
+    if form == "inspect" and select == "expert":
+        raise ConfigError("--format inspect shows whole groups; --select must be all or correct.")
     if form == "table" and target.suffix not in SUFFIXES:
         raise ConfigError(
             f"{target} must end in one of {', '.join(SUFFIXES)}; for a folder give "
-            "--format datasets, trl or verl."
+            "--format datasets, trl, verl or inspect."
         )
     default: Select = "correct" if is_training else "all"
     selected = Selected(run_dir=run_dir, select=select or default, iteration=iteration)
@@ -61,6 +138,76 @@ def export_trajectories(
     return count
 
 
+def write_file(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write a .parquet, .jsonl or .csv file; return the number of rows."""
+    if path.suffix == ".parquet":
+        count = write_shards(path.parent, path.stem, tables, schema, shard_bytes=2**62)
+        if count:
+            path.with_name(f"{path.stem}-00000.parquet").rename(path)
+        return count
+    failures: list[StoreError] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for table in tables:
+                yield from table.to_batches()
+        except StoreError as error:  # DuckDB hands on its text only
+            failures.append(error)
+            raise
+
+    name = str(path).replace("'", "''")
+    with duckdb.connect() as connection:
+        # One thread: the stream is read by one, and rows held back for their order cost memory.
+        connection.execute("set threads = 1")
+        connection.register("rows", pa.RecordBatchReader.from_batches(schema, batches()))
+        try:
+            copied = connection.execute(f"copy rows to '{name}' (format {SUFFIXES[path.suffix]})")
+            return int(copied.fetchall()[0][0])
+        except duckdb.Error as error:
+            told = StoreError(f"{path.name} could not be written: {error}")
+            raise (failures or [told])[0] from error
+
+
+def write_shards(
+    folder: Path,
+    name: str,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
+    """Write `name-00000.parquet`, ... of about so many bytes each; return the number of rows.
+
+    No file is written when there is no row.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    filled = filter(len, tables)
+    first = next(filled, None)
+    if first is None:
+        return 0
+    limit = min(max(1, shard_bytes * len(first) // first.nbytes), MAX_ROWS)
+    batches = (b for table in chain([first], filled) for b in table.cast(schema).to_batches())
+    written: list[tuple[Path, int]] = []
+    ds.write_dataset(
+        pa.RecordBatchReader.from_batches(schema, batches),
+        folder,
+        basename_template=f"{name}-{{i}}.parquet",
+        format="parquet",
+        file_options=ds.ParquetFileFormat().make_write_options(
+            compression="zstd", write_page_checksum=True
+        ),
+        use_threads=False,
+        max_rows_per_file=limit,
+        max_rows_per_group=min(limit, GROUP_ROWS),
+        min_rows_per_group=min(limit, GROUP_ROWS),
+        file_visitor=lambda file: written.append((Path(file.path), file.metadata.num_rows)),
+        existing_data_behavior="overwrite_or_ignore",
+    )
+    for number, (path, _) in enumerate(written):
+        path.rename(folder / f"{name}-{number:05d}.parquet")
+    return sum(num_rows for _, num_rows in written)
+
+
 def _table(selected: Selected, path: Path) -> int:
     return write_file(path, selected.tables(), selected.schema)
 
@@ -69,26 +216,53 @@ def _datasets(selected: Selected, folder: Path) -> int:
     """Write shards by phase and a card, as `datasets.load_dataset(folder)` opens them."""
     parts = []
     for split in ("explore", "evaluate"):
-        tables, schema = selected.tables(split), selected.schema
-        count = write_shards(folder / "data", split, tables, schema)
-        pattern = f"data/{split}-*.parquet"
-        parts.append(_part("default", split, pattern, count, schema))
+        count = write_shards(folder / "data", split, selected.tables(split), selected.schema)
+        parts.append(Part("default", split, f"data/{split}-*.parquet", count, selected.schema))
     usage = f'Load it with `datasets.load_dataset("{folder.name}")`: a split for each phase.'
     return _finish(selected, folder, parts, usage)
 
 
 def _trl(selected: Selected, folder: Path) -> int:
     chat = _chat_of(selected)
-    parts = [_examples(selected, folder, forms.trl_examples)]
-    parts += _problems(selected, folder, lambda rows, _: forms.trl_problems(rows, chat))
-    return _finish(selected, folder, parts, card.trl_usage(folder.name))
+    parts = [_examples(selected, folder, formats.trl_examples)]
+    parts += _problems(selected, folder, lambda rows, _: formats.trl_problems(rows, chat))
+    return _finish(selected, folder, parts, trl_usage(folder.name))
 
 
 def _verl(selected: Selected, folder: Path) -> int:
     chat = _chat_of(selected)
-    parts = [_examples(selected, folder, lambda table: forms.verl_examples(table, chat))]
-    parts += _problems(selected, folder, lambda rows, split: forms.verl_problems(rows, chat, split))
-    return _finish(selected, folder, parts, card.verl_usage(is_raw=not chat.is_known))
+    parts = [_examples(selected, folder, lambda table: formats.verl_examples(table, chat))]
+    parts += _problems(
+        selected, folder, lambda rows, split: formats.verl_problems(rows, chat, split)
+    )
+    return _finish(selected, folder, parts, verl_usage(is_raw=not chat.is_known))
+
+
+def _inspect(selected: Selected, folder: Path) -> int:
+    """Write a log for each policy, step and task; `inspect view --log-dir FOLDER` opens them."""
+    chat, count = _chat_of(selected), 0
+    folder.mkdir()
+    for rows in _evaluations(selected):
+        log = formats.inspect_log(rows, chat)
+        name = f"{log['eval']['task_id']}-{rows[0]['policy']}-{rows[0]['task']}"
+        safe = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name)
+        begun = log["eval"]["created"].replace(":", "-")
+        path = folder / f"{begun}_{safe[:120]}_{count:08d}.json"
+        path.write_text(json.dumps(log), encoding="utf-8")
+        count += len(rows)
+    return count
+
+
+def _evaluations(selected: Selected) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each policy and task of a step together; a step is in memory at a time."""
+    place, held = None, dict[tuple[str, str], list[dict[str, Any]]]()
+    tables = (part.select(formats.INSPECT_COLUMNS) for part in selected.tables())
+    for row in chain.from_iterable(part.to_pylist() for part in tables):
+        if place != (place := (row["iteration"], row["phase"], row["step"])):
+            yield from held.values()
+            held = {}
+        held.setdefault((row["policy"], row["task"]), []).append(row)
+    yield from held.values()
 
 
 WRITERS: Mapping[str, Callable[[Selected, Path], int]] = {
@@ -96,6 +270,7 @@ WRITERS: Mapping[str, Callable[[Selected, Path], int]] = {
     "datasets": _datasets,
     "trl": _trl,
     "verl": _verl,
+    "inspect": _inspect,
 }
 
 
@@ -104,57 +279,43 @@ def _examples(selected: Selected, folder: Path, convert: Callable[[pa.Table], pa
     tables = map(convert, selected.tables("explore"))
     schema = convert(selected.schema.empty_table()).schema
     count = write_shards(folder / "sft", "train", tables, schema)
-    return _part("sft", "train", "sft/train-*.parquet", count, schema)
+    return Part("sft", "train", "sft/train-*.parquet", count, schema)
 
 
 def _problems(
     selected: Selected, folder: Path, convert: Callable[[list[dict[str, Any]], str], pa.Table]
 ) -> Iterator[Part]:
     """Write every problem explored, and every held-out one, as prompts for RL."""
+    condition = "" if selected.iteration is None else f"and iteration = {selected.iteration}"
     for split, phase in (("train", "explore"), ("test", "evaluate")):
-        table = convert(_problem_rows(selected, phase), split)
+        query = formats.PROBLEMS_SQL.format(phase=phase, condition=condition)
+        table = convert(selected.store.query(query).to_pylist(), split)
         count = write_shards(folder / "rl", split, [table], table.schema)
-        yield _part("rl", split, f"rl/{split}-*.parquet", count, table.schema)
-
-
-def _problem_rows(selected: Selected, phase: str) -> list[dict[str, Any]]:
-    iteration = selected.iteration
-    condition = "" if iteration is None else f"and iteration = {iteration}"
-    query = forms.PROBLEMS_SQL.format(phase=phase, condition=condition)
-    return list(selected.store.query(query).to_pylist())
-
-
-def _part(config: str, split: str, pattern: str, count: int, schema: pa.Schema) -> Part:
-    return Part(config=config, split=split, pattern=pattern, num_rows=count, schema=schema)
+        yield Part("rl", split, f"rl/{split}-*.parquet", count, table.schema)
 
 
 def _finish(selected: Selected, folder: Path, parts: list[Part], usage: str) -> int:
     """Write the card; return how many trajectories there are."""
-    said = _SAID[selected.select]
+    description = _DESCRIPTIONS[selected.select]
     if selected.iteration is not None:
-        said += f" Iteration {selected.iteration} only."
+        description += f" Iteration {selected.iteration} only."
     held = [part for part in parts if part.num_rows]
-    text = card.dataset_card(held, _config(selected), said, usage, selected.verifiers())
+    text = dataset_card(held, selected.config, description, usage, selected.verifiers())
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sum(part.num_rows for part in held if part.config != "rl")
 
 
-def _config(selected: Selected) -> dict[str, Any]:
-    path = selected.run_dir / "config.json"
-    return read_object(path) if path.exists() else {}
-
-
-def _chat_of(selected: Selected) -> Chat:
+def _chat_of(selected: Selected) -> formats.Chat:
     """Return how the run's chat template wraps a problem; an empty one where that is not known.
 
     Known when the recipe used the template of the model, a policy of the run has it, and the run's
     prompts look like it.
     """
-    prompt = _config(selected).get("prompt", {})
+    prompt = selected.config.get("prompt", {})
     found = sorted(selected.run_dir.glob("policies/*/tokenizer_config.json"))
     files = read_tokenizer(str(found[0].parent)) if found else None
     if files is None or prompt.get("template") is not None:
-        return Chat()
+        return formats.Chat()
     system, mark = prompt.get("system"), "\x00problem\x00"
     config = PromptConfig.model_validate(prompt | {"suffix": ""})
     problem = Problem(problem_id=mark, task="", question=mark, answer="", verifier="")
@@ -163,8 +324,8 @@ def _chat_of(selected: Selected) -> Chat:
             config, chat_template=files.chat_template, special_tokens=files.special_tokens
         ).text(problem)
     except EngineError:
-        return Chat()
+        return formats.Chat()
     head, _, tail = text.partition(mark)
-    chat = Chat(head=head, tail=tail, system=system)
+    chat = formats.Chat(head=head, tail=tail, system=system)
     prompts = selected.store.query("select prompt_text from trajectories limit 1").to_pylist()
-    return chat if all(chat.holds(row["prompt_text"]) for row in prompts) else Chat()
+    return chat if all(chat.holds(row["prompt_text"]) for row in prompts) else formats.Chat()

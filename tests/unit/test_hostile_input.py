@@ -1,7 +1,6 @@
 """Anything may stand in a recipe or a completion: the answer is a sentence or a value."""
 
 import string
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from rloop.errors import ConfigError
 from rloop.recipe.load import load_recipe
 from rloop.tables import format_value
 from rloop.tasks.verifiers import answers, exact, numeric, statements
-from rloop.tasks.verifiers.expressions import read_arithmetic, read_polynomial
 from rloop.tasks.verifiers.numbers import last_number
 from rloop.types import Problem
 
@@ -132,19 +130,6 @@ def test_any_completion_gets_a_verdict_of_the_plain_verifiers(text, reference):
             problem_id="t/0", task="t", question="?", answer=reference, verifier="numeric"
         )
         assert verifier.judge(problem, text).kind in ("correct", "wrong")
-
-
-@BOUNDED
-@given(text=st.text(alphabet="0123456789+-*/^(). x", max_size=60))
-def test_an_expression_has_one_value_in_both_readings_or_is_refused(text):
-    value = polynomial = None
-    with suppress(ValueError):
-        value, _ = read_arithmetic(text)
-    with suppress(ValueError):
-        polynomial = read_polynomial(text)
-    if value is not None and polynomial is not None:
-        # A polynomial without variables is its constant term.
-        assert polynomial.get((), 0) == value
 
 
 @BOUNDED

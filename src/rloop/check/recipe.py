@@ -23,11 +23,10 @@ from rloop.policies.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
 from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.tables import format_value
-from rloop.tasks.collection import load_coldstart, load_tasks
+from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import Progress, check_references
 from rloop.tasks.rewards import check_rewards
-from rloop.tasks.sources import load_task
 from rloop.types import Problem
 
 

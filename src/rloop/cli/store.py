@@ -64,7 +64,7 @@ def store_export(
         Path, typer.Argument(help="New .parquet, .jsonl or .csv file; else a new folder.")
     ],
     form: Annotated[
-        Literal["table", "datasets", "trl", "verl"],
+        Literal["table", "datasets", "trl", "verl", "inspect"],
         typer.Option("--format", help="One table, or a folder for one of these to read."),
     ] = "table",
     select: Annotated[

@@ -137,7 +137,7 @@ class Exploration:
         """Store first, before anything can filter or fail, then log."""
         place, metrics = replace(self._place, step=result.step), result.metrics
         self._context.store.append(place, result.groups)
-        self._context.log.metrics(place, metrics)
+        self._context.log.metrics(place, metrics, result.groups)
         self._context.console.step(place, metrics)
         skipped = self._context.keep_skipped(place, result.skipped) if result.skipped else None
         self._alarms.step(place, metrics, skipped=skipped)

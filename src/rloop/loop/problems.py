@@ -7,11 +7,10 @@ from itertools import chain
 from rloop.errors import TaskError
 from rloop.policies.prompts import Section, check_context
 from rloop.recipe.config import Recipe
-from rloop.tasks.collection import load_coldstart, load_tasks
+from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
 from rloop.tasks.rewards import check_rewards
-from rloop.tasks.sources import load_task
 from rloop.types import Problem, PromptReport, stable_hash
 
 

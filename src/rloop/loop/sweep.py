@@ -31,7 +31,7 @@ from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.methods import budget_warnings, find_methods, last_phase
 from rloop.tables import format_value
-from rloop.tasks.collection import load_coldstart, load_tasks
+from rloop.tasks.load import load_coldstart, load_tasks
 
 INTERRUPTED = 130
 State = Literal["new", "begun", "complete"]

@@ -23,7 +23,10 @@ from rloop.disk import raise_if_full
 from rloop.errors import StoreError
 from rloop.observe.global_step import GlobalStep
 from rloop.observe.sinks import open_sinks
-from rloop.types import Place, policy_kind
+from rloop.types import Group, Place, policy_kind
+
+MAX_SHOWN = 8
+"""Completions of a step that trackers show."""
 
 
 class RunLog:
@@ -40,10 +43,13 @@ class RunLog:
         self._metrics = _LineFile(run_dir / "metrics.jsonl")
         self._events = _LineFile(run_dir / "events.jsonl")
 
-    def metrics(self, place: Place, values: Mapping[str, float]) -> None:
+    def metrics(
+        self, place: Place, values: Mapping[str, float], groups: Sequence[Group] = ()
+    ) -> None:
         """Append a line; each key gets the phase in front: `reward_mean` -> `explore/reward_mean`.
 
-        A value that is not finite is written as null and counted in `nonfinite_count`.
+        A value that is not finite is written as null and counted in `nonfinite_count`. Trackers
+        get the first completions of `groups` too.
         """
         line = _place(place) | {"policy": place.policy}
         if place.policy:
@@ -58,8 +64,9 @@ class RunLog:
         self._num_lines += 1
         if self._num_lines > self._num_sent:
             self._num_sent = self._num_lines
+            shown = [row for group in groups[:MAX_SHOWN] for row in group.trajectories][:MAX_SHOWN]
             for sink in self._sinks:
-                sink.write(step, finite)
+                sink.write(step, finite, shown)
 
     def event(self, name: str, place: Place, start: float, seconds: float, **facts: Any) -> None:  # noqa: ANN401 (JSON values)
         """Append what was done: `start` in seconds since 1970, and how long it took."""

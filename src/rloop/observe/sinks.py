@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rloop.errors import ConfigError
+from rloop.types import Trajectory
 
 PROJECT = "rloop"
 """Project (experiment, for MLflow) that runs are filed under."""
@@ -33,8 +34,10 @@ _log = logging.getLogger(__name__)
 class Sink(Protocol):
     """Where metrics go besides `metrics.jsonl`."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log finite values at a global step, which never falls."""
+    def write(
+        self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
+    ) -> None:
+        """Log finite values, and some completions, at a global step, which never falls."""
         ...
 
     def close(self) -> None:
@@ -51,8 +54,10 @@ class TensorBoard:
             str(run_dir / "tensorboard")
         )
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a scalar for each value."""
+    def write(
+        self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
+    ) -> None:
+        """Add a scalar for each value; completions are left to `rloop view`."""
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
         self._writer.flush()
@@ -67,7 +72,10 @@ class WandB:
 
     def __init__(self, run_dir: Path) -> None:
         """Start the run, or go on with it."""
+        # Where it prepares tables for upload; by itself that is the home directory.
+        os.environ.setdefault("WANDB_DATA_DIR", str(run_dir / "wandb"))
         wandb = _load("wandb", "wandb")
+        self._wandb = wandb
         with _without_terminal():
             self._run = wandb.init(
                 project=PROJECT,
@@ -81,9 +89,16 @@ class WandB:
         # W&B's own step counts calls of log.
         self._run.define_metric("*", step_metric="global_step")
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values with their step as one more value."""
-        self._run.log({**values, "global_step": step})
+    def write(
+        self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
+    ) -> None:
+        """Log the values with their step as one more value, and completions as a table."""
+        table: dict[str, Any] = {}
+        if completions:
+            rows = [_shown(trajectory) for trajectory in completions]
+            cells = [list(row.values()) for row in rows]
+            table["completions"] = self._wandb.Table(columns=list(rows[0]), data=cells)
+        self._run.log({**values, **table, "global_step": step})
 
     def close(self) -> None:
         """Finish the run."""
@@ -105,9 +120,21 @@ class Trackio:
                 embed=False,
             )
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values."""
-        self._run.log(dict(values), step=step)
+    def write(
+        self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
+    ) -> None:
+        """Log the values, and completions as traces."""
+        traces = [
+            self._trackio.Trace(
+                messages=[
+                    {"role": "user", "content": trajectory.completion.prompt_text},
+                    {"role": "assistant", "content": trajectory.completion.completion_text},
+                ],
+                metadata=_shown(trajectory),
+            )
+            for trajectory in completions
+        ]
+        self._run.log({**values, **({"completions": traces} if traces else {})}, step=step)
 
     def close(self) -> None:
         """Finish the run; through the module, which would else finish it again at exit."""
@@ -139,8 +166,10 @@ class MLflow:
             self._run_id = run.info.run_id
             self._write_params(_config(run_dir))
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values."""
+    def write(
+        self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
+    ) -> None:
+        """Log the values; completions are left to `rloop view`."""
         now = int(1000 * time.time())
         self._client.log_batch(
             self._run_id,
@@ -176,12 +205,14 @@ class Guarded:
         self._rests_until = -float("inf")
         self._has_warned = False
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(
+        self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
+    ) -> None:
         """Write, unless the tracker failed less than `REST_S` ago."""
         if self._clock() < self._rests_until:
             return
         try:
-            self._sink.write(step, values)
+            self._sink.write(step, values, completions)
         except Exception as error:  # noqa: BLE001 -- foreign code, and whatever it meets
             self._rests_until = self._clock() + REST_S
             self._warn(f"took no metrics at step {step}", error)
@@ -262,6 +293,20 @@ def _without_terminal() -> Iterator[None]:
             yield
         finally:
             sys.stdin = stdin
+
+
+def _shown(trajectory: Trajectory) -> dict[str, str | float | None]:
+    """Return what a table shows of a trajectory, by column."""
+    return {
+        "problem": trajectory.problem.problem_id,
+        "prompt": trajectory.completion.prompt_text,
+        "completion": trajectory.completion.completion_text,
+        "finish_reason": trajectory.completion.finish_reason,
+        "verdict": trajectory.verdict.kind,
+        "answer": trajectory.verdict.answer,
+        "reference": trajectory.problem.answer,
+        "reward": trajectory.reward,
+    }
 
 
 def _sink_id(run_dir: Path) -> str:

@@ -12,8 +12,8 @@ from rloop.types import stable_hash
 
 Row = dict[str, Any]
 
-UNSAFE = ("intermediate_integration",)
-"""Its scorer executes the answer as Python, and there is no checker of ours for it."""
+UNSAFE = ("intermediate_integration", "polynomial_multiplication", "simple_integration")
+"""Their scorers execute the answer as Python, and there is no checker of ours for them."""
 MIN_DRAWS = 1000
 """A generator that gives nothing new this many times in a row (or `size`) is taken as exhausted."""
 MAX_SPARE_DRAWS = 20_000

@@ -10,9 +10,9 @@ from typing import Any
 
 from rloop.errors import TaskError
 from rloop.recipe.config import TasksConfig
+from rloop.tasks.load import load_task
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
-from rloop.tasks.sources import load_task
 from rloop.tasks.verifiers.answers import text_to_judge
 from rloop.tasks.verifiers.python import PREFIX
 from rloop.types import Problem, Verdict

@@ -19,7 +19,7 @@ class Recorder:
         self.broken: Exception | None = None
         self.num_tries = 0
 
-    def write(self, step, values):
+    def write(self, step, values, completions=()):
         self.num_tries += 1
         if self.broken:
             raise self.broken
@@ -60,7 +60,7 @@ def test_a_tracker_that_fails_at_its_end_is_warned_of_and_no_more(caplog):
 
 def test_ctrl_c_inside_a_tracker_is_still_ctrl_c():
     class Interrupted(Recorder):
-        def write(self, step, values):
+        def write(self, step, values, completions=()):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -19,6 +19,7 @@ import pytest
 from doubles_runs import TIMES, logged
 
 from rloop.observe.global_step import GlobalStep
+from rloop.observe.run_log import MAX_SHOWN
 
 DRIVER = Path(__file__).parents[2] / "doubles_tracked.py"
 KINDS = ("tensorboard", "wandb", "trackio", "mlflow")
@@ -141,6 +142,12 @@ def test_wandb_has_every_value_once_and_both_parts_are_one_run(tracked):
         points += wandb_points(record["history"] for record in records if "history" in record)
     # W&B sorts the keys of a line.
     assert by_key(untimed(points)) == by_key(sent(tracked.run_dir))
+    tables = sorted((tracked.run_dir / "wandb").rglob("completions_*.table.json"))
+    # two iterations of four RL steps
+    assert len(tables) == 8
+    table = json.loads(tables[0].read_text())
+    assert table["columns"][:3] == ["problem", "prompt", "completion"]
+    assert len(table["data"]) == MAX_SHOWN
 
 
 def wandb_points(histories: Iterable[dict[str, Any]]) -> list[Point]:
@@ -155,8 +162,19 @@ def test_trackio_has_every_value_once_in_one_run(tracked):
     rows = json.loads(tracked.ask("trackio.cli", *ask))["rows"]
     sink_id = (tracked.run_dir / "sink_id").read_text()
     assert {row["run_name"] for row in rows} == {f"run-{sink_id[:8]}"}
-    points = [(k, row["step"], v) for row in rows for k, v in json.loads(row["metrics"]).items()]
+    points = [
+        (k, row["step"], v)
+        for row in rows
+        for k, v in json.loads(row["metrics"]).items()
+        if "/" in k
+    ]
     assert untimed(points) == sent(tracked.run_dir)
+    ask = ("query", "project", "--project", "rloop", "--sql", "select * from traces", "--json")
+    traces = json.loads(tracked.ask("trackio.cli", *ask))["rows"]
+    # two iterations of four RL steps
+    assert len(traces) == 8 * MAX_SHOWN
+    assert [m["role"] for m in json.loads(traces[0]["messages"])] == ["user", "assistant"]
+    assert json.loads(traces[0]["metadata"])["verdict"] in ("correct", "wrong")
 
 
 def test_mlflow_has_every_value_once_and_the_recipe_as_parameters(tracked, monkeypatch):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rloop.disk import new_path
 from rloop.errors import ConfigError, StoreError
-from rloop.store import outputs
-from rloop.store.outputs import new_path, write_file, write_shards
+from rloop.export_trajectories import SUFFIXES, write_file, write_shards
 
 SCHEMA = pa.schema({"number": pa.int64(), "text": pa.string()})
 HOSTILE = [
@@ -36,7 +36,7 @@ def texts_of(jsonl):
 
 
 def test_hostile_text_survives_every_kind_of_file(tmp_path):
-    files = [tmp_path / f"all{suffix}" for suffix in outputs.SUFFIXES]
+    files = [tmp_path / f"all{suffix}" for suffix in SUFFIXES]
     for file in files:
         assert write_file(file, tables(*HOSTILE), SCHEMA) == len(HOSTILE)
     parquet, csv, jsonl = files
@@ -55,10 +55,9 @@ def test_any_text_survives_parquet_and_json_lines(tmp_path_factory, texts):
     assert pq.read_table(folder / "a.parquet")["text"].to_pylist() == texts
 
 
-def test_shards_are_cut_by_size_and_hold_every_row_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "GROUP_BYTES", 1)
-    monkeypatch.setattr(outputs, "SHARD_BYTES", 2 * tables("a")[0].nbytes)
-    assert write_shards(tmp_path, "train", tables(*"abcde"), SCHEMA) == 5
+def test_shards_are_cut_by_size_and_hold_every_row_once(tmp_path):
+    two = 2 * tables("a")[0].nbytes
+    assert write_shards(tmp_path, "train", tables(*"abcde"), SCHEMA, shard_bytes=two) == 5
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == [f"train-0000{i}.parquet" for i in range(3)]
     found = [pq.read_table(file)["text"].to_pylist() for file in files]
@@ -75,7 +74,7 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path):
         yield from tables("a")
         raise StoreError("step-000002.parquet is torn")
 
-    for suffix in outputs.SUFFIXES:
+    for suffix in SUFFIXES:
         target = tmp_path / f"all{suffix}"
         with (
             pytest.raises(StoreError, match=r"^step-000002\.parquet is torn$"),

@@ -59,10 +59,6 @@ def test_a_whole_run_is_sound_and_the_counts_are_those_of_the_run(whole):
     assert checked["small files"] == 5
 
 
-def first_problem(path: Path) -> str:
-    return str(read_whole(path)["problem_id"][0])
-
-
 def rewrite(run_dir: Path, name: str, old: str, new: str) -> None:
     path = run_dir / name
     text = path.read_text()

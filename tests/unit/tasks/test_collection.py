@@ -5,7 +5,7 @@ import pytest
 
 from rloop.errors import ConfigError, TaskError
 from rloop.recipe.config import TasksConfig
-from rloop.tasks.collection import load_tasks
+from rloop.tasks.load import load_tasks
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from rloop.tasks.verifiers.expressions import derivative, read_arithmetic, read_polynomial
+from rloop.tasks.verifiers.expressions import read_arithmetic
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def test_arithmetic_has_an_exact_value_and_counts_its_numbers(text, value, numbe
         "1 // 2",
         "1 / 0",
         "12 +",
+        "10**10**10",
+        "9^9",
         "",
         "(" * 500 + "1" + ")" * 500,
         "-" * 999 + "1",
@@ -45,37 +47,3 @@ def test_arithmetic_has_an_exact_value_and_counts_its_numbers(text, value, numbe
 def test_anything_but_integers_and_four_operators_is_refused_without_being_run(text):
     with pytest.raises(ValueError, match=r".+"):
         read_arithmetic(text)
-
-
-def test_polynomials_are_equal_in_any_form():
-    assert read_polynomial("(x + 1)*(x - 1)") == read_polynomial("x^2 - 1")
-    assert read_polynomial("x*y - y*x") == {}
-    assert read_polynomial("(x + 1)**2") != read_polynomial("x**2 + 1")
-    assert read_polynomial("3*x/2 + 1/x") == {
-        (("x", 1),): Fraction(3, 2),
-        (("x", -1),): Fraction(1),
-    }
-
-
-def test_derivative_by_hand():
-    # d/dx (-9 x^8 / 10 + 3 x^4 / 2 + C) = -72 x^7 / 10 + 12 x^3 / 2 = -36 x^7 / 5 + 6 x^3
-    slope = derivative(read_polynomial("-9*x**8/10 + 3*x**4/2 + C"), "x")
-    assert slope == read_polynomial("-36*x**7/5 + 6*x**3")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x**101",
-        "x**x",
-        "(x+1)**0.5",
-        "(a+b+c+d)**90",
-        "x/(x+1)",
-        "sin(x)",
-        "10**10**10",
-        "99**99**2",
-    ],
-)
-def test_polynomials_out_of_bounds_are_refused_fast(text):
-    with pytest.raises(ValueError, match=r".+"):
-        read_polynomial(text)

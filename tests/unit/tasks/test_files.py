@@ -9,8 +9,8 @@ import pytest
 
 from rloop.errors import TaskError
 from rloop.recipe.config import TaskConfig
-from rloop.tasks.files import SUFFIXES, file_stem, read_rows
-from rloop.tasks.sources import load_task
+from rloop.tasks.load import load_task
+from rloop.tasks.readers import SUFFIXES, file_stem, read_rows
 
 ROWS = [{"problem": "1 + 1?", "answer": "2"}, {"problem": "one,\ntwo \u00d7", "answer": "3"}]
 

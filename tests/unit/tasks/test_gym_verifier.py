@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from rloop.recipe.config import TaskConfig
-from rloop.tasks.sources import load_task
+from rloop.tasks.load import load_task
 from rloop.tasks.verifiers import reasoning_gym as gym_verifier
 from rloop.tasks.verifiers.gym_checkers import CHECKERS
 from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
@@ -48,47 +48,10 @@ CANARIES = [
     ("puzzle24", "4*8-6-2", {"numbers": [4, 8, 6, 2]}, "4 * (8 - 2)", "wrong", "6 is missing"),
     ("puzzle24", "4*8-6-2", {"numbers": [4, 8, 6, 2]}, "1*2*3*4", "wrong", "other numbers"),
     ("puzzle24", "4*8-6-2", {"numbers": [4, 8, 6, 2]}, "8*4-2-6", "correct", "another order"),
-    (
-        "simple_integration",
-        "x**2 + C",
-        {"integrand": "2*x", "variable": "x"},
-        "x^2 + 5",
-        "correct",
-        "another constant",
-    ),
-    (
-        "simple_integration",
-        "x**2 + C",
-        {"integrand": "2*x", "variable": "x"},
-        "2*x**2 + C",
-        "wrong",
-        "another slope",
-    ),
-    ("polynomial_multiplication", "x**2 - 1", {}, "-1 + x^2", "correct", "terms in another order"),
-    ("polynomial_multiplication", "x**2 - 1", {}, "(x+1)*(x-1)", "wrong", "not multiplied out"),
-    ("polynomial_multiplication", "6*x - 1", {}, "6\u00b7x \u2212 1", "correct", "other signs"),
-    ("polynomial_multiplication", "6*x**2", {}, "3*x*2*x", "wrong", "not multiplied out"),
-    (
-        "polynomial_multiplication",
-        "x**2 - 1",
-        {},
-        "x**2 + x - x - 1",
-        "wrong",
-        "terms not gathered",
-    ),
-    ("polynomial_multiplication", "-6*x**2", {}, "-6*x**2", "correct", "a negative coefficient"),
     ("countdown", "82+20+67-50", COUNTDOWN, "67 + 50 = 82+20+67-50 = 82*20", "wrong", "guesses"),
     ("countdown", "82+20+67-50", COUNTDOWN, "82+20+67-50 = 7", "wrong", "a false equation"),
     ("countdown", "82+20+67-50", COUNTDOWN, "119 = 119", "wrong", "no expression"),
     ("countdown", "82+20+67-50", COUNTDOWN, "119 = 82+20+67-50", "correct", "from right to left"),
-    (
-        "simple_integration",
-        "x + C",
-        {"integrand": "1", "variable": "x"},
-        "maybe + x",
-        "wrong",
-        "a word",
-    ),
     ("gsm_symbolic", "8", {}, "-8", "wrong", "theirs passes over the sign"),
     ("gsm_symbolic", "8", {}, "<answer>8 or 9</answer>", "wrong", "theirs takes the first"),
     ("gsm_symbolic", "8", {}, "<answer>9 or 8</answer>", "wrong", "two guesses"),

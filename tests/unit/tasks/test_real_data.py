@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from rloop.recipe.config import TaskConfig, TasksConfig
-from rloop.tasks.collection import load_tasks
+from rloop.tasks.load import load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
-from rloop.tasks.sources import load_task
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(

@@ -9,8 +9,8 @@ import pytest
 
 from rloop.errors import TaskError
 from rloop.recipe.config import TaskConfig
-from rloop.store.forms import Chat, trl_problems, verl_problems
-from rloop.tasks.sources import load_task
+from rloop.store.export_formats import Chat, trl_problems, verl_problems
+from rloop.tasks.load import load_task
 
 
 @pytest.fixture

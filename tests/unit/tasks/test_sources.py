@@ -2,16 +2,15 @@ import gzip
 import json
 import re
 import sys
-from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
 
 from rloop.errors import ConfigError, TaskError
 from rloop.recipe.config import TaskConfig
-from rloop.tasks import hub
+from rloop.tasks import readers
 from rloop.tasks.benchmarks import BENCHMARKS
-from rloop.tasks.sources import load_task
+from rloop.tasks.load import load_task
 
 SUMS = [
     {"problem": f"{a} + {b}", "answer": a + b, "level": a, "note": None}
@@ -166,6 +165,7 @@ def test_gym_draws_until_the_size_is_distinct_or_there_is_no_more():
         ("chain_sum", {"size": 1, "params": {"terms": 2}}, "It knows min_terms, max_terms"),
         ("chain_sum", {"size": 1, "params": {"min_terms": 9}}, "does not accept params"),
         ("intermediate_integration", {"size": 1}, "runs the completion as Python code"),
+        ("simple_integration", {"size": 1}, "runs the completion as Python code"),
         ("rush_hour", {"size": 1}, "has no answers"),
         ("composite", {"size": 1}, "name them as tasks"),
     ],
@@ -230,7 +230,7 @@ HUB_ROWS = {
 
 @pytest.fixture
 def hub_answers(monkeypatch):
-    monkeypatch.setattr(hub, "why_out_of_reach", lambda name: "")
+    monkeypatch.setattr(readers, "why_out_of_reach", lambda name: "")
 
 
 class FakeDatasets:
@@ -238,7 +238,6 @@ class FakeDatasets:
 
     def __init__(self, rows):
         self.rows, self.calls = rows, []
-        self.config = SimpleNamespace(HF_HUB_OFFLINE=False)
 
     def load_dataset(self, name, config, split):
         self.calls.append((name, config, split))
@@ -348,21 +347,22 @@ def test_a_benchmark_without_file_or_hub_is_one_sentence(tmp_path, monkeypatch):
     assert "\n" not in message
 
 
-def test_a_hub_that_does_not_answer_is_asked_once_and_its_cache_after(monkeypatch):
-    datasets = FakeDatasets([{"question": "1+1?", "answer": "2"}])
-    monkeypatch.setitem(sys.modules, "datasets", datasets)
-    monkeypatch.setattr(hub, "why_out_of_reach", lambda name: "no route to host")
-    assert len(hub.read_hub_rows("me/sums", None, "train")) == 1  # as the cache had it
-    datasets.rows = None
-    with pytest.raises(TaskError, match=r"\(the hub does not answer: no route to host\)"):
-        hub.read_hub_rows("me/sums", None, "train")
-    assert (datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE) == (False, False)
+def test_a_hub_that_does_not_answer_is_named_with_the_way_to_its_cache(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets([]))
+    monkeypatch.setattr(readers, "why_out_of_reach", lambda name: "no route to host")
+    with pytest.raises(TaskError, match=r"\(no route to host\): .* HF_HUB_OFFLINE=1"):
+        readers.read_hub_rows("me/sums", None, "train")
+
+
+def test_a_hub_that_must_not_be_asked_is_not(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert readers.why_out_of_reach("me/sums") == ""
 
 
 def test_hub_tasks_need_the_extra_and_say_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(TaskError, match=re.escape("pip install 'rloop-rl[hub]'")):
-        hub.read_hub_rows("openai/gsm8k", "main", "train")
+        readers.read_hub_rows("openai/gsm8k", "main", "train")
 
 
 @pytest.mark.usefixtures("hub_answers")

@@ -1,14 +1,13 @@
 """Our own checkers for reasoning-gym data sets whose scorer must not see model text, or is loose.
 
-reasoning-gym 0.1.25 runs the answer as Python in countdown, puzzle24, simple_integration,
-intermediate_integration, polynomial_multiplication, binary_matrix, spiral_matrix, string_insertion
-and n_queens. It accepts any four numbers in puzzle24, lists off by one in number_sorting, any text
+reasoning-gym 0.1.25 runs the answer as Python in countdown, puzzle24, binary_matrix, spiral_matrix,
+string_insertion and n_queens, and in three data sets that are refused (`tasks.gym.UNSAFE`). It
+accepts any four numbers in puzzle24, lists off by one in number_sorting, any text
 in game_of_life_halting, 12 for 1 in coin_flip, -81 for 81 and "81 or 7" in gsm_symbolic, and what
 stands behind the answer in fraction_simplification, letter_jumble and spell_backward. A checker
 raises ValueError for an answer that it cannot read.
 """
 
-import ast
 import json
 import re
 from collections import Counter
@@ -16,12 +15,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from rloop.tasks.verifiers.expressions import (
-    derivative,
-    read_arithmetic,
-    read_polynomial,
-    syntax_tree,
-)
+from rloop.tasks.verifiers.expressions import read_arithmetic
 from rloop.tasks.verifiers.numbers import whole_number_text
 
 EQUATIONS = ("countdown", "puzzle24")
@@ -63,58 +57,6 @@ def check_countdown(answer: str, reference: str, entry: Mapping[str, Any]) -> bo
 def check_puzzle24(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
     """All the numbers, once each, make 24."""
     return _reaches(answer, 24, entry["numbers"])
-
-
-def check_integral(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
-    """The answer's derivative is the integrand; the constant of integration may be missing."""
-    polynomial = read_polynomial(answer)
-    if any(len(name) > 1 for monomial in polynomial for name, _ in monomial):
-        raise ValueError("a word in a formula")
-    slope = derivative(polynomial, entry["variable"])
-    return slope == read_polynomial(entry["integrand"])
-
-
-def check_polynomial(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
-    """The answer is the reference polynomial, multiplied out, its terms in any order."""
-    polynomial = read_polynomial(answer)
-    return polynomial == read_polynomial(reference) and _num_terms(answer) == len(polynomial)
-
-
-def _num_terms(text: str) -> int:
-    """Return how many monomials a sum has; ValueError for anything but a sum of monomials."""
-    waiting: list[ast.expr] = [syntax_tree(text)]
-    num_terms = 0
-    while waiting:
-        match waiting.pop():
-            case ast.BinOp(op=ast.Add() | ast.Sub(), left=left, right=right):
-                waiting += [left, right]
-            case ast.UnaryOp(operand=operand):
-                waiting.append(operand)
-            case term:
-                num_terms += 1
-                _check_monomial(term)
-    return num_terms
-
-
-def _check_monomial(term: ast.expr) -> None:
-    """Raise ValueError unless a term has one coefficient at most and each variable once."""
-    factors, waiting = [], [term]
-    while waiting:
-        match waiting.pop():
-            case ast.BinOp(op=ast.Mult(), left=left, right=right):
-                waiting += [left, right]
-            case ast.BinOp(op=ast.Pow(), left=ast.Name(id=name), right=ast.Constant()):
-                factors.append(name)
-            case ast.Name(id=name):
-                factors.append(name)
-            case ast.UnaryOp(operand=operand):
-                waiting.append(operand)
-            case ast.Constant():
-                factors.append("1")
-            case _:
-                raise ValueError("not multiplied out")
-    if len(set(factors)) != len(factors):
-        raise ValueError("not multiplied out")
 
 
 def check_text(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -192,9 +134,7 @@ CHECKERS: dict[str, Checker] = {
     "letter_jumble": check_words,
     "n_queens": check_queens,
     "number_sorting": check_sorted,
-    "polynomial_multiplication": check_polynomial,
     "puzzle24": check_puzzle24,
-    "simple_integration": check_integral,
     "spell_backward": check_word,
     "spiral_matrix": check_text,
     "string_insertion": check_text,

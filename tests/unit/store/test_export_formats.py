@@ -3,7 +3,13 @@ import pytest
 from doubles_records import group_at, place_at
 
 from rloop.errors import StoreError
-from rloop.store.forms import Chat, trl_examples, trl_problems, verl_examples, verl_problems
+from rloop.store.export_formats import (
+    Chat,
+    trl_examples,
+    trl_problems,
+    verl_examples,
+    verl_problems,
+)
 from rloop.store.schema import SCHEMA, trajectory_table
 
 CHAT = Chat(head="<|s|>be brief<|u|>", tail="<|a|>", system="be brief")

@@ -1,10 +1,10 @@
 """The README.md beside exported data: what it is, where it came from, how it is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+from huggingface_hub import DatasetCardData
 
 RAW_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
@@ -36,12 +36,10 @@ rows. Remove `input_ids` and `completion_mask` to have the texts tokenized anew.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(NamedTuple):
     """Files of one kind in an exported folder.
 
-    Example: Part(config="sft", split="train", pattern="sft/train-*.parquet", num_rows=512,
-    schema=schema)
+    Example: Part("sft", "train", "sft/train-*.parquet", 512, schema)
     """
 
     config: str
@@ -62,24 +60,20 @@ def dataset_card(
 
     `verifiers` has what judged each task, such as numeric/2: a recipe may leave the choice open.
     """
-    front = [
-        "---",
-        "# license: not stated; those of the model and of the problems apply. State yours.",
-        "tags: [rloop, trajectories, reasoning]",
-        "configs:",
-    ]
-    for name in dict.fromkeys(part.config for part in parts):
-        front += [f"- config_name: {name}", "  data_files:"]
-        for part in parts:
-            if part.config == name:
-                front += [f"  - split: {part.split}", f'    path: "{part.pattern}"']
-    body = ["---", "", f"# Trajectories of the run {_code(config.get('name'))}", "", selection, ""]
+    files: dict[str, list[dict[str, str]]] = {}
+    for part in parts:
+        files.setdefault(part.config, []).append({"split": part.split, "path": part.pattern})
+    data = DatasetCardData(
+        tags=["rloop", "trajectories", "reasoning"],
+        configs=[{"config_name": name, "data_files": found} for name, found in files.items()],
+    )
+    body = [f"# Trajectories of the run {_code(config.get('name'))}", "", selection, ""]
     body += [*_facts(config, verifiers), "", usage]
     for part in parts:
         body += ["", f"## {part.config}, {part.split}: {part.num_rows:,} rows", ""]
         body += ["| column | type |", "|---|---|"]
         body += [f"| `{field.name}` | `{field.type}` |" for field in part.schema]
-    return "\n".join([*front, *body]) + "\n"
+    return "\n".join(["---", data.to_yaml(), "---", "", *body]) + "\n"
 
 
 def trl_usage(name: str) -> str:
@@ -101,6 +95,7 @@ def _facts(config: Mapping[str, Any], verifiers: Mapping[str, str]) -> list[str]
         f"- base policy: {_code(config.get('policy', {}).get('path'))}",
         f"- seed: {config.get('seed')}",
         *(f"- task: {task}" for task in named),
+        "- license: not stated; those of the model and of the problems apply",
         "- written by `rloop store export`",
     ]
 

@@ -1,15 +1,18 @@
-"""Trajectories and problems in the columns that TRL and verl train on: tables to tables.
+"""Trajectories and problems in the form that TRL, verl and inspect_ai read.
 
     TRL SFT    prompt, completion (text) with input_ids, completion_mask (the sampled tokens)
     TRL RL     prompt, solution
     verl SFT   messages
     verl RL    data_source, prompt, ability, reward_model, extra_info
 
-Checked with TRL 1.16.0 and verl 0.9.1.
+    inspect    a log of an evaluation: problem x member is sample x epoch
+
+Checked with TRL 1.16.0, verl 0.9.1 and inspect_ai 0.3.285.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,12 @@ _EXTRA = pa.struct({"split": pa.string(), "index": pa.int64(), "problem_id": pa.
 _SIDES = ("prompt", "completion")
 _IDENTITY = ("task", "problem_id", "iteration", "step", "member")
 _IDS = pa.list_(pa.int32())
+INSPECT_COLUMNS = (
+    *("run", "iteration", "phase", "step", "policy", "policy_version", "task", "problem_id"),
+    *("member", "prompt_ids", "prompt_text", "completion_text", "completion_tokens", "seed"),
+    *("finish_reason", "answer", "reference", "correct", "verdict", "reason", "reward"),
+    *("temperature", "top_p", "top_k", "verifier_version"),
+)
 PROBLEMS_SQL = """
     select task, problem_id, any_value(prompt_text) as prompt_text,
         any_value(reference) as reference, count(*) as num_trajectories,
@@ -148,3 +157,83 @@ def _history(problems: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
         "num_trajectories": pa.int64(),
     }
     return {name: pa.array([row[name] for row in problems], kind) for name, kind in kinds.items()}
+
+
+def inspect_log(rows: Sequence[Mapping[str, Any]], chat: Chat) -> dict[str, Any]:
+    """Return one policy's samples of one task in one step as a log that inspect_ai reads.
+
+    Rows have `INSPECT_COLUMNS`.
+
+    A verdict is the score `C`, `I`, or `N` where the verifier failed; the reward is a second score.
+    """
+    first = rows[0]
+    place = {key: first[key] for key in ("run", "iteration", "phase", "step", "policy")}
+    verifier, problems = first["verifier_version"], {row["problem_id"] for row in rows}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    means = {
+        str(verifier): sum(row["correct"] for row in rows) / len(rows),
+        "reward": sum(row["reward"] for row in rows) / len(rows),
+    }
+    return {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "created": created,
+            "task": first["task"],
+            "task_id": "-".join(str(place[key]) for key in ("iteration", "phase", "step")),
+            "dataset": {"name": first["task"], "samples": len(problems)},
+            "model": f"rloop/{first['policy']}",
+            "model_generate_config": {
+                key: first[key] for key in ("temperature", "top_p", "top_k") if first[key]
+            },
+            "config": {"epochs": max(row["member"] for row in rows) + 1},
+            "metadata": place,
+        },
+        "results": {
+            "total_samples": len(rows),
+            "completed_samples": len(rows),
+            "scores": [
+                {
+                    "name": name,
+                    "scorer": name,
+                    "metrics": {"mean": {"name": "mean", "value": value}},
+                }
+                for name, value in means.items()
+            ],
+        },
+        "stats": {"started_at": created, "completed_at": created},
+        "samples": [_inspect_sample(row, chat) for row in rows],
+    }
+
+
+def _inspect_sample(row: Mapping[str, Any], chat: Chat) -> dict[str, Any]:
+    prompt, completion = row["prompt_text"], row["completion_text"]
+    messages = chat.messages(prompt) if chat.is_known else [{"role": "user", "content": prompt}]
+    answer = {"role": "assistant", "content": completion, "source": "generate"}
+    num_prompt, num_completion = len(row["prompt_ids"]), row["completion_tokens"]
+    stop_reason = "max_tokens" if row["finish_reason"] == "length" else "stop"
+    return {
+        "id": row["problem_id"],
+        "epoch": row["member"] + 1,
+        "input": messages,
+        "target": row["reference"],
+        "messages": [*messages, answer],
+        "output": {
+            "model": f"rloop/{row['policy']}",
+            "choices": [{"message": answer, "stop_reason": stop_reason}],
+            "usage": {
+                "input_tokens": num_prompt,
+                "output_tokens": num_completion,
+                "total_tokens": num_prompt + num_completion,
+            },
+        },
+        "scores": {
+            row["verifier_version"]: {
+                "value": {"correct": "C", "wrong": "I"}.get(row["verdict"], "N"),
+                "answer": row["answer"],
+                "explanation": row["reason"] or None,
+            },
+            "reward": {"value": row["reward"]},
+        },
+        "metadata": {"seed": row["seed"], "policy_version": row["policy_version"]},
+    }

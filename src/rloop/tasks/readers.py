@@ -1,4 +1,4 @@
-"""Rows from a file of problems: JSON lines, a JSON list, parquet, CSV or TSV."""
+"""Rows of problems: from a file (JSON lines, a JSON list, parquet, CSV or TSV), or from the hub."""
 
 import csv
 import gzip
@@ -14,6 +14,8 @@ from typing import Any
 from rloop.errors import TaskError
 
 Row = dict[str, Any]
+HUB_LIMIT_S = 10.0
+"""How long the hub may take to say that it is there."""
 _TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*(s + end for s in _TEXT_SUFFIXES for end in (".gz", "")), ".parquet")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -261,3 +263,64 @@ def _csv_lines(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, lis
             ) from error
         if any(cell.strip() for cell in cells):
             yield number, cells
+
+
+def read_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
+    """Return the rows of one split on the hub; TaskError says what is missing or out of reach."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise TaskError(
+            f"hub:{name} needs the package datasets: pip install 'rloop-rl[hub]'"
+        ) from error
+    where = f"hub:{name}, split {split!r},"
+    if silence := why_out_of_reach(name):
+        raise TaskError(
+            f"{where} cannot be read, the hub does not answer ({silence}): check the connection, "
+            "set HF_HUB_OFFLINE=1 to read what is in its cache, or put the file in tasks.data_dir"
+        )
+    try:
+        return [dict(row) for row in datasets.load_dataset(name, config, split=split)]
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise TaskError(
+            f"{where} cannot be read ({_one_line(error)}): check the name, the split and the "
+            "connection, or put the file in tasks.data_dir"
+        ) from error
+    except Exception as error:  # DatasetGenerationError, and what else `datasets` has
+        raise TaskError(
+            f"{where} is there and cannot be read ({_one_line(_cause(error))}): its files have "
+            "unlike columns, or one is broken. Choose some with params: {name: CONFIGURATION}, or "
+            "download one and use file:PATH"
+        ) from error
+
+
+def why_out_of_reach(name: str) -> str:
+    """Return why the hub does not answer about a data set; nothing when it does, or is not asked.
+
+    `datasets` by itself would try again for half a minute.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        HfApi().dataset_info(name, timeout=HUB_LIMIT_S)
+    except (HfHubHTTPError, HFValidationError):
+        return ""  # an answer, which `datasets` puts into words
+    except Exception as error:  # noqa: BLE001 -- whatever the hub's HTTP client of the day raises
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error was raised from at first: the outer ones say only that there was one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _one_line(error: BaseException) -> str:
+    """Return an error's words on one line, the middle left out where there are many."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 320 else f"{words[:200]} ... {words[-100:]}"
