@@ -15,6 +15,7 @@ from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
 from rloop.recipe.load import resolved_json
+from rloop.report.compare_runs import UNTRAINED
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
