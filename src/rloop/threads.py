@@ -1,5 +1,5 @@
-"""Settings made before torch is imported: as many threads as cores, passive waiting, and CUDA memory
-in segments that can grow.
+"""Settings made before torch is imported: as many threads as cores, passive waiting, and CUDA
+memory in segments that can grow.
 
 Threads that spin while they wait take the core from those that work: on a busy two-core machine
 that made one measurement four times slower.

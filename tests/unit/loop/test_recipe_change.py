@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from doubles_kill import comparable, files
 from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
-from rloop.report.compare_groups import UNTRAINED
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError
