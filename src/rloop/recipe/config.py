@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from rloop.recipe.load import checks
+from rloop.recipe import checks
 from rloop.types import PhaseName
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
