@@ -79,7 +79,8 @@ class Finetuning:
         place: Place,
     ) -> None:
         """Fine-tune `start` on the examples, which are read when the phase runs."""
-        config = context.recipe.tuning(place.phase)
+        recipe = context.recipe
+        config = recipe.coldstart if place.phase == "coldstart" else recipe.finetune
         assert config is not None, "a phase runs only when the recipe has it"
         self._context = context
         self._config = config

@@ -40,35 +40,14 @@ def check_template_args(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def check_reward(reward: "RewardConfig") -> None:
-    """Raise ValueError for an unknown function, and for a pattern that is missing or wrong."""
-    function, pattern = reward.function, reward.pattern
-    if function not in BUILT_IN_REWARDS and not function.startswith("python:"):
-        raise ValueError(
-            f"function {function!r} is unknown. Choose {', '.join(BUILT_IN_REWARDS)} or "
-            "python:package.module:function."
-        )
-    if (function == "format") != (pattern is not None):
-        raise ValueError(
-            f"function {function} {'has no' if pattern else 'needs a'} pattern: the "
-            "regular expression is for `format`, as in pattern: '<think>.*</think>.*'."
-        )
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise ValueError(
-            f"pattern {pattern!r} is not a regular expression: {error}. In YAML write it "
-            "in single quotes."
-        ) from error
-
-
 def check_recipe(recipe: "Recipe") -> None:
     """Raise ValueError for values that do not fit together."""
     _check_across_fields(recipe)
     _check_steps(recipe)
     _check_replay(recipe)
-    _check_mix(recipe)
     _check_rewards(recipe)
+    _check_mix(recipe)
+    _check_maxrl(recipe)
 
 
 def recipe_warnings(recipe: "Recipe") -> tuple[str, ...]:
@@ -151,17 +130,62 @@ def _check_replay(recipe: "Recipe") -> None:
         raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
 
 
+def _check_rewards(recipe: "Recipe") -> None:
+    for index, reward in enumerate(recipe.rewards):
+        _check_reward(f"rewards.{index}", reward)
+    counts = Counter(reward.label for reward in recipe.rewards)
+    twice = [label for label, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"rewards: two are named {twice[0]!r}. Give one of them a `name`.")
+
+
+def _check_reward(key: str, reward: "RewardConfig") -> None:
+    function, pattern = reward.function, reward.pattern
+    if function not in BUILT_IN_REWARDS and not function.startswith("python:"):
+        raise ValueError(
+            f"{key}: function {function!r} is unknown. Choose {', '.join(BUILT_IN_REWARDS)} or "
+            "python:package.module:function."
+        )
+    if (function == "format") != (pattern is not None):
+        raise ValueError(
+            f"{key}: function {function} {'has no' if pattern else 'needs a'} pattern: the "
+            "regular expression is for `format`, as in pattern: '<think>.*</think>.*'."
+        )
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(
+            f"{key}: pattern {pattern!r} is not a regular expression: {error}. In YAML write it "
+            "in single quotes."
+        ) from error
+
+
 def _check_mix(recipe: "Recipe") -> None:
     mix = recipe.mix
-    if mix is not None and mix.finetuned and recipe.finetune is None:
+    if mix is None:
+        return
+    total = mix.base + mix.start + mix.explored + mix.finetuned
+    if abs(total - 1.0) > 1e-9:
+        raise ValueError(f"the weights of mix must sum to 1, got {total:g}.")
+    if mix.finetuned and recipe.finetune is None:
         raise ValueError(
             f"mix.finetuned={mix.finetuned:g} weighs a policy that finetune=null does not make. "
             "Set it to 0."
         )
 
 
-def _check_rewards(recipe: "Recipe") -> None:
-    counts = Counter(reward.label for reward in recipe.rewards)
-    twice = [label for label, count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(f"rewards: two are named {twice[0]!r}. Give one of them a `name`.")
+def _check_maxrl(recipe: "Recipe") -> None:
+    if recipe.explore.advantage != "maxrl":
+        return
+    divides = "explore.advantage=maxrl divides by the mean reward of a group, which must not be"
+    if recipe.explore.overlong_buffer_tokens:
+        raise ValueError(
+            f"{divides} negative; the overlong penalty can make it so. Set "
+            "explore.overlong_buffer_tokens=0."
+        )
+    for reward in recipe.rewards:
+        if reward.weight < 0:
+            raise ValueError(
+                f"{divides} negative; rewards: {reward.label} has the weight {reward.weight:g}."
+                " Make it positive, or choose another explore.advantage."
+            )

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rloop.recipe import checks
-from rloop.types import PhaseName
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -128,11 +127,6 @@ class RewardConfig(Strict):
     def label(self) -> str:
         """The reward's name."""
         return self.name or self.function.rpartition(":")[2]
-
-    @model_validator(mode="after")
-    def _check(self) -> "RewardConfig":
-        checks.check_reward(self)
-        return self
 
 
 class SamplingConfig(Strict):
@@ -283,13 +277,6 @@ class MixConfig(Strict):
     finetuned: Fraction = 0.0
     """Weight of the policy fine-tuned on the expert set."""
 
-    @model_validator(mode="after")
-    def _check_sum(self) -> "MixConfig":
-        total = self.base + self.start + self.explored + self.finetuned
-        if abs(total - 1.0) > 1e-9:
-            raise ValueError(f"the weights of mix must sum to 1, got {total:g}.")
-        return self
-
 
 class ColdstartConfig(Strict):
     """Supervised fine-tuning on a task's own solutions before iteration 0."""
@@ -407,29 +394,7 @@ class Recipe(Strict):
         checks.check_recipe(self)
         return self
 
-    @model_validator(mode="after")
-    def _check_maxrl(self) -> "Recipe":
-        if self.explore.advantage != "maxrl":
-            return self
-        divides = "explore.advantage=maxrl divides by the mean reward of a group, which must not be"
-        if self.explore.overlong_buffer_tokens:
-            raise ValueError(
-                f"{divides} negative; the overlong penalty can make it so. Set "
-                "explore.overlong_buffer_tokens=0."
-            )
-        for reward in self.rewards:
-            if reward.weight < 0:
-                raise ValueError(
-                    f"{divides} negative; rewards: {reward.label} has the weight {reward.weight:g}."
-                    " Make it positive, or choose another explore.advantage."
-                )
-        return self
-
     def dated(self, day: str) -> "Recipe":
         """Return the recipe with `prompt.date` set, where it has none."""
         prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
         return self.model_copy(update={"prompt": prompt})
-
-    def tuning(self, phase: PhaseName) -> FinetuneConfig | ColdstartConfig | None:
-        """Return the section of a supervised phase, None where the recipe has none."""
-        return self.coldstart if phase == "coldstart" else self.finetune
