@@ -6,38 +6,32 @@ so they stretch with a method's own steps. `method_of` names the method of a rec
 of engines: every method is a setting of the switches.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
 
-REPLAYED = 2
-"""Successes that `replay` adds to a group."""
 COVERED = 8
 """Successes of a problem that `coverage` keeps, where the recipe has no cap of its own."""
-
-Data = dict[str, Any]
-"""A resolved recipe as nested mappings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """One setting of the switches.
 
-    Example: Method(name="rl", title="Plain RL", description="one long exploration ...",
-    source="...", apply=_plain_rl)
+    Example: Method(name="rest_em", title="ReST-EM", values=FROZEN | {"finetune.init": "base"})
     """
 
     name: str
     """As `--methods` and run directories have it."""
     title: str
-    description: str
-    source: str
-    """Where the method is from."""
-    apply: Callable[[Data], None]
-    """Sets the switches in place; the data have `expert` and `finetune`."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted keys of the recipe and what they become."""
+    explorations: int | None = None
+    """Plain RL: how many explorations share the recipe's steps, without fine-tuning between them;
+    None keeps the recipe's loop."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """Return the recipe of this method under the same budget.
@@ -56,142 +50,90 @@ class Method:
                 "learning_rate=0, so that RL would learn nothing. Give RL's learning rate; raft "
                 "and rest_em set it to 0 themselves."
             )
+        values = {**self.values, **self._plain_rl(recipe)}
+        if self.name == "coverage":
+            values["expert.per_problem_cap"] = recipe.expert.per_problem_cap or COVERED
         data = recipe.model_dump(mode="json")
-        self.apply(data)
+        for key, value in values.items():
+            *parents, last = key.split(".")
+            section = data
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
         return Recipe.model_validate(data)
 
+    def _plain_rl(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the values that share the recipe's steps between explorations of plain RL."""
+        if self.explorations is None:
+            return {}
+        steps, every = recipe.explore.steps, recipe.evaluate.every
+        if recipe.iterations * steps % self.explorations:
+            raise ConfigError(
+                f"{self.name} parts iterations x explore.steps into two halves, got "
+                f"iterations={recipe.iterations} of explore.steps={steps}. Make one of them even."
+            )
+        values = {
+            "iterations": self.explorations,
+            "explore.steps": recipe.iterations * steps // self.explorations,
+            "expert": None,
+            "finetune": None,
+        }
+        if self.explorations == 1:
+            # RLoop measures RL's weights after each exploration, so the points are the same.
+            values["evaluate.every"] = every if 0 < every < steps else steps
+        return values
 
-def _rloop(data: Data) -> None:
-    data["finetune"]["init"] = "iteration_start"
 
-
-def _plain_rl(data: Data) -> None:
-    steps, every = data["explore"]["steps"], data["evaluate"]["every"]
-    data["explore"]["steps"] = steps * data["iterations"]
-    data["iterations"] = 1
-    data["expert"] = data["finetune"] = None
-    # RLoop measures RL's weights at the end of each exploration; so the points are the same.
-    data["evaluate"]["every"] = every if 0 < every < steps else steps
-
-
-def _frozen(data: Data) -> None:
-    data["explore"]["optimizer"]["learning_rate"] = 0.0
+RESET = {"finetune.init": "iteration_start"}
+FROZEN = {
+    "explore.optimizer.learning_rate": 0.0,
     # What does not move needs no second measurement, and no rule that watches it move.
-    data["evaluate"]["every"] = 0
-    data["explore"]["early_stop"] = {}
-
-
-def _raft(data: Data) -> None:
-    _frozen(data)
-    data["finetune"]["init"] = "iteration_start"
-
-
-def _rest_em(data: Data) -> None:
-    _frozen(data)
-    data["finetune"]["init"] = "base"
-
-
-def _keep_weights(data: Data) -> None:
-    data["finetune"]["init"] = "explored"
-
-
-def _from_base(data: Data) -> None:
-    data["finetune"]["init"] = "base"
-
-
-def _replay(data: Data) -> None:
-    total = data["explore"]["steps"] * data["iterations"]
-    if total % 2:
-        raise ConfigError(
-            "replay parts iterations x explore.steps into two halves, got "
-            f"iterations={data['iterations']} of explore.steps={data['explore']['steps']}. Make "
-            "one of them even."
-        )
-    data["iterations"] = 2
-    data["explore"] |= {"steps": total // 2, "replay_per_group": REPLAYED}
-    data["expert"] = data["finetune"] = None
-
-
-def _coverage(data: Data) -> None:
-    _rloop(data)
-    data["expert"] |= {
-        "per_problem_cap": data["expert"]["per_problem_cap"] or COVERED,
-        "dedupe": True,
-        "prefer": "diverse",
-        "weight": "inverse_frequency",
-    }
-
-
-def _no_hardness(data: Data) -> None:
-    data["finetune"]["init"] = "iteration_start"
-    data["expert"]["max_success_rate"] = 1.0
-
-
+    "evaluate.every": 0,
+    "explore.early_stop": {},
+}
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            name="rloop",
-            title="RLoop",
-            description="RL explores, its successes fine-tune the policy the iteration began with",
-            source="arXiv 2511.04285",
-            apply=_rloop,
-        ),
-        Method(
-            name="rl",
-            title="Plain RL",
-            description="one exploration of iterations x steps RL steps, its weights are kept",
-            source="the baseline of arXiv 2511.04285; DAPO, arXiv 2503.14476",
-            apply=_plain_rl,
-        ),
-        Method(
-            name="raft",
-            title="RAFT",
-            description="samples from the frozen policy, its successes fine-tune that policy",
-            source="arXiv 2304.06767, 2504.11343",
-            apply=_raft,
-        ),
-        Method(
-            name="rest_em",
-            title="ReST-EM",
-            description="samples from the frozen policy, its successes fine-tune the base",
-            source="arXiv 2312.06585",
-            apply=_rest_em,
-        ),
+        # RL explores, its successes fine-tune the policy the iteration began with: arXiv 2511.04285
+        Method(name="rloop", title="RLoop", values=RESET),
+        # one exploration, its weights are kept: the paper's baseline; DAPO, arXiv 2503.14476
+        Method(name="rl", title="Plain RL", explorations=1),
+        # samples from the frozen policy, its successes fine-tune it: arXiv 2304.06767, 2504.11343
+        Method(name="raft", title="RAFT", values=FROZEN | RESET),
+        # the same, but its successes fine-tune the base: arXiv 2312.06585
+        Method(name="rest_em", title="ReST-EM", values=FROZEN | {"finetune.init": "base"}),
+        # ablation: fine-tuning starts from RL's weights, which tells what the reset is worth
         Method(
             name="keep_weights",
             title="RLoop that keeps RL's weights",
-            description="the fine-tuning starts from RL's weights: what the reset is worth",
-            source="ablation of arXiv 2511.04285",
-            apply=_keep_weights,
+            values={"finetune.init": "explored"},
         ),
-        Method(
-            name="from_base",
-            title="RLoop from the base",
-            description="the fine-tuning starts from the base in every iteration",
-            source="a variant that the paper leaves open",
-            apply=_from_base,
-        ),
+        # a variant that the paper leaves open: fine-tuning starts from the base
+        Method(name="from_base", title="RLoop from the base", values={"finetune.init": "base"}),
+        # ablation: successes on easy problems are imitated too
         Method(
             name="no_hardness",
             title="RLoop without active learning",
-            description="successes on easy problems are imitated too",
-            source="ablation of arXiv 2511.04285",
-            apply=_no_hardness,
+            values=RESET | {"expert.max_success_rate": 1.0},
         ),
+        # ours: each problem weighs alike, by its most different successes
         Method(
             name="coverage",
             title="RLoop that covers",
-            description="each problem weighs alike, by its most different successes",
-            source="rloop's own",
-            apply=_coverage,
+            values=RESET
+            | {
+                "expert.dedupe": True,
+                "expert.prefer": "diverse",
+                "expert.weight": "inverse_frequency",
+            },
         ),
+        # half of the steps collect successes, RL from the base replays two in each group: after
+        # RLEP, arXiv 2507.07451
         Method(
             name="replay",
             title="RL with replay",
-            description="half of the steps collect successes, RL from the base replays them",
-            source="after RLEP, arXiv 2507.07451",
-            apply=_replay,
+            values={"explore.replay_per_group": 2},
+            explorations=2,
         ),
     )
 }
