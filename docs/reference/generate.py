@@ -68,7 +68,7 @@ def config_page() -> str:
         "list, from 0: `--set tasks.train.0.size=100`.",
         "",
     ]
-    fields = recipe_fields()
+    fields = list(recipe_fields().values())
     sections = list(dict.fromkeys(section_of(field) for field in fields))
     for section in sections:
         rows = [

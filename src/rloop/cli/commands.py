@@ -305,7 +305,7 @@ def config(*, as_json: JsonOption = False) -> None:
     """
     from rloop.recipe.keys import recipe_fields
 
-    print_records(recipe_fields(), as_json=as_json)
+    print_records(list(recipe_fields().values()), as_json=as_json)
 
 
 @app.command()

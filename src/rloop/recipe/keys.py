@@ -1,12 +1,13 @@
 """Every key of a recipe in words, read from the models in `config.py`; nothing is written twice.
 
-`describe_key` says what a value may be (for errors), `recipe_fields` lists all keys (for
-`rloop config`).
+`rloop config` lists them; errors say by them what a value may be, and what an unknown key may mean.
 """
 
+import difflib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -17,6 +18,47 @@ from pydantic.fields import FieldInfo
 from rloop.recipe.config import Recipe
 
 REQUIRED = "required"
+MAX_MEANT = 3
+"""Keys that an unknown one is taken for at most."""
+ELSEWHERE = {
+    # TRL
+    "beta": "explore.kl_coef",
+    "epsilon": "explore.clip_low",
+    "epsilon_high": "explore.clip_high",
+    "gradient_accumulation_steps": "engine.microbatch_tokens",
+    "loss_type": "explore.loss",
+    "lr_scheduler_type": "explore.optimizer.schedule",
+    "mask_truncated_completions": "explore.mask_truncated",
+    "max_completion_length": "explore.sampling.max_completion_tokens",
+    "max_grad_norm": "explore.optimizer.grad_clip",
+    "max_prompt_length": "prompt.max_tokens",
+    "max_steps": "explore.steps",
+    "model_name_or_path": "policy.path",
+    "num_generations": "explore.group_size",
+    "num_iterations": "explore.updates_per_step",
+    "num_train_epochs": "finetune.epochs",
+    "per_device_train_batch_size": "explore.prompts_per_step",
+    "report_to": "sinks",
+    "reward_funcs": "rewards",
+    "reward_weights": "rewards",
+    "scale_rewards": "explore.advantage",
+    "use_vllm": "explore.sampler",
+    "warmup_ratio": "explore.optimizer.warmup_frac",
+    # verl
+    "adv_estimator": "explore.advantage",
+    "clip_ratio_high": "explore.clip_high",
+    "clip_ratio_low": "explore.clip_low",
+    "entropy_coeff": "explore.entropy_coef",
+    "kl_loss_coef": "explore.kl_coef",
+    "lr": "explore.optimizer.learning_rate",
+    "max_response_length": "explore.sampling.max_completion_tokens",
+    "train_batch_size": "explore.prompts_per_step",
+    # peft
+    "lora_alpha": "engine.lora.alpha",
+    "lora_r": "engine.lora.rank",
+    "r": "engine.lora.rank",
+}
+"""Keys of TRL, verl and peft, and the nearest key here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,39 +76,49 @@ class RecipeField:
     description: str
 
 
-def recipe_fields() -> list[RecipeField]:
+@cache
+def recipe_fields() -> dict[str, RecipeField]:
     """Return every key of a recipe, parents before children, in the order of `config.py`."""
-    return list(_walk(Recipe, ""))
+    return {field.key: field for field in _walk(Recipe, "")}
 
 
-def describe_key(path: Sequence[int | str]) -> str:
-    """Return what the value at `path` may be, such as `an integer >= 1`."""
-    annotation: Any = Recipe
-    constraints: list[Any] = []
-    for part in path:
-        annotation, constraints = _child(annotation, part)
-    return _words(annotation, constraints)
+def general(path: Sequence[int | str]) -> str:
+    """Return the key of a path. Example: `tasks.train.N.source` of tasks, train, 0, source."""
+    return ".".join("N" if str(part).isdecimal() else str(part) for part in path)
 
 
-def find_key(path: Sequence[int | str]) -> RecipeField:
-    """Return the entry of `recipe_fields` for a path whose list indexes are numbers."""
-    key = ".".join("N" if isinstance(part, int) else part for part in path)
-    return next(field for field in recipe_fields() if field.key == key)
+def describe(path: Sequence[int | str]) -> str | None:
+    """Return what the value at `path` may be, such as `an integer >= 1`; None for free values."""
+    fields, key = recipe_fields(), general(path)
+    if key in fields:
+        return fields[key].type
+    parent = fields.get(key.rpartition(".")[0])
+    return parent.type.partition("each ")[2] or None if parent else None
 
 
 def is_text(path: Sequence[str]) -> bool:
     """Return whether the value at `path` (list indexes as digits) is text."""
-    key = ".".join("N" if part.isdecimal() else part for part in path)
-    return any(field.key == key and field.type.startswith("text") for field in recipe_fields())
+    return (describe(path) or "").startswith("text")
 
 
-def valid_keys(path: Sequence[int | str]) -> list[str]:
-    """Return the keys that the mapping at `path` takes."""
-    annotation: Any = Recipe
-    for part in path:
-        annotation, _ = _child(annotation, part)
-    model = _model(annotation)
-    return list(model.model_fields) if model else []
+def explain_unknown(path: Sequence[int | str]) -> str:
+    """Return a sentence on a key that no recipe has, with what it may mean and what there is."""
+    *parents, unknown = path
+    key, home = ".".join(map(str, path)), f"{general(parents)}." if parents else ""
+    below = [name for name in recipe_fields() if name.startswith(home)]
+    valid = [name[len(home) :] for name in below if "." not in name[len(home) :]]
+    place = "".join(f"{part}." for part in parents)
+    meant = [name for name in below if name.rpartition(".")[2] == unknown]
+    if unknown in ELSEWHERE:
+        said = f" The nearest key here is {ELSEWHERE[unknown]}."
+    elif 0 < len(meant) <= MAX_MEANT:
+        said = f" Did you mean {' or '.join(meant)}?"
+    else:
+        near = difflib.get_close_matches(str(unknown), valid, n=1, cutoff=0.6)
+        said = f" Did you mean {place}{near[0]}?" if near else ""
+    return (
+        f"{key} is not a known key.{said} Keys of {place[:-1] or 'a recipe'}: {', '.join(valid)}."
+    )
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
@@ -77,41 +129,17 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
             default=_default(info),
             description=" ".join((info.description or "").split()),
         )
-        nested = _model(info.annotation)
-        if nested:
-            entry = "N." if _is_list(info.annotation) else ""
-            yield from _walk(nested, f"{prefix}{name}.{entry}")
+        # a section, one that may be null, or a list of them
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                entry = "N." if get_origin(info.annotation) is tuple else ""
+                yield from _walk(kind, f"{prefix}{name}.{entry}")
 
 
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return REQUIRED
-    if isinstance(info.default, BaseModel):
-        return "see below"
-    return json.dumps(info.default)
-
-
-def _is_list(annotation: Any) -> bool:  # noqa: ANN401 (a type, of any shape)
-    return get_origin(annotation) is tuple
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 (a type, of any shape)
-    """Return the model that `X`, `X | None` or `tuple[X, ...]` holds."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _child(annotation: Any, part: int | str) -> tuple[Any, list[Any]]:  # noqa: ANN401 (a type)
-    """Return the type and the constraints one step down."""
-    model = _model(annotation)
-    if isinstance(part, int) or model is None:
-        return get_args(annotation)[-1 if get_origin(annotation) is dict else 0], []
-    if part not in model.model_fields:
-        return Any, []
-    info = model.model_fields[part]
-    return info.annotation, info.metadata
+    return "see below" if isinstance(info.default, BaseModel) else json.dumps(info.default)
 
 
 _PLAIN = {
@@ -127,26 +155,22 @@ _SIGNS = ((Ge, "ge", ">="), (Gt, "gt", ">"), (Le, "le", "<="), (Lt, "lt", "<"))
 def _words(annotation: Any, constraints: Sequence[Any] = ()) -> str:  # noqa: ANN401 (a type)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _words(arguments[0], _flat(arguments[1:]))
+        return _words(arguments[0], arguments[1:])
     if origin in (Union, UnionType):
         return " or ".join(_words(argument) for argument in arguments)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else arguments[0]
-    if origin is tuple:
-        filled = "non-empty " if any(isinstance(item, MinLen) for item in constraints) else ""
-        return f"a {filled}list, each {_words(arguments[0])}"
-    if annotation in _PLAIN:
-        return _PLAIN[annotation] + _limits(constraints)
-    return "a mapping"
-
-
-def _flat(metadata: Sequence[Any]) -> list[Any]:
-    """Return the constraints, those inside a `Field(...)` too."""
-    return [
+    flat = [
         inner
-        for item in metadata
+        for item in constraints
         for inner in (item.metadata if isinstance(item, FieldInfo) else [item])
     ]
+    if origin is tuple:
+        filled = "non-empty " if any(isinstance(item, MinLen) for item in flat) else ""
+        return f"a {filled}list, each {_words(arguments[0])}"
+    if origin is dict and arguments[1] is not Any:
+        return f"a mapping, each {_words(arguments[1])}"
+    return _PLAIN[annotation] + _limits(flat) if annotation in _PLAIN else "a mapping"
 
 
 def _limits(constraints: Sequence[Any]) -> str:
@@ -156,8 +180,5 @@ def _limits(constraints: Sequence[Any]) -> str:
         for kind, name, sign in _SIGNS
         if isinstance(item, kind)
     ]
-    patterns = [
-        f"matching {item.pattern}" for item in constraints if getattr(item, "pattern", None)
-    ]
-    said = " and ".join(limits + patterns)
-    return f" {said}" if said else ""
+    limits += [f"matching {item.pattern}" for item in constraints if hasattr(item, "pattern")]
+    return " " + " and ".join(limits) if limits else ""

@@ -4,7 +4,6 @@ Knows nothing of what the values mean; `config.py` does.
 """
 
 import copy
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,7 @@ from pydantic_core import ErrorDetails
 
 from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
-from rloop.recipe.keys import describe_key, find_key, is_text, recipe_fields, valid_keys
-
-MAX_MEANT = 3
-"""Keys that an unknown one is taken for at most."""
+from rloop.recipe.keys import describe, explain_unknown, general, is_text, recipe_fields
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -196,14 +192,18 @@ def _kind(value: object) -> str:
 
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
+    parts = key.split(".")
+    if not equals or not all(parts):
         raise ConfigError(f"--set takes KEY=VALUE, such as explore.steps=20, got {override!r}.")
-    *parents, last = key.split(".")
-    value = _override_value(override, text, wants_text=is_text([*parents, last]))
+    value = _override_value(override, text, wants_text=is_text(parts))
     here: Any = data
-    for depth, part in enumerate(parents):
-        here = _step_into(here, part, key, ".".join(parents[:depth]))
-    here[_place(here, last, key, ".".join(parents))] = value
+    for depth, part in enumerate(parts):
+        place = _place(here, part, key, ".".join(parts[:depth]))
+        if depth == len(parts) - 1:
+            here[place] = value
+        elif isinstance(here, dict) and here.get(place) is None:
+            here[place] = {}
+        here = here[place]
 
 
 def _override_value(override: str, text: str, *, wants_text: bool) -> Any:  # noqa: ANN401 (YAML)
@@ -217,13 +217,6 @@ def _override_value(override: str, text: str, *, wants_text: bool) -> Any:  # no
             f"--set {override}: the value is not valid YAML: {_where(error)}."
         ) from error
     return text if wants_text and not isinstance(value, str | None) else value
-
-
-def _step_into(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (YAML values)
-    place = _place(here, part, key, above)
-    if isinstance(here, dict) and here.get(place) is None:
-        here[place] = {}
-    return here[place]
 
 
 def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (YAML values)
@@ -274,35 +267,13 @@ def _explain(details: ErrorDetails) -> str:
         message = details["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
     if details["type"] == "extra_forbidden":
-        return _explain_unknown(key, path)
-    allowed = describe_key(path)
+        return explain_unknown(path)
+    allowed = describe(path)
     if details["type"] == "missing":
-        meaning = find_key(path).description.split(". ")[0].rstrip(".")
+        meaning = recipe_fields()[general(path)].description.split(". ")[0].rstrip(".")
         return f"{key} is missing. It must be {allowed}: {meaning}."
-    return f"{key} must be {allowed}, got {_shorten(json.dumps(details['input']))}."
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _explain_unknown(key: str, path: tuple[int | str, ...]) -> str:
-    parents, unknown = path[:-1], str(path[-1])
-    valid = valid_keys(parents)
-    prefix = "".join(f"{part}." for part in parents)
-    near = difflib.get_close_matches(unknown, valid, n=1, cutoff=0.6)
-    meant = _deeper(parents, unknown) or [f"{prefix}{name}" for name in near]
-    guess = f" Did you mean {' or '.join(meant)}?" if meant else ""
-    home = ".".join(str(part) for part in parents) or "a recipe"
-    return f"{key} is not a known key.{guess} Keys of {home}: {', '.join(valid)}."
-
-
-def _deeper(parents: Sequence[int | str], unknown: str) -> list[str]:
-    """Return the keys of this very name further down, where they are few enough to be meant."""
-    home = "".join("N." if isinstance(part, int) else f"{part}." for part in parents)
-    found = [
-        field.key
-        for field in recipe_fields()
-        if field.key.startswith(home) and field.key.rpartition(".")[2] == unknown
-    ]
-    return found if len(found) <= MAX_MEANT else []
+    value = json.dumps(details["input"])
+    value = value if len(value) <= 80 else value[:77] + "..."
+    if allowed is None:
+        return f"{key}: {details['msg']}, got {value}."
+    return f"{key} must be {allowed}, got {value}."

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rloop.errors import ConfigError
 from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
-from rloop.recipe.keys import describe_key, recipe_fields
+from rloop.recipe.keys import ELSEWHERE, recipe_fields
 from rloop.recipe.load import load_recipe, resolved_json
 
 RECIPE = """
@@ -323,20 +323,52 @@ def test_recipe_to_json_to_recipe_is_identity(tmp_path_factory, rate, seed, suff
 
 
 def test_every_key_has_a_description_and_parents_come_first():
-    fields = recipe_fields()
-    keys = [field.key for field in fields]
-    assert len(set(keys)) == len(keys)
-    assert all(field.description.rstrip("`").endswith(".") for field in fields)
+    keys = list(recipe_fields())
+    assert all(f.description.rstrip("`").endswith(".") for f in recipe_fields().values())
     for key in keys:
         parent = key.rpartition(".")[0].removesuffix(".N")
         assert not parent or keys.index(parent) < keys.index(key)
 
 
 def test_a_key_is_described_in_words():
-    assert describe_key(("explore", "steps")) == "an integer >= 1"
-    assert describe_key(("tasks", "train", 0, "fields")) == "a mapping"
-    assert describe_key(("evaluate", "confidence")) == "a number > 0 and < 1"
-    assert describe_key(("expert",)) == "a mapping or null"
+    fields = recipe_fields()
+    assert fields["explore.steps"].type == "an integer >= 1"
+    assert fields["tasks.train.N.fields"].type == "a mapping, each text"
+    assert fields["tasks.train.N.params"].type == "a mapping"
+    assert fields["evaluate.confidence"].type == "a number > 0 and < 1"
+    assert fields["expert"].type == "a mapping or null"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("num_generations", "explore.group_size"),
+        ("beta", "explore.kl_coef"),
+        ("explore.epsilon", "explore.clip_low"),
+        ("explore.epsilon_high", "explore.clip_high"),
+        ("max_completion_length", "explore.sampling.max_completion_tokens"),
+        ("engine.lora.r", "engine.lora.rank"),
+        ("engine.lora.lora_alpha", "engine.lora.alpha"),
+        ("per_device_train_batch_size", "explore.prompts_per_step"),
+        ("num_iterations", "explore.updates_per_step"),
+    ],
+)
+def test_a_key_of_another_library_is_answered_with_ours(path, theirs, ours):
+    message = refusal(path, f"{theirs}=1")
+    assert f"{theirs} is not a known key. The nearest key here is {ours}." in message
+
+
+def test_names_that_other_libraries_share_with_us_are_found_further_down(path):
+    assert "Did you mean explore.sampling.temperature or" in refusal(path, "temperature=1")
+    assert "or explore.optimizer.learning_rate or" in refusal(path, "learning_rate=1")
+
+
+def test_keys_of_other_libraries_lead_to_keys_that_there_are_and_are_none_themselves():
+    fields = recipe_fields()
+    assert set(ELSEWHERE.values()) <= set(fields)
+    for name in ELSEWHERE:
+        homes = {key.rpartition(".")[0] for key in fields if key.rpartition(".")[2] == name}
+        assert homes <= {"explore.early_stop"}, name
 
 
 def test_a_policy_of_a_run_is_evaluated_with_that_runs_recipe(tmp_path: Path):
