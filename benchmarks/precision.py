@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 
-from rloop.recipe.config import FinetuneConfig, OptimizerConfig
-from rloop.recipe.config import EngineConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
@@ -25,6 +23,7 @@ from rloop.loop.sft import sft_steps
 from rloop.policies.checkpoint import load_policy
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.rounding import StochasticRounding
+from rloop.recipe.config import EngineConfig, FinetuneConfig, OptimizerConfig
 from rloop.recipe.load import load_recipe
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place

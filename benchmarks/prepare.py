@@ -21,10 +21,10 @@ from contenders.clock import Clock
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from rloop.recipe.config import PromptConfig
 from rloop.policies.directory import load_tokenizer
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.renderer import Renderer
+from rloop.recipe.config import PromptConfig
 from rloop.types import Problem
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -6,8 +6,8 @@ from contenders.clock import Clock
 from contenders.measure import read_work, report
 from contenders.native import load_engine
 
-from rloop.recipe.config import SamplingConfig
 from rloop.engines.base import Engine, SampleRequest
+from rloop.recipe.config import SamplingConfig
 
 
 def main() -> None:

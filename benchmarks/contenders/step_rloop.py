@@ -7,9 +7,9 @@ from contenders.clock import Clock
 from contenders.measure import read_work, report, reward
 from contenders.native import load_engine
 
-from rloop.recipe.config import ExploreConfig, OptimizerConfig, SamplingConfig
 from rloop.engines.rollout import Rollout
 from rloop.loop.rl import Explorer, RLState
+from rloop.recipe.config import ExploreConfig, OptimizerConfig, SamplingConfig
 from rloop.types import Place, Problem, Verdict
 
 

@@ -4,8 +4,8 @@ from contenders.clock import Clock
 from contenders.measure import read_work, report, stored_completions
 from contenders.native import load_engine
 
-from rloop.recipe.config import FinetuneConfig, OptimizerConfig
 from rloop.loop.sft import sft_steps
+from rloop.recipe.config import FinetuneConfig, OptimizerConfig
 from rloop.types import Example, Place
 
 

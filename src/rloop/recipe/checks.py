@@ -69,6 +69,7 @@ def check_recipe(recipe: "Recipe") -> None:
     _check_replay(recipe)
     _check_mix(recipe)
     _check_rewards(recipe)
+    _check_maxrl(recipe)
 
 
 def recipe_warnings(recipe: "Recipe") -> tuple[str, ...]:
@@ -165,3 +166,21 @@ def _check_rewards(recipe: "Recipe") -> None:
     twice = [label for label, count in counts.items() if count > 1]
     if twice:
         raise ValueError(f"rewards: two are named {twice[0]!r}. Give one of them a `name`.")
+
+
+def _check_maxrl(recipe: "Recipe") -> None:
+    if recipe.explore.advantage != "maxrl":
+        return
+    divides = (
+        "explore.advantage=maxrl divides by the mean reward of a group, which must not be negative;"
+    )
+    if recipe.explore.overlong_buffer_tokens:
+        raise ValueError(
+            f"{divides} the overlong penalty can make it so. Set explore.overlong_buffer_tokens=0."
+        )
+    for reward in recipe.rewards:
+        if reward.weight < 0:
+            raise ValueError(
+                f"{divides} rewards: {reward.label} has the weight {reward.weight:g}. Make it "
+                "positive, or choose another explore.advantage."
+            )

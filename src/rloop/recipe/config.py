@@ -407,24 +407,6 @@ class Recipe(Strict):
         checks.check_recipe(self)
         return self
 
-    @model_validator(mode="after")
-    def _check_maxrl(self) -> "Recipe":
-        if self.explore.advantage != "maxrl":
-            return self
-        divides = "explore.advantage=maxrl divides by the mean reward of a group, which must not be"
-        if self.explore.overlong_buffer_tokens:
-            raise ValueError(
-                f"{divides} negative; the overlong penalty can make it so. Set "
-                "explore.overlong_buffer_tokens=0."
-            )
-        for reward in self.rewards:
-            if reward.weight < 0:
-                raise ValueError(
-                    f"{divides} negative; rewards: {reward.label} has the weight {reward.weight:g}."
-                    " Make it positive, or choose another explore.advantage."
-                )
-        return self
-
     def dated(self, day: str) -> "Recipe":
         """Return the recipe with `prompt.date` set, where it has none."""
         prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
