@@ -3,8 +3,8 @@
     python examples/minimal_loop.py recipes/tiny.yaml
 
 The numbers are those of `rloop run` with the same recipe and seed, for recipes without `mix`, early
-stop, replay and `explore.focus: hard`. Read it to learn the method, copy it to change it; the steps of RL
-and of SFT are in `rloop.loop.rl` and `rloop.loop.sft`.
+stop, replay and `explore.focus: hard`. Read it to learn the method, copy it to change it; the steps
+of RL and of SFT are in `rloop.loop.rl` and `rloop.loop.sft`.
 
     policy_0 = base
     for each iteration i:

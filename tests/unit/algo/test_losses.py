@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rloop.algo.losses import (
+    LOSSES,
     TokenBatch,
     UpdateCounts,
     capped_ratio,
@@ -141,7 +142,7 @@ def test_a_broken_token_does_not_overflow():
     assert batch.ratio_N.item() == pytest.approx(exp(20.0), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_parts_with_the_updates_denominators_add_up_to_the_whole(name):
     generator = torch.Generator().manual_seed(0)
     lengths_B = [3, 1, 4, 2]

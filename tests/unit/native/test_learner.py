@@ -6,6 +6,7 @@ import pytest
 import torch
 from doubles_models import FAMILIES, VOCABULARY, tiny_model
 
+from rloop.algo.losses import LOSSES
 from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
@@ -77,7 +78,7 @@ def accumulated_gradient(model, sequences, objective, **engine):
     return metrics, torch.cat([grad.flatten() for grad in caught.values()])
 
 
-@pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_the_gradient_does_not_depend_on_the_microbatch_split(name):
     model = tiny_model()
     objective = Objective(
@@ -92,7 +93,7 @@ def test_the_gradient_does_not_depend_on_the_microbatch_split(name):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["dapo", "gspo", "cispo", "sft"])
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(("implementation", "shape"), [("sdpa", (2, 15)), ("rloop", (1, 26))])
 def test_a_shared_prompt_gives_the_loss_and_gradient_of_separate_rows(
     implementation, shape, name, family
