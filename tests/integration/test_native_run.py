@@ -104,14 +104,13 @@ def test_the_minimal_loop_gives_the_same_numbers(finished: Path, tmp_path: Path)
     minimal = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(minimal)
     from rloop.engines.native.engine import NativeEngine
-    from rloop.recipe.load import load_recipe
-    from rloop.tasks.pool import VerifierPool
+    from rloop.recipe import load_recipe
 
     recipe = load_recipe(RECIPE, SMALL)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with VerifierPool(1, 5.0) as pool:
-        loop = minimal.MinimalLoop(recipe, NativeEngine(recipe), pool, tmp_path)
+        loop = minimal.MinimalLoop(recipe, NativeEngine(recipe, pool), tmp_path)
         loop.run()
     torch.set_num_threads(threads)
     rows = {

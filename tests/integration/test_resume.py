@@ -24,7 +24,7 @@ from doubles_runs import (
 from doubles_scripted import At, ScriptedEngine, WatchedEngine
 
 from rloop.algo.objective import Objective
-from rloop.config import Recipe
+from rloop.recipe.config import Recipe
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.resumption import plan
