@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from doubles_runs import trajectories
-from rloop.engines.native.replay import replay
 from safetensors.torch import load_file
 
 from rloop.engines.registry import build_engine

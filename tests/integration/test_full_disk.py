@@ -13,7 +13,7 @@ from doubles_kill import build_native, build_scripted, comparable, go
 from doubles_runs import half_right, toy_recipe
 from doubles_scripted import ScriptedEngine
 
-from rloop.cli.commands import main
+from rloop.cli import main
 from rloop.errors import RLoopError
 from rloop.loop.state import Manifest
 from rloop.recipe.config import Recipe
@@ -124,9 +124,10 @@ def test_each_kind_of_file_is_named_when_it_cannot_be_written(tmp_path, whole, n
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.8, 0.99])
 def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path, whole, share):
-    """Runs everywhere: `ulimit -f`, in a process of its own; a share of the run's largest file."""
+    """Runs everywhere: `ulimit -f`, in a process of its own; a share of its trajectories' file."""
     recipe, wanted = whole
-    limit = int(share * LARGEST)
+    sizes = [len(data) for name, data in wanted.items() if name.endswith(".parquet")]
+    limit = int(share * max(sizes))
     run_dir, log = tmp_path / "run", tmp_path / "log.txt"
     context = multiprocessing.get_context("forkserver")
     arguments = (log, recipe, run_dir, build_scripted, limit)

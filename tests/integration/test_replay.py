@@ -17,11 +17,11 @@ from doubles_runs import (
 )
 from doubles_scripted import ScriptedEngine
 
-from rloop.recipe.config import Recipe
 from rloop.engines.base import Engine
 from rloop.loop.replayed import read_successes
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
+from rloop.recipe.config import Recipe
 from rloop.recipe.methods import METHODS
 from rloop.report.compare_runs import read_compared
 from rloop.store.trajectories import TrajectoryStore
@@ -55,7 +55,7 @@ def test_replay_samples_the_budget_and_ends_complete(whole: Path):
     compared, why = read_compared(whole)
     assert compared is not None, why
     assert compared.method == METHODS["replay"].title
-    assert compared.budget.rl_completions == COMPLETIONS
+    assert compared.run.total("explore", "trajectories_count") == COMPLETIONS
     assert compared.tasks["held"].final.policy == "explored-002"
 
 

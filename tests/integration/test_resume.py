@@ -24,12 +24,12 @@ from doubles_runs import (
 from doubles_scripted import At, ScriptedEngine, WatchedEngine
 
 from rloop.algo.objective import Objective
-from rloop.recipe.config import Recipe
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.resumption import plan
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest, RunLock
+from rloop.recipe.config import Recipe
 from rloop.report.page import write_report
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PolicyRef, Problem
