@@ -81,6 +81,11 @@ class ScriptedEngine:
         """The one renderer of all policies."""
         return self._renderer
 
+    @property
+    def num_trained(self) -> int:
+        """Updates since the policy that the training began from."""
+        return self._updates - self._start
+
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Write a policy of no updates."""
         del source, seed

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from doubles_runs import trajectories
-from rloop.engines.native.replay import replay
 from safetensors.torch import load_file
 
 from rloop.engines.registry import build_engine
@@ -106,18 +105,22 @@ def test_rloop_survives_a_collapse_with_a_usable_next_policy(
     assert all(f"step {alarm['step']}: {alarm['text']}." in text for alarm in found)
 
 
-def test_the_skipped_batch_of_a_run_shows_its_nan_again(tmp_path: Path):
+def test_the_batch_of_a_skipped_update_is_kept_as_json_lines(tmp_path: Path):
     _, run_dir = run(tmp_path, "iterations=1", SEARCHING, *ill("1e30", "float32"))
     files = sorted((run_dir / "nonfinite").iterdir())
-    assert files[0].name == "001-explore-000002.safetensors"
-    found = replay(files[0])
-    assert found.metrics["skipped_updates_count"] == 1
-    assert not torch.isfinite(torch.tensor(found.metrics["grad_norm"]))
+    assert files[0].name == "001-explore-000002.jsonl"
     (row,) = [
         line for line in read_metrics(run_dir) if (line["phase"], line["step"]) == ("explore", 2)
     ]
     assert row["explore/grad_norm"] is None
     assert row["explore/skipped_updates_count"] == 1
+    kept = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert len(kept) == row["explore/trained_sequences_count"] > 0
+    assert sum(len(one["completion_ids"]) for one in kept) == row["explore/loss_tokens_count"]
+    sql = "select completion_ids, behavior_logprobs from trajectories where phase = 'explore' "
+    sampled = [tuple(r.values()) for r in trajectories(run_dir, sql + "and step = 2")]
+    assert all((one["completion_ids"], one["behavior_logprobs"]) in sampled for one in kept)
+    assert abs(sum(one["advantage"] for one in kept)) < 1e-3  # each group's add up to 0
 
 
 @pytest.mark.parametrize(

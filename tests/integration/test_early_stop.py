@@ -1,14 +1,11 @@
 """Exploration ends when held-out pass@k has fallen often enough in a row, even if it was killed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_runs import begin, half_right, scripted, toy_recipe
-from doubles_scripted import ScriptedEngine
+from doubles_runs import begin, half_right, killed_at, logged, scripted, toy_recipe, watched
 
-from rloop.engines.base import Engine, ExploreStep, Verify
 from rloop.loop.session import resume
 from rloop.loop.state import Manifest
 from rloop.observe.run_log import read_metrics
@@ -23,20 +20,6 @@ def forgets(problem: Problem, member: int, updates: int) -> str:
     if problem.problem_id.startswith("sums/"):
         return half_right(problem, member, updates)
     return problem.answer if member < RIGHT[updates - 1] else "no idea"
-
-
-class Dying(ScriptedEngine):
-    """Is killed before it hands over a step."""
-
-    def __init__(self, recipe: Recipe, verify: Verify, die_at: int) -> None:
-        super().__init__(recipe, verify, forgets)
-        self._die_at = die_at
-
-    def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-        for step in super().explore(*args, **kwargs):
-            if step.step == self._die_at:
-                raise SystemExit("killed")
-            yield step
 
 
 def early_recipe(folder: Path) -> Recipe:
@@ -79,11 +62,9 @@ def test_two_falls_in_a_row_end_the_exploration_and_not_the_run(whole: Path):
 def test_it_ends_at_the_same_step_wherever_the_run_was_killed(
     whole: Path, tmp_path: Path, die_at: int
 ):
-    def dying(recipe: Recipe, verify: Verify) -> Engine:
-        return Dying(recipe, verify, die_at)
-
+    dying = watched(killed_at("explore", 1, die_at), forgets)
     with pytest.raises(SystemExit):
         begin(early_recipe(tmp_path), tmp_path, dying)
     assert resume(tmp_path / "run", scripted(forgets)) == 0
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert logged(tmp_path / "run") == logged(whole)
     assert Manifest(tmp_path / "run").result("1/explore") == Manifest(whole).result("1/explore")

@@ -1,18 +1,15 @@
 """Killed at any moment, a run that is resumed ends in the same files, byte for byte."""
 
-import json
 import random
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_kill import build_native, build_scripted, files, in_a_process
-from doubles_runs import toy_recipe
+from doubles_kill import build_native, build_scripted, comparable, in_a_process
+from doubles_runs import BuildEngine, toy_recipe
 
-from rloop.engines.base import Engine, Verify
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
 
@@ -33,7 +30,6 @@ NATIVE = [
     "keep_policies=last",
     "tasks.train.0.verifier=python:doubles_verifiers:is_short",
 ]
-TIMES = ("_s", "tokens_per_s")
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Whole:
 
     folder: Path
     recipe: Recipe
-    build: Callable[[Recipe, Verify], Engine]
+    build: BuildEngine
     moments: list[str]
     files: dict[str, Any]
 
@@ -70,19 +66,7 @@ class Whole:
         assert different == [], f"killed at {numbers}, {moment}"
 
 
-def comparable(run_dir: Path) -> dict[str, Any]:
-    """Return the files of a run, metrics without times, and the manifest without their digest."""
-    found: dict[str, Any] = dict(files(run_dir))
-    lines = [json.loads(line) for line in found["metrics.jsonl"].splitlines()]
-    found["metrics.jsonl"] = [
-        {key: value for key, value in line.items() if not key.endswith(TIMES)} for line in lines
-    ]
-    manifest = json.loads(found["manifest.json"])
-    found["manifest.json"] = {k: manifest[k] for k in ("recipes", "phases", "in_progress")}
-    return found
-
-
-def whole(folder: Path, recipe: Recipe, build: Callable[[Recipe, Verify], Engine]) -> Whole:
+def whole(folder: Path, recipe: Recipe, build: BuildEngine) -> Whole:
     log = folder / "log.txt"
     assert in_a_process(log, recipe, folder / "run", build, None) == 0, log.read_text()
     moments = (folder / "moments.txt").read_text().splitlines()
@@ -123,12 +107,12 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(scripted: Whole
 
 
 PLACES = {
-    "a cold start": "mark .*update coldstart",
+    "a cold start": "mark .*sft of base",
     "sampling": "mark .*submit",
     "a step's file": ".*phase=explore",
     "a saved state": ".* /state/",
     "a selection": ".* /expert/",
-    "a fine-tuning": "mark .*update finetune",
+    "a fine-tuning": "mark .*sft of (coldstart|iter)",
     "a policy": ".* /policies/.iter",
     "a policy's removal": "os.rename /policies/iter",
 }

@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 import pytest
 import torch
-from doubles_runs import trajectories
+from doubles_runs import logged, trajectories
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rloop.observe.run_log import read_metrics
@@ -29,7 +29,6 @@ SMALL = [
     "explore.checkpoint_every=1",
     "engine.dtype=float32",
 ]
-TIMES = ("_s", "tokens_per_s")
 
 
 def rloop(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -45,13 +44,6 @@ def run_small(out: Path, *more: str) -> tuple[int, str]:
     process = rloop("run", str(RECIPE), *sets, "--out", str(out))
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
-
-
-def without_times(run_dir: Path) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in line.items() if not key.endswith(TIMES)}
-        for line in read_metrics(run_dir)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +134,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     output, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, output
     assert "Skipping what is complete" in output
-    assert without_times(run_dir) == without_times(finished)
+    assert logged(run_dir) == logged(finished)
     sql = "select * exclude (run) from trajectories order by iteration, phase, step, policy, "
     sql += "problem_id, member"
     assert trajectories(run_dir, sql) == trajectories(finished, sql)

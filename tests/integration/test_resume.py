@@ -4,16 +4,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
-from doubles_scripted import ScriptedEngine
+from doubles_runs import (
+    BuildEngine,
+    begin,
+    half_right,
+    interrupted_at,
+    killed_at,
+    logged,
+    scripted,
+    toy_recipe,
+    trajectories,
+    watched,
+)
+from doubles_scripted import At, ScriptedEngine, WatchedEngine
 
-from rloop.engines.base import Engine, ExploreStep, FinetuneStep, Verify
+from rloop.algo.objective import Objective
+from rloop.engines.base import Engine, TrainingSequence
 from rloop.errors import ConfigError, StoreError
 from rloop.loop.resumption import plan
 from rloop.loop.session import resume
@@ -21,24 +32,31 @@ from rloop.loop.state import Manifest, RunLock
 from rloop.recipe.config import Recipe
 from rloop.report.page import write_report
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Group, Problem
+from rloop.types import PolicyRef, Problem
 
-TUNED = {"epochs": 5, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
+TUNED = {"epochs": 5, "batch_size": 16, "optimizer": {"learning_rate": 1e-3}}
+"""Five updates: an epoch of at most 12 examples is one."""
 
 
-class Dying(ScriptedEngine):
-    """Dies at a step of exploration, once in a while, as a killed process would."""
+class Counting(ScriptedEngine):
+    """Tells each update of a fine-tuning: the policy that it began from, and its number."""
 
-    def __init__(self, recipe: Recipe, verify: Verify, die_at: tuple[int, int]) -> None:
-        super().__init__(recipe, verify, half_right)
-        self._die_at = die_at
+    def __init__(self, recipe: Recipe, on_update: Callable[[str, int], None]) -> None:
+        super().__init__(recipe, half_right)
+        self._on_update = on_update
+        self._began_from = ""
 
-    def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-        place = args[2]
-        for step in super().explore(*args, **kwargs):
-            if (place.iteration, step.step) == self._die_at:
-                raise SystemExit("killed")
-            yield step
+    def load(self, policy: PolicyRef) -> None:
+        super().load(policy)
+        self._began_from = policy.name
+
+    def update(
+        self, sequences: Sequence[TrainingSequence], objective: Objective, *, learning_rate: float
+    ) -> dict[str, float]:
+        metrics = super().update(sequences, objective, learning_rate=learning_rate)
+        if objective.loss == "sft":
+            self._on_update(self._began_from, self.num_trained)
+        return metrics
 
 
 @pytest.mark.parametrize("die_at", [(1, 1), (1, 3), (2, 2), (2, 4)])
@@ -51,13 +69,10 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     recipe = toy_recipe(tmp_path, evaluate__every=2)
     _, expected = begin(recipe, whole, scripted())
 
-    def dying(recipe: Recipe, verify: Verify) -> Engine:
-        return Dying(recipe, verify, die_at)
-
     with pytest.raises(SystemExit):
-        begin(recipe, torn, dying)
+        begin(recipe, torn, watched(killed_at("explore", *die_at)))
     assert resume(torn / "run", scripted()) == 0
-    assert (torn / "run/metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert logged(torn / "run") == logged(expected)
     sql = "select * exclude (run) from trajectories order by iteration, phase, step, policy, "
     sql += "problem_id, member"
     assert trajectories(torn / "run", sql) == trajectories(expected, sql)
@@ -71,22 +86,10 @@ def test_an_interrupt_in_the_middle_of_an_evaluation_loses_nothing(tmp_path: Pat
     recipe = toy_recipe(tmp_path, evaluate__every=2, iterations=1)
     _, expected = begin(recipe, whole, scripted())
 
-    class Interrupting(ScriptedEngine):
-        """The user presses Ctrl-C while the second step's evaluation samples."""
-
-        def sample(self, *args: Any) -> Iterator[Group]:
-            for group in super().sample(*args):
-                if (args[3].phase, args[3].step) == ("evaluate", 2):
-                    os.kill(os.getpid(), signal.SIGINT)
-                yield group
-
-    def interrupting(recipe: Recipe, verify: Verify) -> Engine:
-        return Interrupting(recipe, verify, half_right)
-
-    code, run_dir = begin(recipe, torn, interrupting)
+    code, run_dir = begin(recipe, torn, watched(interrupted_at("evaluate", 1, 2)))
     assert code == 130
     assert resume(run_dir, scripted()) == 0
-    assert (run_dir / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert logged(run_dir) == logged(expected)
 
 
 @pytest.mark.parametrize(
@@ -102,40 +105,27 @@ def test_an_interrupt_at_an_early_stop_does_not_undo_it(tmp_path: Path, changes:
     torn.mkdir()
     recipe = toy_recipe(tmp_path, iterations=1, **changes)
 
-    def surer(result: ExploreStep) -> ExploreStep:
-        entropy = 2.0 if result.step < 2 else 0.5
-        return replace(result, metrics={**result.metrics, "entropy_mean": entropy})
+    class Surer(WatchedEngine):
+        """Its entropy falls with the second update."""
 
-    class Forgetting(ScriptedEngine):
-        """Gets worse, and surer, with the second update."""
-
-        is_interrupted = False
-
-        def explore(self, *args: Any, **kwargs: Any) -> Iterator[ExploreStep]:
-            return map(surer, super().explore(*args, **kwargs))
-
-        def sample(self, *args: Any) -> Iterator[Group]:
-            for group in super().sample(*args):
-                if self.is_interrupted and (args[3].phase, args[3].step) == ("evaluate", 2):
-                    os.kill(os.getpid(), signal.SIGINT)
-                yield group
+        def update(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            metrics = super().update(*args, **kwargs)
+            # loss_mean is 1 / updates with examples and completions of weight 1.
+            return metrics | {"entropy_mean": 2.0 if metrics["loss_mean"] == 1.0 else 0.5}
 
     def forgets(problem: Problem, member: int, updates: int) -> str:
+        """Get worse with the second update."""
         return half_right(problem, member, 0) if updates < 2 or member == 0 else "no idea"
 
-    def build(recipe: Recipe, verify: Verify) -> Forgetting:
-        return Forgetting(recipe, verify, forgets)
+    def building(watch: Callable[[At], None]) -> BuildEngine:
+        return lambda recipe: Surer(recipe, forgets, watch)
 
-    def interrupting(recipe: Recipe, verify: Verify) -> Forgetting:
-        engine = build(recipe, verify)
-        engine.is_interrupted = True
-        return engine
-
+    build = building(lambda _: None)
     _, expected = begin(recipe, whole, build)
-    code, run_dir = begin(recipe, torn, interrupting)
+    code, run_dir = begin(recipe, torn, building(interrupted_at("evaluate", 1, 2)))
     assert code == 130
     assert resume(run_dir, build) == 0
-    assert (run_dir / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert logged(run_dir) == logged(expected)
     result = Manifest(run_dir).result("1/explore")
     assert result == Manifest(expected).result("1/explore")
     assert result is not None
@@ -155,19 +145,15 @@ def test_a_fine_tuning_goes_on_after_an_interrupt_where_it_stood(
     recipe = toy_recipe(tmp_path, iterations=1, coldstart={"task": task, **tuned}, finetune=tuned)
     done: list[int] = []
 
-    class Counting(ScriptedEngine):
-        """Counts the phase's updates; in the third of them the user presses Ctrl-C, once."""
+    def count(began_from: str, number: int) -> None:
+        """Count the phase's updates; in the third of them the user presses Ctrl-C, once."""
+        if began_from == {"coldstart": "base", "finetune": "coldstart"}[phase]:
+            done.append(number)
+            if len(done) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
 
-        def fine_tune(self, *args: Any, **kwargs: Any) -> Iterator[FinetuneStep]:
-            for update in super().fine_tune(*args, **kwargs):
-                if args[2].phase == phase:
-                    done.append(update.step)
-                    if len(done) == 3:
-                        os.kill(os.getpid(), signal.SIGINT)
-                yield update
-
-    def counting(recipe: Recipe, verify: Verify) -> Engine:
-        return Counting(recipe, verify, half_right)
+    def counting(recipe: Recipe) -> Engine:
+        return Counting(recipe, count)
 
     _, expected = begin(recipe, whole, scripted())
     code, run_dir = begin(recipe, torn, counting)
@@ -175,7 +161,7 @@ def test_a_fine_tuning_goes_on_after_an_interrupt_where_it_stood(
     assert [path.name[-6:] for path in (run_dir / "state").iterdir()] == ["000003"]
     assert resume(run_dir, counting) == 0
     assert done == [1, 2, 3, 4, 5]
-    assert (run_dir / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert logged(run_dir) == logged(expected)
     assert not (run_dir / "state").exists()
 
 
@@ -183,17 +169,14 @@ def test_a_fine_tuning_that_was_killed_goes_on_after_its_last_saved_point(tmp_pa
     recipe = toy_recipe(tmp_path, iterations=1, finetune={**TUNED, "checkpoint_every": 2})
     done: list[int] = []
 
-    class Counting(ScriptedEngine):
-        def fine_tune(self, *args: Any, **kwargs: Any) -> Iterator[FinetuneStep]:
-            for update in super().fine_tune(*args, **kwargs):
-                if len(done) == 3:
-                    done.append(0)
-                    raise SystemExit("killed")
-                done.append(update.step)
-                yield update
+    def count(_: str, number: int) -> None:
+        if len(done) == 3:
+            done.append(0)
+            raise SystemExit("killed")
+        done.append(number)
 
-    def counting(recipe: Recipe, verify: Verify) -> Engine:
-        return Counting(recipe, verify, half_right)
+    def counting(recipe: Recipe) -> Engine:
+        return Counting(recipe, count)
 
     with pytest.raises(SystemExit):
         begin(recipe, tmp_path, counting)
@@ -204,11 +187,8 @@ def test_a_fine_tuning_that_was_killed_goes_on_after_its_last_saved_point(tmp_pa
 def test_resume_says_what_it_skips_and_what_it_redoes(tmp_path: Path, capsys: Any):
     recipe = toy_recipe(tmp_path, explore__checkpoint_every=2)
 
-    def dying(recipe: Recipe, verify: Verify) -> Engine:
-        return Dying(recipe, verify, (2, 4))
-
     with pytest.raises(SystemExit):
-        begin(recipe, tmp_path, dying)
+        begin(recipe, tmp_path, watched(killed_at("explore", 2, 4)))
     capsys.readouterr()
     assert resume(tmp_path / "run", scripted()) == 0
     said = " ".join(capsys.readouterr().err.split())
@@ -266,8 +246,8 @@ def test_an_interrupt_before_the_first_phase_does_not_say_that_something_was_sav
             os.kill(os.getpid(), signal.SIGINT)
             super().__init__(*args)
 
-    def interrupting(recipe: Recipe, verify: Verify) -> Engine:
-        return Interrupting(recipe, verify, half_right)
+    def interrupting(recipe: Recipe) -> Engine:
+        return Interrupting(recipe, half_right)
 
     code, run_dir = begin(toy_recipe(tmp_path), tmp_path, interrupting)
     assert code == 130
@@ -308,23 +288,21 @@ def test_the_lock_of_a_killed_process_is_stale_whatever_it_says(tmp_path: Path):
 
 
 def test_reading_goes_on_beside_a_run(tmp_path: Path):
-    class Reading(ScriptedEngine):
-        """Reads the run that is under way, as `rloop report` and `rloop store sql` do."""
+    read_at: list[At] = []
 
-        def sample(self, *args: Any) -> Iterator[Group]:
-            for group in super().sample(*args):
-                if args[3].policy == "iter-001":
-                    sql = "select count(*) as n from trajectories where phase = 'explore'"
-                    assert trajectories(tmp_path / "run", sql) == [{"n": 48}]
-                    assert write_report(tmp_path / "run").exists()
-                    with pytest.raises(StoreError, match="in use by process"):
-                        resume(tmp_path / "run", scripted())
-                yield group
+    def read(at: At) -> None:
+        """Read the run that is under way, as `rloop report` and `rloop store sql` do."""
+        if at != ("evaluate", 1, 0) or read_at:
+            return
+        read_at.append(at)
+        sql = "select count(*) as n from trajectories where phase = 'explore'"
+        assert trajectories(tmp_path / "run", sql) == [{"n": 48}]
+        assert write_report(tmp_path / "run").exists()
+        with pytest.raises(StoreError, match="in use by process"):
+            resume(tmp_path / "run", scripted())
 
-    def build(recipe: Recipe, verify: Verify) -> Engine:
-        return Reading(recipe, verify, half_right)
-
-    assert begin(toy_recipe(tmp_path, iterations=1), tmp_path, build)[0] == 0
+    assert begin(toy_recipe(tmp_path, iterations=1), tmp_path, watched(read))[0] == 0
+    assert read_at
 
 
 def test_a_start_beside_a_users_own_files_writes_nothing(tmp_path: Path):
