@@ -21,7 +21,7 @@ from rloop.config_engine import EngineConfig
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs
-from rloop.engines.native.masters import MasterWeights
+from rloop.engines.native.optimizer import MasterWeights
 from rloop.engines.native.memory import Budget, explained, return_freed
 from rloop.engines.native.microbatch import (
     MicroBatch,
