@@ -21,6 +21,7 @@ PROGRAM_BYTES = 450 * 10**6
 """Python, torch and transformers with their libraries (measured on Linux)."""
 KERNEL_BYTES = 110 * 10**6
 """Machine code that oneDNN makes and keeps for the shapes of bfloat16 products (measured)."""
+IN_CPU_MEMORY = ", in CPU memory"
 LOGIT_CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 """What the learner's float32 logits are cut to."""
 
@@ -44,13 +45,18 @@ def memory(
         _logits(recipe, model, compute_bytes),
     ]
     rows = [row for row in rows if row.value]
-    return [*rows, _bytes("together", sum(row.value for row in rows), "the sum of these")]
+    together = [_bytes("together", sum(row.value for row in rows), "the sum of these")]
+    if recipe.engine.offload_optimizer and recipe.engine.device != "cpu":
+        on_gpu = [row.value for row in rows[1:] if not row.formula.endswith(IN_CPU_MEMORY)]
+        formula = "the sum of these but the program and what is in CPU memory"
+        together.insert(0, _bytes("on the GPU", sum(on_gpu), formula))
+    return [*rows, *together]
 
 
 def _weights(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Iterator[Demand]:
     """Yield the model, what trains, and copies."""
     engine, numbers = recipe.engine, trainable_numbers(recipe.engine, model)
-    has_adapters, there = engine.lora is not None, ", in CPU memory"
+    has_adapters, offload = engine.lora is not None, engine.offload_optimizer
     is_shared = compute_bytes == MASTER_BYTES and not (has_adapters or engine.offload_optimizer)
     size, formula = model.parameters * compute_bytes, f"parameters x {compute_bytes}"
     if not is_shared:  # else the masters are the weights
@@ -62,17 +68,20 @@ def _weights(recipe: Recipe, model: ModelSize, compute_bytes: int) -> Iterator[D
         yield _bytes(
             "start policy's weights",
             adapted * compute_bytes,
-            f"adapted {adapted:,} x {compute_bytes}" + there * engine.offload_optimizer,
+            f"adapted {adapted:,} x {compute_bytes}" + IN_CPU_MEMORY * offload,
         )
     elif recipe.explore.kl_coef > 0:
         yield _bytes("reference policy", size, formula)
+    if offload and not has_adapters:
+        size, formula = numbers * GRADIENT_BYTES, f"{numbers:,} trainable x {GRADIENT_BYTES}"
+        yield _bytes("gradients of an update", size, formula)
     yield _bytes(
         "adapters, gradients and Adam moments"
         if has_adapters
         else "weights, gradients and Adam moments",
         numbers * (MASTER_BYTES + GRADIENT_BYTES + MOMENT_BYTES),
         f"{numbers:,} trainable x ({MASTER_BYTES} + {GRADIENT_BYTES} + {MOMENT_BYTES})"
-        + there * (engine.offload_optimizer and not has_adapters),
+        + IN_CPU_MEMORY * (offload and not has_adapters),
     )
 
 

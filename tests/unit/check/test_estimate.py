@@ -1,6 +1,8 @@
 """Estimates, multiplied out by hand."""
 
 import dataclasses
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +15,10 @@ from rloop.check.estimate import (
     run_tokens,
 )
 from rloop.check.memory import KERNEL_BYTES, PROGRAM_BYTES, memory
-from rloop.policies.model_size import Linears, ModelSize
-from rloop.recipe.config import Recipe
+from rloop.policies.model_size import Linears, ModelSize, measure_model
+from rloop.recipe.load import load_recipe
 
+RECIPES = Path(__file__).parents[3] / "recipes"
 SIZE = ModelSize(
     parameters=1_000_000,
     layers=2,
@@ -216,3 +219,38 @@ def test_head_norms_and_offloaded_masters_count(values):
     rows = named(memory(Recipe.model_validate(values), size, 4))
     assert rows["weights to compute with"] == 4_000_000  # the masters are copies of them
     assert rows["activations"] == 100 * 4 * (416 + (8 + 4) * 4)
+
+
+def test_the_recipe_for_7b_fits_the_80_gb_that_it_names(tmp_path):
+    """Qwen2.5-Math-7B: 28 layers, width 3,584, 28 heads of 128, 4 of them key heads."""
+    width, kv, inner, vocabulary = 3584, 512, 18_944, 152_064
+    config = {
+        "hidden_size": width,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 28,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    layer = {"self_attn.q_proj.weight": [width, width], "self_attn.o_proj.weight": [width, width]}
+    layer |= {f"self_attn.{name}_proj.weight": [kv, width] for name in "kv"}
+    layer |= {f"mlp.{name}_proj.weight": [inner, width] for name in ("gate", "up")}
+    layer |= {"mlp.down_proj.weight": [width, inner], "self_attn.q_proj.bias": [width]}
+    layer |= {f"self_attn.{name}_proj.bias": [kv] for name in "kv"}
+    layer |= {f"{name}_layernorm.weight": [width] for name in ("input", "post_attention")}
+    shapes = {f"model.layers.{n}.{name}": shape for n in range(28) for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": [vocabulary, width], "model.norm.weight": [width]}
+    shapes |= {"lm_head.weight": [vocabulary, width]}
+    header = {n: {"dtype": "BF16", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    size = measure_model(str(tmp_path))
+    assert size is not None
+    assert size.parameters == 7_615_616_512
+    recipe = load_recipe(RECIPES / "qwen2.5-math-7b.yaml")
+    rows = named(memory(recipe, size, 2))
+    assert rows["key-value cache"] == 57_344 * 80 * 4096
+    assert rows["gradients of an update"] == 7_615_616_512 * 4
+    assert 75e9 < rows["on the GPU"] < 80e9
+    assert rows["weights, gradients and Adam moments"] < 130e9 - rows["program"]

@@ -1,11 +1,16 @@
 """The sampler against a plain loop, and its promises about streams, order and stopping."""
 
+import logging
+from collections.abc import Sequence
+
 import pytest
 import torch
 from doubles_policies import EOS, tiny_policy
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native.sampler import Sampler, Stream
+from rloop.engines.native.cache import fitting_rows, token_bytes
+from rloop.engines.native.plain_step import warn_once
+from rloop.engines.native.sampler import Batch, Row, Sampler, Stream
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.recipe.config import SamplingConfig
 
@@ -106,3 +111,30 @@ def test_a_prompt_is_prefilled_once_for_all_its_completions():
     prefilled = sum(rows for rows, width in seen if width > 1)
     # PROMPTS has three prompts of more than one token; each goes through the model once.
     assert prefilled <= len(PROMPTS)
+
+
+def test_rows_are_as_many_as_the_free_memory_of_a_gpu_holds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Keys and values of 2 layers x 2 heads x 8 numbers x 4 bytes take 256 bytes a token; a row
+    of 7 + 12 tokens 4,864. Four fifths of 20,000 bytes hold 3 of them.
+    """
+    policy, wanted = tiny_policy(), requests()
+    assert token_bytes(policy.model) == 256
+    expected = draw(policy, wanted, max_batch=3)
+    monkeypatch.setattr("rloop.engines.native.cache.free_bytes", lambda _: 20_000)
+    assert fitting_rows(policy.model, 19) == 3
+    peak = 0
+
+    def counted(self: Batch, rows: Sequence[Row | None]) -> torch.Tensor:
+        nonlocal peak
+        peak = max(peak, len(rows))
+        return decode(self, rows)
+
+    decode = Batch._decode
+    monkeypatch.setattr(Batch, "_decode", counted)
+    warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="rloop"):
+        assert draw(policy, wanted, max_batch=6) == expected
+    assert peak == 3
+    assert "does not hold engine.max_batch=6 completions" in caplog.messages[-1]

@@ -33,7 +33,8 @@ class Adapter:
     weight_OI: nn.Parameter
     """The model's own, in its precision."""
     start_OI: torch.Tensor
-    """What it was when the phase began, in the same precision; on the CPU where it is offloaded."""
+    """What it was when the phase began, in the same precision; on the CPU where it is offloaded,
+    page-locked for a GPU."""
     a_RI: nn.Parameter
     """Float32; random at the start of a phase."""
     b_OR: nn.Parameter
@@ -57,7 +58,7 @@ class Adapter:
 
     def merged(self) -> torch.Tensor:
         """Return start plus change, float32 [O, I]."""
-        start_OI = self.start_OI.to(self.weight_OI.device, torch.float32)
+        start_OI = self.start_OI.to(self.weight_OI.device, non_blocking=True).float()
         return start_OI.addmm(self.b_OR, self.a_RI, alpha=self.scale)
 
 
@@ -78,6 +79,8 @@ class LowRankWeights:
         self._adapters: dict[str, Adapter] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self.masters: dict[str, nn.Parameter] = {}
+        self.holders = self.masters
+        """Parameters at which the gradients of an update are summed."""
         for name, weight in target_weights(model, config).items():
             adapter = _fresh_adapter(weight, config, stable_hash(seed, name), offload=offload)
             weight.requires_grad = True
@@ -85,6 +88,9 @@ class LowRankWeights:
             self._hooks.append(register(adapter.project))
             self._adapters[name] = adapter
             self.masters |= {f"{name}.lora_A": adapter.a_RI, f"{name}.lora_B": adapter.b_OR}
+
+    def hand_over(self) -> None:
+        """Nothing: the adapters stay on the model's device, and so do their gradients."""
 
     @torch.no_grad()
     def write(self) -> None:
@@ -97,7 +103,7 @@ class LowRankWeights:
         """Make the model the start policy inside the block."""
         with torch.no_grad():
             for adapter in self._adapters.values():
-                adapter.weight_OI.copy_(adapter.start_OI)
+                adapter.weight_OI.copy_(adapter.start_OI, non_blocking=True)
         try:
             yield
         finally:
@@ -125,10 +131,10 @@ def _fresh_adapter(
     generator = torch.Generator().manual_seed(seed)
     uniform_RI = torch.rand(config.rank, num_inputs, generator=generator) * 2.0 - 1.0
     device = weight_OI.device
-    start_device = torch.device("cpu") if offload else device
+    start_OI = weight_OI.detach().to("cpu" if offload else device, copy=True)
     return Adapter(
         weight_OI=weight_OI,
-        start_OI=weight_OI.detach().to(start_device, copy=True),
+        start_OI=start_OI.pin_memory() if offload and weight_OI.is_cuda else start_OI,
         a_RI=nn.Parameter((uniform_RI / sqrt(num_inputs)).to(device)),
         b_OR=nn.Parameter(torch.zeros(num_outputs, config.rank, device=device)),
         scale=config.alpha / config.rank,

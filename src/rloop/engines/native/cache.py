@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
+
+from rloop.engines.native.memory import free_bytes
+
+CACHE_SHARE = 0.8
+"""Of a GPU's free memory; the rest is for prefill and logits."""
 
 
 class PrefillCache(Cache):
@@ -55,7 +61,8 @@ class Prefilled:
 class RowCache(Cache):
     """Rows that decode together; a decode step writes one position of each row.
 
-    Keys and values are [R, G, C, K].
+    Keys and values are [R, G, C, K], allocated once, at full length. Positions become zeros when
+    the first row reaches them, so that a CPU takes no memory for those that none reaches.
     """
 
     def __init__(self, num_rows: int, max_length: int) -> None:
@@ -68,11 +75,15 @@ class RowCache(Cache):
         self._rows = torch.zeros(0, dtype=torch.long)
         self._positions = torch.zeros(0, dtype=torch.long)
         self._reach = 0
+        self._num_cleared = 0
 
     def place(self, rows: Sequence[int], prefilled: Prefilled) -> None:
         """Copy the prompt's states to the start of each given row."""
         length = len(prefilled.ids)
-        self._ensure_capacity(length, prefilled.keys, prefilled.values)
+        if not self._keys:
+            self._keys = [self._room_like(states) for states in prefilled.keys]
+            self._values = [self._room_like(states) for states in prefilled.values]
+        self._clear(length)
         index = torch.as_tensor(rows, device=prefilled.logits.device)
         for targets, sources in (
             (self._keys, prefilled.keys),
@@ -88,7 +99,7 @@ class RowCache(Cache):
         self._positions = positions_R
         self._rows = torch.arange(len(positions_R), device=positions_R.device)
         self._reach = reach
-        self._ensure_capacity(reach, self._keys, self._values)
+        self._clear(reach)
 
     def update(
         self,
@@ -107,34 +118,41 @@ class RowCache(Cache):
 
     def keep(self, rows: Sequence[int]) -> None:
         """Close the gaps: the given rows, in this order, become rows 0, 1, ..."""
-        for layers in (self._keys, self._values):
-            index = torch.as_tensor(rows, device=layers[0].device)
-            for number, layer in enumerate(layers):
-                layers[number] = layer[index]
+        index = torch.as_tensor(rows, device=self._keys[0].device)
+        for layer in (*self._keys, *self._values):
+            layer[: len(rows), :, : self._num_cleared] = layer[index, :, : self._num_cleared]
 
     def get_seq_length(self, *_: object) -> int:
         """Return the positions that the longest row reaches (transformers asks for it)."""
         return self._reach
 
-    def _ensure_capacity(
-        self, length: int, like_keys: Sequence[torch.Tensor], like_values: Sequence[torch.Tensor]
-    ) -> None:
-        capacity = self._values[0].shape[2] if self._values else 0
-        if length <= capacity:
-            return
-        wanted = min(self._max_length, max(length + 32, capacity * 3 // 2))
-        self._keys = self._grown(self._keys, like_keys, wanted)
-        self._values = self._grown(self._values, like_values, wanted)
+    def _room_like(self, states: torch.Tensor) -> torch.Tensor:
+        """Return room for all rows of one layer, for states like [G, T, K]."""
+        num_heads, _, width = states.shape
+        return states.new_empty(self._num_rows, num_heads, self._max_length, width)
 
-    def _grown(
-        self, layers: Sequence[torch.Tensor], like: Sequence[torch.Tensor], capacity: int
-    ) -> list[torch.Tensor]:
-        """Return the layers with room for more positions; new ones like [.., G, T, K] at first."""
-        grown = []
-        for number, source in enumerate(layers or like):
-            num_rows = len(source) if layers else self._num_rows
-            fresh = source.new_zeros(num_rows, source.shape[-3], capacity, source.shape[-1])
-            if layers:
-                fresh[:, :, : source.shape[2]] = layers[number]
-            grown.append(fresh)
-        return grown
+    def _clear(self, length: int) -> None:
+        """Write zeros where no row has been yet, below the length and some way beyond."""
+        if length <= self._num_cleared:
+            return
+        wanted = min(self._max_length, max(length + 32, self._num_cleared * 3 // 2))
+        for layer in (*self._keys, *self._values):
+            layer[:, :, self._num_cleared : wanted] = 0.0
+        self._num_cleared = wanted
+
+
+def token_bytes(model: PreTrainedModel) -> int:
+    """Return what one token's keys and values take in all layers."""
+    config = model.config.get_text_config()
+    num_heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or num_heads
+    return int(2 * config.num_hidden_layers * num_kv_heads * head_width * model.dtype.itemsize)
+
+
+def fitting_rows(model: PreTrainedModel, max_length: int) -> int | None:
+    """Return how many rows of full length the free memory of a GPU holds; None on a CPU."""
+    free = free_bytes(model.device)
+    if free is None:
+        return None
+    return max(1, int(CACHE_SHARE * free) // (max_length * token_bytes(model)))

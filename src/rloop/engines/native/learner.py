@@ -19,7 +19,6 @@ from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs
-from rloop.engines.native.masters import MasterWeights
 from rloop.engines.native.memory import Budget, explained, return_freed
 from rloop.engines.native.microbatch import (
     MicroBatch,
@@ -28,6 +27,7 @@ from rloop.engines.native.microbatch import (
     completion_logprobs,
     form_microbatches,
 )
+from rloop.engines.native.optimizer import MasterWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 from rloop.recipe.config import EngineConfig, OptimizerConfig

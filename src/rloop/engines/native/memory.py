@@ -97,6 +97,14 @@ def return_freed() -> None:
         trim(0)
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Return what a GPU has free, with what PyTorch keeps unused; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def free() -> None:
     """Give back what nothing refers to any more, so that a second try has it."""
     gc.collect()

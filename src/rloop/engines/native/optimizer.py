@@ -1,61 +1,240 @@
-"""AdamW on float32 masters, and its state as plain tensors."""
+"""The optimizer: float32 master weights, AdamW on them, and their state on disk.
 
-from collections.abc import Callable, Collection, Mapping
+Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`adapters.py`).
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedModel
 
-from rloop.recipe.config import OptimizerConfig
+from rloop.engines.native.adapters import LowRankWeights
+from rloop.engines.native.ranks import Ranks
+from rloop.errors import EngineError
+from rloop.policies.rounding import StochasticRounding
+from rloop.recipe.config import EngineConfig, OptimizerConfig
 
+TENSORS_FILE = "learner.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class AdamW:
-    """The optimizer of named float32 masters.
+class MasterWeights:
+    """Masters with AdamW."""
 
-    Weight decay acts on matrices only, not on norms and biases.
-    """
+    def __init__(
+        self, model: PreTrainedModel, config: OptimizerConfig, engine: EngineConfig, *, seed: int
+    ) -> None:
+        """Take the masters from the model.
 
-    def __init__(self, masters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> None:
-        """Begin with moments of zero."""
-        self._masters = dict(masters)
-        matrices = [p for p in self._masters.values() if p.dim() > 1]
-        vectors = [p for p in self._masters.values() if p.dim() <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        self._optimizer = torch.optim.AdamW(groups, fused=True)
+        The seed decides the first numbers of adapters, and which way weights are rounded.
+        """
+        offload = engine.offload_optimizer
+        self._weights: WholeWeights | LowRankWeights = (
+            WholeWeights(model, seed=seed, offload=offload)
+            if engine.lora is None
+            else LowRankWeights(model, engine.lora, seed=seed, offload=offload)
+        )
+        self._masters = self._weights.masters
+        self._grad_clip = config.grad_clip
+        self._optimizer = make_adamw(self._masters, config)
 
-    def step(self, learning_rate: float) -> None:
-        """Do one step with the masters' gradients."""
+    def grad_norm(self) -> float:
+        """Return the global norm of the accumulated gradient; NaN or inf where it is broken."""
+        grads = [p.grad for p in self._weights.holders.values() if p.grad is not None]
+        return float(nn.utils.get_total_norm(grads)) if grads else 0.0
+
+    def add_gradients(self, ranks: Ranks) -> None:
+        """Add the gradients that the other processes have accumulated."""
+        grads = []
+        for holder in self._weights.holders.values():
+            if holder.grad is None:
+                holder.grad = torch.zeros(holder.shape, device=holder.device)
+            grads.append(holder.grad)
+        ranks.add(grads)
+
+    def step(self, *, learning_rate: float, grad_norm: float) -> None:
+        """Clip by the given norm, do one AdamW step, round into the model, forget the gradient."""
+        if self._grad_clip > 0.0:
+            nn.utils.clip_grads_with_norm_(
+                self._weights.holders.values(), self._grad_clip, torch.tensor(grad_norm)
+            )
+        self._weights.hand_over()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+        self._weights.write()
+        self.drop_gradients()
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return the moments and step counts by `KIND.NAME`; none before the first step."""
-        return {
-            f"{kind}.{name}": value.reshape(1) if value.dim() == 0 else value
-            for name, master in self._masters.items()
-            for kind, value in self._optimizer.state.get(master, {}).items()
-        }
+    def drop_gradients(self) -> None:
+        """Forget the accumulated gradient."""
+        self._weights.drop_gradients()
+        for parameter in (*self._weights.holders.values(), *self._masters.values()):
+            parameter.grad = None
+
+    def at_start(self) -> AbstractContextManager[None]:
+        """Make the model the phase's start policy inside the block; adapters alone can."""
+        assert isinstance(self._weights, LowRankWeights), "whole weights keep no start policy"
+        return self._weights.at_start()
+
+    def save(self, directory: Path) -> None:
+        """Write masters, moments and step counts to an existing directory."""
+        tensors = {f"master.{name}": master.detach() for name, master in self._masters.items()}
+        for name, master in self._masters.items():
+            for kind, value in self._optimizer.state.get(master, {}).items():
+                tensors[f"{kind}.{name}"] = value.reshape(1) if value.dim() == 0 else value
+        save_file(
+            {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / TENSORS_FILE
+        )
 
     @torch.no_grad()
-    def restore(self, names: Collection[str], read: Callable[[str], torch.Tensor]) -> None:
-        """Continue from what `state` returned, to the bit, read one tensor at a time."""
-        for name, master in self._masters.items():
-            if f"step.{name}" not in names:
-                continue
-            state: dict[str, Any] = {"step": read(f"step.{name}").reshape(()).to(master.device)}
-            for moment in MOMENTS:
-                state[moment] = torch.zeros_like(master)
-                state[moment].copy_(read(f"{moment}.{name}"))
-            self._optimizer.state[master] = state
+    def load(self, directory: Path) -> None:
+        """Continue from a saved state, to the bit; the model gets the masters' weights.
+
+        The file is read tensor by tensor: it is three times as large as the masters themselves.
+        """
+        with safe_open(directory / TENSORS_FILE, framework="pt") as stored:
+            names = set(stored.keys())
+            for name, master in self._masters.items():
+                key = f"master.{name}"
+                shape = stored.get_slice(key).get_shape() if key in names else "none"
+                if shape != list(master.shape):
+                    raise EngineError(
+                        f"The saved learner in {directory} belongs to another model: for {name} it "
+                        f"has {shape}, not {list(master.shape)}. Resume with the run's own recipe."
+                    )
+                master.copy_(stored.get_tensor(key))
+                if f"step.{name}" not in names:
+                    continue
+                step = stored.get_tensor(f"step.{name}").reshape(()).to(master.device)
+                state = self._optimizer.state[master] = {"step": step}
+                for moment in MOMENTS:
+                    state[moment] = torch.zeros_like(master)
+                    state[moment].copy_(stored.get_tensor(f"{moment}.{name}"))
+        self._weights.write()
 
     def close(self) -> None:
-        """Drop the moments."""
+        """Take the hooks off the model and drop masters, gradients and moments."""
+        self.drop_gradients()
+        self._weights.close()
         self._optimizer.state.clear()
+        self._optimizer.param_groups.clear()
         self._masters.clear()
+
+
+def make_adamw(masters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    """Return AdamW with moments of zero; weight decay acts on matrices, not on norms and biases."""
+    matrices = [p for p in masters.values() if p.dim() > 1]
+    vectors = [p for p in masters.values() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+
+
+class WholeWeights:
+    """All of a model's trainable weights.
+
+    With a float32 model that stays on its device the masters are the model's own parameters.
+    Otherwise they are copies: every micro-batch's gradient is added to a float32 sum on the model's
+    device as soon as autograd has it, and freed; after a step the masters are rounded into the
+    model. Offloaded masters get that sum, and the model their weights, once an update, through
+    memory that a GPU can read and write by itself. See decisions 2 and 12 in docs/decisions.
+    """
+
+    def __init__(self, model: nn.Module, *, seed: int, offload: bool) -> None:
+        """`offload` keeps the masters and all that follows from them on the CPU.
+
+        The seed decides which way each weight is rounded.
+        """
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        floats = all(p.dtype == torch.float32 for p in self._parameters.values())
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._transit: dict[str, torch.Tensor] = {}
+        self.masters = dict(self._parameters)
+        self.holders = self.masters
+        """Parameters at which the gradients of an update are summed."""
+        self._shares_model = floats and not offload
+        if self._shares_model:
+            return
+        self._rounding = StochasticRounding(seed)
+        device = torch.device("cpu") if offload else None
+        for name, parameter in self._parameters.items():
+            copy = parameter.detach().to(device=device, dtype=torch.float32, copy=True)
+            self.masters[name] = nn.Parameter(copy)
+        if offload:
+            self.holders = {name: _holder(p) for name, p in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            register: Any = parameter.register_post_accumulate_grad_hook
+            self._hooks.append(register(partial(_move_gradient, self.holders[name])))
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Give offloaded masters the gradient that was summed on the model's device."""
+        if self.holders is self.masters:
+            return
+        for name, holder in self.holders.items():
+            if holder.grad is not None:
+                room = self._room(name, torch.float32)
+                self.masters[name].grad = room.copy_(holder.grad, non_blocking=True)
+                holder.grad = None
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Round the masters into the model; offloaded ones end with their gradients."""
+        if self._shares_model:
+            return
+        for name, parameter in self._parameters.items():
+            if self.holders is self.masters:
+                self._rounding.write(name, self.masters[name], parameter)
+                continue
+            self.masters[name].grad = None  # the rounded weights take its room
+            room = self._room(name, parameter.dtype)
+            self._rounding.write(name, self.masters[name], room)
+            parameter.copy_(room, non_blocking=True)
+
+    def drop_gradients(self) -> None:
+        """Forget gradients that are at the model's own parameters."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def close(self) -> None:
+        """Take the hooks off the model, which keeps its weights."""
+        for hook in self._hooks:
+            hook.remove()
+        self._transit.clear()
+
+    def _room(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """Return memory of the CPU through which a weight and its gradient go, one after the other:
+        page-locked, where a GPU copies without waiting.
+        """
+        parameter = self._parameters[name]
+        if name not in self._transit:
+            self._transit[name] = torch.empty(parameter.numel(), pin_memory=parameter.is_cuda)
+        return self._transit[name].view(dtype)[: parameter.numel()].view(parameter.shape)
+
+
+def _holder(parameter: nn.Parameter) -> nn.Parameter:
+    """Return a float32 parameter of that shape, on that device, that takes no memory itself."""
+    number = torch.zeros((), device=parameter.device)
+    return nn.Parameter(number.expand(parameter.shape))
+
+
+def _move_gradient(holder: nn.Parameter, parameter: nn.Parameter) -> None:
+    """Add the parameter's fresh gradient to the holder's in float32, and free it."""
+    fresh, parameter.grad = parameter.grad, None
+    if fresh is None:
+        return
+    if holder.grad is None:
+        holder.grad = fresh.to(torch.float32)
+    else:
+        holder.grad.add_(fresh)

@@ -61,11 +61,11 @@ def choose_step(policy: LoadedPolicy, *, is_fused: bool) -> PlainStep | FusedSte
         try:
             return FusedStep(policy.model)
         except KernelsUnavailable as error:
-            warn_once(str(error))
+            warn_once(f"Sampling is slower than it could be, without fused kernels: {error}.")
     return PlainStep(policy)
 
 
 @cache
-def warn_once(why: str) -> None:
-    """Say once why decoding takes the plain path."""
-    log.warning("Sampling is slower than it could be, without fused kernels: %s.", why)
+def warn_once(message: str) -> None:
+    """Warn of what holds for a whole run."""
+    log.warning(message)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native.cache import PrefillCache, Prefilled
+from rloop.engines.native.cache import PrefillCache, Prefilled, fitting_rows
 from rloop.engines.native.fused import FusedStep
 from rloop.engines.native.memory import Budget, free
-from rloop.engines.native.plain_step import PlainStep, choose_step
+from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
 from rloop.recipe.config import SamplingConfig
@@ -108,7 +108,17 @@ class Sampler:
         rows = self._rows
         prefill_tokens = self._prefill_tokens * rows.value // rows.given
         step = choose_step(self._policy, is_fused=self._is_fused)
-        return Batch(self._policy, step, waiting, settings, rows.value, prefill_tokens)
+        longest = max(len(request.prompt_ids) for request in waiting.values())
+        length = longest + settings.max_completion_tokens
+        num_rows = min(rows.value, len(waiting))
+        fitting = fitting_rows(self._policy.model, length)
+        if fitting is not None and fitting < num_rows:
+            num_rows = fitting
+            warn_once(
+                f"The GPU's free memory does not hold engine.max_batch={rows.value} completions: "
+                "fewer are decoded at a time. They are the same up to rounding."
+            )
+        return Batch(self._policy, step, waiting, settings, num_rows, prefill_tokens)
 
 
 def row_budget(max_batch: int) -> Budget:
@@ -127,7 +137,7 @@ class Batch:
         decode_step: PlainStep | FusedStep,
         requests: Mapping[int, SampleRequest],
         settings: SamplingConfig,
-        max_batch: int,
+        num_rows: int,
         prefill_tokens: int,
     ) -> None:
         """Queue the requests, by index; nothing is computed yet."""
@@ -138,7 +148,6 @@ class Batch:
         self._unknown = unknown_ids(policy.model)
         self._queue = deque(requests.items())
         self._prefilled: dict[tuple[int, ...], Prefilled] = {}
-        num_rows = min(max_batch, len(requests))
         longest = max(len(request.prompt_ids) for request in requests.values())
         self._cache = decode_step.open_cache(num_rows, longest, settings.max_completion_tokens)
         self._rows: list[Row | None] = [None] * num_rows

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from rloop.engines.native.cache import token_bytes
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
 from rloop.recipe.config import SamplingConfig
@@ -252,13 +253,8 @@ def cache_bytes(model: PreTrainedModel, max_length: int, max_batch: int) -> int:
 
     As large as the native sampler's own, so that what is left for the learner is known beforehand.
     """
-    config = model.config.get_text_config()
-    num_heads = config.num_attention_heads
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
-    num_kv_heads = getattr(config, "num_key_value_heads", None) or num_heads
-    token_bytes = 2 * config.num_hidden_layers * num_kv_heads * head_width * model.dtype.itemsize
     # Every sequence rounds up to whole blocks.
-    return int(token_bytes * (max_batch + 1) * (max_length + LARGEST_BLOCK))
+    return token_bytes(model) * (max_batch + 1) * (max_length + LARGEST_BLOCK)
 
 
 def _parameters(settings: SamplingConfig, seed: int, stop_ids: Sequence[int]) -> "SamplingParams":
