@@ -1,12 +1,13 @@
 """Published problem sets by plain name: a file in a data folder, else a data set on the hub."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
+from rloop.errors import TaskError
+from rloop.tasks.readers import SUFFIXES, Row, file_stem, read_hub_rows, read_rows
 from rloop.tasks.solutions import boxed_answer
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +118,65 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         verifier="numeric",
     ),
 }
+
+
+def usual_split(name: str, *, held_out: bool) -> str:
+    """Return a benchmark's split where the recipe names none: `test` for held-out problems."""
+    files = BENCHMARKS[name].files
+    return "test" if held_out and "test" in files else next(iter(files))
+
+
+def read_benchmark(
+    name: str, split: str, data_dir: str | None
+) -> tuple[list[Row | None], Mapping[str, str]]:
+    """Read a benchmark's file if the data folder has it, else its data set on the hub.
+
+    Return its rows, None for one without one clear answer, and which columns hold what.
+    """
+    benchmark = BENCHMARKS[name]
+    folder = data_dir or os.environ.get("RLOOP_DATA")
+    path = _benchmark_file(folder, benchmark.files.get(split))
+    if path is not None:
+        return [_without_prefix(row, file_stem(path)) for row in read_rows(path)], {}
+    try:
+        rows = read_hub_rows(
+            benchmark.hub, benchmark.config, benchmark.hub_splits.get(split, split)
+        )
+        return _convert(rows, benchmark), benchmark.fields
+    except TaskError as error:
+        where = f"in {folder}" if folder else "(neither tasks.data_dir nor RLOOP_DATA is set)"
+        stem = benchmark.files.get(split, f"{name}_{split}")
+        raise TaskError(f"{name}: no file {stem}.jsonl.gz {where}, and {error}") from error
+
+
+def check_folder(folder: str, setting: str) -> None:
+    """Raise TaskError unless the folder of benchmark files is there; `setting` names it."""
+    if not Path(folder).expanduser().is_dir():
+        raise TaskError(
+            f"{setting} is {folder!r}, which is not a folder: name the one with the benchmark files"
+        )
+
+
+def _benchmark_file(folder: str | None, stem: str | None) -> Path | None:
+    if folder is None:
+        return None
+    check_folder(folder, "the variable RLOOP_DATA")
+    paths = [Path(folder).expanduser() / f"{stem}{suffix}" for suffix in SUFFIXES] if stem else []
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _without_prefix(row: Row, stem: str) -> Row:
+    """Shorten an id such as gsm8k_train/17, whose first part the task and split already say."""
+    key = row.get("id")
+    return {**row, "id": key.removeprefix(f"{stem}/")} if isinstance(key, str) else row
+
+
+def _convert(rows: Sequence[Row], benchmark: Benchmark) -> list[Row | None]:
+    """Return a hub's rows as the benchmark reads them; TaskError where its columns are others."""
+    try:
+        return [benchmark.convert(row) for row in rows]
+    except (KeyError, AttributeError, TypeError) as error:
+        raise TaskError(
+            f"hub:{benchmark.hub} has other columns or values than rloop knows ({error!r}); it has "
+            f"{', '.join(rows[0])}. Read it with source: hub:{benchmark.hub} and fields"
+        ) from error

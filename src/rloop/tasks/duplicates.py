@@ -153,6 +153,13 @@ def answer_conflicts(problems: Iterable[Problem]) -> list[tuple[Problem, Problem
     return pairs
 
 
+def conflicts_between(tasks: Sequence[Sequence[Problem]]) -> list[tuple[Problem, Problem]]:
+    """Return the `answer_conflicts` of problems of two tasks; each task has warned of its own."""
+    owners = {id(problem): index for index, task in enumerate(tasks) for problem in task}
+    pairs = answer_conflicts(problem for task in tasks for problem in task)
+    return [(a, b) for a, b in pairs if owners[id(a)] != owners[id(b)]]
+
+
 def conflict_warning(pairs: Sequence[tuple[Problem, Problem]], kept: set[str]) -> str:
     """Return words that name pairs with both answers; `kept` holds the ids that stay."""
     shown = "; ".join(

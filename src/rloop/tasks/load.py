@@ -2,8 +2,6 @@
 
 import difflib
 import logging
-import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,24 +9,31 @@ from pathlib import Path
 
 from rloop.errors import ConfigError, TaskError
 from rloop.recipe.config import ColdstartConfig, TaskConfig, TasksConfig
-from rloop.tasks.benchmarks import BENCHMARKS, Benchmark
-from rloop.tasks.duplicates import answer_conflicts, conflict_warning, drop_duplicates, overlap
+from rloop.tasks.benchmarks import BENCHMARKS, check_folder, read_benchmark, usual_split
+from rloop.tasks.duplicates import (
+    answer_conflicts,
+    conflict_warning,
+    conflicts_between,
+    drop_duplicates,
+    overlap,
+)
 from rloop.tasks.gym import MIN_DRAWS, generate_rows
-from rloop.tasks.readers import SUFFIXES, Row, file_stem, read_hub_rows, read_rows
+from rloop.tasks.readers import Row, file_stem, read_hub_rows, read_rows
 from rloop.tasks.references import check_solutions
 from rloop.tasks.rows import (
     Columns,
     check_filters,
+    choose,
     find_columns,
     fits,
     row_keys,
     to_problem,
+    with_verifier,
 )
 from rloop.tasks.verifiers.registry import check_verifier_name
-from rloop.types import Problem, stable_hash
+from rloop.types import Problem
 
 _GENERATED = Columns(problem="problem", answer="answer", id="id")
-_PLAIN_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+|\.\d)(?:\.?\d*)(?:[eE][-+]?\d+)?")
 _log = logging.getLogger(__name__)
 
 
@@ -115,7 +120,7 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
     if config.verifier is not None:
         check_verifier_name(config.verifier)
     if data_dir is not None:
-        _check_folder(data_dir, "tasks.data_dir")
+        check_folder(data_dir, "tasks.data_dir")
     if kind == "reasoning_gym":
         return _generate(place, config)
     if config.verifier == "reasoning_gym":
@@ -142,13 +147,13 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
             f"filters {config.filters}"
         )
     if not (config.verifier or source.verifier):
-        problems = _with_verifier(problems)
+        problems = with_verifier(problems)
     distinct = drop_duplicates(problems, set())
     _warn(config.source, problems, distinct)
     return LoadedTask(
         name=config.name or source.name,
         split=source.split,
-        problems=tuple(_choose(distinct, config.size, config.seed)),
+        problems=tuple(choose(distinct, config.size, config.seed)),
         num_read=len(source.rows),
         num_filtered=len(rows) - len(problems),
         num_duplicates=len(problems) - len(distinct),
@@ -234,8 +239,8 @@ def _read(
         )
     if kind == "hub":
         split = config.split or "train"
-        rows = read_hub_rows(place, config.params.get("name"), split)
-        return _Source(name=place.rpartition("/")[2], split=split, rows=rows, fields=config.fields)
+        found = read_hub_rows(place, config.params.get("name"), split)
+        return _Source(name=place.rpartition("/")[2], split=split, rows=found, fields=config.fields)
     if place or kind not in BENCHMARKS:
         near = difflib.get_close_matches(config.source, BENCHMARKS, n=1)
         near = [f"file:{config.source}"] if Path(config.source).is_file() else near
@@ -244,63 +249,15 @@ def _read(
             f"source {config.source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
             f"hub:OWNER/NAME or one of {', '.join(BENCHMARKS)}."
         )
-    benchmark = BENCHMARKS[kind]
-    usual = "test" if held_out and "test" in benchmark.files else next(iter(benchmark.files))
-    return _read_benchmark(kind, config.split or usual, benchmark, config, data_dir)
-
-
-def _read_benchmark(
-    name: str, split: str, benchmark: Benchmark, config: TaskConfig, data_dir: str | None
-) -> _Source:
-    """Read the benchmark's file if the data folder has it, else its data set on the hub."""
-    folder = data_dir or os.environ.get("RLOOP_DATA")
-    path = _benchmark_file(folder, benchmark.files.get(split))
-    rows: Sequence[Row | None]
-    if path is not None:
-        rows = [_without_prefix(row, file_stem(path)) for row in read_rows(path)]
-        fields = config.fields
-    else:
-        hub_split = benchmark.hub_splits.get(split, split)
-        try:
-            rows = _convert(read_hub_rows(benchmark.hub, benchmark.config, hub_split), benchmark)
-        except TaskError as error:
-            where = f"in {folder}" if folder else "(neither tasks.data_dir nor RLOOP_DATA is set)"
-            stem = benchmark.files.get(split, f"{name}_{split}")
-            raise TaskError(f"{name}: no file {stem}.jsonl.gz {where}, and {error}") from error
-        fields = {**benchmark.fields, **config.fields}
-    return _Source(name=name, split=split, rows=rows, fields=fields, verifier=benchmark.verifier)
-
-
-def _benchmark_file(folder: str | None, stem: str | None) -> Path | None:
-    if folder is None:
-        return None
-    _check_folder(folder, "the variable RLOOP_DATA")
-    paths = [Path(folder).expanduser() / f"{stem}{suffix}" for suffix in SUFFIXES] if stem else []
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _check_folder(folder: str, setting: str) -> None:
-    if not Path(folder).expanduser().is_dir():
-        raise TaskError(
-            f"{setting} is {folder!r}, which is not a folder: name the one with the benchmark files"
-        )
-
-
-def _without_prefix(row: Row, stem: str) -> Row:
-    """Shorten an id such as gsm8k_train/17, whose first part the task and split already say."""
-    key = row.get("id")
-    return {**row, "id": key.removeprefix(f"{stem}/")} if isinstance(key, str) else row
-
-
-def _convert(rows: Sequence[Row], benchmark: Benchmark) -> list[Row | None]:
-    """Return a hub's rows as the benchmark reads them; TaskError where its columns are others."""
-    try:
-        return [benchmark.convert(row) for row in rows]
-    except (KeyError, AttributeError, TypeError) as error:
-        raise TaskError(
-            f"hub:{benchmark.hub} has other columns or values than rloop knows ({error!r}); it has "
-            f"{', '.join(rows[0])}. Read it with source: hub:{benchmark.hub} and fields"
-        ) from error
+    split = config.split or usual_split(kind, held_out=held_out)
+    rows, fields = read_benchmark(kind, split, data_dir)
+    return _Source(
+        name=kind,
+        split=split,
+        rows=rows,
+        fields={**fields, **config.fields},
+        verifier=BENCHMARKS[kind].verifier,
+    )
 
 
 def _problem(
@@ -309,22 +266,6 @@ def _problem(
     place = f"{config.name or source.name}/{source.split}"
     verifier = config.verifier or source.verifier
     return to_problem(row, columns, index=index, key=key, place=place, verifier=verifier)
-
-
-def _with_verifier(problems: list[Problem]) -> list[Problem]:
-    """Give problems of a user's own file a verifier: `numeric` if all answers are plain numbers."""
-    are_numbers = all(_PLAIN_NUMBER.fullmatch(problem.answer.strip()) for problem in problems)
-    verifier = "numeric" if are_numbers else "math"
-    return [replace(problem, verifier=verifier) for problem in problems]
-
-
-def _choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem]:
-    """Return `size` problems chosen by a hash of seed and id, in the order of the source."""
-    if size is None or size >= len(problems):
-        return problems
-    ranked = sorted(problems, key=lambda problem: stable_hash(seed, problem.problem_id))
-    chosen = {problem.problem_id for problem in ranked[:size]}
-    return [problem for problem in problems if problem.problem_id in chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,7 +318,9 @@ def load_tasks(config: TasksConfig) -> Tasks:
     pairs = overlap(distinct, held_out)
     left_out = {problem.problem_id for problem, _ in pairs}
     kept = tuple(problem for problem in distinct if problem.problem_id not in left_out)
-    _warn_of_conflicts(train, evaluate, {problem.problem_id for problem in (*kept, *held_out)})
+    if conflicts := conflicts_between([task.problems for task in (*evaluate, *train)]):
+        stay = {problem.problem_id for problem in (*kept, *held_out)}
+        _log.warning("tasks: %s", conflict_warning(conflicts, stay))
     if not kept:
         raise TaskError(
             f"tasks.train has no problems left: all {len(distinct)} are held out in "
@@ -412,10 +355,7 @@ class Coldstart:
 def load_coldstart(
     config: ColdstartConfig, held_out: Sequence[Problem], *, data_dir: str | None = None
 ) -> Coldstart:
-    """Load the problems of a cold start and leave the held-out ones out; all must have solutions.
-
-    An error says in a sentence what is wrong.
-    """
+    """Load the problems of a cold start and leave the held-out ones out; all must have solutions."""
     task = load_task(config.task, data_dir=data_dir, key="coldstart.task")
     check_solutions(task.problems, config.solution_template)
     left_out = {problem.problem_id for problem, _ in overlap(task.problems, held_out)}
@@ -446,21 +386,6 @@ def _load(configs: Sequence[TaskConfig], config: TasksConfig, key: str) -> list[
                 f"such as name: {name}-2."
             )
     return loaded
-
-
-def _warn_of_conflicts(
-    train: Sequence[LoadedTask], evaluate: Sequence[LoadedTask], kept: set[str]
-) -> None:
-    """Warn of questions that two tasks answer differently; each task has warned of its own."""
-    tasks = [*evaluate, *train]
-    owners = {id(problem): index for index, task in enumerate(tasks) for problem in task.problems}
-    conflicts = [
-        (first, second)
-        for first, second in answer_conflicts(p for task in tasks for p in task.problems)
-        if owners[id(first)] != owners[id(second)]
-    ]
-    if conflicts:
-        _log.warning("tasks: %s", conflict_warning(conflicts, kept))
 
 
 def _check_ids(problems: Sequence[Problem]) -> None:

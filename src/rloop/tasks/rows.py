@@ -4,16 +4,17 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
 from rloop.errors import ConfigError, TaskError
 from rloop.tasks.readers import WrittenFloat
 from rloop.tasks.solutions import boxed_answer
-from rloop.types import Problem
+from rloop.types import Problem, stable_hash
 
 Row = dict[str, Any]
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+|\.\d)(?:\.?\d*)(?:[eE][-+]?\d+)?")
 _JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(?:role|content)"\s*:')
 _PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(?:role|content)'\s*:")
 _USUAL_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -225,6 +226,22 @@ def to_problem(
         solution=solution or None,
         metadata=json.loads(json.dumps(rest, default=str)),
     )
+
+
+def with_verifier(problems: list[Problem]) -> list[Problem]:
+    """Give problems of a user's own file a verifier: `numeric` if all answers are plain numbers."""
+    are_numbers = all(_PLAIN_NUMBER.fullmatch(problem.answer.strip()) for problem in problems)
+    verifier = "numeric" if are_numbers else "math"
+    return [replace(problem, verifier=verifier) for problem in problems]
+
+
+def choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem]:
+    """Return `size` problems chosen by a hash of seed and id, in the order of the source."""
+    if size is None or size >= len(problems):
+        return problems
+    ranked = sorted(problems, key=lambda problem: stable_hash(seed, problem.problem_id))
+    chosen = {problem.problem_id for problem in ranked[:size]}
+    return [problem for problem in problems if problem.problem_id in chosen]
 
 
 def _answer(row: Row, columns: Columns) -> str:
