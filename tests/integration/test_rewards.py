@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from doubles_runs import begin, scripted, toy_recipe
+from rloop.view.groups import COLUMNS, group_view
 
 from rloop.cli.browse import find_trajectories, lines_of
 from rloop.errors import ConfigError, TaskError
@@ -16,7 +17,6 @@ from rloop.store.expert import read_examples
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import verify_run
 from rloop.types import Problem
-from rloop.view.groups import COLUMNS, group_view
 
 REWARDS: list[dict[str, Any]] = [
     {"function": "accuracy"},

@@ -79,6 +79,7 @@ def checkpoints_by_step(
     *,
     rewards: Sequence[Row] = (),
     unit: str = ".0%",
+    domain: Sequence[float] | None = None,
 ) -> Figure:
     """Return measured policies over RL steps: those kept as a line of diamonds, RL inside thin.
 
@@ -88,9 +89,9 @@ def checkpoints_by_step(
     color = alt.Color(
         "series:N",
         scale=scale(list(colors), colors),
-        legend=legend(symbolType="stroke") if len(colors) > 1 else None,
+        legend=legend(symbolType="stroke") if unit else None,
     )
-    layers = _strokes(spans, rows, unit, color)
+    layers = _strokes(spans, rows, color, _upright(unit, domain))
     if rewards:
         window = _smoothing(spans)
         base = data(rewards).encode(x=_step_axis(spans), detail="iteration:N", color=color)
@@ -103,20 +104,18 @@ def checkpoints_by_step(
         layers = [*lines, touch(base.encode(y="value:Q"), tooltip, size=120), *layers]
     shown = [row for row in rows if not row["is_start"]]
     shown += [row for row in rewards if row["x"] in {point["x"] for point in shown}]
-    is_large = len(colors) > 1
     return make_figure(
         heading,
-        alt.layer(*_phases(spans), *layers).properties(height=LARGE if is_large else SMALL),
+        alt.layer(*_phases(spans), *layers).properties(height=LARGE if unit else SMALL),
         sorted(shown, key=lambda row: float(row["x"])),
         {"x": "RL steps", "policy": "policy", "series": "measure", **VALUES},
-        is_wide=is_large,
+        is_wide=bool(unit),
     )
 
 
 def _strokes(
-    spans: Sequence[Span], rows: Sequence[Row], unit: str, color: alt.Color
+    spans: Sequence[Span], rows: Sequence[Row], color: alt.Color, value: alt.Y
 ) -> list[alt.Chart]:
-    value = _upright(unit)
     base = data(rows).encode(x=_step_axis(spans), color=color)
     kept = base.transform_filter("datum.line == 'kept'").encode(detail="series:N")
     explored = base.transform_filter("datum.line != 'kept'").encode(detail=["series:N", "line:N"])
@@ -129,13 +128,8 @@ def _strokes(
     # In plain RL the policies kept are ends of explorations, which the thin lines join already.
     is_joined = any(row["iteration"] and not row["is_explored"] for row in rows)
     steps = kept.mark_line(strokeWidth=2.6 if is_joined else 0)
-    form = ".1%" if unit.endswith("%") else ".3~g"
-    tooltip = [
-        "policy:N",
-        alt.Tooltip("x:Q", title="RL steps"),
-        "series:N",
-        *estimate_tooltip(form),
-    ]
+    place = alt.Tooltip("x:Q", title="RL steps")
+    tooltip = ["policy:N", place, "series:N", *estimate_tooltip(".3~g")]
     return [
         explored.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
         *([start] if any(not row["iteration"] for row in rows) else []),
@@ -188,8 +182,9 @@ def _end(spans: Sequence[Span]) -> int:
     return spans[-1].end if spans else 0
 
 
-def _upright(unit: str) -> alt.Y:
-    return alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=value_axis(unit))
+def _upright(unit: str, domain: Sequence[float] | None = None) -> alt.Y:
+    scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=False)
+    return alt.Y("value:Q", title=None, scale=scale, axis=value_axis(unit))
 
 
 def _phases(spans: Sequence[Span], *, shaded: bool = True) -> list[alt.Chart]:

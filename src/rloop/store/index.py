@@ -1,15 +1,14 @@
 """The groups of a run, counted: enough to know where to look, without any text.
 
 A group is one row however many completions it has, so a million trajectories are some ten thousand
-rows in memory. Files are counted once, the newest first, as many as a time budget allows; what is
-replaced, set aside or new since is noticed at the next refresh. Links are never followed. Texts are
-read from the one file where they are, by `read_step`.
+rows in memory. Files are counted once, the newest first, some at each refresh; what is replaced,
+set aside or new since is noticed at the next one. Links are never followed. Texts are read from the
+one file where they are, by `read_step`.
 """
 
 import os
 import re
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,16 @@ import pyarrow.compute as pc
 from rloop.errors import StoreError
 from rloop.store.parquet import read_checked, read_whole
 from rloop.store.schema import OLDER, SCHEMA, VERSION_KEY, part_of_schema
+from rloop.text import excerpt
 
 _FOLDERS = (re.compile(r"iteration=(\d{1,9})"), re.compile(r"phase=([a-z]+)"))
 _FILE = re.compile(r"step-(\d{1,9})(?:-(.+))?\.parquet")
 _AT_THE_END = 2**31 - 1
+FILES_A_REFRESH = 32
+"""New files counted at each refresh, so that a page comes at once whatever the size of a run."""
 _COUNTED = (
     *("problem_id", "task", "policy", "verdict", "finish_reason", "completion_tokens", "reward"),
+    "prompt_text",
 )
 _GROUPS = pa.schema(
     {
@@ -40,6 +43,7 @@ _GROUPS = pa.schema(
         "policy": pa.string(),
         "task": pa.string(),
         "problem_id": pa.string(),
+        "question": pa.string(),
         "size": pa.int64(),
         "num_correct": pa.int64(),
         "num_error": pa.int64(),
@@ -50,7 +54,8 @@ _GROUPS = pa.schema(
     }
 )
 """The view `groups`: `file` is a `StepFile.key`, `moment` orders an iteration's files in time,
-`tokens` and `reward` are sums over the group, mixed means correct and wrong ones, errors aside."""
+`question` is the end of the prompt, `tokens` and `reward` are sums over the group, mixed means
+correct and wrong ones, errors aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +116,8 @@ class GroupIndex:
         """Return what is wrong with the files that could not be counted, by key."""
         return {file.key: said for file, said in self._damaged.items()}
 
-    def refresh(self, budget_s: float) -> None:
-        """List the files again and count those that are new, for about that many seconds.
-
-        At least one file is counted if one waits, so that repeated calls always come to an end.
-        """
+    def refresh(self, most: int = FILES_A_REFRESH) -> None:
+        """List the files again and count those that are new, the newest first, `most` of them."""
         with self._lock:
             files = sorted(list_step_files(self._root), key=lambda file: file.in_time)
             present = set(files)
@@ -123,14 +125,12 @@ class GroupIndex:
             for file in gone:
                 del self._counted[file]
             self._damaged = {file: said for file, said in self._damaged.items() if file in present}
-            before, deadline = len(self._counted), time.monotonic() + budget_s
-            for file in reversed(files):
-                if file not in self._counted and file not in self._damaged:
-                    self._count(file)
-                    if time.monotonic() > deadline:
-                        break
+            known = self._counted.keys() | self._damaged.keys()
+            new = [file for file in reversed(files) if file not in known][:most]
+            for file in new:
+                self._count(file)
             self.files = {file.key: file for file in files}
-            if gone or len(self._counted) > before:
+            if gone or new:
                 parts = [self._counted[file] for file in files if file in self._counted]
                 self._groups = pa.concat_tables([_GROUPS.empty_table(), *parts]).combine_chunks()
 
@@ -196,6 +196,7 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
         [
             *((name, "sum") for name in (*marks, "completion_tokens", "reward")),
             ("reward", "count"),
+            ("prompt_text", "first"),
         ]
     )
     constants = {
@@ -208,6 +209,7 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
     columns = {name: [value] * found.num_rows for name, value in constants.items()}
     columns |= {name: found[name] for name in ("policy", "task", "problem_id")}
     columns |= {
+        "question": [excerpt(prompt) for prompt in found["prompt_text_first"].to_pylist()],
         "size": found["reward_count"],
         "num_correct": found["is_correct_sum"],
         "num_error": found["is_error_sum"],

@@ -18,10 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from rloop.errors import StoreError
-from rloop.view import browser, pages
-from rloop.view.charts import ChartCache
-from rloop.view.folder import Folder
-from rloop.view.html import HEADERS, STATIC_TYPES, environment, static_file
+from rloop.view import pages
+from rloop.view.html import HEADERS, STATIC_TYPES, page, static_file
+from rloop.view.runs import Folder
 
 HOSTS = ["127.0.0.1", "localhost"]
 
@@ -31,11 +30,11 @@ ROUTES = {
     "/report": pages.report,
     "/charts": pages.charts,
     "/steps": pages.steps,
-    "/step": browser.step,
-    "/completion": browser.completion,
+    "/step": pages.step,
+    "/completion": pages.completion,
     "/problems": pages.problems,
-    "/problem": browser.problem,
-    "/search": browser.search,
+    "/problem": pages.problem,
+    "/search": pages.search_page,
 }
 
 
@@ -54,7 +53,6 @@ def build_app(folder: Path) -> Starlette:
         exception_handlers={HTTPException: error_page, StoreError: error_page},
     )
     app.state.folder = Folder(folder)
-    app.state.charts = ChartCache()
     return app
 
 
@@ -80,9 +78,7 @@ async def error_page(request: Request, error: Exception) -> Response:
         said = "There is no such page."
     name = request.query_params.get("run", "")
     back = name if name in request.app.state.folder.runs() else ""
-    template = environment().get_template("error.html.j2")
-    text = template.render(title="rloop view", sentence=said, status=status, back=back)
-    return Response(text, status, media_type="text/html")
+    return page("error.html.j2", status, title="rloop view", sentence=said, code=status, back=back)
 
 
 async def add_headers(
@@ -92,6 +88,4 @@ async def add_headers(
     response = await call_next(request)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if "Cache-Control" not in response.headers:
-        response.headers["Cache-Control"] = "no-cache"
     return response

@@ -1,27 +1,41 @@
-"""The pages of a folder and of a run: what runs, how far it is, how it learns, where to look."""
+"""The pages: of a folder, of a run, of its steps, problems and completions, and the search."""
 
 from typing import Any
 
+import pyarrow.compute as pc
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
+from rloop.errors import StoreError
 from rloop.recipe.methods import method_title
 from rloop.report.html import content_policy, page_script, specs_of, vega_library
 from rloop.report.summary import describe_run
 from rloop.report.tables import task_tables
 from rloop.run_directory import Run
-from rloop.view.charts import ChartCache
-from rloop.view.folder import Reading, ViewedRun
-from rloop.view.html import link
-from rloop.view.problem import ORDERS, PROBLEMS_A_PAGE, problem_lines
-from rloop.view.progress import State, last_numbers, phases, run_state, summary
-from rloop.view.reply import folder_of, number_of, reply, run_of
-from rloop.view.steps import step_lines
+from rloop.store.index import StepFile, read_step
+from rloop.view import problem as problems_of
+from rloop.view.html import file_of, folder_of, link, number_of, page, run_of
+from rloop.view.progress import last_numbers, run_phases, run_state, where
+from rloop.view.runs import ViewedRun
+from rloop.view.tokens import tokens_of
+from rloop.view.trajectories import (
+    CARDS_A_PAGE,
+    COLUMNS,
+    Filters,
+    group_lines,
+    group_view,
+    search,
+    shown_row,
+    step_label,
+)
 
 STEPS_A_PAGE = 500
-QUESTIONS_S = 0.4
-"""Seconds that the list of problems may spend on reading what they ask."""
+GROUPS_A_PAGE = 100
+DETAILS = (
+    *("temperature", "top_p", "top_k", "seed", "policy_version"),
+    *("verifier_version", "template_version", "group_id"),
+)
 
 
 def folder(request: Request) -> Response:
@@ -30,45 +44,37 @@ def folder(request: Request) -> Response:
     runs = list(viewed.runs().values())
     if viewed.is_run and runs:
         return RedirectResponse(link("/run", run=runs[0].name))
-    states = {run.name: _state(run, run.read()).name for run in runs}
-    changes = [f"{run.name} {run.signature} {states[run.name]}" for run in runs]
-    return reply(
-        request,
+    return page(
         "folder.html.j2",
-        changes,
-        lambda: {
-            "title": f"{viewed.root.name}: rloop view",
-            "folder": viewed.root,
-            "runs": [_summary(run) for run in runs],
-        },
+        title=f"{viewed.root.name}: rloop view",
+        folder=viewed.root,
+        runs=[_summary(run) for run in runs],
     )
 
 
 def run(request: Request) -> Response:
     """Show one run: state, phases, latest measurements; its charts come as a page of their own."""
     viewed = run_of(request)
-    reading = viewed.read()
-    state = _state(viewed, reading)
-
-    def values() -> dict[str, Any]:
-        record = reading.record
-        return {
-            **frame(viewed, "run"),
-            "record": record,
-            "reading": reading,
-            "state": state,
-            "method": describe_run(record),
-            "phases": phases(record, is_running=state.name == "running"),
-            "tables": task_tables(record),
-            "steps": summary(record)[1:],
-        }
-
-    return reply(request, "run.html.j2", [viewed.content, state.name], values)
+    found, problem = viewed.read()
+    state = run_state(found, viewed.changed_s)
+    phases = run_phases(found, is_running=state.name == "running")
+    return page(
+        "run.html.j2",
+        **_frame(viewed, "run"),
+        record=found,
+        problem=problem,
+        state=state,
+        method=describe_run(found),
+        phases=phases,
+        steps=where(phases)[1:],
+        tables=task_tables(found),
+        has_report=(viewed.path / "report.html").exists(),
+    )
 
 
 def report(request: Request) -> Response:
     """Return the run's report.html as it is; only the scripts that rloop itself puts there run."""
-    viewed = run_of(request, count_s=0)
+    viewed = run_of(request)
     path = viewed.path / "report.html"
     if path.is_symlink() or not path.is_file():
         raise HTTPException(404, f"{viewed.name} has no report.html; rloop report writes it.")
@@ -82,106 +88,210 @@ def report(request: Request) -> Response:
 
 def charts(request: Request) -> Response:
     """Return the charts of a run, as the report has them."""
-    cache: ChartCache = request.app.state.charts
-    drawn = cache.of(run_of(request, count_s=0))
-    return reply(
-        request,
-        "charts.html.j2",
-        [drawn.signature, drawn.problem],
-        lambda: {
-            "sections": drawn.sections,
-            "specs": specs_of([one for _, figures in drawn.sections for one in figures]),
-            "problem": drawn.problem,
-        },
-    )
+    sections, problem = run_of(request).charts()
+    figures = [figure for _, some in sections for figure in some]
+    return page("charts.html.j2", sections=sections, specs=specs_of(figures), problem=problem)
 
 
 def steps(request: Request) -> Response:
     """List the steps of an iteration and what was measured in it; the latest one by default."""
     viewed = run_of(request)
-    index = viewed.index
-    iterations = sorted({file.iteration for file in index.files.values()})
+    iterations = sorted({file.iteration for file in viewed.index.files.values()})
     iteration = number_of(request, "iteration", iterations[-1] if iterations else 0)
-    page = number_of(request, "page")
+    number = number_of(request, "page")
+    explored = problems_of.step_lines(viewed.index, iteration, "explore")
+    return page(
+        "steps.html.j2",
+        **_frame(viewed, "steps"),
+        iterations=iterations,
+        iteration=iteration,
+        explored=explored[number * STEPS_A_PAGE : (number + 1) * STEPS_A_PAGE],
+        num_explored=len(explored),
+        page=number,
+        page_size=STEPS_A_PAGE,
+        measured=problems_of.step_lines(viewed.index, iteration, "evaluate"),
+    )
 
-    def values() -> dict[str, Any]:
-        explored = step_lines(index, iteration, "explore")
-        begin = page * STEPS_A_PAGE
-        return {
-            **frame(viewed, "steps"),
-            "iterations": iterations,
-            "iteration": iteration,
-            "explored": explored[begin : begin + STEPS_A_PAGE],
-            "num_explored": len(explored),
-            "page": page,
-            "page_size": STEPS_A_PAGE,
-            "measured": step_lines(index, iteration, "evaluate"),
-        }
 
-    return reply(request, "steps.html.j2", [viewed.content], values)
+def step(request: Request) -> Response:
+    """Show a step: its groups as a list, and the completions of one of them side by side."""
+    viewed = run_of(request)
+    file, filters = file_of(request, viewed), _filters(request)
+    shown: dict[str, Any] = {"label": step_label(file), "group": None, "problem": ""}
+    try:
+        shown |= _groups(request, viewed, file, filters)
+    except StoreError as error:
+        shown["problem"] = str(error)
+    # The problems of RL steps differ; those of evaluations are the same ones again.
+    is_followed = shown["group"] and file.phase == "evaluate"
+    followed = shown["group"]["problem_id"] if is_followed else ""
+    before, after = problems_of.neighbours(viewed.index, file, followed)
+    shown |= {"followed": followed, "before": before, "after": after}
+    return page("step.html.j2", **_frame(viewed, "steps"), file=file, filters=filters, **shown)
+
+
+def _groups(
+    request: Request, viewed: ViewedRun, file: StepFile, filters: Filters
+) -> dict[str, Any]:
+    rows = read_step(file, COLUMNS)
+    matches = filters.mask(rows)
+    lines = group_lines(rows, matches)
+    names = [line["problem_id"] for line in lines]
+    wanted = request.query_params.get("group") or (names[0] if names else "")
+    first = number_of(request, "first")
+    group = group_view(rows, matches, wanted, first) if wanted else None
+    if wanted and group is None:
+        raise HTTPException(404, f"{step_label(file)} of {viewed.name} has no problem {wanted!r}.")
+    place = names.index(wanted) if wanted in names else None
+    number = number_of(request, "page", (place or 0) // GROUPS_A_PAGE)
+    return {
+        "lines": lines[number * GROUPS_A_PAGE : (number + 1) * GROUPS_A_PAGE],
+        "num_lines": len(lines),
+        "num_groups": len(set(rows["problem_id"].to_pylist())),
+        "num_rows": rows.num_rows,
+        "num_matches": int(matches.sum()),
+        "label": step_label(file, group["policy"] if group else ""),
+        "task": group["task"] if group and file.phase == "evaluate" else "",
+        "page": number,
+        "page_size": GROUPS_A_PAGE,
+        "group": group,
+        "first": first,
+        "cards_a_page": CARDS_A_PAGE,
+        "previous": names[place - 1] if place else "",
+        "next": names[place + 1] if place is not None and place + 1 < len(names) else "",
+    }
+
+
+def completion(request: Request) -> Response:
+    """Show one completion whole, token by token where the run has its tokenizer."""
+    viewed = run_of(request)
+    file = file_of(request, viewed)
+    problem_id, member = request.query_params.get("group", ""), number_of(request, "member")
+    rows = read_step(file, [*COLUMNS, "completion_ids", "behavior_logprobs", *DETAILS])
+    is_meant = pc.and_(pc.equal(rows["problem_id"], problem_id), pc.equal(rows["member"], member))
+    rows = rows.filter(is_meant)
+    if not rows.num_rows:
+        raise HTTPException(
+            404,
+            f"{step_label(file)} of {viewed.name} has no completion {member} of {problem_id!r}.",
+        )
+    (row,) = rows.slice(0, 1).to_pylist()
+    ids, logprobs = row["completion_ids"], row["behavior_logprobs"]
+    return page(
+        "completion.html.j2",
+        **_frame(viewed, "steps"),
+        file=file,
+        label=step_label(file, row["policy"]),
+        row=shown_row(row),
+        problem_id=problem_id,
+        details={name: row[name] for name in DETAILS},
+        tokens=tokens_of(viewed.path, ids, logprobs, row["completion_text"]),
+    )
 
 
 def problems(request: Request) -> Response:
     """List the problems of a run with how often they were solved."""
     viewed = run_of(request)
-    text, page = request.query_params.get("problem", ""), number_of(request, "page")
+    text, number = request.query_params.get("problem", ""), number_of(request, "page")
     order = request.query_params.get("order", "hardest")
-    num_unread = viewed.questions.read(viewed.index, QUESTIONS_S)
-
-    def values() -> dict[str, Any]:
-        rows = problem_lines(viewed.index, viewed.questions, text, order, page)
-        return {
-            **frame(viewed, "problems"),
-            "rows": rows[:PROBLEMS_A_PAGE],
-            "questions": viewed.questions,
-            "num_unread": num_unread,
-            "has_more": len(rows) > PROBLEMS_A_PAGE,
-            "text": text,
-            "page": page,
-            "order": order,
-            "orders": list(ORDERS),
-        }
-
-    changes = [viewed.content, str(num_unread)]
-    return reply(request, "problems.html.j2", changes, values)
+    rows = problems_of.problem_lines(viewed.index, text, order, number)
+    size = problems_of.PROBLEMS_A_PAGE
+    return page(
+        "problems.html.j2",
+        **_frame(viewed, "problems"),
+        rows=rows[:size],
+        has_more=len(rows) > size,
+        text=text,
+        page=number,
+        order=order,
+        orders=list(problems_of.ORDERS),
+    )
 
 
-def frame(viewed: ViewedRun, tab: str) -> dict[str, Any]:
+def problem(request: Request) -> Response:
+    """Show one problem over the whole run, and in the other runs of the folder."""
+    viewed = run_of(request)
+    problem_id = request.query_params.get("problem", "")
+    wanted = request.query_params.getlist("with")
+    every = [other for other in folder_of(request).runs().values() if other is not viewed]
+    others, left_out = problems_of.runs_with(problem_id, viewed, every)
+    if wanted:
+        others = [other for other in every if other.name in wanted]
+        sharing = problems_of.sharing_tasks(viewed, every)
+        left_out = [other for other in sharing if other not in others]
+    for other in others:
+        other.index.refresh()
+    here = problems_of.problem_in_run(viewed, problem_id)
+    if not here.groups and not viewed.index.num_waiting:
+        raise HTTPException(404, f"{viewed.name} has no problem {problem_id!r}.")
+    found = [problems_of.problem_in_run(other, problem_id) for other in others]
+    same = [here, *(other for other in found if not here.difference(other))]
+    longest = max((one.read()[0] for one in (viewed, *others)), key=lambda run: run.num_steps)
+    figure = problems_of.success_figure(longest.spans, same)
+    frame = _frame(viewed, "problems")
+    for other in others:
+        frame["num_waiting"] += other.index.num_waiting
+        frame["num_files"] += len(other.index.files)
+    return page(
+        "problem.html.j2",
+        **frame,
+        problem_id=problem_id,
+        here=here,
+        same=same,
+        labels=problems_of.labels(same),
+        different=[(other.run, said) for other in found if (said := here.difference(other))],
+        left_out=[other.name for other in left_out],
+        figure=figure,
+        specs=specs_of([figure]),
+    )
+
+
+def search_page(request: Request) -> Response:
+    """Search the texts of a run, the newest step first, some steps at a time."""
+    viewed, filters = run_of(request), _filters(request)
+    phase = request.query_params.get("phase", "")
+    after = request.query_params.get("after", "")
+    found = search(viewed.index, filters, phase=phase, after=after) if filters.given else None
+    return page(
+        "search.html.j2", **_frame(viewed, "search"), filters=filters, phase=phase, found=found
+    )
+
+
+def _filters(request: Request) -> Filters:
+    names = ("verdict", "finish", "text", "problem")
+    return Filters(**{name: request.query_params.get(name, "") for name in names})
+
+
+def _frame(viewed: ViewedRun, tab: str) -> dict[str, Any]:
     """Return what every page of a run shows around its own."""
     return {
         "title": f"{viewed.name}: rloop view",
         "run": viewed.name,
         "tab": tab,
-        "before_rl": "measured" if viewed.read().record.is_evaluation else "before RL",
+        "before_rl": "measured" if viewed.read()[0].is_evaluation else "before RL",
         "num_waiting": viewed.index.num_waiting,
         "num_files": len(viewed.index.files),
         "damaged": viewed.index.damaged,
     }
 
 
-def _state(viewed: ViewedRun, reading: Reading) -> State:
-    return run_state(viewed.path, reading.record, viewed.changed_s)
-
-
 def _summary(viewed: ViewedRun) -> dict[str, Any]:
-    reading = viewed.read()
-    record = reading.record
-    where, done, total = summary(record)
+    found, problem = viewed.read()
+    place, done, total = where(run_phases(found, is_running=True))
     return {
         "name": viewed.name,
-        "problem": reading.problem,
-        "method": _method(record),
-        "seed": record.config.get("seed"),
-        "state": _state(viewed, reading),
-        "where": where,
+        "problem": problem,
+        "method": _method(found),
+        "seed": found.config.get("seed"),
+        "state": run_state(found, viewed.changed_s),
+        "where": place,
         "done": done,
         "total": total,
-        "numbers": last_numbers(task_tables(record)),
-        "changed_s": viewed.changed_s,
+        "numbers": last_numbers(task_tables(found)),
     }
 
 
-def _method(record: Run) -> str:
-    if record.is_evaluation:
+def _method(found: Run) -> str:
+    if found.is_evaluation:
         return "Evaluation"
-    return method_title(record.config) if record.config.get("explore") else ""
+    return method_title(found.config) if found.config.get("explore") else ""

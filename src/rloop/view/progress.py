@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rloop.report.formatting import percent
 from rloop.report.tables import TaskTable
-from rloop.run_directory import Row, Run, phase_seconds, sampled_tokens
+from rloop.run_directory import Run, iteration_seconds, sampled_tokens
 
 RECENT_S = 60.0
 """A run that wrote this recently is taken to be running where its lock cannot be seen."""
@@ -21,6 +21,7 @@ NUM_STEPS_TIMED = 10
 MIN_STEPS_TIMED = 3
 
 StateName = Literal["running", "complete", "stopped"]
+Status = Literal["done", "now", "to come"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Phase:
 
     iteration: int
     name: str
-    status: Literal["done", "now", "to come"]
+    status: Status
     step: int
     """Steps done; 0 where the phase has none."""
     num_steps: int | None
@@ -63,12 +64,12 @@ class Phase:
     """For the rest of its steps at the pace of the last ones; None where that is a guess."""
 
 
-def run_state(run_dir: Path, record: Run, changed_s: float) -> State:
+def run_state(run: Run, changed_s: float) -> State:
     """Return whether the run is complete, going on or stopped; `changed_s` is its last write."""
-    if record.is_complete:
+    if run.is_complete:
         return State("complete", changed_s)
     is_recent = time.time() - changed_s < RECENT_S
-    is_running = is_recent or is_locked(run_dir / ".lock")
+    is_running = is_recent or is_locked(run.directory / ".lock")
     return State("running" if is_running else "stopped", changed_s)
 
 
@@ -83,76 +84,61 @@ def is_locked(path: Path) -> bool:
     return any(f" {device}:{status.st_ino} " in line and "FLOCK" in line for line in lines)
 
 
-def phases(record: Run, *, is_running: bool) -> list[Phase]:
+def run_phases(run: Run, *, is_running: bool) -> list[Phase]:
     """Return every phase of the run, done and to come; the first that is not done is `now`."""
-    found: list[Phase] = []
-    seconds = {
-        iteration: phase_seconds([e for e in record.events if e.get("iteration") == iteration])
-        for iteration in range(record.config.get("iterations", 1) + 1)
-    }
-    measured = {i: _evaluation_seconds(record, i) for i in seconds}
-    is_now_given = False
-    for key in record.expected_phases:
-        parts = key.split("/")
-        iteration, name = int(parts[0]), parts[1]
-        is_done = key in record.phases
-        status: Literal["done", "now", "to come"] = "done"
-        if not is_done:
-            status = "to come" if is_now_given or not is_running else "now"
-            is_now_given = True
-        lines = [row for row in record.rows(name) if row.get("iteration") == iteration]
-        spent = seconds[iteration].get(name)
-        if len(parts) > 2:
-            lines = [row for row in lines if row.get("policy") == parts[2]]
-            spent = measured[iteration].pop(0) if is_done and measured[iteration] else None
-        found.append(_phase(record, "/".join(parts[1:]), iteration, status, lines, spent))
+    spent = {(r["iteration"], r["phase"]): r["seconds"] for r in iteration_seconds(run.events)}
+    waiting = [key for key in run.expected_phases if key not in run.phases]
+    now = waiting[0] if waiting and is_running else ""
+    found = []
+    for key in run.expected_phases:
+        number, _, name = key.partition("/")
+        kind, _, policy = name.partition("/")
+        iteration = int(number)
+        lines = [row for row in run.rows(kind) if row.get("iteration") == iteration]
+        seconds = spent.get((iteration, kind))
+        if policy:
+            lines = [row for row in lines if row.get("policy") == policy]
+            seconds = _evaluation_seconds(run, key)
+        status: Status = "done" if key in run.phases else "now" if key == now else "to come"
+        times = [row["explore/step_s"] for row in lines if row.get("explore/step_s") is not None]
+        step = max((int(row.get("step", 0)) for row in lines), default=0)
+        num_steps = _num_steps(run, kind, iteration)
+        is_paced = status == "now" and num_steps and len(times) >= MIN_STEPS_TIMED
+        found.append(
+            Phase(
+                iteration=iteration,
+                name=name,
+                status=status,
+                step=step if num_steps else 0,
+                num_steps=num_steps,
+                # A phase is timed when it ends.
+                seconds=seconds if status == "done" else sum(times) or None,
+                tokens=sampled_tokens(lines),
+                left_s=((num_steps or 0) - step) * median(times[-NUM_STEPS_TIMED:])
+                if is_paced
+                else None,
+            )
+        )
     return found
 
 
-def _evaluation_seconds(record: Run, iteration: int) -> list[float]:
-    """Return how long the evaluations of the policies kept took, in their order."""
-    return [
+def _evaluation_seconds(run: Run, key: str) -> float | None:
+    """Return how long the evaluation of a kept policy took; events of an iteration are in order."""
+    iteration = int(key.split("/")[0])
+    done = [k for k in run.phases if k.startswith(f"{iteration}/evaluate/")]
+    timed = [
         event["seconds"]
-        for event in record.events
+        for event in run.events
         if (event.get("iteration"), event.get("phase")) == (iteration, "evaluate")
         and not event.get("step")
         and "error" not in event
     ]
+    return dict(zip(done, timed, strict=False)).get(key)
 
 
-def _phase(
-    record: Run,
-    name: str,
-    iteration: int,
-    status: Literal["done", "now", "to come"],
-    lines: list[Row],
-    spent: float | None,
-) -> Phase:
-    kind = name.split("/")[0]
-    times = [row["explore/step_s"] for row in lines if row.get("explore/step_s") is not None]
-    step = max((int(row.get("step", 0)) for row in lines), default=0)
-    num_steps = _num_steps(record, kind, iteration)
-    if status != "done":
-        # A phase is timed when it ends.
-        spent = sum(times) or None
-    left_s = None
-    if status == "now" and num_steps and len(times) >= MIN_STEPS_TIMED:
-        left_s = (num_steps - step) * median(times[-NUM_STEPS_TIMED:])
-    return Phase(
-        iteration=iteration,
-        name=name,
-        status=status,
-        step=step if num_steps else 0,
-        num_steps=num_steps,
-        seconds=spent,
-        tokens=sampled_tokens(lines),
-        left_s=left_s,
-    )
-
-
-def _num_steps(record: Run, kind: str, iteration: int) -> int | None:
+def _num_steps(run: Run, kind: str, iteration: int) -> int | None:
     """Return how many steps a phase has: given for RL, from examples and batches for tuning."""
-    config, done = record.config, record.phases
+    config, done = run.config, run.phases
     if kind == "explore":
         ended = done.get(f"{iteration}/explore", {}).get("steps")
         return int(ended or config["explore"]["steps"])
@@ -168,13 +154,12 @@ def _num_steps(record: Run, kind: str, iteration: int) -> int | None:
     return int(tuning["epochs"] * -(-num_examples // tuning["batch_size"]))
 
 
-def summary(record: Run) -> tuple[str, int, int]:
-    """Return where the run is in words, and its RL steps done and in all."""
-    found = phases(record, is_running=True)
-    explorations = [phase for phase in found if phase.name == "explore"]
+def where(phases: list[Phase]) -> tuple[str, int, int]:
+    """Return where a run is in words, and its RL steps done and in all."""
+    explorations = [phase for phase in phases if phase.name == "explore"]
     done = sum(phase.step for phase in explorations)
     total = sum(phase.num_steps or 0 for phase in explorations)
-    now = next((phase for phase in found if phase.status == "now"), None)
+    now = next((phase for phase in phases if phase.status == "now"), None)
     if now is None:
         return "", done, total
     text = f"iteration {now.iteration}, {now.name}" if now.iteration else now.name

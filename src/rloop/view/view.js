@@ -3,6 +3,7 @@
 
 const EVERY_MS = 2500;
 const COUNTING_MS = 300;
+const REST = 5;
 const drawn = new Map();
 
 function draw() {
@@ -18,17 +19,14 @@ function draw() {
   }
 }
 
-async function load(address) {
-  const response = await fetch(address, { cache: "no-cache", headers: { Accept: "text/html" } });
-  return { tag: response.headers.get("ETag"), ok: response.ok, text: response.ok ? await response.text() : "" };
-}
-
-const tags = new Map();
+const texts = new Map();
 
 async function update(address, use) {
-  const { tag, ok, text } = await load(address);
-  if (!ok || (tag && tags.get(address) === tag)) return;
-  tags.set(address, tag);
+  const response = await fetch(address, { cache: "no-cache", headers: { Accept: "text/html" } });
+  if (!response.ok) return;
+  const text = await response.text();
+  if (texts.get(address) === text) return;
+  texts.set(address, text);
   use(new DOMParser().parseFromString(text, "text/html"));
 }
 
@@ -65,9 +63,11 @@ function replaceCharts(page) {
   draw();
 }
 
-// Charts of a large run take their time; progress does not wait for them.
+// Charts of a large run take their time; progress does not wait for them, and they rest for longer
+// than they took, so that looking at a run does not slow it.
 async function follow(address, use, pause) {
   const offline = document.getElementById("offline");
+  const begun = Date.now();
   if (!document.hidden) {
     try {
       await update(address, use);
@@ -77,7 +77,7 @@ async function follow(address, use, pause) {
       offline.hidden = false;
     }
   }
-  setTimeout(follow, pause(), address, use, pause);
+  setTimeout(follow, Math.max(pause(), REST * (Date.now() - begun)), address, use, pause);
 }
 
 function followAll() {

@@ -9,17 +9,17 @@ from tokenizers import Tokenizer, decoders, models
 
 from rloop.store.schema import trajectory_table
 from rloop.text import excerpt
-from rloop.view.groups import (
+from rloop.view.html import highlight
+from rloop.view.tokens import shade, tokens_of
+from rloop.view.trajectories import (
     COLUMNS,
     HEAD,
     TAIL,
     Filters,
     group_lines,
     group_view,
-    logprob_mean,
+    shown_row,
 )
-from rloop.view.html import highlight
-from rloop.view.tokens import shade, tokens_of
 
 
 def rows_of(*completions: tuple[str, bool]) -> pa.Table:
@@ -28,18 +28,20 @@ def rows_of(*completions: tuple[str, bool]) -> pa.Table:
     return trajectory_table(place, groups).select(list(COLUMNS))
 
 
-def test_a_line_has_the_verdicts_in_member_order_and_the_matches():
+def test_a_line_has_the_verdicts_in_member_order():
     rows = rows_of(("yes", True), ("no", False), ("NO way", False))
-    lines = group_lines(rows, Filters(text="no").mask(rows))
-    assert [(line.problem_id, line.verdicts, line.num_matches) for line in lines] == [
-        ("a/1", ("correct", "wrong", "wrong"), 2),
-        ("b/2", ("correct", "wrong"), 1),
+    mask = Filters(text="no").mask(rows)
+    assert mask.tolist() == [False, True, True, False, True]
+    lines = group_lines(rows, mask)
+    assert [(line["problem_id"], line["verdicts"], line["num_correct"]) for line in lines] == [
+        ("a/1", ["correct", "wrong", "wrong"], 1),
+        ("b/2", ["correct", "wrong"], 1),
     ]
 
 
 def test_groups_without_a_match_are_left_out():
     rows = rows_of(("yes", True), ("no", False), ("only here", False))
-    assert [line.problem_id for line in group_lines(rows, Filters(text="only").mask(rows))] == [
+    assert [line["problem_id"] for line in group_lines(rows, Filters(text="only").mask(rows))] == [
         "a/1"
     ]
     assert group_lines(rows, Filters(problem="zebra").mask(rows)) == []
@@ -50,16 +52,17 @@ def test_a_long_completion_is_cut_in_its_middle():
     rows = rows_of((text, True), ("", False))
     view = group_view(rows, Filters().mask(rows), "a/1", 0)
     assert view is not None
-    card, empty = view.cards
-    assert (card.head, card.num_left_out, card.tail) == ("a" * HEAD, 7, "z" * TAIL)
-    assert (empty.head, empty.num_left_out, empty.tail) == ("", 0, "")
-    assert (view.num_correct, view.size, view.reference) == (1, 2, "2")
+    card, empty = view["cards"]
+    assert (card["head"], card["num_left_out"], card["tail"]) == ("a" * HEAD, 7, "z" * TAIL)
+    assert (empty["head"], empty["num_left_out"], empty["tail"]) == ("", 0, "")
+    assert (view["num_correct"], view["size"], view["reference"]) == (1, 2, "2")
     assert group_view(rows, Filters().mask(rows), "zebra", 0) is None
 
 
 def test_the_mean_log_probability_is_over_the_tokens_sampled():
-    assert logprob_mean({"completion_tokens": 4, "behavior_logprob_sum": -3.0}) == -0.75
-    assert logprob_mean({"completion_tokens": 0, "behavior_logprob_sum": 0.0}) is None
+    for tokens, total, mean in ((4, -3.0, -0.75), (0, 0.0, None)):
+        row = {"completion_tokens": tokens, "behavior_logprob_sum": total, "rewards": None}
+        assert shown_row(row)["logprob_mean"] == mean
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rloop.run_directory import Run
-from rloop.view.progress import State, is_locked, phases, summary
+from rloop.view.progress import State, is_locked, run_phases, where
 
 
 def record(phases: dict[str, Any], metrics=(), events=(), **config: Any) -> Run:
@@ -52,25 +52,25 @@ def test_a_run_is_complete_with_its_last_phase():
 
 
 def test_the_first_phase_that_is_not_done_is_the_one_now():
-    found = phases(record({"0/evaluate/base": {}}, [line(1)]), is_running=True)
+    found = run_phases(record({"0/evaluate/base": {}}, [line(1)]), is_running=True)
     assert [phase.status for phase in found[:3]] == ["done", "now", "to come"]
-    stopped = phases(record({"0/evaluate/base": {}}, [line(1)]), is_running=False)
+    stopped = run_phases(record({"0/evaluate/base": {}}, [line(1)]), is_running=False)
     assert {phase.status for phase in stopped[1:]} == {"to come"}
 
 
 def test_the_time_left_is_the_median_step_times_the_steps_to_come():
     steps = [line(1, 90.0), line(2, 2.0), line(3, 4.0)]
-    (_, now, *_) = phases(record({"0/evaluate/base": {}}, steps), is_running=True)
+    (_, now, *_) = run_phases(record({"0/evaluate/base": {}}, steps), is_running=True)
     # The median of 90, 2 and 4 is 4; one step of four is to come.
     assert (now.step, now.num_steps, now.left_s, now.tokens) == (3, 4, 4.0, 150)
     assert now.seconds == 96.0
-    few = phases(record({"0/evaluate/base": {}}, steps[:2]), is_running=True)
+    few = run_phases(record({"0/evaluate/base": {}}, steps[:2]), is_running=True)
     assert few[1].left_s is None
 
 
 def test_fine_tuning_has_as_many_updates_as_its_examples_make():
     done = {"1/select": {"kept_count": 9}, "1/explore": {"steps": 2}}
-    found = {p.name: p for p in phases(record(done), is_running=False) if p.iteration == 1}
+    found = {p.name: p for p in run_phases(record(done), is_running=False) if p.iteration == 1}
     # 9 examples in batches of 4 are 3 updates an epoch, 3 epochs; RL ended early after 2 steps.
     assert found["finetune"].num_steps == 9
     assert found["explore"].num_steps == 2
@@ -86,17 +86,17 @@ def test_an_evaluation_inside_rl_is_not_the_one_of_the_policy_kept():
          "seconds": 7.0},
     ]  # fmt: skip
     done = {"1/explore": {"steps": 4}, "1/evaluate/iter-001": {}}
-    found = {p.name: p.seconds for p in phases(record(done, (), events), is_running=False)
+    found = {p.name: p.seconds for p in run_phases(record(done, (), events), is_running=False)
              if p.iteration == 1}  # fmt: skip
     # Of the exploration's 30 s, 5 went into the evaluation inside it.
     assert (found["explore"], found["evaluate/iter-001"]) == (25.0, 7.0)
 
 
 def test_the_summary_says_where_and_how_far():
-    assert summary(record({"0/evaluate/base": {}}, [line(3)])) == (
+    assert where(run_phases(record({"0/evaluate/base": {}}, [line(3)]), is_running=True)) == (
         *("iteration 1, explore, step 3 of 4", 3, 8),
     )
-    assert summary(record({}, explore=None)) == ("", 0, 0)
+    assert where(run_phases(record({}, explore=None), is_running=True)) == ("", 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,69 +1,101 @@
 """The runs below a folder, found by name, read only: nothing outside it is reached, no link is
-followed.
+followed. What was read is kept until the files change.
 """
 
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rloop.errors import StoreError
-from rloop.run_directory import FILES, Run, read_run
+from rloop.report.charts import Figure
+from rloop.report.held_out import read_held_out
+from rloop.report.sections import run_figures
+from rloop.report.tables import task_tables
+from rloop.run_directory import FILES, Run, is_run, read_run
 from rloop.store.index import GroupIndex
-from rloop.view.questions import Questions
+from rloop.store.trajectories import TrajectoryStore
 
 MAX_DEPTH = 3
 """Folders between the folder given and a run: `runs/sweep/NAME`."""
 SMALL_FILES = (*FILES, "environment.json", "events.jsonl", "metrics.json", "expert")
 MARKS = ("config.json", "manifest.json", "trajectories")
 """Any of them makes a folder a run directory."""
+HEADINGS = {
+    "learning": "Learning",
+    "exploration": "Exploration",
+    "pass_curves": "pass@k",
+    "forgetting": "Forgetting",
+    "selection": "Expert set and fine-tuning",
+    "cost": "Cost",
+}
+"""Sections of the report's charts, what changes most first."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The small files of a run as they were at one moment; `problem` says what could not be read.
-
-    Example: Reading(Run(...), "")
-    """
-
-    record: Run
-    problem: str
+Sections = Sequence[tuple[str, list[Figure]]]
+"""Figures under their headings."""
 
 
 class ViewedRun:
-    """A run directory under its name in the folder; what was read is kept until files change."""
+    """A run directory under its name in the folder."""
 
     def __init__(self, name: str, path: Path) -> None:
         """View a run; nothing is read yet."""
         self.name = name
         self.path = path
         self.index = GroupIndex(path)
-        self.questions = Questions()
         self._lock = threading.Lock()
-        self._seen: tuple[str, Reading] | None = None
-
-    @property
-    def signature(self) -> str:
-        """Return what changes when a small file does: their sizes and times of change."""
-        return _digest(_stat(self.path / name) for name in SMALL_FILES)
-
-    @property
-    def content(self) -> str:
-        """Return what changes when anything that a page shows does, as far as it is known."""
-        files = (f"{file.key} {file.mtime_ns} {file.size}" for file in self.index.files.values())
-        return _digest([self.signature, str(self.index.num_waiting), *files])
+        self._read: tuple[str, Run, str] | None = None
+        self._drawn: tuple[str, Sections, str] | None = None
 
     @property
     def changed_s(self) -> float:
         """Return when the run last wrote, in seconds since 1970."""
         paths = [self.path / name for name in (*SMALL_FILES, "trajectories")]
-        times = [_stat(path)[0] for path in paths]
-        return max(times, default=0) / 1e9
+        return max(_stat(path)[0] for path in paths) / 1e9
 
-    def find_link(self) -> Path | None:
+    def read(self) -> tuple[Run, str]:
+        """Return the run as it is now, and what of it cannot be read; nothing is raised."""
+        with self._lock:
+            signature = self._signature()
+            if self._read is None or self._read[0] != signature:
+                self._read = (signature, *self._open())
+            return self._read[1:]
+
+    def charts(self) -> tuple[Sections, str]:
+        """Return the report's charts of the run, and why some are missing."""
+        run, problem = self.read()
+        with self._lock:
+            signature = self._signature()
+            if self._drawn is None or self._drawn[0] != signature:
+                sections: Sections = ()
+                try:
+                    if (link := self._find_link()) is not None:
+                        raise StoreError(f"{link.name} is a link, and links are not followed.")
+                    sections = _sections(run)
+                except StoreError as error:
+                    problem = str(error)
+                self._drawn = (signature, sections, problem)
+            return self._drawn[1:]
+
+    def _signature(self) -> str:
+        """Return what changes when a small file does: their sizes and times of change."""
+        text = "\n".join(str(_stat(self.path / name)) for name in SMALL_FILES)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def _open(self) -> tuple[Run, str]:
+        empty = Run(directory=self.path)
+        links = [name for name in SMALL_FILES if (self.path / name).is_symlink()]
+        if links:
+            return empty, f"{links[0]} is a link, and links are not followed."
+        try:
+            return read_run(self.path), ""
+        except (StoreError, OSError) as error:
+            if (self.path / "trajectories").exists() and not is_run(self.path):
+                return empty, "There are trajectories, but nothing that says what ran."
+            return empty, str(error)
+
+    def _find_link(self) -> Path | None:
         """Return a link in the run, which readers of whole folders would follow; None without."""
         folders = [self.path / "trajectories", self.path / "expert"]
         for folder in folders:
@@ -72,26 +104,6 @@ class ViewedRun:
                     if os.path.islink(os.path.join(place, name)):
                         return Path(place, name)
         return next((folder for folder in folders if folder.is_symlink()), None)
-
-    def read(self) -> Reading:
-        """Return the run's small files; what is damaged is said, not raised."""
-        with self._lock:
-            signature = self.signature
-            if self._seen is None or self._seen[0] != signature:
-                self._seen = (signature, self._read())
-            return self._seen[1]
-
-    def _read(self) -> Reading:
-        empty = Run(directory=self.path)
-        links = [name for name in SMALL_FILES if (self.path / name).is_symlink()]
-        if links:
-            return Reading(empty, f"{links[0]} is a link, and links are not followed.")
-        try:
-            return Reading(read_run(self.path), "")
-        except (StoreError, OSError) as error:
-            if (self.path / "trajectories").exists() and not _has(self.path, FILES):
-                return Reading(empty, "There are trajectories, but nothing that says what ran.")
-            return Reading(empty, str(error))
 
 
 class Folder:
@@ -108,16 +120,15 @@ class Folder:
     @property
     def is_run(self) -> bool:
         """Whether the folder itself is a run directory."""
-        return _has(self.root, MARKS)
+        return _is_marked(self.root)
 
-    def runs(self) -> dict[str, ViewedRun]:
+    def runs(self) -> Mapping[str, ViewedRun]:
         """Return the runs there are by name, the one that wrote last comes first."""
         with self._lock:
             found = dict(self._find())
             kept = {name: run for name, run in self._runs.items() if found.get(name) == run.path}
-            self._runs = kept | {
-                name: ViewedRun(name, path) for name, path in found.items() if name not in kept
-            }
+            new = {name: ViewedRun(name, path) for name, path in found.items() if name not in kept}
+            self._runs = kept | new
             runs = sorted(self._runs.values(), key=lambda run: run.changed_s, reverse=True)
         return {run.name: run for run in runs}
 
@@ -129,10 +140,16 @@ class Folder:
         while folders:
             folder, depth = folders.pop()
             for entry in _folders_in(folder):
-                if _has(entry, MARKS):
+                if _is_marked(entry):
                     yield entry.relative_to(self.root).as_posix(), entry
                 elif depth + 1 < MAX_DEPTH:
                     folders.append((entry, depth + 1))
+
+
+def _sections(run: Run) -> Sections:
+    store, tasks = TrajectoryStore(run.directory), read_held_out(run)
+    found = run_figures(run, store, task_tables(run), tasks, {})
+    return [(title, found[name]) for name, title in HEADINGS.items() if found[name]]
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -149,8 +166,8 @@ def _folders_in(folder: Path) -> list[Path]:
         return []
 
 
-def _has(folder: Path, names: tuple[str, ...]) -> bool:
-    return any((folder / name).exists() for name in names)
+def _is_marked(folder: Path) -> bool:
+    return any((folder / name).exists() for name in MARKS)
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -160,8 +177,3 @@ def _stat(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return status.st_mtime_ns, status.st_size
-
-
-def _digest(parts: Iterator[Any] | list[str]) -> str:
-    text = "\n".join(map(str, parts))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
