@@ -16,6 +16,7 @@ from rloop.check.estimate import (
 )
 from rloop.check.memory import KERNEL_BYTES, PROGRAM_BYTES, memory
 from rloop.policies.model_size import Linears, ModelSize, measure_model
+from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
