@@ -8,13 +8,9 @@ value each is (`--sensitivity DIR`).
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,9 +20,8 @@ from matplotlib.figure import Figure
 from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints, solved_matrix
 from rloop.evaluation.exploration import step_diversity, survey_exploration
 from rloop.evaluation.forgetting import forgetting
-from rloop.loop.state import Manifest
-from rloop.observe.run_log import read_metrics
-from rloop.recipe.methods import METHODS, last_phase, method_title
+from rloop.recipe.methods import METHODS, method_title
+from rloop.run_directory import Run, read_run
 from rloop.store.trajectories import TrajectoryStore
 
 mpl.use("Agg")
@@ -36,57 +31,19 @@ COLORS = {RL: "#c0392b", RLOOP: "#1f5fa8"}
 BASE = "#555555"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of a sweep, read."""
-
-    directory: Path
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The resolved recipe."""
-        found: dict[str, Any] = json.loads((self.directory / "config.json").read_text())
-        return found
-
-    @cached_property
-    def title(self) -> str:
-        """What its method is called."""
-        return method_title(self.config)
-
-    @cached_property
-    def lines(self) -> list[dict[str, Any]]:
-        """Its metrics."""
-        return read_metrics(self.directory)
-
-    def of(self, phase: str) -> list[dict[str, Any]]:
-        """Return the metrics of a phase."""
-        return [line for line in self.lines if line["phase"] == phase]
-
-    def handed_over(self) -> list[tuple[int, dict[str, Any]]]:
-        """Return (RL steps so far, metrics) of base and of each policy it could have ended with."""
-        is_plain = self.config["finetune"] is None
-        done = {line["iteration"]: n for n, line in enumerate(self.of("explore"), start=1)}
-        found = []
-        for line in self.of("evaluate"):
-            is_kept = not line["policy"].startswith("explored-")
-            if is_kept or is_plain:
-                found.append((done.get(line["iteration"], 0) if is_kept else line["step"], line))
-        return found
-
-
 def read_sweep(folder: Path) -> dict[str, list[Run]]:
     """Return the complete runs of a sweep by the title of their method."""
     found: dict[str, list[Run]] = {}
     for path in sorted(folder.glob("*/config.json")):
-        run, manifest = Run(path.parent), Manifest(path.parent)
-        if manifest.result(last_phase(run.config, manifest.phases)) is not None:
-            found.setdefault(run.title, []).append(run)
+        run = read_run(path.parent)
+        if run.is_complete:
+            found.setdefault(method_title(run.config), []).append(run)
     return found
 
 
 def base_value(runs: Sequence[Run], key: str) -> float:
     """Return a metric of the base, which each run measures itself: the mean."""
-    return float(np.mean([run.handed_over()[0][1][key] for run in runs]))
+    return float(np.mean([run.could_end_with()[0][1][key] for run in runs]))
 
 
 def draw_main(sweep: dict[str, list[Run]], path: Path) -> None:
@@ -110,7 +67,7 @@ def draw_main(sweep: dict[str, list[Run]], path: Path) -> None:
 
 
 def _along(ax: Axes, runs: Sequence[Run], key: str, color: str, label: str) -> None:
-    curves = [[(steps, line[key]) for steps, line in run.handed_over()] for run in runs]
+    curves = [[(steps, line[key]) for steps, line in run.could_end_with()] for run in runs]
     for curve in curves:
         ax.plot(*zip(*curve, strict=True), color=color, linewidth=0.7, alpha=0.35)
     steps = [step for step, _ in curves[0]]
@@ -128,7 +85,7 @@ def draw_methods(sweep: dict[str, list[Run]], path: Path) -> None:
         ax.plot(*base, marker="*", markersize=14, color=BASE)
         ax.annotate("base", (base[0], base[1]), (7, 4), textcoords="offset points")
         for index, (title, runs) in enumerate(sweep.items()):
-            last = np.array([[run.handed_over()[-1][1][key] for key in keys] for run in runs])
+            last = np.array([[run.could_end_with()[-1][1][key] for key in keys] for run in runs])
             x, y = last.mean(0)
             spread = last.std(0, ddof=1) if len(runs) > 1 else np.zeros(2)
             color = COLORS.get(title, mpl.color_sequences["Dark2"][index % 8])
@@ -179,21 +136,22 @@ Points = list[tuple[int, float]]
 
 def _column(run: Run, key: str) -> Points:
     """Return (RL steps, metric) of each step; NaN where no group had a signal to train on."""
-    lines = enumerate(run.of("explore"), start=1)
-    return [(n, np.nan if (value := line.get(key)) is None else value) for n, line in lines]
+    places = [
+        (run.place(line["iteration"], line["step"])["x"], line) for line in run.rows("explore")
+    ]
+    return [(x, np.nan if (value := line.get(key)) is None else value) for x, line in places]
 
 
 def _diversity(run: Run) -> Points:
     """Return 1 - similarity of token 4-grams within a problem's group, of some steps."""
-    places = {(o["iteration"], o["step"]): n for n, o in enumerate(run.of("explore"), start=1)}
     store = TrajectoryStore(run.directory)
     rows = step_diversity(store, survey_exploration(store))
-    return [(places[row.iteration, row.step], row.diversity) for row in rows]
+    return [(run.place(row.iteration, row.step)["x"], row.diversity) for row in rows]
 
 
 def _forgotten(run: Run, task: str) -> Points:
     """Return (RL steps, problems that the base solved and this policy does not)."""
-    steps = {(line["policy"], line["step"]): at for at, line in run.handed_over()}
+    steps = {(line["policy"], line["step"]): at for at, line in run.could_end_with()}
     found: list[Checkpoint] = [
         checkpoint
         for checkpoint in read_checkpoints(TrajectoryStore(run.directory))
@@ -232,7 +190,7 @@ def draw_rates(sweeps: Sequence[dict[str, list[Run]]], path: Path) -> None:
             ax.axhline(base, color=BASE, linewidth=1, linestyle=":", label="base")
             for title in (RL, RLOOP):
                 runs = [run for sweep in sweeps for run in sweep[title]]
-                points = sorted((_rate(run), run.handed_over()[-1][1][key]) for run in runs)
+                points = sorted((_rate(run), run.could_end_with()[-1][1][key]) for run in runs)
                 rates = sorted({rate for rate, _ in points})
                 means = [np.mean([v for r, v in points if r == rate]) for rate in rates]
                 ax.plot(*zip(*points, strict=True), ".", color=COLORS[title], alpha=0.5)
@@ -265,7 +223,7 @@ def draw_sensitivity(folder: Path, reference: dict[str, list[Run]], path: Path) 
     for ax, (task, metric) in zip(figure.subplots(1, 4, sharey=True), metrics, strict=True):
         for place, (name, runs) in enumerate(rows):
             values = [_last(run, task, metric) for run in runs]
-            color = COLORS[runs[0].title]
+            color = COLORS[method_title(runs[0].config)]
             is_recipe = name.endswith("the recipe")
             ax.plot(values, [place] * len(values), ".", color=color, alpha=0.5)
             ax.plot(np.mean(values), place, "D" if is_recipe else "o", color=color)
@@ -288,7 +246,7 @@ def _last(run: Run, task: str, metric: str) -> float:
     """Return a metric of the policy handed over; `avg` is over as many samples as the run has."""
     samples = run.config["evaluate"]["samples"]
     name = f"avg@{samples}" if metric == "avg" else metric
-    return float(run.handed_over()[-1][1][f"evaluate/{task}/{name}"])
+    return float(run.could_end_with()[-1][1][f"evaluate/{task}/{name}"])
 
 
 def _bare(ax: Axes) -> None:

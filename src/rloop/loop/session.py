@@ -26,10 +26,8 @@ from rloop.loop.recipe_change import recipe_in_force
 from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock
-from rloop.loop.summary import final_rows
-from rloop.observe.console import Console
-from rloop.observe.heard import heard
-from rloop.observe.run_log import RunLog
+from rloop.observe.console import Console, warnings_shown
+from rloop.observe.run_log import RunLog, final_rows
 from rloop.policies.model_size import measure_model
 from rloop.policies.prompts import shown, today
 from rloop.recipe.checks import recipe_warnings
@@ -181,7 +179,7 @@ def open_run(
 ) -> Iterator[Context]:
     """Build the tools of a locked directory, yield them as a context, close them after all."""
     with ExitStack() as stack:
-        stack.enter_context(heard(console))
+        stack.enter_context(warnings_shown(console))
         heartbeat = stack.enter_context(Heartbeat(run_dir, console.warn))
         pool = stack.enter_context(
             VerifierPool(recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s)

@@ -38,8 +38,7 @@ from rloop.loop.session import (
 )
 from rloop.loop.state import Manifest, RunLock
 from rloop.loop.watch import check_verdicts
-from rloop.observe.console import Console
-from rloop.observe.heard import heard
+from rloop.observe.console import Console, warnings_shown
 from rloop.observe.metric_keys import split_key
 from rloop.observe.run_log import RunLog
 from rloop.policies.prompts import today
@@ -236,7 +235,7 @@ def _measure(
     interrupt = Interrupt(console.say)
     with ExitStack() as stack:
         stack.callback(interrupt.restore)
-        stack.enter_context(heard(console))
+        stack.enter_context(warnings_shown(console))
         log = stack.enter_context(closing(RunLog(folder)))
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))

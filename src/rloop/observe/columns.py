@@ -1,9 +1,11 @@
-"""Step lines of the console: fixed columns, the same digits in every line, at most 80 wide (but
-for rewards of the recipe's own)."""
+"""Lines of the console: of steps in fixed columns, the same digits in every line, at most 80 wide
+(but for rewards of the recipe's own); of evaluations; and the table at the end of a run.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rloop.observe.metric_keys import headline, in_order, reward_names, split_key
 from rloop.types import Place
@@ -45,6 +47,8 @@ FINETUNE = (
     Column(title="rate", key="learning_rate", width=7, digits=-2),
 )
 
+HEADINGS = ("task", "policy", "value [interval]", "difference [interval]")
+"""Of the final table."""
 _STEP_WIDTH = {"explore": 4, "finetune": 11, "coldstart": 11}
 
 
@@ -118,3 +122,41 @@ def _cell(column: Column, value: float | None) -> str:
         if len(text) > column.width or is_lost:
             text = f"{value:.0e}"
     return f"{text:>{column.width}}"
+
+
+def final_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return cells under `HEADINGS`; `rows` are evaluate lines of metrics.jsonl.
+
+    A line for each task, under it avg@n, maj@n, then pass@k by k (pass@1 left out: avg@n equals
+    it), each with the policies in the order of the run, so that what is to be compared stands one
+    below the other. cover@tau is for the report: here it would double the length.
+    """
+    keys = (split_key(key.removeprefix("evaluate/")) for row in rows for key in row)
+    found = dict.fromkeys(key for key in keys if key is not None)
+    cells: list[tuple[str, ...]] = []
+    for task in dict.fromkeys(task for task, _ in found):
+        cells.append((task, "", "", ""))
+        metrics = in_order(metric for name, metric in found if name == task)
+        for metric in (metric for metric in metrics if not metric.startswith("cover@")):
+            cells += _block(rows, task, metric)
+    return cells
+
+
+def _block(rows: Sequence[Mapping[str, Any]], task: str, metric: str) -> list[tuple[str, ...]]:
+    """Return a row for each policy that has the metric; only the first names it."""
+    key = f"evaluate/{task}/{metric}"
+    measured = [row for row in rows if row.get(key) is not None]
+    return [
+        (
+            "" if number else f"  {metric}",
+            str(row["policy"]),
+            interval(row, key),
+            interval(row, f"{key}_diff", sign="+"),
+        )
+        for number, row in enumerate(measured)
+    ]
+
+
+def reference(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what differences are taken from: the cold start where there is one, else the base."""
+    return "coldstart" if any(row["policy"] == "coldstart" for row in rows) else "base"

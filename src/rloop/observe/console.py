@@ -5,6 +5,7 @@ says how far a long phase is. With the command line's tables this is the only pl
 Text of a model or a user is shown as text: no markup, no control characters.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +18,15 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from rloop.observe.bar import Bar
-from rloop.observe.columns import columns_of, evaluation_lines, step_line, title_line
-from rloop.observe.final_table import HEADINGS, final_table, reference
+from rloop.observe.columns import (
+    HEADINGS,
+    columns_of,
+    evaluation_lines,
+    final_table,
+    reference,
+    step_line,
+    title_line,
+)
 from rloop.types import PhaseName, Place
 
 LINES_PER_TITLE = 30
@@ -28,6 +35,54 @@ SILENCE_S = 30.0
 """Seconds without a line after which progress is one, where no bar is drawn."""
 PIPE_WIDTH = 10_000
 """Columns where there is no terminal: nothing is wrapped."""
+
+
+class Bar:
+    """Progress of one phase: done, tokens, their rates and the time left. Draws nothing."""
+
+    def __init__(
+        self,
+        total: int,
+        on_change: Callable[["Bar"], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin a phase of `total` units; `clock` gives seconds."""
+        self.total = total
+        self.done = 0
+        self.tokens = 0
+        self._on_change = on_change
+        self._clock = clock
+        self._started = clock()
+        self._origin: tuple[float, int, int] = (self._started, 0, 0)
+
+    def advance(self, done: int, *, tokens: int = 0) -> None:
+        """Say how far the phase is: units and sampled tokens since its very start."""
+        if self.done == 0 and done > 1:
+            # The first news of a resumed phase counts what was done before; rates begin here.
+            self._origin = (self._clock(), done, tokens)
+        self.done, self.tokens = done, tokens
+        self._on_change(self)
+
+    @property
+    def seconds(self) -> float:
+        """Since the phase began in this process."""
+        return self._clock() - self._started
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Sampled tokens per second, None before there is a rate."""
+        start, _, tokens = self._origin
+        passed = self._clock() - start
+        return (self.tokens - tokens) / passed if self.tokens > tokens and passed > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the phase ends at the rate so far, None before there is a rate."""
+        start, done, _ = self._origin
+        if self.done <= done:
+            return None
+        return (self._clock() - start) / (self.done - done) * (self.total - self.done)
 
 
 class Console:
@@ -211,3 +266,25 @@ def clock_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class _Warnings(logging.Handler):
+    """Hands warnings to a console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.warn(record.getMessage())
+
+
+@contextmanager
+def warnings_shown(console: Console) -> Iterator[None]:
+    """Show what the logger `rloop` warns of inside the block; nothing else is changed."""
+    logger, handler = logging.getLogger("rloop"), _Warnings(console)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -14,19 +14,52 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rloop.disk import raise_if_full
 from rloop.errors import StoreError
-from rloop.observe.global_step import GlobalStep
 from rloop.observe.sinks import open_sinks
 from rloop.types import Group, Place, policy_kind
 
 MAX_SHOWN = 8
 """Completions of a step that trackers show."""
+
+
+_LEARNING = ("coldstart", "explore", "finetune")
+"""Phases that take steps."""
+
+
+class GlobalStep:
+    """Counts the steps of learning phases end to end; other phases stand where learning stands.
+
+    Example: explore 1 to 40 of iteration 1, its evaluation, 10 fine-tuning updates, then step 3 of
+    iteration 2's exploration: 1 .. 40, 40, 41 .. 50, 53.
+    """
+
+    def __init__(self) -> None:
+        """Begin at 0."""
+        self._phase: tuple[int, str] | None = None
+        self._base = 0
+        self._last = 0
+
+    @classmethod
+    def after(cls, lines: Iterable[Mapping[str, Any]]) -> Self:
+        """Return the count that stands after the lines of metrics.jsonl."""
+        found = cls()
+        for line in lines:
+            found.at(line["iteration"], line["phase"], line["step"])
+        return found
+
+    def at(self, iteration: int, phase: str, step: int) -> int:
+        """Return the global step of a place; places are asked for in the order of the run."""
+        if phase in _LEARNING:
+            if self._phase != (iteration, phase):
+                self._phase, self._base = (iteration, phase), self._last
+            self._last = self._base + step
+        return self._last
 
 
 class RunLog:
@@ -109,6 +142,19 @@ class RunLog:
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl, as `read_lines` does."""
     return read_lines(run_dir / "metrics.jsonl")
+
+
+def final_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the evaluations of whole policies in the order in which they were made.
+
+    Evaluations inside an exploration are curves, not rows; of an explored policy only the last
+    counts.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    for line in read_metrics(run_dir):
+        if line["phase"] == "evaluate":
+            latest[str(line["policy"])] = line
+    return list(latest.values())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rloop.errors import ConfigError
+from rloop.observe.metric_keys import flatten
 from rloop.types import Trajectory
 
 PROJECT = "rloop"
@@ -186,7 +187,11 @@ class MLflow:
 
     def _write_params(self, config: Mapping[str, Any]) -> None:
         params = [
-            self._mlflow.entities.Param(_mlflow_name(key), value) for key, value in _leaves(config)
+            self._mlflow.entities.Param(
+                _mlflow_name(key),
+                value if isinstance(value, str) and value else json.dumps(value),
+            )
+            for key, value in flatten(config).items()
         ]
         for start in range(0, len(params), PARAMS_PER_CALL):
             self._client.log_batch(self._run_id, params=params[start : start + PARAMS_PER_CALL])
@@ -334,13 +339,3 @@ def _note(run_dir: Path) -> str:
 def _mlflow_name(key: str) -> str:
     """Return a key without what MLflow refuses: pass@8 becomes pass_at_8."""
     return re.sub(r"[^\w./: -]", "_", key.replace("@", "_at_"))
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 (JSON)
-    """Yield the values of nested JSON by dotted keys, as `--set` has them: tasks.train.0.source."""
-    if isinstance(tree, dict | list) and tree:
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        for name, value in items:
-            yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))
-    elif prefix:
-        yield prefix, tree if isinstance(tree, str) and tree else json.dumps(tree)

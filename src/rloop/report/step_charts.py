@@ -89,7 +89,7 @@ def checkpoints_by_step(
     color = alt.Color(
         "series:N",
         scale=scale(list(colors), colors),
-        legend=legend(symbolType="stroke") if unit else None,
+        legend=legend(symbolType="stroke") if unit and (len(colors) > 1 or not domain) else None,
     )
     layers = _strokes(spans, rows, color, _upright(unit, domain))
     if rewards:

@@ -1,11 +1,11 @@
 import io
+import logging
 from dataclasses import replace
 
 import pytest
 from doubles_records import place_at
 
-from rloop.observe.bar import Bar
-from rloop.observe.console import Console, plain
+from rloop.observe.console import Bar, Console, plain, warnings_shown
 
 STEP = {
     "reward_mean": 0.4375,
@@ -239,3 +239,20 @@ def test_a_terminal_has_its_bar_and_no_lines_of_progress():
         now[0] += 100
         bar.advance(4)
     assert " of 40 problems in 1:40" not in screen.getvalue()
+
+
+def test_a_warning_of_rloop_is_a_line_of_the_console():
+    screen = io.StringIO()
+    with warnings_shown(Console(screen)):
+        logging.getLogger("rloop.engines").warning("Out of memory with %s=%d", "a.b", 8)
+        logging.getLogger("rloop.engines").info("not worth a line")
+        logging.getLogger("other").error("not ours")
+    assert screen.getvalue() == "Warning: Out of memory with a.b=8\n"
+
+
+def test_nothing_is_shown_after_a_block_that_failed():
+    screen = io.StringIO()
+    with pytest.raises(KeyError), warnings_shown(Console(screen)):
+        raise KeyError("x")
+    logging.getLogger("rloop").warning("later")
+    assert screen.getvalue() == ""

@@ -7,8 +7,7 @@ import pytest
 from doubles_records import place_at
 
 from rloop.errors import StoreError
-from rloop.observe.global_step import GlobalStep
-from rloop.observe.run_log import RunLog, read_metrics
+from rloop.observe.run_log import GlobalStep, RunLog, read_metrics
 
 
 @pytest.fixture

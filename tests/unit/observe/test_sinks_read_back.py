@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from doubles_runs import TIMES, logged
 
-from rloop.observe.global_step import GlobalStep
-from rloop.observe.run_log import MAX_SHOWN
+from rloop.observe.run_log import MAX_SHOWN, GlobalStep
 
 DRIVER = Path(__file__).parents[2] / "doubles_tracked.py"
 KINDS = ("tensorboard", "wandb", "trackio", "mlflow")
