@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from doubles_runs import begin, scripted, toy_recipe
-from rloop.view.groups import COLUMNS, group_view
 
 from rloop.cli.browse import find_trajectories, lines_of
 from rloop.errors import ConfigError, TaskError
@@ -17,6 +16,7 @@ from rloop.store.expert import read_examples
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import verify_run
 from rloop.types import Problem
+from rloop.view.trajectories import COLUMNS, group_view
 
 REWARDS: list[dict[str, Any]] = [
     {"function": "accuracy"},
@@ -117,7 +117,7 @@ def test_the_terminal_and_the_viewer_show_each_reward(graded: Path):
     rows = TrajectoryStore(graded).rows(1, "explore", 1).select(COLUMNS)
     found = group_view(rows, rows["member"].to_numpy() >= 0, row["problem_id"], 0)
     assert found is not None
-    named = {name: value for name, value, _ in found.cards[1].rewards}
+    named = {name: value for name, value, _ in found["cards"][1]["rewards"]}
     assert named["likes_words"] == 0.5
 
 

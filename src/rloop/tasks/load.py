@@ -355,7 +355,7 @@ class Coldstart:
 def load_coldstart(
     config: ColdstartConfig, held_out: Sequence[Problem], *, data_dir: str | None = None
 ) -> Coldstart:
-    """Load the problems of a cold start and leave the held-out ones out; all must have solutions."""
+    """Load a cold start's problems, the held-out ones left out; all must have solutions."""
     task = load_task(config.task, data_dir=data_dir, key="coldstart.task")
     check_solutions(task.problems, config.solution_template)
     left_out = {problem.problem_id for problem, _ in overlap(task.problems, held_out)}
