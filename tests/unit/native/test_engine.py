@@ -70,6 +70,20 @@ def tune(engine: NativeEngine) -> list[float]:
     return [metrics["loss_mean"] for metrics in updates]
 
 
+def test_copied_weights_are_what_it_holds_until_a_policy_is_loaded(tmp_path: Path):
+    recipe = toy_recipe(tmp_path)
+    engine, trained = NativeEngine(recipe), NativeEngine(recipe)
+    base = engine.prepare(recipe.policy.path, tmp_path / "base", seed=0)
+    other = trained.prepare(recipe.policy.path, tmp_path / "other", seed=1)
+    own, theirs = (one.logprobs(EXAMPLES, temperature=1.0) for one in (engine, trained))
+    assert own != theirs
+    model: Any = AutoModelForCausalLM.from_pretrained(other.path, dtype=torch.float32)
+    engine.copy_weights(model.state_dict())
+    assert engine.logprobs(EXAMPLES, temperature=1.0) == theirs
+    engine.load(base)
+    assert engine.logprobs(EXAMPLES, temperature=1.0) == own
+
+
 def test_attention_does_not_go_through_cudnn_which_plans_each_shape_anew(tmp_path: Path):
     torch.backends.cuda.enable_cudnn_sdp(enabled=True)
     NativeEngine(toy_recipe(tmp_path))

@@ -159,6 +159,11 @@ class NativeEngine:
         self.saved(policy)
         return policy
 
+    def copy_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Hold these weights, a state dict: of a model that something else trains (TRL, say)."""
+        self._is_changed = True
+        self._held().model.load_state_dict(weights)
+
     def saved(self, policy: PolicyRef) -> None:
         """End training: the policy that is held has been written as this one."""
         self._end_learning()
