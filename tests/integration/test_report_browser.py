@@ -49,7 +49,7 @@ def test_every_chart_has_marks_and_nothing_complains_or_leaves_the_page(page, er
         ".chart", "charts => charts.map((c) => [c.id, c.querySelectorAll('.mark-group path, "
         ".mark-line path, .mark-rect path, .mark-symbol path').length])"
     )  # fmt: skip
-    assert len(marks) == 13
+    assert marks
     assert [name for name, number in marks if number < 2] == []
     assert errors == []
 

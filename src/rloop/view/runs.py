@@ -45,6 +45,7 @@ class ViewedRun:
         self.path = path
         self.index = GroupIndex(path)
         self._lock = threading.Lock()
+        self._drawing = threading.Lock()
         self._read: tuple[str, Run, str] | None = None
         self._drawn: tuple[str, Sections, str] | None = None
 
@@ -64,9 +65,10 @@ class ViewedRun:
 
     def charts(self) -> tuple[Sections, str]:
         """Return the report's charts of the run, and why some are missing."""
-        run, problem = self.read()
-        with self._lock:
+        # The other pages do not wait for charts, which take their time.
+        with self._drawing:
             signature = self._signature()
+            run, problem = self.read()
             if self._drawn is None or self._drawn[0] != signature:
                 sections: Sections = ()
                 try:
