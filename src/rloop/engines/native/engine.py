@@ -13,8 +13,8 @@ from rloop.engines.native import attention
 from rloop.engines.native.adapters import target_weights
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.learner import Learner, token_budget
+from rloop.engines.native.logprobs import check_architecture, sequence_logprobs
 from rloop.engines.native.memory import explained
-from rloop.engines.native.microbatch import check_architecture, sequence_logprobs
 from rloop.engines.native.ranks import Ranks
 from rloop.engines.native.sampler import Sampler, row_budget
 from rloop.engines.native.vllm_model import VllmModel, require_vllm
