@@ -18,7 +18,7 @@ import torch
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import sequence_logprobs
+from rloop.engines.native.logprobs import sequence_logprobs
 from rloop.loop.sft import sft_steps
 from rloop.policies.checkpoint import load_policy
 from rloop.policies.prepare import prepare_policy

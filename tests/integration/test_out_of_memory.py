@@ -9,7 +9,7 @@ import torch
 from doubles_runs import begin, toy_recipe, with_mixed_groups
 
 from rloop.engines.native import learner
-from rloop.engines.native.microbatch import completion_logprobs
+from rloop.engines.native.logprobs import completion_logprobs
 from rloop.engines.native.sampler import Batch
 from rloop.engines.registry import build_engine
 from rloop.errors import EngineError

@@ -52,7 +52,7 @@ def add_engine(path: Path, facts: Mapping[str, str]) -> None:
 
 def _versions(recipe: Recipe | None) -> dict[str, str | None]:
     """Return rloop's packages, missing ones as null, and those that the engine adds."""
-    added = ["vllm"] if recipe is None or recipe.explore.sampler == "vllm" else []
+    added = ["vllm"] if recipe is None or recipe.explore.sampler != "native" else []
     found = {name: _version(name) for name in (*PACKAGES, *added)}
     return {name: known for name, known in found.items() if known or name in PACKAGES}
 

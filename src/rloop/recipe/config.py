@@ -220,8 +220,9 @@ class ExploreConfig(Strict):
     focus: Literal["uniform", "hard"] = "uniform"
     """From iteration 2: every problem alike, or those with a low but not hopeless success rate
     first."""
-    sampler: Literal["native", "vllm"] = "native"
-    """What draws completions: the native sampler, or vLLM where it is installed."""
+    sampler: Literal["auto", "native", "vllm"] = "auto"
+    """What draws completions: the native sampler, or vLLM; `auto` is vLLM on a GPU where it is
+    installed."""
     early_stop: EarlyStopConfig = EarlyStopConfig()
     """When exploration ends early."""
     max_dead_steps: Count = 20

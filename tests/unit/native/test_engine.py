@@ -1,7 +1,8 @@
 """The native engine's own promises, beyond the contract of all engines."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,9 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rloop.algo.objective import Objective
-from rloop.engines.base import TrainingSequence
+from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
 from rloop.engines.native.engine import NativeEngine
-from rloop.recipe.config import OptimizerConfig
+from rloop.errors import EngineError
+from rloop.recipe.config import OptimizerConfig, SamplingConfig
+
+SETTINGS = SamplingConfig(max_completion_tokens=8)
 
 EXAMPLES = [
     TrainingSequence(prompt_ids=(5, 9, 7), completion_ids=(6, 11, 2)),
@@ -88,3 +92,68 @@ def test_attention_does_not_go_through_cudnn_which_plans_each_shape_anew(tmp_pat
     torch.backends.cuda.enable_cudnn_sdp(enabled=True)
     NativeEngine(toy_recipe(tmp_path))
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+class StandIn:
+    """Stands for a VllmModel on a GPU: completes every prompt with one token, and says when it
+    sleeps.
+    """
+
+    events: ClassVar[list[str]] = []
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.events.append("start")
+
+    def sample(
+        self, _policy: object, requests: Sequence[SampleRequest], _settings: object
+    ) -> Iterator[tuple[int, Sampled]]:
+        self.events.append("sample")
+        return ((index, Sampled((2,), (-0.5,), "stop")) for index in range(len(requests)))
+
+    def sleep(self) -> None:
+        self.events.append("sleep")
+
+    def close(self) -> None:
+        self.events.append("close")
+
+
+REQUESTS = [SampleRequest((5, 9, 7), seed=1)]
+
+
+def test_vllm_starts_once_and_sleeps_whenever_the_policy_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(StandIn, "events", [])
+    monkeypatch.setattr("rloop.engines.native.engine.VllmModel", StandIn)
+    monkeypatch.setattr("rloop.engines.native.engine.samples_with_vllm", lambda *_, **__: True)
+    recipe = toy_recipe(tmp_path)
+    engine = NativeEngine(recipe)
+    engine.prepare(recipe.policy.path, tmp_path / "base", seed=0)
+    engine.begin(OptimizerConfig(learning_rate=1e-3), seed=3)
+    for _ in range(2):
+        assert dict(engine.sample(REQUESTS, SETTINGS))[0].completion_ids == (2,)
+        engine.update(EXAMPLES, Objective(loss="sft"), learning_rate=1e-3)
+    engine.close()
+    assert StandIn.events == ["start", "sample", "sleep", "sample", "sleep", "close"]
+
+
+def test_a_model_that_vllm_does_not_take_is_sampled_natively_by_auto(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineError("vLLM cannot sample from it.")
+
+    monkeypatch.setattr("rloop.engines.native.engine.VllmModel", refuse)
+    monkeypatch.setattr("rloop.engines.native.engine.samples_with_vllm", lambda *_, **__: True)
+    engine = NativeEngine(toy_recipe(tmp_path, explore__sampler="vllm"))
+    engine.prepare("random:llama-2x64", tmp_path / "one", seed=0)
+    with pytest.raises(EngineError, match="vLLM cannot sample from it"):
+        engine.sample(REQUESTS, SETTINGS)
+    engine = NativeEngine(toy_recipe(tmp_path, explore__sampler="auto"))
+    engine.prepare("random:llama-2x64", tmp_path / "other", seed=0)
+    found = dict(engine.sample(REQUESTS, SETTINGS))
+    assert "explore.sampler=auto samples without vLLM: vLLM cannot sample from it." in caplog.text
+    monkeypatch.undo()
+    plain = NativeEngine(toy_recipe(tmp_path, explore__sampler="native"))
+    plain.prepare("random:llama-2x64", tmp_path / "third", seed=0)
+    assert dict(plain.sample(REQUESTS, SETTINGS)) == found

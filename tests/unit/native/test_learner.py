@@ -11,7 +11,7 @@ from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import sequence_logprobs
+from rloop.engines.native.logprobs import sequence_logprobs
 from rloop.errors import EngineError
 from rloop.recipe.config import EngineConfig, OptimizerConfig
 

@@ -17,8 +17,8 @@ from doubles_policies import tiny_policy
 from rloop.algo.objective import Objective
 from rloop.engines.base import SampleRequest, TrainingSequence
 from rloop.engines.native.learner import Learner
+from rloop.engines.native.logprobs import completion_logprobs
 from rloop.engines.native.memory import Budget, explained, is_out_of_memory, return_freed
-from rloop.engines.native.microbatch import completion_logprobs
 from rloop.engines.native.sampler import Batch, Sampler
 from rloop.errors import EngineError
 from rloop.recipe.config import EngineConfig, OptimizerConfig, SamplingConfig

@@ -7,11 +7,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention, packed_attention
-from rloop.engines.native.microbatch import (
-    completion_logprobs,
-    form_microbatches,
-    is_packed,
-)
+from rloop.engines.native.batches import form_microbatches, is_packed
+from rloop.engines.native.logprobs import completion_logprobs
 from rloop.engines.native.packed_attention import Span
 
 SPANS = {

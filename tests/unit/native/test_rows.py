@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.engines.native.rows import Row, plan_rows
+from rloop.engines.native.batches import Row, plan_rows
 
 FAR = 10_000
 """A budget and a parity length that never bite."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
-from rloop.engines.native.microbatch import check_architecture
+from rloop.engines.native.logprobs import check_architecture
 from rloop.engines.rollout import Rollout
 from rloop.errors import DegenerateRun, EngineError, NonFinitePolicy
 from rloop.loop.rl import Explorer, RLState

@@ -10,7 +10,7 @@ from rloop.algo.objective import Objective
 from rloop.engines.base import SampleRequest, TrainingSequence
 from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
-from rloop.engines.native.microbatch import sequence_logprobs
+from rloop.engines.native.logprobs import sequence_logprobs
 from rloop.engines.native.sampler import Sampler
 from rloop.policies.checkpoint import LoadedPolicy, load_policy, save_policy
 from rloop.policies.vocabulary import unknown_ids

@@ -1,5 +1,6 @@
 """The native engine: one model on one device that samples and learns, alive across phases."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,12 +14,12 @@ from rloop.engines.native import attention
 from rloop.engines.native.adapters import target_weights
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.learner import Learner, token_budget
+from rloop.engines.native.logprobs import check_architecture, sequence_logprobs
 from rloop.engines.native.memory import explained
-from rloop.engines.native.microbatch import check_architecture, sequence_logprobs
+from rloop.engines.native.optimizer import resident_bytes
 from rloop.engines.native.ranks import Ranks
 from rloop.engines.native.sampler import Sampler, row_budget
-from rloop.engines.native.vllm_model import VllmModel, require_vllm
-from rloop.engines.native.vllm_sampler import VllmSampler
+from rloop.engines.native.vllm import VllmModel, samples_with_vllm
 from rloop.errors import EngineError
 from rloop.policies.checkpoint import LoadedPolicy, load_policy, save_policy
 from rloop.policies.directory import first_line, written_whole
@@ -27,6 +28,8 @@ from rloop.policies.prepare import prepare_policy
 from rloop.policies.renderer import Renderer
 from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import PolicyRef
+
+log = logging.getLogger(__name__)
 
 
 class NativeEngine:
@@ -53,8 +56,9 @@ class NativeEngine:
         self._vllm: VllmModel | None = None
         self._tokens = token_budget(recipe.engine)
         self._rows = row_budget(recipe.engine.max_batch)
-        if recipe.explore.sampler == "vllm":
-            require_vllm(self._device)
+        self._uses_vllm = samples_with_vllm(
+            recipe.explore.sampler, self._device, is_alone=ranks is None
+        )
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Turn the recipe's `policy.path` into a Hugging Face directory, check it and load it."""
@@ -90,11 +94,22 @@ class NativeEngine:
         self, requests: Sequence[SampleRequest], settings: SamplingConfig
     ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish."""
-        return self._sampler().sample(requests, settings)
+        policy, vllm = self._held(), self._started_vllm()
+        if vllm is not None:
+            return vllm.sample(policy, requests, settings)
+        config = self._recipe.engine
+        sampler = Sampler(
+            policy,
+            max_batch=self._rows,
+            prefill_tokens=config.microbatch_tokens,
+            is_fused=config.fused,
+        )
+        return sampler.sample(requests, settings)
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:
         """Begin to train the policy that is held, with a fresh optimizer or a saved one."""
         self._end_learning()
+        self._let_vllm_sleep()
         self._learner = Learner(
             self._held().model,
             optimizer,
@@ -119,6 +134,7 @@ class NativeEngine:
     ) -> dict[str, float]:
         """Do one optimizer update on all the sequences and return its metrics."""
         self._is_changed = True
+        self._let_vllm_sleep()
         return self._learning().update(sequences, objective, learning_rate=learning_rate)
 
     def logprobs(
@@ -130,6 +146,7 @@ class NativeEngine:
         model in memory.
         """
         model = self._held().model
+        self._let_vllm_sleep()
         as_it_is: AbstractContextManager[None] = nullcontext()
         if at_start and self._recipe.engine.lora is not None:
             as_it_is = self._learning().at_start()
@@ -223,26 +240,32 @@ class NativeEngine:
         longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
         return self._recipe.prompt.max_tokens + longest
 
-    def _sampler(self) -> Sampler | VllmSampler:
-        """Return what draws completions, in exploration and evaluation alike; vLLM stays alive."""
+    def _started_vllm(self) -> VllmModel | None:
+        """Return the vLLM that samples, which stays alive; None for the native sampler."""
+        if not self._uses_vllm or self._vllm is not None:
+            return self._vllm
+        assert self._source is not None, "a policy in memory was loaded from somewhere"
         config, policy = self._recipe.engine, self._held()
-        if self._recipe.explore.sampler == "native":
-            return Sampler(
-                policy,
-                max_batch=self._rows,
-                prefill_tokens=config.microbatch_tokens,
-                is_fused=config.fused,
-            )
-        if self._vllm is None:
-            assert self._source is not None, "a policy in memory was loaded from somewhere"
+        longest = self._longest()
+        try:
             self._vllm = VllmModel(
                 policy.model,
                 self._source.path,
-                max_length=min(self._longest(), policy.renderer.context or self._longest()),
+                max_length=min(longest, policy.renderer.context or longest),
                 max_batch=config.max_batch,
                 pass_tokens=config.microbatch_tokens,
+                learner_bytes=resident_bytes(policy.model, config),
             )
-        return VllmSampler(policy, self._vllm)
+        except EngineError as error:
+            if self._recipe.explore.sampler == "vllm":
+                raise
+            log.warning("explore.sampler=auto samples without vLLM: %s", error)
+            self._uses_vllm = False
+        return self._vllm
+
+    def _let_vllm_sleep(self) -> None:
+        if self._vllm is not None:
+            self._vllm.sleep()
 
     def _end_learning(self) -> None:
         if self._learner is not None:

@@ -17,16 +17,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rloop.algo.losses import LossOutput, TokenBatch, UpdateCounts, compute_loss
 from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
+from rloop.engines.native.batches import MicroBatch, check_sequences, form_microbatches
 from rloop.engines.native.lean_layers import lean_layers
-from rloop.engines.native.logprobs import TokenLogprobs
+from rloop.engines.native.logprobs import TokenLogprobs, check_architecture, completion_logprobs
 from rloop.engines.native.memory import Budget, explained, return_freed
-from rloop.engines.native.microbatch import (
-    MicroBatch,
-    check_architecture,
-    check_sequences,
-    completion_logprobs,
-    form_microbatches,
-)
 from rloop.engines.native.optimizer import MasterWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
@@ -155,10 +149,9 @@ class Learner:
                     objective.temperature,
                     is_entropy_trained=objective.entropy_coef > 0.0,
                 )
-                tokens = _token_batch(batch, result, objective)
+                tokens, is_own_N = _token_batch(batch, result, objective)
                 output = compute_loss(objective, tokens, counts)
                 output.loss.backward()  # type: ignore[no-untyped-call]
-                is_own_N = batch.repeat(lambda s: float(not s.is_replayed))
                 totals.add(output, tokens, result.entropy_N, is_own_N)
         return totals
 
@@ -277,18 +270,31 @@ def _has_gradient(sequence: TrainingSequence, objective: Objective) -> bool:
     return factor != 0.0 or objective.kl_coef > 0.0 or objective.entropy_coef > 0.0
 
 
-def _token_batch(batch: MicroBatch, policy: TokenLogprobs, objective: Objective) -> TokenBatch:
-    """Lay the micro-batch's stored numbers beside the policy's log-probabilities."""
+def _token_batch(
+    batch: MicroBatch, policy: TokenLogprobs, objective: Objective
+) -> tuple[TokenBatch, torch.Tensor]:
+    """Lay the micro-batch's stored numbers beside the policy's log-probabilities.
+
+    Also returns [N], which is 0 for tokens that are replayed, else 1.
+    """
     is_rl, has_kl = objective.loss != "sft", objective.kl_coef > 0.0
-    return TokenBatch(
+    advantages_N, weights_N, is_own_N, behavior_N, reference_N = batch.columns(
+        lambda s: s.advantage,
+        lambda s: s.weight,
+        lambda s: float(not s.is_replayed),
+        lambda s: (is_rl and s.behavior_logprobs) or 0.0,
+        lambda s: (has_kl and s.reference_logprobs) or 0.0,
+    )
+    tokens = TokenBatch(
         policy_logprobs_N=policy.logprobs_N,
         entropy_N=policy.entropy_N,
-        behavior_logprobs_N=batch.gather(lambda s: s.behavior_logprobs or ()) if is_rl else None,
-        reference_logprobs_N=batch.gather(lambda s: s.reference_logprobs or ()) if has_kl else None,
-        advantages_N=batch.repeat(lambda s: s.advantage),
-        weights_N=batch.repeat(lambda s: s.weight),
+        behavior_logprobs_N=behavior_N if is_rl else None,
+        reference_logprobs_N=reference_N if has_kl else None,
+        advantages_N=advantages_N,
+        weights_N=weights_N,
         lengths_B=batch.lengths_B,
     )
+    return tokens, is_own_N
 
 
 @contextmanager

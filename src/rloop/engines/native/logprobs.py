@@ -1,6 +1,7 @@
-"""Log-probabilities of tokens straight from hidden states: the logits of a whole batch never exist.
+"""What a policy thinks of completion tokens: log-probabilities and entropies.
 
-Shape letters: N positions, V vocabulary, D model width, C positions of one chunk, W words of one.
+They come straight from hidden states: the logits of a whole batch never exist. Shape letters: N
+positions, V vocabulary, D model width, C positions of one chunk, W words of one.
 
 The matrix product with the output embedding runs in the model's own precision, as in the sampler,
 so that both see the same logits; all that follows is float32. The forward pass takes some positions
@@ -9,10 +10,28 @@ backward pass computes logits again, of some words at a time, [N, W]: each part 
 gradient is then one product, which needs no float32 sum of the weight's size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import isfinite
 from typing import NamedTuple, Protocol
 
 import torch
+from transformers import PreTrainedModel
+
+from rloop.engines.base import TrainingSequence
+from rloop.engines.native.batches import (
+    MicroBatch,
+    Row,
+    check_sequences,
+    collate,
+    form_microbatches,
+    is_packed,
+    output_embedding,
+    pack,
+)
+from rloop.errors import EngineError
+from rloop.policies.finite import check_logits, overflowing
+from rloop.policies.vocabulary import output_bias
 
 CPU_CHUNK_BYTES = 24 * 2**20
 """128 rows at a vocabulary of 49k. Measured with 1024 rows on two cores: 64 MiB takes 15 % longer,
@@ -160,3 +179,106 @@ class _LinearLogprobs(torch.autograd.Function):
                 grad_weight_VD[words] = q_NW.t() @ scaled_ND
         grad_hidden_ND = grad_hidden_ND.mul_(factor_N1).to(hidden_ND.dtype)
         return grad_hidden_ND, grad_weight_VD, grad_bias_V, None, None
+
+
+def completion_logprobs(
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    temperature: float,
+    *,
+    is_entropy_trained: bool = False,
+) -> TokenLogprobs:
+    """Return log-probability and entropy of each completion token, [N], from one forward pass."""
+    head = output_embedding(model)
+    return linear_logprobs(
+        _predicting_states(model, batch),
+        head.weight,
+        output_bias(model),
+        batch.targets_N,
+        temperature=temperature,
+        is_entropy_trained=is_entropy_trained,
+    )
+
+
+def _predicting_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
+    """Return the states from which the output embedding predicts each completion token, [N, D]."""
+    output = model.base_model(
+        input_ids=batch.input_ids_RT,
+        position_ids=batch.position_ids_RT,
+        attention_mask=batch.mask_R1TT,
+        use_cache=False,
+        **({"spans": batch.spans} if batch.spans else {}),
+    )
+    hidden_RTD: torch.Tensor = output.last_hidden_state
+    return hidden_RTD.flatten(0, 1)[batch.predicting_N]
+
+
+@torch.no_grad()
+def sequence_logprobs(
+    model: PreTrainedModel,
+    sequences: Sequence[TrainingSequence],
+    *,
+    temperature: float,
+    microbatch_tokens: int,
+) -> list[tuple[float, ...]]:
+    """Return the log-probabilities of each sequence's completion tokens, in order; no gradient.
+
+    What a reference policy thinks, or a check of stored log-probabilities.
+    """
+    check_sequences(sequences)
+    results: list[tuple[float, ...]] = [()] * len(sequences)
+    for batch in form_microbatches(sequences, microbatch_tokens, model):
+        numbers = completion_logprobs(model, batch, temperature).logprobs_N.tolist()
+        ends = [0]
+        for length in batch.lengths_B:
+            ends.append(ends[-1] + length)
+        for index, (start, end) in zip(batch.indices_B, pairwise(ends), strict=True):
+            results[index] = tuple(numbers[start:end])
+    return results
+
+
+@torch.no_grad()
+def check_architecture(model: PreTrainedModel) -> None:
+    """Raise unless the model's logits are its output embedding applied to its last hidden states,
+    and sequences that share a prompt in one row get the states that they have alone;
+    NonFinitePolicy for logits that are not finite.
+
+    A probe, once: the output embedding's result is multiplied by 100 on its way out, so that a soft
+    cap or a scale after it shows whatever the size of the weights.
+    """
+    head = output_embedding(model)
+    check_logits(model, "The policy")
+    kind = model.config.model_type
+    ids = [place * 7919 % head.weight.shape[0] for place in range(16)]
+    pair = [TrainingSequence(prompt_ids=ids[:8], completion_ids=ids[i : i + 4]) for i in (8, 12)]
+    alone = collate([Row((0,), 11), Row((1,), 11)], pair, model)
+    states_ND = _predicting_states(model, alone)
+    handle = head.register_forward_hook(lambda _module, _inputs, output: output * 100.0)
+    try:
+        logits = model(input_ids=alone.input_ids_RT, use_cache=False).logits
+        difference = _distance(logits.flatten(0, 1)[alone.predicting_N], head(states_ND))
+    finally:
+        handle.remove()
+    if not isfinite(difference):
+        raise overflowing("The policy", "states")
+    if not difference < 1e-2:
+        raise EngineError(
+            f"This {kind} model changes its logits after the output embedding (by {difference:.0%} "
+            "on a probe, as soft caps and logit scales do), which the native learner does not. "
+            "Choose a Llama-, Qwen- or Mistral-like model."
+        )
+    rows = [Row((0, 1), 14)]
+    together = pack(rows, pair, model) if is_packed(model) else collate(rows, pair, model)
+    difference = _distance(_predicting_states(model, together), states_ND)
+    if not difference < 1e-1:
+        raise EngineError(
+            f"This {kind} model does not follow the attention mask and positions that it is given "
+            f"(its states differ by {difference:.0%} on a probe), which the native learner needs. "
+            "Choose a Llama-, Qwen- or Mistral-like model."
+        )
+
+
+def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return |found - expected| / |expected|; in float64, for squares of logits can overflow."""
+    error = (found.double() - expected.double()).norm() / expected.double().norm()
+    return float(error)

@@ -128,6 +128,16 @@ class MasterWeights:
         self._masters.clear()
 
 
+def resident_bytes(model: PreTrainedModel, config: EngineConfig) -> int:
+    """Return what a learner of all weights keeps beside the model on its device between updates;
+    0 for offloaded masters and, nearly so, for adapters.
+    """
+    if config.offload_optimizer or config.lora is not None:
+        return 0
+    masters = 0 if model.dtype == torch.float32 else 4
+    return model.num_parameters() * (masters + 4 * len(MOMENTS))
+
+
 def make_adamw(masters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
     """Return AdamW with moments of zero; weight decay acts on matrices, not on norms and biases."""
     matrices = [p for p in masters.values() if p.dim() > 1]

@@ -1,11 +1,14 @@
-"""vLLM inside this process: a second copy of the policy's model that only writes completions.
+"""vLLM inside this process, in the place of the native sampler: the same requests in, the same kind
+of completions out.
 
-Knows vLLM's interface and nothing of problems or recipes. Its weights always come from the live
-transformers model, in memory; the policy's directory gives it the configuration alone.
+Its weights always come from the live transformers model, in memory; the policy's directory gives it
+the configuration alone. On a GPU it sleeps while the policy learns: it keeps neither weights nor
+cache there.
 """
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -13,18 +16,24 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.engines.native.cache import token_bytes
+from rloop.engines.base import Sampled, SampleRequest
+from rloop.engines.native.cache import CACHE_SHARE, token_bytes
+from rloop.engines.native.memory import explained, free, free_bytes
 from rloop.errors import EngineError, EngineUnavailable
+from rloop.policies.checkpoint import LoadedPolicy
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
 from rloop.recipe.config import SamplingConfig
+from rloop.types import stable_hash
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput, LLMEngine, SamplingParams
 
+log = logging.getLogger(__name__)
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     # Standard output is for results.
@@ -37,6 +46,8 @@ CPU_BLOCK = 32
 LARGEST_BLOCK = 128
 LARGEST_GAP = 0.25
 """Mean difference of log-probabilities to transformers (nats) that rounding cannot explain."""
+SEED_BITS = 63
+"""vLLM takes seeds as signed 64-bit numbers."""
 Written = tuple[int, tuple[int, ...], tuple[float, ...]]
 """Index of the prompt, the sampled ids (a stop id is the last), the log-probability of each."""
 STARTUP_ERRORS = (ValueError, RuntimeError, OSError, ImportError)
@@ -54,20 +65,28 @@ class VllmModel:
         max_length: int,
         max_batch: int,
         pass_tokens: int,
+        learner_bytes: int = 0,
     ) -> None:
-        """Start vLLM with room for `max_batch` sequences of `max_length` tokens.
+        """Start vLLM with room for `max_batch` sequences of `max_length` tokens, or on a GPU for
+        what fits beside the `learner_bytes` that a learner keeps there while vLLM samples.
 
         `pass_tokens` bounds the tokens of one forward pass. Device and precision are the model's.
         """
         require_vllm(model.device)
         is_cpu = model.device.type == "cpu"
+        free()
+        self._is_cpu = is_cpu
+        self._is_asleep = False
         self._engine = _start(
             directory,
             dtype=str(model.dtype).removeprefix("torch."),
             max_model_len=max_length,
             max_num_seqs=max_batch,
             max_num_batched_tokens=max(pass_tokens, max_length, max_batch),
-            kv_cache_memory_bytes=cache_bytes(model, max_length, max_batch),
+            kv_cache_memory_bytes=min(
+                cache_bytes(model, max_length, max_batch), cache_room(model, learner_bytes)
+            ),
+            enable_sleep_mode=not is_cpu,
             block_size=CPU_BLOCK if is_cpu else None,
             # On a CPU, a prompt cut in two asks its seeded generator for what only CUDA's have.
             enable_chunked_prefill=not is_cpu,
@@ -100,8 +119,13 @@ class VllmModel:
     def take_weights(self, model: PreTrainedModel) -> None:
         """Copy the model's weights into vLLM and forget what it cached under the old ones.
 
-        In place: captured graphs stay valid.
+        In place: captured graphs stay valid. Wakes it first.
         """
+        if self._is_asleep:
+            free()  # what learning has left
+            with explained("vLLM's weights and cache", "Lower engine.max_batch."):
+                self._engine.wake_up()
+            self._is_asleep = False
         tied = set(model.all_tied_weights_keys)
         weights = [(name, w) for name, w in model.state_dict().items() if name not in tied]
         try:
@@ -114,6 +138,13 @@ class VllmModel:
         self._engine.apply_model(_refresh_head)
         if not self._engine.reset_prefix_cache():
             raise EngineError("vLLM kept states of older weights: another sampling is under way.")
+
+    def sleep(self) -> None:
+        """Give weights and cache back to a GPU until weights are taken again; nothing on a CPU."""
+        if self._is_cpu or self._is_asleep:
+            return
+        self._engine.sleep(level=2)
+        self._is_asleep = True
 
     def _check_agreement(self, model: PreTrainedModel) -> None:
         """Raise when vLLM computes another model than transformers does from the same weights."""
@@ -133,6 +164,34 @@ class VllmModel:
                 "the limit. Set explore.sampler=native."
             )
 
+    def sample(
+        self, policy: LoadedPolicy, requests: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
+        """Yield (index of the request, completion) in the order in which they finish.
+
+        The policy's weights of this moment are handed over first. Log-probabilities are those at
+        the temperature over the whole vocabulary, before top-p and top-k.
+
+        On a CPU a seed gives the same completion again from the same vLLM among the same requests;
+        alone or in other company, where rounding does not change with the number of rows. On a GPU
+        vLLM draws row by row where each request has a seed of its own, so all requests of a call
+        have one together, made of theirs: the same requests in the same order give the same
+        completions as far as vLLM computes alike. They are never the native sampler's, which draws
+        differently from the same distribution.
+        """
+        if not requests:
+            return
+        self.take_weights(policy.model)
+        written = self.write(
+            [request.prompt_ids for request in requests],
+            [request.seed % 2**SEED_BITS for request in requests],
+            settings,
+            stop_ids=policy.stop_ids,
+        )
+        for index, ids, logprobs in written:
+            is_stop = ids[-1] in policy.stop_ids
+            yield index, Sampled(ids, logprobs, "stop" if is_stop else "length")
+
     def write(
         self,
         prompts: Sequence[tuple[int, ...]],
@@ -146,14 +205,15 @@ class VllmModel:
         Closing the iterator drops what is not finished.
         """
         self._temperature = settings.temperature or 1.0
+        if not self._is_cpu:
+            _seed_all(stable_hash(*seeds))
         numbers: dict[str, int] = {}
         try:
             for number, (ids, seed) in enumerate(zip(prompts, seeds, strict=True)):
                 self._num_requests += 1
                 name = str(self._num_requests)
-                self._engine.add_request(
-                    name, {"prompt_token_ids": list(ids)}, _parameters(settings, seed, stop_ids)
-                )
+                parameters = _parameters(settings, seed if self._is_cpu else None, stop_ids)
+                self._engine.add_request(name, {"prompt_token_ids": list(ids)}, parameters)
                 numbers[name] = number
             while numbers:
                 for output in self._engine.step():
@@ -170,6 +230,25 @@ class VllmModel:
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
+
+
+def samples_with_vllm(sampler: str, device: torch.device, *, is_alone: bool) -> bool:
+    """Whether `explore.sampler` means vLLM; raise where it names a vLLM that is not there.
+
+    `auto` is vLLM on a GPU of a process on its own (`is_alone`), where it is installed and can be
+    imported.
+    """
+    if sampler == "vllm":
+        require_vllm(device)
+        return True
+    if sampler != "auto" or device.type != "cuda" or not is_alone or find_spec("vllm") is None:
+        return False
+    try:
+        require_vllm(device)
+    except EngineUnavailable as error:
+        log.warning("explore.sampler=auto samples without vLLM: %s", error)
+        return False
+    return True
 
 
 def require_vllm(device: torch.device) -> None:
@@ -257,7 +336,26 @@ def cache_bytes(model: PreTrainedModel, max_length: int, max_batch: int) -> int:
     return token_bytes(model) * (max_batch + 1) * (max_length + LARGEST_BLOCK)
 
 
-def _parameters(settings: SamplingConfig, seed: int, stop_ids: Sequence[int]) -> "SamplingParams":
+def cache_room(model: PreTrainedModel, learner_bytes: int) -> int:
+    """Return what a GPU's free memory has for the cache, beside vLLM's own copy of the weights and
+    what a learner keeps there; without a bound on a CPU.
+    """
+    found = free_bytes(model.device)
+    if found is None:
+        return sys.maxsize
+    weights = model.num_parameters() * model.dtype.itemsize
+    return max(0, int(CACHE_SHARE * (found - weights - learner_bytes)))
+
+
+def _seed_all(seed: int) -> None:
+    """Seed what vLLM draws with where requests have no seeds: its runners differ in that."""
+    torch.cuda.manual_seed(seed % 2**SEED_BITS)
+    np.random.seed(seed % 2**32)
+
+
+def _parameters(
+    settings: SamplingConfig, seed: int | None, stop_ids: Sequence[int]
+) -> "SamplingParams":
     """Return vLLM's `SamplingParams`; the temperature itself is applied to the logits."""
     from vllm import SamplingParams
 

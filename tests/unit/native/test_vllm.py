@@ -3,6 +3,7 @@
 What needs no vLLM (the refusal, the size of the cache, the seeds) is tested everywhere.
 """
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,14 @@ from doubles_models import FAMILIES, VOCABULARY, tiny_model
 from doubles_policies import EOS, tiny_policy, tiny_renderer
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native.vllm_model import VllmModel, Written, cache_bytes, require_vllm
-from rloop.engines.native.vllm_sampler import VllmSampler
+from rloop.engines.native.vllm import (
+    VllmModel,
+    Written,
+    cache_bytes,
+    cache_room,
+    require_vllm,
+    samples_with_vllm,
+)
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.recipe.config import SamplingConfig
@@ -39,8 +46,21 @@ def requests(group_size: int = 4) -> list[SampleRequest]:
     ]
 
 
+@dataclass
+class Sampler:
+    """A policy and the vLLM that samples from it."""
+
+    policy: LoadedPolicy
+    vllm: VllmModel
+
+    def sample(
+        self, wanted: Sequence[SampleRequest], settings: SamplingConfig
+    ) -> Iterator[tuple[int, Sampled]]:
+        return self.vllm.sample(self.policy, wanted, settings)
+
+
 def draw(
-    sampler: VllmSampler, wanted: Sequence[SampleRequest], settings: SamplingConfig = SETTINGS
+    sampler: Sampler, wanted: Sequence[SampleRequest], settings: SamplingConfig = SETTINGS
 ) -> list[Sampled]:
     found = dict(sampler.sample(wanted, settings))
     return [found[index] for index in range(len(wanted))]
@@ -91,7 +111,7 @@ def make_policy(family: str, *, tied: bool, device: str) -> LoadedPolicy:
 @pytest.fixture(scope="module", params=["llama, tied", "qwen2, untied"])
 def sampler(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[VllmSampler]:
+) -> Iterator[Sampler]:
     """One vLLM for all tests of a model; each test says which weights it needs."""
     vllm_platforms = pytest.importorskip("vllm.platforms", reason=OPTIONAL)
     device = vllm_platforms.current_platform.device_type
@@ -100,7 +120,7 @@ def sampler(
     directory: Path = tmp_path_factory.mktemp("policy")
     policy.model.config.save_pretrained(directory)
     vllm = VllmModel(policy.model, directory, max_length=96, max_batch=8, pass_tokens=64)
-    yield VllmSampler(policy, vllm)
+    yield Sampler(policy, vllm)
     vllm.close()
 
 
@@ -108,7 +128,7 @@ def sampler(
     "changes", [{}, {"temperature": 0.6}, {"temperature": 0.7, "top_p": 0.8, "top_k": 5}], ids=str
 )
 def test_logprobs_are_those_of_transformers_over_the_whole_vocabulary(
-    sampler: VllmSampler, changes: dict[str, Any]
+    sampler: Sampler, changes: dict[str, Any]
 ):
     settings = SETTINGS.model_copy(update=changes)
     completions = draw(sampler, requests(), settings)
@@ -116,7 +136,7 @@ def test_logprobs_are_those_of_transformers_over_the_whole_vocabulary(
 
 
 def test_temperature_zero_takes_the_likeliest_tokens_and_states_logprobs_at_one(
-    sampler: VllmSampler,
+    sampler: Sampler,
 ):
     greedy = SETTINGS.model_copy(update={"temperature": 0.0})
     wanted = [SampleRequest(PROMPTS[1], seed) for seed in (1, 2)]
@@ -125,7 +145,7 @@ def test_temperature_zero_takes_the_likeliest_tokens_and_states_logprobs_at_one(
     assert widest_gap(sampler.policy, wanted[:1], [first]) < TOLERANCE
 
 
-def test_weights_of_the_moment_are_sampled_from(sampler: VllmSampler):
+def test_weights_of_the_moment_are_sampled_from(sampler: Sampler):
     before = draw(sampler, requests())
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
@@ -138,14 +158,14 @@ def test_weights_of_the_moment_are_sampled_from(sampler: VllmSampler):
     assert [c.completion_ids for c in after] != [c.completion_ids for c in before]
 
 
-def test_a_seed_gives_its_completion_again_alone_or_in_company(sampler: VllmSampler):
+def test_a_seed_gives_its_completion_again_alone_or_in_company(sampler: Sampler):
     together = [c.completion_ids for c in draw(sampler, requests())]
     assert len(set(together)) == len(together)
     assert [c.completion_ids for c in draw(sampler, requests())] == together
     assert [c.completion_ids for c in draw(sampler, requests()[5:6])] == together[5:6]
 
 
-def test_eos_is_kept_as_the_last_id_and_only_then_it_is_a_stop(sampler: VllmSampler):
+def test_eos_is_kept_as_the_last_id_and_only_then_it_is_a_stop(sampler: Sampler):
     found = draw(sampler, requests(group_size=32))
     assert {c.finish_reason for c in found} == {"stop", "length"}
     for completion in found:
@@ -156,7 +176,7 @@ def test_eos_is_kept_as_the_last_id_and_only_then_it_is_a_stop(sampler: VllmSamp
         assert len(completion.behavior_logprobs) == len(completion.completion_ids)
 
 
-def test_what_nobody_waits_for_is_dropped(sampler: VllmSampler):
+def test_what_nobody_waits_for_is_dropped(sampler: Sampler):
     running: Any = sampler.sample(requests(), SETTINGS)
     next(running)
     running.close()
@@ -182,9 +202,8 @@ class ScriptedVllm:
 
 def test_weights_come_first_and_seeds_fit_in_63_bits():
     policy, vllm = tiny_policy(), ScriptedVllm()
-    sampler = VllmSampler(policy, vllm)  # type: ignore[arg-type] # a double
     wanted = [SampleRequest(PROMPTS[0], 2**63 + 5), SampleRequest(PROMPTS[1], 2**63 - 1)]
-    found = list(sampler.sample(wanted, SETTINGS))
+    found = list(VllmModel.sample(vllm, policy, wanted, SETTINGS))  # type: ignore[arg-type] # a double
     # 2^63 + 5 - 2^63 = 5
     assert vllm.calls == [policy.model, ([5, 2**63 - 1], (EOS,))]
     assert [index for index, _ in found] == [1, 0]
@@ -193,7 +212,7 @@ def test_weights_come_first_and_seeds_fit_in_63_bits():
 
 def test_no_requests_hand_over_nothing():
     vllm = ScriptedVllm()
-    assert list(VllmSampler(tiny_policy(), vllm).sample([], SETTINGS)) == []  # type: ignore[arg-type] # a double
+    assert list(VllmModel.sample(vllm, tiny_policy(), [], SETTINGS)) == []  # type: ignore[arg-type] # a double
     assert vllm.calls == []
 
 
@@ -201,6 +220,28 @@ def test_the_cache_holds_every_sequence_in_full_length():
     # Keys and values of 2 layers x 2 heads x 8 numbers x 4 bytes: 2 * 2 * 2 * 8 * 4 = 256 bytes a
     # token. (3 + 1 spare) sequences x (100 + 128 of a last block) tokens = 912 tokens; 912 * 256.
     assert cache_bytes(tiny_model(), max_length=100, max_batch=3) == 233_472
+
+
+def test_on_a_gpu_the_cache_is_what_is_free_beside_weights_and_learner(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    model = tiny_model()
+    assert cache_room(model, 0) == sys.maxsize  # a CPU
+    monkeypatch.setattr("rloop.engines.native.vllm.free_bytes", lambda _: 1_000_000)
+    weights = 4 * model.num_parameters()
+    assert cache_room(model, 200_000) == int(0.8 * (800_000 - weights))
+    assert cache_room(model, 1_000_000) == 0
+
+
+def test_vllm_samples_by_itself_on_a_gpu_alone(caplog: pytest.LogCaptureFixture):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert not samples_with_vllm("native", gpu, is_alone=True)
+    assert not samples_with_vllm("auto", cpu, is_alone=True)
+    assert not samples_with_vllm("auto", gpu, is_alone=False)
+    if not torch.cuda.is_available():  # nor is there a vLLM for one
+        with caplog.at_level(logging.WARNING, logger="rloop"):
+            assert not samples_with_vllm("auto", gpu, is_alone=True)
+        assert bool(caplog.messages) == (find_spec("vllm") is not None)
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
@@ -223,7 +264,7 @@ def test_a_vllm_that_cannot_be_imported_is_refused_with_the_reason(
 
 
 def test_weights_that_vllm_does_not_know_are_refused_by_name(
-    sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
 ):
     model = sampler.policy.model
     weights = {"model.layers.7.nose": torch.zeros(1)}
@@ -242,7 +283,7 @@ def test_the_wrong_build_of_vllm_is_refused():
         require_vllm(torch.device(other))
 
 
-def test_a_length_beyond_the_model_is_refused_by_name(sampler: VllmSampler, tmp_path: Path):
+def test_a_length_beyond_the_model_is_refused_by_name(sampler: Sampler, tmp_path: Path):
     sampler.policy.model.config.save_pretrained(tmp_path)
     with pytest.raises(EngineError, match=r"max_model_len.*explore\.sampler=native"):
         VllmModel(sampler.policy.model, tmp_path, max_length=4096, max_batch=8, pass_tokens=64)

@@ -13,14 +13,8 @@ from transformers import (
 
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
-from rloop.engines.native.microbatch import (
-    check_architecture,
-    form_microbatches,
-    is_packed,
-    plan_microbatches,
-    plan_packs,
-    sequence_logprobs,
-)
+from rloop.engines.native.batches import form_microbatches, is_packed, plan_microbatches, plan_packs
+from rloop.engines.native.logprobs import check_architecture, sequence_logprobs
 from rloop.errors import EngineError
 
 

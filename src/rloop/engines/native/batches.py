@@ -1,0 +1,383 @@
+"""Training sequences, cut into micro-batches.
+
+Shape letters: B sequences of a micro-batch, R its rows, T tokens of a row, N completion tokens of
+all B.
+
+A row is one sequence, or several that share their prompt: [prompt | completion 1 | completion 2 |
+...], where a completion sees the prompt and its own past only. The last token of a completion
+predicts nothing and is not fed to the model.
+
+On a CPU the rows of a micro-batch are packed, one behind the other, into one long row, and
+attention is told what each token sees (`packed_attention.py`). Elsewhere they are padded on the
+right; attention is causal, so no real token sees a pad, and nothing is computed for pads beyond the
+transformer's own layers. Rows of one sequence then need no mask; shared ones have one and go
+through the model together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
+
+from rloop.engines.base import TrainingSequence
+from rloop.engines.native import attention
+from rloop.engines.native.packed_attention import Span
+from rloop.errors import EngineError
+
+Ids = npt.NDArray[np.int64]
+PARITY_WIDTHS = 2.5
+"""Length, in model widths, of a row whose masked attention costs as much as all other layers.
+Counting operations gives 6: 24 D * D a token in the layers, 4 D a pair in attention, whose kernels
+run at less than half the speed. Measured on CPU (D = 576): rows of 1024, 2048 and 4096 tokens cost
+1.62, 2.33 and 4.16 times as much a token as short ones, which gives 2.3 to 2.9.
+"""
+PACK_TOKENS = 1024
+"""Packed rows are not joined beyond this. Measured with 2,700 tokens of SmolLM2-135M on a busy
+machine: one pass takes 5 % less processor time than three, and keeps 2.7 times as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Sequences laid out one after the other behind their common prompt.
+
+    Example: Row(indices=(4, 0), num_tokens=9) for a prompt of 4 and completions of 4 and 3 tokens.
+    """
+
+    indices: tuple[int, ...]
+    """Where each stands in the list that was planned, longest completion first."""
+    num_tokens: int
+    """Tokens fed to the model, padding excluded."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the row holds more than one completion, and hence needs a mask."""
+        return len(self.indices) > 1
+
+    def cost(self, parity_tokens: float) -> float:
+        """Return the row's work, counted in tokens through everything but attention.
+
+        T tokens cost T there and T * T / parity_tokens in masked attention: half of that where
+        attention is causal, since the kernel leaves out the pairs that lie in the future.
+        """
+        halves = 2 if self.is_shared else 1
+        return self.num_tokens * (1.0 + halves * self.num_tokens / (2 * parity_tokens))
+
+
+def plan_rows(
+    prompts: Sequence[Sequence[int]],
+    completion_lengths: Sequence[int],
+    *,
+    max_tokens: int,
+    parity_tokens: float,
+) -> list[Row]:
+    """Return the rows that compute every sequence once, groups in order of appearance.
+
+    `parity_tokens` is the row length at which masked attention costs as much as all other layers.
+    A row that several sequences share has at most `max_tokens`.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(index)
+    rows: list[Row] = []
+    for prompt, indices in groups.items():
+        longest_first = sorted(indices, key=lambda index: -completion_lengths[index])
+        options = [
+            _deal(len(prompt), longest_first, completion_lengths, num_rows)
+            for num_rows in range(1, len(indices) + 1)
+        ]
+        # one row each always remains; in shared rows the prompt saved is weighed against attention
+        fitting = [option for option in options if _is_within(option, max_tokens)]
+        rows += min(fitting, key=lambda option: sum(row.cost(parity_tokens) for row in option))
+    return rows
+
+
+def _deal(
+    prompt_length: int, indices: Sequence[int], completion_lengths: Sequence[int], num_rows: int
+) -> list[Row]:
+    """Deal the completions out like cards, so that the rows are about equally long."""
+    hands = [tuple(indices[first::num_rows]) for first in range(num_rows)]
+    return [
+        Row(hand, prompt_length + sum(completion_lengths[index] - 1 for index in hand))
+        for hand in hands
+    ]
+
+
+def _is_within(rows: Sequence[Row], max_tokens: int) -> bool:
+    return all(row.num_tokens <= max_tokens for row in rows if row.is_shared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Sequences that go through the model together, on its device."""
+
+    indices_B: tuple[int, ...]
+    """Where each stands in the list that was cut."""
+    sequences_B: tuple[TrainingSequence, ...]
+    input_ids_RT: torch.Tensor
+    position_ids_RT: torch.Tensor
+    """[1, T] where every row holds one sequence; else they restart after the prompt."""
+    mask_R1TT: torch.Tensor | None
+    """Added to attention's scores: 0 where a token (third axis) sees another (last axis), else
+    -inf; None is plainly causal, within `spans` where there are any."""
+    spans: tuple[Span, ...]
+    """What sees what in a packed row; none where rows are padded."""
+    predicting_N: torch.Tensor
+    """Positions in the flattened [R * T] whose output predicts a completion token; a shared
+    prompt's last predicts the first token of several."""
+    targets_N: torch.Tensor
+    """Those completion tokens."""
+
+    @property
+    def lengths_B(self) -> tuple[int, ...]:
+        """Completion tokens of each sequence."""
+        return tuple(len(sequence.completion_ids) for sequence in self.sequences_B)
+
+    def columns(
+        self, *numbers: Callable[[TrainingSequence], Sequence[float] | float]
+    ) -> tuple[torch.Tensor, ...]:
+        """Return float32 numbers of all tokens, [N] for each function, by one transfer.
+
+        A function gives one number for each token of a sequence's completion, or one for all.
+        """
+        table = np.empty((len(numbers), sum(self.lengths_B)), dtype=np.float32)
+        begin = 0
+        for sequence, length in zip(self.sequences_B, self.lengths_B, strict=True):
+            for row, number in zip(table, numbers, strict=True):
+                row[begin : begin + length] = number(sequence)
+            begin += length
+        return to_device(table, self.targets_N.device).unbind()
+
+
+def plan_microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Part rows of these lengths into lists of indices of at most `max_tokens`, padded.
+
+    Longest first, so that memory peaks at once, and neighbours in length together, so that little
+    is padded; equal lengths stay in order. A row longer than `max_tokens` goes alone.
+    """
+    plan: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if plan and (len(plan[-1]) + 1) * lengths[plan[-1][0]] <= max_tokens:
+            plan[-1].append(index)
+        else:
+            plan.append([index])
+    return plan
+
+
+def plan_packs(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Part rows of these lengths into lists of indices of at most `max_tokens`, nothing padded.
+
+    First fit, longest first. A row longer than `max_tokens` goes alone.
+    """
+    plan: list[list[int]] = []
+    totals: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = lengths[index]
+        place = next((i for i, t in enumerate(totals) if t + length <= max_tokens), len(plan))
+        if place == len(plan):
+            plan.append([])
+            totals.append(0)
+        plan[place].append(index)
+        totals[place] += length
+    return plan
+
+
+def is_packed(model: PreTrainedModel) -> bool:
+    """Whether the model's attention takes packed rows: on a CPU, where it is ours."""
+    return model.device.type == "cpu" and model.config._attn_implementation == attention.NAME
+
+
+def form_microbatches(
+    sequences: Sequence[TrainingSequence], max_tokens: int, model: PreTrainedModel
+) -> Iterator[MicroBatch]:
+    """Cut the sequences into micro-batches of at most `max_tokens` for the model, pads included
+    where there are any.
+    """
+    packed = is_packed(model)
+    rows = plan_rows(
+        [sequence.prompt_ids for sequence in sequences],
+        [len(sequence.completion_ids) for sequence in sequences],
+        max_tokens=max_tokens,
+        # packed attention computes no pair that is not seen
+        parity_tokens=inf if packed else PARITY_WIDTHS * output_embedding(model).in_features,
+    )
+    if packed:
+        lengths = [row.num_tokens for row in rows]
+        for part in plan_packs(lengths, min(max_tokens, PACK_TOKENS)):
+            yield pack([rows[index] for index in part], sequences, model)
+        return
+    for is_shared in (True, False):
+        alike = [row for row in rows if row.is_shared == is_shared]
+        for part in plan_microbatches([row.num_tokens for row in alike], max_tokens):
+            yield collate([alike[index] for index in part], sequences, model)
+
+
+def collate(
+    rows: Sequence[Row], sequences: Sequence[TrainingSequence], model: PreTrainedModel
+) -> MicroBatch:
+    """Pad the rows, all shared or none, to the longest, which stands first."""
+    width = rows[0].num_tokens
+    # Pads are zeros, any valid token id: they are never attended to.
+    input_ids, position_ids, owners = np.zeros((3, len(rows), width), dtype=np.int64)
+    predicting: list[Ids] = []
+    for number, row in enumerate(rows):
+        laid = _lay_out([sequences[index] for index in row.indices])
+        input_ids[number, : row.num_tokens] = laid.input_ids
+        position_ids[number, : row.num_tokens] = laid.position_ids
+        owners[number, : row.num_tokens] = laid.owners
+        predicting.append(number * width + laid.predicting)
+    if rows[0].is_shared:
+        return _on_device(rows, sequences, model, (input_ids, position_ids, predicting, owners))
+    position_ids = np.arange(width)[None]
+    return _on_device(rows, sequences, model, (input_ids, position_ids, predicting))
+
+
+def pack(
+    rows: Sequence[Row], sequences: Sequence[TrainingSequence], model: PreTrainedModel
+) -> MicroBatch:
+    """Lay the rows one behind the other."""
+    input_ids: list[Ids] = []
+    position_ids: list[Ids] = []
+    predicting: list[Ids] = []
+    spans: list[Span] = []
+    begin = 0
+    for row in rows:
+        laid = _lay_out([sequences[index] for index in row.indices])
+        input_ids.append(laid.input_ids)
+        position_ids.append(laid.position_ids)
+        predicting.append(begin + laid.predicting)
+        spans.extend(Span(*(begin + place for place in span)) for span in laid.spans)
+        begin += row.num_tokens
+    ids_1T, position_ids_1T = np.concatenate(input_ids)[None], np.concatenate(position_ids)[None]
+    return _on_device(rows, sequences, model, (ids_1T, position_ids_1T, predicting), tuple(spans))
+
+
+def _on_device(
+    rows: Sequence[Row],
+    sequences: Sequence[TrainingSequence],
+    model: PreTrainedModel,
+    laid: tuple[Ids, Ids, list[Ids]] | tuple[Ids, Ids, list[Ids], Ids],
+    spans: tuple[Span, ...] = (),
+) -> MicroBatch:
+    """Return the micro-batch of ids, position ids, predicting positions, and owners where prompts
+    are shared: one transfer.
+    """
+    indices_B = tuple(chain.from_iterable(row.indices for row in rows))
+    sequences_B = tuple(sequences[index] for index in indices_B)
+    targets = chain.from_iterable(sequence.completion_ids for sequence in sequences_B)
+    input_ids, position_ids, predicting, *owners = laid
+    arrays = [input_ids, position_ids, np.concatenate(predicting), _ids(targets), *owners]
+    flat = to_device(np.concatenate([array.ravel() for array in arrays]), model.device)
+    parts = torch.split(flat, [array.size for array in arrays])
+    ids_RT, position_ids_RT, predicting_N, targets_N, *owners_RT = (
+        part.view(array.shape) for part, array in zip(parts, arrays, strict=True)
+    )
+    return MicroBatch(
+        indices_B=indices_B,
+        sequences_B=sequences_B,
+        input_ids_RT=ids_RT,
+        position_ids_RT=position_ids_RT,
+        mask_R1TT=_sharing_mask(owners_RT[0], model.dtype) if owners_RT else None,
+        spans=spans,
+        predicting_N=predicting_N,
+        targets_N=targets_N,
+    )
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return the array as a tensor; a GPU copies it while the CPU goes on."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _ids(numbers: Iterable[int]) -> Ids:
+    return np.fromiter(numbers, dtype=np.int64)
+
+
+class _LaidOut(NamedTuple):
+    """One row without pads."""
+
+    input_ids: Ids
+    position_ids: Ids
+    """They restart after the prompt for each completion."""
+    owners: Ids
+    """0 in the prompt, i in the i-th completion."""
+    predicting: Ids
+    """Positions whose output predicts a completion token, completion after completion."""
+    spans: list[Span]
+    """The prompt, and each completion behind it; one alone is all of the row."""
+
+
+def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
+    """Lay sequences of one prompt out as [prompt | completion 1 | completion 2 | ...]."""
+    prompt = members[0].prompt_ids
+    start = begin = len(prompt)
+    fed = [member.completion_ids[:-1] for member in members]
+    positions, predicting = [range(start)], list[range | tuple[int]]()
+    spans = [Span(0, start)]
+    for ids in fed:
+        end = begin + len(ids)
+        positions.append(range(start, start + len(ids)))
+        # the token before predicts: the prompt's last the first one, and the last one nothing
+        predicting += [(start - 1,), range(begin, end)]
+        spans.append(Span(begin, end, 0, start))
+        begin = end
+    return _LaidOut(
+        input_ids=_ids(chain(prompt, *fed)),
+        position_ids=_ids(chain(*positions)),
+        owners=np.repeat(np.arange(len(positions)), [len(part) for part in positions]),
+        predicting=_ids(chain(*predicting)),
+        spans=spans if len(members) > 1 else [Span(0, begin)],
+    )
+
+
+def _sharing_mask(owners_RT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return [R, 1, T, T]: a token sees the past that is the prompt's or its own completion's.
+
+    Additive and in the model's precision, so that all layers save the same one for their backward
+    pass; a mask of truth values would be converted in each.
+    """
+    steps_T = torch.arange(owners_RT.shape[1], device=owners_RT.device)
+    is_past_TT = steps_T[:, None] >= steps_T
+    is_prompt_R1T = owners_RT[:, None, :] == 0
+    is_own_RTT = owners_RT[:, None, :] == owners_RT[:, :, None]
+    is_seen_RTT = is_past_TT & (is_prompt_R1T | is_own_RTT)
+    mask_RTT = torch.zeros(is_seen_RTT.shape, dtype=dtype, device=owners_RT.device)
+    return mask_RTT.masked_fill_(~is_seen_RTT, float("-inf")).unsqueeze(1)
+
+
+def output_embedding(model: PreTrainedModel) -> torch.nn.Linear:
+    """Return the module that turns hidden states into logits; raise where there is none."""
+    foreign: Any = model
+    head = foreign.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or model.base_model is model:
+        raise EngineError(
+            f"This {model.config.model_type} model has no linear output embedding on top of a base "
+            "model, which the native learner needs. Choose a Llama-, Qwen- or Mistral-like model."
+        )
+    return head
+
+
+def check_sequences(sequences: Sequence[TrainingSequence]) -> None:
+    """Raise when a sequence has nothing to learn or its per-token numbers do not fit its tokens."""
+    for index, sequence in enumerate(sequences):
+        num_tokens = len(sequence.completion_ids)
+        if not sequence.prompt_ids or not num_tokens:
+            raise EngineError(
+                f"Training sequence {index} has {len(sequence.prompt_ids)} prompt and {num_tokens} "
+                "completion tokens; both must be at least 1. Leave it out."
+            )
+        for name in ("behavior_logprobs", "reference_logprobs"):
+            numbers = getattr(sequence, name)
+            if numbers is not None and len(numbers) != num_tokens:
+                raise EngineError(
+                    f"Training sequence {index} has {num_tokens} completion_ids but {len(numbers)} "
+                    f"{name}; store one for each token."
+                )
