@@ -105,7 +105,7 @@ def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
 def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
     """Print policies at temperatures, and write their page into the folder."""
     from rloop.observe.metric_keys import headline
-    from rloop.report.temperatures import tables_of, write_page
+    from rloop.report.temperatures import tables_of, told, write_page
 
     found = [asdict(point) for point in points]
     if as_json:
@@ -120,7 +120,10 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
         sys.stdout.write(f"{table.name}\n")
         names = (table.metrics[i] for i in columns)
         print_table(("policy", "temperature", *names), rows)
-    page = write_page(found, folder / "temperatures.html")
+    gains = json.loads((folder / "sharpening.json").read_text())
+    for gain in () if as_json else gains:
+        sys.stdout.write(f"{told(gain)}\n")
+    page = write_page(found, gains, folder / "temperatures.html")
     sys.stderr.write(f"Every completion and number is in {folder}.\nPage: {page}\n")
 
 

@@ -199,7 +199,7 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
     try:
         metrics = _measure(recipe, tools.rollout, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:
-        stored = stored_tallies(TrajectoryStore(folder), _place(recipe))
+        stored = stored_tallies(TrajectoryStore(folder), evaluation_place(recipe))
         num_stored = sum(map(len, stored.values()))
         console.say(
             f"Interrupted; {num_stored} problems are stored. Continue: rloop resume "
@@ -224,7 +224,7 @@ def _measure(
     folder: Path,
     console: Console,
 ) -> dict[str, float]:
-    place = _place(recipe)
+    place = evaluation_place(recipe)
     evaluator = Evaluator(
         rollout=rollout,
         tasks=problems.evaluate,
@@ -264,7 +264,8 @@ def _facts(recipe: Recipe, engine: Engine) -> dict[str, str]:
     return {"policy": recipe.policy.path, "samples": samples, **engine.describe()}
 
 
-def _place(recipe: Recipe) -> Place:
+def evaluation_place(recipe: Recipe) -> Place:
+    """Return the place of an evaluation of `policy.path`."""
     name = _policy_name(recipe)
     return Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="evaluate", policy=name)
 

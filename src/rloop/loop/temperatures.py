@@ -6,6 +6,7 @@ A folder with an evaluation of its own for each point, each of the form that `rl
       plan.json        what is measured: policy, temperature, folder and recipe of each point
       base-t0.5/  base-t1/  iter-002-t0.5/  iter-002-t1/  ...
       scores.json      every number, when all are measured
+      sharpening.json  whether each policy is more than a sharper base (evaluation/sharpening.py)
 
 A policy is loaded once for all its temperatures. All points share problems, samples and random
 streams, so only policy and temperature differ.
@@ -22,15 +23,27 @@ from typing import Any
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
+from rloop.evaluation.sharpening import Curve, gain_over_base
+from rloop.evaluation.tallies import stored_tallies
 from rloop.loop.context import policy_from
 from rloop.loop.session import EngineBuilder, make_directory
-from rloop.loop.standalone import Score, begin, is_evaluation, open_tools, scores_in, work
+from rloop.loop.standalone import (
+    Score,
+    begin,
+    evaluation_place,
+    is_evaluation,
+    open_tools,
+    scores_in,
+    work,
+)
 from rloop.loop.state import Manifest, RunLock
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import recipe_of_policy
+from rloop.store.trajectories import TrajectoryStore
 
 PLAN = "plan.json"
+GAINS = "sharpening.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +166,53 @@ def measure_points(
             _measure_policy(list(those), folder, build_engine)
         found = [one for point in points for one in _measured(point, folder)]
         write_text(folder / "scores.json", json.dumps([*map(asdict, found)], indent=2) + "\n")
+        gains = gains_over_base(points, folder)
+        write_text(folder / GAINS, json.dumps(gains, indent=2) + "\n")
         return found
+
+
+def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any]]:
+    """Return how far each policy lies above the base's curve on each task: policy, task,
+    temperature, k, value, low, high, verdict. Nothing where there is not one base.
+
+    The temperature is the highest that was measured, chosen before anything is seen.
+    """
+    bases = [point for point in points if point.is_base]
+    if len({point.policy for point in bases}) != 1:
+        return []
+    counts = {point.folder: _correct(point, folder) for point in points}
+    found: list[dict[str, Any]] = []
+    for name in dict.fromkeys(point.policy for point in points if not point.is_base):
+        those = [point for point in points if point.policy == name]
+        settings = those[0].recipe.evaluate
+        for task in dict.fromkeys(task for point in those for task in counts[point.folder]):
+            base, policy = (
+                Curve.of(
+                    [(p.temperature, counts[p.folder].get(task, {})) for p in side],
+                    settings.samples,
+                )
+                for side in (bases, those)
+            )
+            gain = gain_over_base(
+                base,
+                policy,
+                k=max(settings.k),
+                temperature=max(policy.temperatures),
+                confidence=settings.confidence,
+                seed=those[0].recipe.seed,
+            )
+            found.append({"policy": name, "task": task, **asdict(gain), "verdict": gain.verdict})
+    return found
+
+
+def _correct(point: Point, folder: Path) -> dict[str, dict[str, int]]:
+    """Return how many completions of each problem are correct, by task."""
+    place = evaluation_place(point.recipe)
+    tallies = stored_tallies(TrajectoryStore(folder / point.folder), place)
+    return {
+        task: {problem_id: found.correct for problem_id, found in those.items()}
+        for task, those in tallies.items()
+    }
 
 
 def is_planned(folder: Path) -> bool:

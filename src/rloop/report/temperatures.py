@@ -73,8 +73,8 @@ def tables_of(points: Sequence[Row]) -> list[Table]:
     return found
 
 
-def write_page(points: Sequence[Row], path: Path) -> Path:
-    """Write the page of all points and return its path."""
+def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
+    """Write the page of all points and what they say of sharpening; return its path."""
     tables = tables_of(points)
     page = render_page(
         "temperatures.html.j2",
@@ -83,9 +83,20 @@ def write_page(points: Sequence[Row], path: Path) -> Path:
         policies=list(dict.fromkeys(point["policy"] for point in points)),
         temperatures=sorted({point["temperature"] for point in points}),
         tables=tables,
+        sentences=[told(gain) for gain in gains],
     )
     write_text(path, page)
     return path
+
+
+def told(gain: Row) -> str:
+    """Return what a row of `sharpening.json` says, as a sentence."""
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    return (
+        f"{gain['policy']} on {gain['task']}, {gain['verdict']}: at temperature "
+        f"{gain['temperature']:g} it is {100 * gain['value']:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}] against the base's best with as much pass@{gain['k']}."
+    )
 
 
 def curve_figure(table: Table, index: int) -> Figure:

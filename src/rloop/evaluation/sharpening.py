@@ -1,0 +1,114 @@
+"""Is a trained policy more than a sharper base? Against the base at every measured temperature.
+
+The base at a lower temperature is more accurate and solves fewer problems in k tries; so are most
+policies that RL makes. A policy has found something where it lies above the base's whole curve of
+accuracy against pass@k.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rloop.evaluation.metrics import metric_values
+from rloop.types import stable_hash
+
+Floats = NDArray[np.float64]
+NUM_RESAMPLES = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A policy's correct completions, of so many a problem, at rising temperatures.
+
+    Example: Curve(temperatures=(0.5, 1.0), num_samples=8, correct_TP=[[8, 0], [5, 2]])
+    """
+
+    temperatures: tuple[float, ...]
+    num_samples: int
+    correct_TP: NDArray[np.int64]
+    """[temperatures, problems]; the problems are the same, in one order, for all that is compared.
+    """
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[float, Mapping[str, int]]], num_samples: int) -> "Curve":
+        """Return the curve of (temperature, correct completions by problem_id), ids in order."""
+        rising = sorted(points, key=lambda point: point[0])
+        ids = sorted(rising[0][1])
+        return cls(
+            temperatures=tuple(temperature for temperature, _ in rising),
+            num_samples=num_samples,
+            correct_TP=np.array([[found[i] for i in ids] for _, found in rising], np.int64),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """How far a policy at one temperature lies above the base's curve, in avg@n.
+
+    Example: Gain(temperature=1.0, k=8, value=0.12, low=0.05, high=0.19)
+    """
+
+    temperature: float
+    k: int
+    value: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """`beyond sharpening` where the interval lies above zero, `not beyond sharpening` where it
+        lies at or below, else `cannot tell`.
+        """
+        if self.low > 0:
+            return "beyond sharpening"
+        return "not beyond sharpening" if self.high <= 0 else "cannot tell"
+
+
+def gain_over_base(
+    base: Curve, policy: Curve, *, k: int, temperature: float, confidence: float, seed: int
+) -> Gain:
+    """Return the policy's avg@n at a temperature minus the base's best with as much pass@k.
+
+        gain = avg(policy) - max over T in B of avg(base at T)
+
+    B are the base's temperatures with at least the policy's pass@k, and the one with the next
+    lower pass@k: between two measured points the base's curve is not known, so the more accurate
+    one counts, and a coarse list of temperatures never makes a gain. The interval is a paired
+    bootstrap over problems, in which each draw finds B anew. Its level holds for one temperature of
+    the policy, chosen beforehand. In simulations a base that is only sharper is called beyond
+    sharpening in 0 to 1.3 % of the cases (40 to 200 problems, 8 to 32 samples).
+    """
+    at = policy.temperatures.index(temperature)
+    points = [*base.correct_TP, policy.correct_TP[at]]
+    sizes = [*([base.num_samples] * len(base.correct_TP)), policy.num_samples]
+    average_XP = np.array([row / size for row, size in zip(points, sizes, strict=True)])
+    passes_XP = np.array(
+        [metric_values(f"pass@{k}", n, row) for row, n in zip(points, sizes, strict=True)]
+    )
+    num_problems = average_XP.shape[1]
+    rng = np.random.default_rng(stable_hash(seed, "sharpening"))
+    share = np.full(num_problems, 1.0 / num_problems)
+    weights_RP = rng.multinomial(num_problems, share, size=NUM_RESAMPLES) / num_problems
+    value = _gains(average_XP.mean(1)[None], passes_XP.mean(1)[None])[0]
+    drawn_R = _gains(weights_RP @ average_XP.T, weights_RP @ passes_XP.T)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(drawn_R, [tail, 1.0 - tail])
+    return Gain(temperature=temperature, k=k, value=float(value), low=float(low), high=float(high))
+
+
+def _gains(average_RX: Floats, passes_RX: Floats) -> Floats:
+    """Return the gain of the last point over the others, [R].
+
+    The others are sorted by pass@k: those with as much as the policy count, and the next one.
+    """
+    base_RX, passes = average_RX[:, :-1], passes_RX[:, :-1]
+    order = np.argsort(-passes, axis=1, kind="stable")
+    sorted_average = np.take_along_axis(base_RX, order, axis=1)
+    sorted_passes = np.take_along_axis(passes, order, axis=1)
+    num_counting = (sorted_passes >= passes_RX[:, -1:]).sum(axis=1) + 1
+    counts = np.arange(base_RX.shape[1]) < num_counting[:, None]
+    best_R: Floats = np.where(counts, sorted_average, -np.inf).max(axis=1)
+    gains: Floats = average_RX[:, -1] - best_R
+    return gains
