@@ -7,7 +7,12 @@ model's template is known. Where none of it is here, nothing is said.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rloop.policies.model_size import read_attention_window, read_context_length
+from rloop.policies.model_files import (
+    TokenizerFiles,
+    read_attention_window,
+    read_context_length,
+    read_tokenizer,
+)
 from rloop.policies.prompts import (
     PromptText,
     Section,
@@ -15,7 +20,6 @@ from rloop.policies.prompts import (
     completion_limit,
     today,
 )
-from rloop.policies.tokenizer_files import TokenizerFiles, read_tokenizer
 from rloop.recipe.config import Recipe
 from rloop.types import Problem
 

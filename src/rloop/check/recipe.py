@@ -15,18 +15,18 @@ from rloop.check.estimate import (
     compute_bytes,
     disk,
     disk_warnings,
+    memory,
 )
-from rloop.check.memory import memory
 from rloop.check.prompts import check_prompts
 from rloop.errors import ConfigError, TaskError
-from rloop.policies.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
+from rloop.policies.model_files import ACCEPTED_FORMS, is_hub_name, measure_model
 from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
-from rloop.tables import format_value
 from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import Progress, check_references
 from rloop.tasks.rewards import check_rewards
+from rloop.text import format_value
 from rloop.types import Problem
 
 

@@ -15,8 +15,9 @@ import typer
 from rloop.cli.evaluate import evaluate, print_points, print_scores
 from rloop.cli.judge import judge
 from rloop.cli.store import store_app
+from rloop.cli.tables import print_json, print_records, print_table, progress_bar
 from rloop.errors import ConfigError, RLoopError
-from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
+from rloop.text import format_value
 from rloop.threads import set_threads
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rloop.tables import print_json, print_table
+from rloop.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
     from rloop.evaluation.intervals import Estimate

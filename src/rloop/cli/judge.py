@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from rloop.cli.tables import print_json, print_table
 from rloop.errors import ConfigError
-from rloop.tables import print_json, print_table
 
 
 def judge(

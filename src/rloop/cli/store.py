@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rloop.tables import print_json, print_records, print_table
+from rloop.cli.tables import print_json, print_records, print_table
 from rloop.types import VerdictKind
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")

@@ -11,7 +11,7 @@ from gguf import GGUFWriter
 
 from rloop.check.prompts import check_prompts
 from rloop.errors import ConfigError, EngineError
-from rloop.policies.tokenizer_files import read_tokenizer
+from rloop.policies.model_files import read_tokenizer
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
 
