@@ -18,8 +18,8 @@ import pyarrow.dataset as ds
 
 from rloop.disk import new_path
 from rloop.errors import ConfigError, EngineError, StoreError
+from rloop.policies.model_files import read_tokenizer
 from rloop.policies.prompts import PromptText
-from rloop.policies.tokenizer_files import read_tokenizer
 from rloop.recipe.config import PromptConfig
 from rloop.store import export_formats as formats
 from rloop.store.dataset_card import Part, dataset_card, trl_usage, verl_usage

@@ -1,4 +1,4 @@
-"""Text of a model made safe to look at, in a terminal and in a page."""
+"""Values as text for people: what a model wrote made safe to look at, and numbers in few digits."""
 
 import re
 
@@ -8,6 +8,10 @@ _UNSEEN = re.compile(
 
 _TEMPLATE_WORDS = re.compile(r"<\|[^|>]{1,40}\|>(?:(?:system|user|assistant)(?=\s|$))?")
 """`<|im_start|>user` and its like."""
+
+
+SHOWN_ENTRIES = 3
+"""Entries of a list that a table shows, such as token ids; JSON has them all."""
 
 
 def visible(text: str) -> str:
@@ -25,3 +29,27 @@ def excerpt(prompt: str, limit: int = 160) -> str:
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     text = lines[-1] if lines else ""
     return text if len(text) <= limit else f"... {text[-limit:]}"
+
+
+def format_value(value: object, unit: str = "") -> str:
+    """Return a value in few digits: 12,800; 0.417; 1.2 GB; empty for None; long lists cut."""
+    if value is None:
+        return ""
+    if unit == "bytes" and isinstance(value, int | float):
+        return _format_bytes(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
+    if isinstance(value, list | tuple) and len(value) > SHOWN_ENTRIES:
+        shown = ", ".join(map(str, value[:SHOWN_ENTRIES]))
+        return visible(f"[{shown}, ... {len(value):,} in all]")
+    return visible(str(value))
+
+
+def _format_bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.3g} TB" if value < 1000 else f"{value:,.0f} TB"

@@ -8,9 +8,8 @@ import pytest
 from doubles_memory import peak_bytes
 from doubles_runs import toy_recipe
 
-from rloop.check.estimate import compute_bytes
-from rloop.check.memory import memory
-from rloop.policies.model_size import measure_model
+from rloop.check.estimate import compute_bytes, memory
+from rloop.policies.model_files import measure_model
 from rloop.policies.random_model import write_random_model
 
 SIZES = {"2M": "llama-4x192", "30M": "llama-8x576", "135M": None}

@@ -186,7 +186,8 @@ def test_eval_without_a_task_says_what_to_name(rloop, tmp_path):
 
 
 def test_a_table_shows_the_first_of_a_long_list_and_json_all(capsys):
-    from rloop.tables import format_value, print_json
+    from rloop.cli.tables import print_json
+    from rloop.text import format_value
 
     assert format_value([40, 70, 81, 7]) == "[40, 70, 81, ... 4 in all]"
     assert format_value([40, 70, 81]) == "[40, 70, 81]"

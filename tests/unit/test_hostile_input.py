@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from rloop.cli.browse import lines_of
 from rloop.errors import ConfigError
 from rloop.recipe.load import load_recipe
-from rloop.tables import format_value
 from rloop.tasks.verifiers import answers, exact, numeric, statements
 from rloop.tasks.verifiers.numbers import last_number
+from rloop.text import format_value
 from rloop.types import Problem
 
 BOUNDED = settings(

@@ -1,39 +1,46 @@
-"""What a recipe will ask of a machine: batch arithmetic and disk, each number with its formula.
+"""What a recipe will ask of a machine: batch arithmetic, disk and memory, each number with its why.
 
 Upper bounds from the recipe and the model's files alone; no torch, nothing is sampled.
+docs/how-to/train-a-larger-model.md compares memory with what was measured.
 """
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from rloop.policies.model_size import Linears, ModelSize
+from rloop.policies.model_files import ModelSize
 from rloop.recipe.config import EngineConfig, Recipe
-from rloop.tables import format_value
+from rloop.text import format_value
 
-MOMENT_BYTES = 8
-"""Both Adam moments, per number that trains."""
+MASTER_BYTES, GRADIENT_BYTES, MOMENT_BYTES = 4, 4, 8
+"""Float32 weights and gradients, and both Adam moments, per number that trains."""
 TRAJECTORY_BYTES_PER_TOKEN = 12
 """Id, log-probability and text of a sampled token in the store, before compression."""
 TRAJECTORY_BYTES = 1000
 """Everything else in a trajectory's row, its prompt too."""
+PROGRAM_BYTES = 450 * 10**6
+"""Python, torch and transformers with their libraries (measured on Linux)."""
+KERNEL_BYTES = 110 * 10**6
+"""Machine code that oneDNN makes and keeps for the shapes of bfloat16 products (measured)."""
+IN_CPU_MEMORY = ", in CPU memory"
+LOGIT_CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
+"""What the learner's float32 logits are cut to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Demand:
     """One number and how it came about.
 
-    Example: Demand(section="batch", name="completions per step", value=128, unit="",
-    formula="explore.prompts_per_step x group_size = 16 x 8")
+    Example: Demand("batch", "completions per step", 128, "", "explore.prompts_per_step x ...")
     """
 
-    section: str
+    section: Literal["batch", "disk", "memory"]
     name: str
     value: float
-    unit: str
-    """`tokens`, `bytes`, or empty for a count."""
+    unit: Literal["", "tokens", "bytes"]
     formula: str
 
 
@@ -42,74 +49,70 @@ def batch_arithmetic(recipe: Recipe, num_train: int | None, num_evaluate: int) -
 
     `num_train` is None where the training problems are out of reach.
     """
-    explore = recipe.explore
-    per_step = explore.prompts_per_step * explore.group_size
-    length = explore.sampling.max_completion_tokens
-    rounds = 1 + explore.refill_rounds
+    explore, evaluated = recipe.explore, num_evaluate * recipe.evaluate.samples
+    completions = explore.prompts_per_step * explore.group_size
+    tokens = step_completions(recipe) * explore.sampling.max_completion_tokens
+    learns = explore.optimizer.learning_rate > 0
+    refill = " x (1 + explore.refill_rounds)" * (explore.refill_rounds > 0)
+
+    def count(name: str, value: float, formula: str) -> Demand:
+        return Demand("batch", name, value, "", formula)
+
+    def most(name: str, value: float, formula: str) -> Demand:
+        return Demand("batch", f"sampled tokens {name}, at most", value, "tokens", formula)
+
+    rows = [
+        count("completions per step", completions, "explore.prompts_per_step x explore.group_size"),
+        most(
+            "per step",
+            tokens,
+            f"completions per step x explore.sampling.max_completion_tokens{refill}",
+        ),
+        most("per iteration", explore.steps * tokens, "explore.steps x sampled tokens per step"),
+        count("completions per update", completions / explore.updates_per_step, "of an RL step"),
+        count(
+            "RL updates per iteration",
+            explore.steps * explore.updates_per_step * learns,
+            "explore.steps x updates_per_step",
+        ),
+    ]
+    if num_train is not None:
+        prompts = explore.steps * explore.prompts_per_step
+        formula = f"per iteration: {prompts} prompts / {num_train} problems"
+        rows.append(count("passes over the training problems", prompts / num_train, formula))
+    if recipe.expert is not None and recipe.finetune is not None:
+        examples, formula = _expert_set(recipe, num_train)
+        updates = recipe.finetune.epochs * math.ceil(examples / recipe.finetune.batch_size)
+        name, why = "RFT updates per iteration, at most", "epochs x expert set / batch_size"
+        rows += [count("expert set, at most", examples, formula), count(name, updates, why)]
     return [
-        _count("completions per step", per_step, "explore.prompts_per_step x explore.group_size"),
-        _tokens(
-            "sampled tokens per step, at most",
-            per_step * rounds * length,
-            "completions per step x explore.sampling.max_completion_tokens"
-            + (" x (1 + explore.refill_rounds)" if rounds > 1 else ""),
-        ),
-        _tokens(
-            "sampled tokens per iteration, at most",
-            explored_tokens(recipe),
-            "explore.steps x sampled tokens per step",
-        ),
-        _count("completions per update", per_step / explore.updates_per_step, "of an RL step"),
-        _count("RL updates per iteration", _rl_updates(recipe), "explore.steps x updates_per_step"),
-        *_passes(recipe, num_train),
-        *_rft(recipe, num_train),
-        _count(
+        *rows,
+        count(
             "evaluations",
             num_evaluations(recipe),
             "the base policy, each explored and each next one, and every evaluate.every RL steps",
         ),
-        _count(
+        count(
             "completions per evaluation",
-            num_evaluate * recipe.evaluate.samples,
+            evaluated,
             f"{num_evaluate} held-out problems x evaluate.samples",
         ),
-        _tokens(
-            "sampled tokens of the run, at most",
-            run_tokens(recipe, num_evaluate),
-            "iterations x exploration + evaluations",
+        most(
+            "of the run", run_tokens(recipe, num_evaluate), "iterations x exploration + evaluations"
         ),
     ]
 
 
-def _rl_updates(recipe: Recipe) -> int:
-    frozen = recipe.explore.optimizer.learning_rate == 0
-    return 0 if frozen else recipe.explore.steps * recipe.explore.updates_per_step
-
-
-def _passes(recipe: Recipe, num_train: int | None) -> list[Demand]:
-    if num_train is None:
-        return []
-    prompts = recipe.explore.steps * recipe.explore.prompts_per_step
-    formula = f"per iteration: {prompts} prompts / {num_train} problems"
-    return [_count("passes over the training problems", prompts / num_train, formula)]
-
-
-def _rft(recipe: Recipe, num_train: int | None) -> list[Demand]:
-    if recipe.expert is None or recipe.finetune is None:
-        return []
+def _expert_set(recipe: Recipe, num_train: int | None) -> tuple[int, str]:
+    """Return the most examples of an expert set, and what bounds them."""
+    assert recipe.expert is not None, "asked only where there is one"
     most = run_completions(recipe)
     if recipe.expert.window == "iteration":
-        most = min(most, recipe.explore.steps * step_completions(recipe))
-    formula = "all completions of the window"
+        most = recipe.explore.steps * step_completions(recipe)
     cap = recipe.expert.per_problem_cap
     if cap is not None and num_train is not None and cap * num_train < most:
-        most = cap * num_train
-        formula = "expert.per_problem_cap x training problems"
-    updates = recipe.finetune.epochs * math.ceil(most / recipe.finetune.batch_size)
-    return [
-        _count("expert set, at most", most, formula),
-        _count("RFT updates per iteration, at most", updates, "epochs x expert set / batch_size"),
-    ]
+        return cap * num_train, "expert.per_problem_cap x training problems"
+    return most, "all completions of the window"
 
 
 def step_completions(recipe: Recipe) -> int:
@@ -118,20 +121,9 @@ def step_completions(recipe: Recipe) -> int:
     return explore.prompts_per_step * explore.group_size * (1 + explore.refill_rounds)
 
 
-def run_steps(recipe: Recipe) -> int:
-    """Return the most RL steps of all iterations together."""
-    return recipe.iterations * recipe.explore.steps
-
-
 def run_completions(recipe: Recipe) -> int:
     """Return the most completions that all explorations sample."""
-    return run_steps(recipe) * step_completions(recipe)
-
-
-def explored_tokens(recipe: Recipe) -> int:
-    """Return the most tokens that one iteration's exploration samples."""
-    steps = recipe.explore.steps
-    return steps * step_completions(recipe) * recipe.explore.sampling.max_completion_tokens
+    return recipe.iterations * recipe.explore.steps * step_completions(recipe)
 
 
 def num_evaluations(recipe: Recipe) -> int:
@@ -139,8 +131,7 @@ def num_evaluations(recipe: Recipe) -> int:
     every = recipe.evaluate.every
     inside = recipe.iterations * ((recipe.explore.steps - 1) // every) if every else 0
     after = 2 if recipe.finetune is not None or recipe.mix is not None else 1
-    coldstart = 0 if recipe.coldstart is None else 1
-    return 1 + coldstart + inside + recipe.iterations * after
+    return 1 + (recipe.coldstart is not None) + inside + recipe.iterations * after
 
 
 def run_tokens(recipe: Recipe, num_evaluate: int) -> int:
@@ -157,26 +148,27 @@ def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Dem
     completions += num_evaluations(recipe) * num_evaluate * recipe.evaluate.samples
     stored = run_tokens(recipe, num_evaluate) * TRAJECTORY_BYTES_PER_TOKEN
     stored += completions * TRAJECTORY_BYTES
-    rows = [
-        _bytes(
-            "trajectories, at most",
-            stored,
-            f"{TRAJECTORY_BYTES_PER_TOKEN} x sampled tokens + {TRAJECTORY_BYTES} x completions",
-        )
-    ]
+    formula = f"{TRAJECTORY_BYTES_PER_TOKEN} x sampled tokens + {TRAJECTORY_BYTES} x completions"
+    rows = [("trajectories, at most", stored, formula)]
     if model is not None:
-        size, kept, width = model.parameters, _kept_policies(recipe), compute_bytes(recipe)
+        kept, width = _kept_policies(recipe), compute_bytes(recipe)
         numbers = trainable_numbers(recipe.engine, model)
-        state = 2 * (4 + MOMENT_BYTES) * numbers
-        rows += [
-            _bytes("policies", kept * width * size, f"{kept} x parameters x {width}"),
-            _bytes(
-                "saved state",
-                state,
-                f"2 x {numbers:,} trainable x (4 + {MOMENT_BYTES} Adam moments)",
-            ),
-        ]
-    return [*rows, _bytes("together", sum(row.value for row in rows), "the sum of these")]
+        formula = f"2 x {numbers:,} trainable x ({MASTER_BYTES} + {MOMENT_BYTES} Adam moments)"
+        state = 2 * numbers * (MASTER_BYTES + MOMENT_BYTES)
+        rows.append(("policies", kept * width * model.parameters, f"{kept} x parameters x {width}"))
+        rows.append(("saved state", state, formula))
+    return _summed("disk", rows)
+
+
+def _summed(
+    section: Literal["disk", "memory"], rows: Sequence[tuple[str, float, str]]
+) -> list[Demand]:
+    """Return rows in bytes, those above zero, and what they are together."""
+    total = ("together", sum(value for _, value, _ in rows), "the sum of these")
+    return [
+        Demand(section, name, value, "bytes", formula)
+        for name, value, formula in (*(row for row in rows if row[1]), total)
+    ]
 
 
 def compute_bytes(recipe: Recipe) -> int:
@@ -194,11 +186,11 @@ def trainable_numbers(engine: EngineConfig, model: ModelSize) -> int:
     """Return how many numbers train: all weights, or those of the adapters."""
     if engine.lora is None:
         return model.parameters
-    return engine.lora.rank * sum(linears.ends for linears in adapted_linears(engine, model))
+    return engine.lora.rank * sum(ends for _, ends in _adapted(engine, model))
 
 
-def adapted_linears(engine: EngineConfig, model: ModelSize) -> list[Linears]:
-    """Return the linear maps that get adapters; none without `engine.lora`."""
+def _adapted(engine: EngineConfig, model: ModelSize) -> list[tuple[int, int]]:
+    """Return entries and ends of the linear maps that get adapters; none without `engine.lora`."""
     wanted = engine.lora.target_modules if engine.lora else ()
     names = model.linears if wanted is None else wanted
     return [model.linears[name] for name in names if name in model.linears]
@@ -229,19 +221,117 @@ def disk_warnings(written: Sequence[Demand], folder: Path) -> list[str]:
 
 def _kept_policies(recipe: Recipe) -> int:
     """Return how many policies lie on the disk at the same time, besides the base."""
-    explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     tuned = recipe.finetune is not None
+    explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     iterations = recipe.iterations if recipe.keep_policies == "all" else min(2, recipe.iterations)
     return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
 
 
-def _count(name: str, value: float, formula: str) -> Demand:
-    return Demand(section="batch", name=name, value=value, unit="", formula=formula)
+def memory(
+    recipe: Recipe, model: ModelSize, compute_bytes: int, *, num_evaluate: int = 0
+) -> list[Demand]:
+    """Return what the model needs while it samples and learns, in bytes.
+
+    `compute_bytes` is the size of a number in the forward pass: 2 for bfloat16, 4 for float32;
+    `num_evaluate` how many held-out problems there are. What sampling and learning need is counted
+    as if held at the same time: an allocator keeps the one for the other.
+    """
+    width, explore = compute_bytes, recipe.explore
+    kernels = KERNEL_BYTES * (recipe.engine.device == "cpu" and width == 2)
+    # the rows that decode together
+    most = max(
+        explore.prompts_per_step * explore.group_size, num_evaluate * recipe.evaluate.samples
+    )
+    rows, length = min(recipe.engine.max_batch, most), _longest(recipe)
+    layer, tokens = _layer_numbers(model) * width, _microbatch_tokens(recipe)
+    # what the backward pass keeps of the forward pass, and of its own in two layers
+    kept, formula = model.layers * layer, f"layers x {layer:,}"
+    if recipe.engine.gradient_checkpointing:
+        kept, formula = model.layers * model.width * width, f"layers x width x {width}"
+    found = [
+        ("program", PROGRAM_BYTES + kernels, "Python, torch, transformers; oneDNN's kernels"),
+        *_weights(recipe, model, width),
+        (
+            "key-value cache",
+            2 * model.layers * model.kv_width * width * rows * length,
+            f"2 x layers x kv width x {width} x {rows} rows x {length} tokens",
+        ),
+        (
+            "activations",
+            tokens * (kept + 2 * layer),
+            f"{tokens:,} tokens x ({formula} + 2 x {layer:,})",
+        ),
+        _logits(recipe, model, width),
+    ]
+    held = _summed("memory", found)
+    if recipe.engine.offload_optimizer and recipe.engine.device != "cpu":
+        on_gpu = [row.value for row in held[1:-1] if not row.formula.endswith(IN_CPU_MEMORY)]
+        formula = "the sum of these but the program and what is in CPU memory"
+        held.insert(-1, Demand("memory", "on the GPU", sum(on_gpu), "bytes", formula))
+    return held
 
 
-def _tokens(name: str, value: float, formula: str) -> Demand:
-    return Demand(section="batch", name=name, value=value, unit="tokens", formula=formula)
+def _weights(recipe: Recipe, model: ModelSize, width: int) -> Iterator[tuple[str, int, str]]:
+    """Yield the model, what trains, and copies."""
+    engine, numbers = recipe.engine, trainable_numbers(recipe.engine, model)
+    has_adapters, offload = engine.lora is not None, engine.offload_optimizer
+    size, formula = model.parameters * width, f"parameters x {width}"
+    if width != MASTER_BYTES or has_adapters or offload:
+        yield "weights to compute with", size, formula  # else the masters are the weights
+    if recipe.explore.sampler == "vllm":
+        yield "weights in vLLM", size, formula
+    if has_adapters:
+        adapted = sum(entries for entries, _ in _adapted(engine, model))
+        formula = f"adapted {adapted:,} x {width}" + IN_CPU_MEMORY * offload
+        yield "start policy's weights", adapted * width, formula
+    elif recipe.explore.kl_coef > 0:
+        yield "reference policy", size, formula
+    if offload and not has_adapters:
+        formula = f"{numbers:,} trainable x {GRADIENT_BYTES}"
+        yield "gradients of an update", numbers * GRADIENT_BYTES, formula
+    yield (
+        f"{'adapters' if has_adapters else 'weights'}, gradients and Adam moments",
+        numbers * (MASTER_BYTES + GRADIENT_BYTES + MOMENT_BYTES),
+        f"{numbers:,} trainable x ({MASTER_BYTES} + {GRADIENT_BYTES} + {MOMENT_BYTES})"
+        + IN_CPU_MEMORY * (offload and not has_adapters),
+    )
 
 
-def _bytes(name: str, value: float, formula: str) -> Demand:
-    return Demand(section="disk", name=name, value=value, unit="bytes", formula=formula)
+def _layer_numbers(model: ModelSize) -> int:
+    """Return what autograd keeps of one token in one layer (`engines/native/lean_layers.py`).
+
+    Inputs of norms and of the linear maps, rotated queries, keys and values, gate and up, and room
+    for what the backward pass makes of them again.
+    """
+    heads = (model.query_width + model.kv_width) * (3 if model.has_head_norms else 2)
+    return 4 * model.width + heads + 3 * model.inner_width
+
+
+def _logits(recipe: Recipe, model: ModelSize, width: int) -> tuple[str, int, str]:
+    """Return what the output embedding needs: chunks of logits, and its own gradient."""
+    chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device == "cpu" else "cuda"]
+    logits = min(chunk, _microbatch_tokens(recipe) * model.vocabulary * 4)
+    half = "" if width == MASTER_BYTES else ".5"
+    size, formula = 2 * logits + (logits // 2 if half else 0), f"2{half} x {logits:,}"
+    if recipe.engine.lora is None:
+        size += model.vocabulary * model.width * 2 * width
+        formula += f" + vocabulary x width x 2 x {width}"
+    return "logits", size, formula
+
+
+def _longest(recipe: Recipe) -> int:
+    """Return the tokens of the longest prompt with the longest completion."""
+    explore, evaluate = recipe.explore.sampling, recipe.evaluate.sampling
+    longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
+    return recipe.prompt.max_tokens + longest
+
+
+def _microbatch_tokens(recipe: Recipe) -> int:
+    """Return the tokens of the largest micro-batch: no more than an update has, nor fewer than a
+    sequence.
+    """
+    explore = recipe.explore
+    longest = recipe.prompt.max_tokens + explore.sampling.max_completion_tokens
+    sizes = [explore.prompts_per_step * explore.group_size // explore.updates_per_step]
+    sizes += [phase.batch_size for phase in (recipe.finetune, recipe.coldstart) if phase]
+    return max(longest, min(recipe.engine.microbatch_tokens, max(sizes) * longest))

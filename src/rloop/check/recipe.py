@@ -4,6 +4,7 @@ Samples nothing and imports no torch.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -15,19 +16,36 @@ from rloop.check.estimate import (
     compute_bytes,
     disk,
     disk_warnings,
+    memory,
 )
-from rloop.check.memory import memory
-from rloop.check.prompts import check_prompts
 from rloop.errors import ConfigError, TaskError
-from rloop.policies.model_size import ACCEPTED_FORMS, is_hub_name, measure_model
+from rloop.policies.model_files import (
+    ACCEPTED_FORMS,
+    TokenizerFiles,
+    is_hub_name,
+    measure_model,
+    read_attention_window,
+    read_context_length,
+    read_tokenizer,
+)
+from rloop.policies.prompts import (
+    PromptText,
+    Section,
+    check_context,
+    completion_limit,
+    today,
+)
 from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
-from rloop.tables import format_value
 from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import Progress, check_references
 from rloop.tasks.rewards import check_rewards
+from rloop.text import format_value
 from rloop.types import Problem
+
+SECTIONS: tuple[Section, ...] = ("explore", "evaluate")
+"""Sections of a recipe that sample, in the order of training and held-out problems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +93,7 @@ def check_recipe(
     num_train = None
     if problems.train is not None:
         num_train = sum(problem.problem_id in kept for problem in problems.train)
-    prompts = check_prompts(recipe, problems.train or problems.others, problems.held_out)
+    first, said = check_prompts(recipe, problems.train or problems.others, problems.held_out)
     model = measure_model(recipe.policy.path)
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
@@ -83,7 +101,7 @@ def check_recipe(
         *recipe_warnings(recipe),
         *_check_sampler(recipe),
         *problems.warnings,
-        *prompts.warnings,
+        *said,
         *disk_warnings(written, run_root / recipe.name),
     ]
     if model is None:
@@ -96,8 +114,59 @@ def check_recipe(
         problems=tuple(problems.lines),
         demands=tuple(demands),
         warnings=tuple(warnings),
-        prompt=prompts.first,
+        prompt=first,
     )
+
+
+def check_prompts(
+    recipe: Recipe, train: Sequence[Problem], held_out: Sequence[Problem]
+) -> tuple[str | None, list[str]]:
+    """Return the first problem's prompt and warnings, from what lies on this machine: a directory,
+    the hub's cache, a GGUF file's header; None where the model's tokenizer is not here.
+
+    EngineError for a template that a run would refuse, ConfigError for a prompt and a completion
+    that are longer than the model's context.
+    """
+    recipe = recipe.dated(today())
+    source, config = recipe.policy.path, recipe.prompt
+    files = read_tokenizer(source)
+    if files is None and config.template is not None:
+        files = TokenizerFiles(chat_template=None)
+    prompts = None
+    if files is not None:
+        prompts = PromptText(
+            config, chat_template=files.chat_template, special_tokens=files.special_tokens
+        )
+    warnings = prompts.warnings() if prompts is not None else []
+    context, window = read_context_length(source), read_attention_window(source)
+    limits = {section: completion_limit(recipe, section) for section in SECTIONS}
+    longest = config.max_tokens + max(limits.values())
+    if window is not None and longest > window:
+        warnings.append(
+            f"This model attends over a sliding window of {window} tokens, and prompt.max_tokens + "
+            f"max_completion_tokens = {longest} is longer, which the native engine refuses. Lower "
+            "either."
+        )
+    for section, problems in zip(SECTIONS, (train, held_out), strict=True):
+        together = config.max_tokens + limits[section]
+        if context is None or not problems or together <= context:
+            continue
+        if files is None or files.tokenizer is None or prompts is None:
+            warnings.append(
+                f"prompt.max_tokens={config.max_tokens} and {section}.sampling."
+                f"max_completion_tokens={limits[section]} are {together} tokens together, more "
+                f"than the {context} of the policy's context: a run stops at its start where its "
+                "longest prompt does not fit. Lower either."
+            )
+            continue
+        is_own = config.template is not None
+        lengths = [(files.count(prompts.text(p), is_own=is_own), p.problem_id) for p in problems]
+        fitting = [found for found in lengths if found[0] <= config.max_tokens]
+        if fitting:
+            length, problem_id = max(fitting, key=lambda found: found[0])
+            check_context(recipe, section, problem_id, length, context)
+    first = next(iter((*train, *held_out)), None)
+    return (prompts.text(first) if prompts and first else None), warnings
 
 
 def _check_sampler(recipe: Recipe) -> list[str]:

@@ -14,9 +14,11 @@ import typer
 
 from rloop.cli.evaluate import evaluate, print_points, print_scores
 from rloop.cli.judge import judge
+from rloop.cli.options import JsonOption, RecipeArgument, RunArgument, SetOption
 from rloop.cli.store import store_app
+from rloop.cli.tables import print_json, print_records, print_table, progress_bar
 from rloop.errors import ConfigError, RLoopError
-from rloop.tables import format_value, print_json, print_records, print_table, progress_bar
+from rloop.text import format_value
 from rloop.threads import set_threads
 
 app = typer.Typer(
@@ -28,14 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(store_app, name="store")
-
-RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a YAML file.")]
-RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be given again."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 INTERRUPTED = 130
 

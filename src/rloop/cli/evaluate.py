@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rloop.tables import print_json, print_table
+from rloop.cli.options import JsonOption, SetOption
+from rloop.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
     from rloop.evaluation.intervals import Estimate
@@ -43,10 +44,6 @@ Out = Annotated[
     Path | None,
     typer.Option(help="New directory; runs/eval-POLICY, or runs/temperatures-POLICY."),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be given again."),
-]
 
 
 def evaluate(  # noqa: PLR0913 (one for each option)
@@ -57,9 +54,9 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     temperatures: Temperatures = None,
     recipe_path: RecipePath = None,
     out: Out = None,
-    overrides: Overrides = None,
+    overrides: SetOption = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Evaluate a policy on held-out tasks: avg@n, maj@n, pass@k and cover@tau with intervals.
 

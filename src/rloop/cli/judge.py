@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from rloop.cli.options import JsonOption
+from rloop.cli.tables import print_json, print_table
 from rloop.errors import ConfigError
-from rloop.tables import print_json, print_table
 
 
 def judge(
@@ -34,7 +35,7 @@ def judge(
         ),
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Try a verifier: show the answer it finds, each step, the verdict and the reason.
 

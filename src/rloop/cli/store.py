@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from rloop.tables import print_json, print_records, print_table
+from rloop.cli.options import JsonOption, RunArgument
+from rloop.cli.tables import print_json, print_records, print_table
 from rloop.types import VerdictKind
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")
 
-RunArgument = Annotated[Path, typer.Argument(help="Run directory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 StoredPhase = Literal["explore", "evaluate"]
 
 

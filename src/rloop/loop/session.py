@@ -28,7 +28,7 @@ from rloop.loop.run import run_loop
 from rloop.loop.state import Manifest, RunLock
 from rloop.observe.console import Console, warnings_shown
 from rloop.observe.run_log import RunLog, final_rows
-from rloop.policies.model_size import measure_model
+from rloop.policies.model_files import measure_model
 from rloop.policies.prompts import shown, today
 from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe

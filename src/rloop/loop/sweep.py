@@ -26,12 +26,12 @@ from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume
 from rloop.loop.side_by_side import Call, run_side_by_side
 from rloop.loop.state import Manifest
 from rloop.observe.console import Console, clock_time
-from rloop.policies.model_size import measure_model
+from rloop.policies.model_files import measure_model
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.methods import budget_warnings, find_methods, last_phase
-from rloop.tables import format_value
 from rloop.tasks.load import load_coldstart, load_tasks
+from rloop.text import format_value
 
 INTERRUPTED = 130
 State = Literal["new", "begun", "complete"]

@@ -30,7 +30,7 @@ from rloop.policies.directory import (
     written_whole,
 )
 from rloop.policies.finite import check_finite
-from rloop.policies.model_size import context_length
+from rloop.policies.model_files import context_length
 from rloop.policies.renderer import Renderer, find_turn_end
 from rloop.policies.vocabulary import leave_out_unknown, unknown_ids
 from rloop.recipe.config import PromptConfig

@@ -4,9 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import mmap
 import re
-import struct
 from pathlib import Path
 
 import torch
@@ -23,11 +21,10 @@ from rloop.policies.directory import (
     quiet_transformers,
     written_whole,
 )
+from rloop.policies.gguf_header import read_gguf_header
 
 CONVERSION = "v1"
 """Part of the cache key; raised when the conversion below gives something else."""
-METADATA_BYTES = 1 << 26
-"""Metadata lies at the start of the file; no tokenizer is larger than this."""
 
 
 def find_packaged_gguf(name: str) -> Path:
@@ -120,7 +117,7 @@ def _split_digits(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 
     The two differ where several spaces or line breaks meet a digit.
     """
-    if _read_pre_tokenizer_name(file) == "smollm":
+    if read_gguf_header(file).values.get("tokenizer.ggml.pre") == "smollm":
         backend: Tokenizer = tokenizer.backend_tokenizer
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -128,19 +125,3 @@ def _split_digits(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
                 pre_tokenizers.ByteLevel(add_prefix_space=False),
             ]
         )
-
-
-def _read_pre_tokenizer_name(file: Path) -> str:
-    """Return the metadata string `tokenizer.ggml.pre`, empty where there is none.
-
-    A GGUF entry is: key length (u64), key, type (u32, 8 is a string), length (u64), characters.
-    """
-    key = b"tokenizer.ggml.pre"
-    entry = struct.pack("<Q", len(key)) + key + struct.pack("<I", 8)
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(entry, 0, METADATA_BYTES)
-        if at < 0:
-            return ""
-        start = at + len(entry) + 8
-        (length,) = struct.unpack("<Q", data[start - 8 : start])
-        return data[start : start + length].decode("utf-8", errors="replace")

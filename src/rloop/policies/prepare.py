@@ -13,7 +13,7 @@ from rloop.policies.directory import (
     pickle_refused,
 )
 from rloop.policies.gguf import convert_gguf, find_packaged_gguf
-from rloop.policies.model_size import ACCEPTED_FORMS, is_hub_name
+from rloop.policies.model_files import ACCEPTED_FORMS, is_hub_name
 from rloop.policies.random_model import write_random_model
 
 

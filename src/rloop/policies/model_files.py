@@ -1,0 +1,297 @@
+"""What a model's files say of it: where they are, its sizes, its context, its tokenizer.
+
+Read from headers and JSON: no weights are loaded, no torch, no transformers. Functions that take a
+`policy.path` return None where its files are not on this machine, are damaged, or say it in another
+way; the run itself tells what is wrong.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from tokenizers import Tokenizer
+
+from rloop.policies.gguf_header import read_gguf_header
+from rloop.policies.prompts import CHARACTER_TEMPLATE, CHARACTER_TOKENS, added_prefix, with_prefix
+
+ACCEPTED_FORMS = (
+    "a Hugging Face directory, a hub name (org/name), a .gguf file, package:NAME for a GGUF file "
+    "in an installed package, or random:llama, random:qwen2 or random:qwen3"
+)
+"""What `policy.path` may be."""
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+GGUF_NAMES = {
+    "attn_q": "q_proj",
+    "attn_k": "k_proj",
+    "attn_v": "v_proj",
+    "attn_output": "o_proj",
+    "ffn_gate": "gate_proj",
+    "ffn_up": "up_proj",
+    "ffn_down": "down_proj",
+}
+"""Names of linear maps in GGUF files, and in transformers."""
+GGUF_KEYS = {
+    "max_position_embeddings": "context_length",
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+}
+"""Keys of config.json, and of a GGUF file's metadata."""
+LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+"""Names that config.json files have for the context's length."""
+STRETCHED = ("linear", "dynamic", "yarn")
+"""Kinds of rotary scaling for which config.json names the length before it is stretched."""
+UNREADABLE = (AttributeError, LookupError, ValueError, TypeError, OSError)
+"""What files raise that are damaged, or written in another way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """What memory depends on.
+
+    Example: ModelSize(parameters=134_515_008, layers=30, width=576, inner_width=1536,
+    query_width=576, kv_width=192, vocabulary=49_152, has_head_norms=False,
+    linears={"q_proj": (9_953_280, 34_560), ...})
+    """
+
+    parameters: int
+    layers: int
+    width: int
+    inner_width: int
+    """Width of the feed-forward block."""
+    query_width: int
+    """Query heads times head width."""
+    kv_width: int
+    """Key heads times head width: values that one token adds to each of a layer's two caches."""
+    vocabulary: int
+    has_head_norms: bool
+    """Whether queries and keys are normalised, as in Qwen3."""
+    linears: Mapping[str, tuple[int, int]]
+    """The layers' linear maps, by the last part of their names: entries of their weights, and
+    inputs plus outputs, of which an adapter of rank r has r times as many; of all layers together.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerFiles:
+    """What a model's files say of its prompts.
+
+    Example: TokenizerFiles(chat_template="{{ bos_token }}...", special_tokens={"bos_token": "<s>"},
+    tokenizer=Tokenizer(...))
+    """
+
+    chat_template: str | Mapping[str, str] | None
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
+    """What counts tokens; None where it is not here as a `tokenizer.json`."""
+
+    def count(self, text: str, *, is_own: bool) -> int:
+        """Return a prompt's tokens; a recipe's own template gets what the tokenizer adds."""
+        assert self.tokenizer is not None, "asked only where there is a tokenizer"
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        if not is_own:
+            return len(ids)
+        bare, whole = (self.tokenizer.encode("a", add_special_tokens=s).ids for s in (False, True))
+        return len(with_prefix(ids, added_prefix(bare, whole)))
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a `policy.path` that does not exist here could be a model on the hub."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(?<!\.gguf)", source))
+
+
+def find_model(source: str) -> Path | None:
+    """Return the directory or GGUF file that a `policy.path` means, None where it is not here."""
+    if source.startswith("package:"):
+        spec = find_spec(source.removeprefix("package:").replace("-", "_"))
+        folders = spec.submodule_search_locations if spec else None
+        return next((p for f in folders or () for p in sorted(Path(f).rglob("*.gguf"))), None)
+    path = Path(source).expanduser()
+    if path.exists():
+        return path if (path / "config.json").exists() or path.suffix == ".gguf" else None
+    if not is_hub_name(source):
+        return None
+    cached = try_to_load_from_cache(source, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return a model's config.json, or a GGUF file's metadata under the same keys."""
+    if path.suffix != ".gguf":
+        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        return config | (config.get("text_config") or {})
+    values = read_gguf_header(path).values
+    kind = values["general.architecture"]
+    found = {ours: values.get(f"{kind}.{theirs}") for ours, theirs in GGUF_KEYS.items()}
+    return {key: value for key, value in found.items() if value}
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Return the most tokens that a model reads, by its configuration; None where it names none.
+
+    Rotary scaling counts as in vLLM: the length times the factor where config.json means the
+    original length (not for `llama3` and `longrope`, nor for Gemma 3, whose length has it already).
+    """
+    text = config.get("text_config")
+    config = {**config, **text} if isinstance(text, Mapping) else config
+    found = [config[key] for key in LENGTH_KEYS if isinstance(config.get(key), int)]
+    if not found:
+        return None
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind, factor = rope.get("rope_type") or rope.get("type"), rope.get("factor")
+    is_counted = str(config.get("model_type", "")).startswith("gemma3")
+    if kind not in STRETCHED or not isinstance(factor, int | float) or is_counted:
+        return int(found[0])
+    original = rope.get("original_max_position_embeddings") if kind == "yarn" else None
+    return max(int(found[0]), int((original or found[0]) * factor))
+
+
+def read_context_length(source: str) -> int | None:
+    """Return the length of the model's context (tokens)."""
+    try:
+        path = find_model(source)
+        return context_length(_read_config(path)) if path else None
+    except UNREADABLE:
+        return None
+
+
+def read_attention_window(source: str) -> int | None:
+    """Return the sliding window of the model's attention (tokens); None too where it sees all."""
+    try:
+        path = find_model(source)
+        config = _read_config(path) if path else {}
+        is_qwen = str(config.get("model_type")).startswith("qwen")  # theirs is off unless asked for
+        is_on = config.get("use_sliding_window", not is_qwen)
+        is_windowed = "sliding_attention" in config.get("layer_types", ["sliding_attention"])
+        window = config.get("sliding_window")
+        return int(window) if window and is_on and is_windowed else None
+    except UNREADABLE:
+        return None
+
+
+def measure_model(source: str) -> ModelSize | None:
+    """Return the sizes of a model; None too for a `random:` one, which a run makes at its start."""
+    try:
+        path = find_model(source)
+        shapes = dict(_shapes(path)) if path else {}
+        return _measure(_read_config(path), shapes) if path and shapes else None
+    except UNREADABLE:
+        return None
+
+
+def _measure(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> ModelSize:
+    if "token_embd.weight" in shapes:  # a GGUF file
+        vocabulary = shapes["token_embd.weight"][0]
+        query_width, kv_width = (shapes[f"blk.0.attn_{name}.weight"][0] for name in "qk")
+    else:
+        vocabulary, heads = config["vocab_size"], config["num_attention_heads"]
+        head_width = config.get("head_dim") or config["hidden_size"] // heads
+        query_width = heads * head_width
+        kv_width = (config.get("num_key_value_heads") or heads) * head_width
+    return ModelSize(
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        layers=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        inner_width=config["intermediate_size"],
+        query_width=query_width,
+        kv_width=kv_width,
+        vocabulary=vocabulary,
+        has_head_norms=any("q_norm" in name for name in shapes),
+        linears=_linears(shapes),
+    )
+
+
+def _linears(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    """Sum up the matrices that stand in a numbered layer, such as `layers.0.mlp.up_proj.weight`."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, shape in shapes.items():
+        module, _, kind = name.rpartition(".")
+        *parents, last = module.split(".")
+        if kind == "weight" and len(shape) == 2 and any(part.isdecimal() for part in parents):
+            last = GGUF_NAMES.get(last, last)
+            entries, ends = found.get(last, (0, 0))
+            found[last] = (entries + math.prod(shape), ends + sum(shape))
+    return found
+
+
+def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
+    """Yield every tensor's name and shape; of safetensors: 8 bytes of length, then JSON."""
+    if path.suffix == ".gguf":
+        yield from read_gguf_header(path).shapes.items()
+        return
+    for file in sorted(path.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: Mapping[str, Any] = json.loads(stream.read(length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                yield name, tensor["shape"]
+
+
+def read_tokenizer(source: str) -> TokenizerFiles | None:
+    """Return what a model's files say of its prompts."""
+    if source.startswith("random:"):
+        return TokenizerFiles(chat_template=CHARACTER_TEMPLATE, special_tokens=CHARACTER_TOKENS)
+    try:
+        here = Path(source).expanduser()
+        path = here if (here / "tokenizer_config.json").is_file() else find_model(source)
+        if path is None:
+            return None
+        return _of_gguf(path) if path.suffix == ".gguf" else _of_directory(path)
+    except UNREADABLE:
+        return None
+
+
+def _of_gguf(path: Path) -> TokenizerFiles:
+    values = read_gguf_header(path, vocabulary=True).values
+    tokens = {
+        name: values["tokenizer.ggml.tokens"][values[key]]
+        for name in ("bos_token", "eos_token")
+        if (key := f"tokenizer.ggml.{name}_id") in values
+    }
+    template = values.get("tokenizer.chat_template")
+    return TokenizerFiles(chat_template=template or None, special_tokens=tokens)
+
+
+def _of_directory(path: Path) -> TokenizerFiles | None:
+    if not (path / "tokenizer_config.json").is_file():
+        return None
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            settings |= json.loads((path / name).read_text(encoding="utf-8"))
+    tokens = {
+        name: token["content"] if isinstance(token, dict) else token
+        for name, token in settings.items()
+        if name in SPECIAL and token is not None
+    }
+    return TokenizerFiles(
+        chat_template=_templates(path, settings.get("chat_template")),
+        special_tokens=tokens,
+        tokenizer=_tokenizer(path / "tokenizer.json"),
+    )
+
+
+def _tokenizer(file: Path) -> Tokenizer | None:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception:  # noqa: BLE001 (the library raises plain Exception, also where there is none)
+        return None
+
+
+def _templates(path: Path, written: Any) -> str | dict[str, str] | None:  # noqa: ANN401 (JSON)
+    """Return the templates as transformers finds them: files win over tokenizer_config.json."""
+    files = sorted((path / "additional_chat_templates").glob("*.jinja"))
+    named = {file.stem: file.read_text(encoding="utf-8") for file in files}
+    default = path / "chat_template.jinja"
+    if default.is_file():
+        named["default"] = default.read_text(encoding="utf-8")
+    if not named and isinstance(written, list):
+        named = {entry["name"]: entry["template"] for entry in written}
+    return named or (written if isinstance(written, str) else None)
