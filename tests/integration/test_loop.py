@@ -52,17 +52,18 @@ def test_every_sampled_trajectory_is_stored(tmp_path: Path):
 
 
 def test_rft_starts_from_the_policy_that_the_iteration_started_from(tmp_path: Path):
-    # Exploration makes 4 updates and is thrown away; fine-tuning 2: 0 -> 2 -> 4.
+    # Exploration makes 4 updates and is thrown away; fine-tuning makes 6, two epochs over 12
+    # examples in batches of 4: 0 -> 6 -> 12.
     _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
-    assert (updates(run_dir, "iter-001"), updates(run_dir, "iter-002")) == (2, 4)
+    assert (updates(run_dir, "iter-001"), updates(run_dir, "iter-002")) == (6, 12)
     assert not (run_dir / "policies" / "explored-001").exists()
 
 
 @pytest.mark.parametrize(
     ("init", "expected"),
     [
-        ("base", (2, 2)),  # always from the base: 0 + 2
-        ("explored", (6, 12)),  # RL's weights are kept: 4 + 2, then 6 + 4 + 2
+        ("base", (6, 6)),  # always from the base: 0 + 6
+        ("explored", (10, 20)),  # RL's weights are kept: 4 + 6, then 10 + 4 + 6
     ],
 )
 def test_finetune_init_decides_where_rft_starts(
@@ -137,14 +138,15 @@ def test_every_evaluation_says_how_far_the_policy_is_from_the_base(tmp_path: Pat
     _, run_dir = begin(toy_recipe(tmp_path), tmp_path, scripted())
     # A scripted policy of u updates gives each token log-probability -1 / (1 + u), the base -1:
     # d = 1 - 1 / (1 + u), k3 = exp(d) - 1 - d. u = 4: d = 0.8, 2.225541 - 1.8 = 0.425541;
-    # u = 2: d = 2/3, 1.947734 - 1.666667 = 0.281067; u = 2 + 4: d = 6/7, 0.499276.
+    # u = 6: d = 6/7, 2.356418 - 1.857143 = 0.499276; u = 6 + 4: d = 10/11, 0.572974;
+    # u = 12: d = 12/13, 2.517023 - 1.923077 = 0.593946.
     found = divergences(run_dir)
     assert found[0] == ("base", None)
     assert dict(found[1:]) == {
         "explored-001": pytest.approx(0.425541, abs=1e-6),
-        "iter-001": pytest.approx(0.281067, abs=1e-6),
-        "explored-002": pytest.approx(0.499276, abs=1e-6),
-        "iter-002": pytest.approx(0.425541, abs=1e-6),
+        "iter-001": pytest.approx(0.499276, abs=1e-6),
+        "explored-002": pytest.approx(0.572974, abs=1e-6),
+        "iter-002": pytest.approx(0.593946, abs=1e-6),
     }
 
 
@@ -153,11 +155,11 @@ def test_after_a_cold_start_the_divergence_is_from_the_cold_started_policy(tmp_p
     cold = {"task": task, "epochs": 3, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
     recipe = toy_recipe(tmp_path, coldstart=cold, iterations=1)
     _, run_dir = begin(recipe, tmp_path, scripted())
-    # The cold start makes 3 updates, log-probability -1/4; fine-tuning 2 more, -1/6:
-    # d = 1/12, k3 = 1.086904 - 1.083333 = 0.003571
+    # The cold start makes 3 epochs of 2 updates, log-probability -1/7; fine-tuning 6 more, -1/13:
+    # d = 6/91, k3 = 1.068156 - 1.065934 = 0.002222
     found = divergences(run_dir)
     assert found[:2] == [("base", None), ("coldstart", None)]
-    assert dict(found)["iter-001"] == pytest.approx(0.003571, abs=1e-6)
+    assert dict(found)["iter-001"] == pytest.approx(0.002222, abs=1e-6)
 
 
 def test_time_spent_on_the_divergence_is_logged_as_the_evaluations(tmp_path: Path):
