@@ -20,7 +20,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from rloop.config import OptimizerConfig, Recipe
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.rollout import Rollout
 from rloop.evaluation.phase import Evaluator
@@ -29,7 +28,8 @@ from rloop.loop.rl import sampling_metrics
 from rloop.loop.select import select_and_write
 from rloop.loop.state import Manifest
 from rloop.observe.run_log import RunLog
-from rloop.recipe import load_recipe, resolved_json
+from rloop.recipe.config import OptimizerConfig, Recipe
+from rloop.recipe.load import load_recipe, resolved_json
 from rloop.report.page import write_report
 from rloop.store.expert import read_examples
 from rloop.store.trajectories import TrajectoryStore
@@ -149,7 +149,8 @@ class WithTRL:
 
     def finetune(self, start: PolicyRef, examples: Sequence[Example], place: Place) -> PolicyRef:
         """Imitate stored token ids with SFTTrainer, beginning at `start`."""
-        config = self.recipe.tuning(place.phase)
+        recipe = self.recipe
+        config = recipe.coldstart if place.phase == "coldstart" else recipe.finetune
         if config is None or not examples:
             raise SystemExit(f"Iteration {place.iteration} has nothing to fine-tune on.")
         arguments = SFTConfig(

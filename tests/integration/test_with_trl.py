@@ -18,6 +18,7 @@ from rloop.types import PolicyRef
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install 'rloop-rl[trl]'")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ITERATIONS, STEPS, PROMPTS, GROUP = 2, 2, 8, 8
 
