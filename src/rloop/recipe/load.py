@@ -236,6 +236,7 @@ def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (
 
 
 REMOVED: Mapping[str, Any] = {
+    "engine.name": "native",
     "engine.trl": ...,
     "engine.optimizer_bits": 32,
     "explore.average_every": 0,
