@@ -200,7 +200,7 @@ def sweep(
         str,
         typer.Option(
             help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness, coverage, "
-            "replay."
+            "likelihood, rl_mix, rloop_mix, replay."
         ),
     ] = "rloop,rl,raft,rest_em,keep_weights",
     seeds: Annotated[

@@ -127,6 +127,32 @@ METHODS: Mapping[str, Method] = {
                 "expert.weight": "inverse_frequency",
             },
         ),
+        # grad log p(x) from samples: all successes, repeats too, and each problem weighs 1. In the
+        # frozen form (raft) exactly the gradient of the log-likelihood that MaxRL ascends
+        Method(
+            name="likelihood",
+            title="RLoop by likelihood",
+            values=RESET
+            | {
+                "expert.max_success_rate": 1.0,
+                "expert.per_problem_cap": None,
+                "expert.dedupe": False,
+                "expert.weight": "inverse_frequency",
+            },
+        ),
+        # the mean of RL's weights and the base's: WiSE-FT, arXiv 2109.01903; for RL 2504.10478
+        Method(
+            name="rl_mix",
+            title="Plain RL, half the base",
+            values={"mix": {"base": 0.5, "explored": 0.5}},
+            explorations=1,
+        ),
+        # the same for what RLoop hands over
+        Method(
+            name="rloop_mix",
+            title="RLoop, half the base",
+            values=RESET | {"mix": {"base": 0.5, "finetuned": 0.5}},
+        ),
         # half of the steps collect successes, RL from the base replays two in each group: after
         # RLEP, arXiv 2507.07451
         Method(
@@ -153,6 +179,8 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
     """Return the method that a resolved recipe is; None where RL is frozen and nothing follows."""
     finetune, explore = config.get("finetune"), config["explore"]
     is_frozen = explore.get("optimizer", {}).get("learning_rate") == 0
+    if config.get("mix"):
+        return METHODS["rl_mix" if finetune is None else "rloop_mix"]
     if finetune is None:
         return None if is_frozen else METHODS["replay" if explore.get("replay_per_group") else "rl"]
     if is_frozen:
@@ -165,6 +193,8 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
 def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
     if expert.get("weight") == "inverse_frequency" and expert.get("per_problem_cap"):
         return "coverage" if expert.get("prefer") == "diverse" else "rloop"
+    if expert.get("weight") == "inverse_frequency" and not expert.get("dedupe"):
+        return "likelihood"
     return "no_hardness" if expert.get("max_success_rate") == 1 else "rloop"
 
 

@@ -59,6 +59,9 @@ def test_a_method_changes_only_its_switches(name):
         "from_base": {"finetune"},
         "no_hardness": {"expert"},
         "coverage": {"expert"},
+        "likelihood": {"expert"},
+        "rl_mix": {"iterations", "explore", "expert", "finetune", "evaluate", "mix"},
+        "rloop_mix": {"mix"},
         "replay": {"explore", "expert", "finetune"},  # of two iterations already
     }
     before, after = TINY.model_dump(), METHODS[name].of(TINY).model_dump()
@@ -102,7 +105,12 @@ def test_coverage_takes_the_recipes_cap_or_its_own():
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("rl", "1/explore"), ("replay", "2/explore"), ("rloop", "2/evaluate/iter-002")],
+    [
+        ("rl", "1/explore"),
+        ("rl_mix", "1/evaluate/iter-001"),
+        ("replay", "2/explore"),
+        ("rloop", "2/evaluate/iter-002"),
+    ],
 )
 def test_a_run_ends_with_the_last_phase_of_its_method(name, key):
     config = METHODS[name].of(TINY).model_dump(mode="json")
