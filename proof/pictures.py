@@ -146,7 +146,7 @@ def _diversity(run: Run) -> Points:
     """Return 1 - similarity of token 4-grams within a problem's group, of some steps."""
     store = TrajectoryStore(run.directory)
     rows = step_diversity(store, survey_exploration(store))
-    return [(run.place(row.iteration, row.step)["x"], row.diversity) for row in rows]
+    return [(run.place(row["iteration"], row["step"])["x"], row["diversity"]) for row in rows]
 
 
 def _forgotten(run: Run, task: str) -> Points:

@@ -37,22 +37,6 @@ class Span:
     end: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseBudget:
-    """One phase over all iterations; None where it was not recorded, or nothing was sampled.
-
-    Example: PhaseBudget(phase="explore", seconds=412.0, share=0.71, tokens=182_000,
-    tokens_per_s=441.7)
-    """
-
-    phase: str
-    seconds: float | None
-    share: float | None
-    """Part of the time of all phases."""
-    tokens: int | None
-    tokens_per_s: float | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """The small files of a run directory; a file that is not there yet is empty.
@@ -255,8 +239,10 @@ class Run:
         )
 
     @property
-    def budgets(self) -> list[PhaseBudget]:
-        """The time and tokens of each phase that ran, in the order of the method."""
+    def budgets(self) -> list[Row]:
+        """The phases that ran, in the order of the method: phase, seconds, tokens sampled, share
+        of all time, tokens_per_s; None where it was not recorded, or nothing was sampled.
+        """
         seconds = phase_seconds(self.events)
         total = sum(seconds.values())
         found = []
@@ -265,11 +251,8 @@ class Run:
             if spent is not None or tokens is not None:
                 share = spent / total if spent is not None and total else None
                 rate = tokens / spent if tokens and spent else None
-                found.append(
-                    PhaseBudget(
-                        phase=phase, seconds=spent, share=share, tokens=tokens, tokens_per_s=rate
-                    )
-                )
+                row = {"phase": phase, "seconds": spent, "tokens": tokens}
+                found.append(row | {"share": share, "tokens_per_s": rate})
         return found
 
 

@@ -107,16 +107,19 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
     found = [asdict(point) for point in points]
     if as_json:
         print_json(points)
-    for table in () if as_json else tables_of(found):
-        votes = [name for name in table.metrics if name.startswith("maj@")]
-        columns = [table.metrics.index(name) for name in (*headline(table.metrics), *votes)]
+    for task, table in () if as_json else tables_of(found).items():
+        metrics = list(table[0]["cells"])
+        shown = [*headline(metrics), *(name for name in metrics if name.startswith("maj@"))]
         rows = [
-            (row.policy, f"{row.temperature:g}", *(_interval(row.cells[i]) for i in columns))
-            for row in table.rows
+            (
+                row["policy"],
+                f"{row['temperature']:g}",
+                *(_interval(row["cells"][name]) for name in shown),
+            )
+            for row in table
         ]
-        sys.stdout.write(f"{table.name}\n")
-        names = (table.metrics[i] for i in columns)
-        print_table(("policy", "temperature", *names), rows)
+        sys.stdout.write(f"{task}\n")
+        print_table(("policy", "temperature", *shown), rows)
     gains = json.loads((folder / "sharpening.json").read_text())
     for gain in () if as_json else gains:
         sys.stdout.write(f"{told(gain)}\n")

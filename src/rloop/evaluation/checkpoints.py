@@ -60,18 +60,6 @@ class Checkpoint:
         return self.policy if self.is_kept else f"{self.policy}@{self.step}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPath:
-    """Checkpoints of one task that follow one another, each trained from the one before.
-
-    Example: TrainingPath(name="RL of iteration 2", checkpoints=(iter_001, explored_002_at_20, ...))
-    """
-
-    name: str
-    checkpoints: tuple[Checkpoint, ...]
-    """The start policy first."""
-
-
 def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
     """Return the evaluations of a run in the order of training; within a policy, tasks by name.
 
@@ -96,25 +84,25 @@ def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
 
 def training_paths(
     checkpoints: Sequence[Checkpoint], *, restarts: bool = False
-) -> list[TrainingPath]:
+) -> dict[str, tuple[Checkpoint, ...]]:
     """Return the paths through one task's checkpoints: RL of each iteration, then the kept ones.
+
+    Each is a name, as `RL of iteration 2`, and checkpoints that were trained one from the other.
 
     RL of an iteration begins at the last policy measured before it: the cold start where there is
     one, the policy kept by the iteration before, or for RL that goes on, its last weights. RL that
     `restarts` begins at the last policy of iteration 0 each time.
     """
-    paths = []
+    paths = {}
     for iteration in sorted({c.iteration for c in checkpoints if not c.is_kept}):
         first = 1 if restarts else iteration
         start = [c for c in checkpoints if c.iteration < first][-1:]
         inside = [c for c in checkpoints if c.iteration == iteration and not c.is_kept]
-        paths.append(
-            TrainingPath(name=f"RL of iteration {iteration}", checkpoints=(*start, *inside))
-        )
+        paths[f"RL of iteration {iteration}"] = (*start, *inside)
     kept = [c for c in checkpoints if c.is_kept]
     first = max((i for i, c in enumerate(kept) if c.iteration == 0), default=0)
     if len(kept) - first > 1:
-        paths.append(TrainingPath(name="policies kept", checkpoints=tuple(kept[first:])))
+        paths["policies kept"] = tuple(kept[first:])
     return paths
 
 

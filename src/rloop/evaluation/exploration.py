@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,22 +59,6 @@ class Survey:
     num_tokens: IntArray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepDiversity:
-    """How different the completions of one RL step are.
-
-    Example: StepDiversity(iteration=1, step=40, diversity=0.71, distinct_answers_mean=3.4)
-    """
-
-    iteration: int
-    step: int
-    diversity: float
-    """1 - mean pairwise Jaccard similarity of token 4-grams within a problem, a mean over problems;
-    NaN where no problem has two completions."""
-    distinct_answers_mean: float
-    """Distinct final answers of a problem, a mean over all problems of the step."""
-
-
 def survey_exploration(store: TrajectoryStore) -> Survey:
     """Return which problems each RL step had: one pass over light columns."""
     table = store.query(_SURVEY)
@@ -92,8 +77,13 @@ def survey_exploration(store: TrajectoryStore) -> Survey:
     )
 
 
-def step_diversity(store: TrajectoryStore, survey: Survey) -> list[StepDiversity]:
-    """Return a row for each sampled RL step, in order."""
+def step_diversity(store: TrajectoryStore, survey: Survey) -> list[dict[str, Any]]:
+    """Return how different the completions of each sampled RL step are, in order.
+
+    Keys: iteration, step, diversity (1 - mean pairwise Jaccard similarity of token 4-grams within a
+    problem, a mean over problems; NaN where no problem has two completions), and distinct_answers
+    (distinct final answers of a problem, a mean over all problems of the step).
+    """
     steps = evenly_spaced(range(len(survey.places)), MAX_STEPS)
     cells = {step: _step_cells(survey, step) for step in steps}
     groups = read_groups(store, "explore", list(chain.from_iterable(cells.values())))
@@ -147,16 +137,16 @@ def _step_cells(survey: Survey, step: int) -> list[Cell]:
     return [(survey.places[step], survey.problem_ids[row]) for row in chosen]
 
 
-def _diversity(survey: Survey, step: int, groups: Sequence[Sequence[Tokens]]) -> StepDiversity:
+def _diversity(survey: Survey, step: int, groups: Sequence[Sequence[Tokens]]) -> dict[str, Any]:
     iteration, number, _ = survey.places[step]
     answers = survey.num_answers[survey.starts[step] : survey.starts[step + 1]]
     similar = [mean_of_pairs(jaccard_matrix(*ngram_hashes(group))) for group in groups]
-    return StepDiversity(
-        iteration=iteration,
-        step=number,
-        diversity=1.0 - float(np.mean(similar)) if similar else float("nan"),
-        distinct_answers_mean=float(answers.mean()),
-    )
+    return {
+        "iteration": iteration,
+        "step": number,
+        "diversity": 1.0 - float(np.mean(similar)) if similar else float("nan"),
+        "distinct_answers": float(answers.mean()),
+    }
 
 
 def _quoted(text: str) -> str:

@@ -3,7 +3,7 @@ reference method, what was forgotten, and curves at equal cost.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 
@@ -74,38 +74,11 @@ class MethodResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossRow:
-    """What one method forgot on one task; fractions are the mean over seeds, lowest and highest.
-
-    Example: LossRow(label="Plain RL", forgotten=("12.5 %", "0.0 % to 25.0 %"),
-    from_half_to_half="20.1 %", by_chance="18.0 %", learned=("40.0 %", ""),
-    ever_lost=("6.2 %", ""), num_checkpoints="3", verdict="held-out rises in 2 of 2 seeds",
-    sentences=("rl-seed-0: Held-out pass@8 ...",))
-    """
-
-    label: str
-    forgotten: tuple[str, str]
-    """Of the problems that the start solved, those that the last policy does not."""
-    from_half_to_half: str
-    """Of what the start solved in one half of its samples, what the last policy misses in the other
-    half of its own."""
-    by_chance: str
-    """What the start itself misses in its other half."""
-    learned: tuple[str, str]
-    """Of those that the start did not solve, those that the last policy does."""
-    ever_lost: tuple[str, str]
-    """Of all problems, those that some policy on the way solved and the last does not."""
-    num_checkpoints: str
-    verdict: str
-    sentences: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
     """All methods on one task, on the problems that all runs were measured on.
 
     Example: TaskResult(task="sums", num_problems=16, metrics=("avg@8", "maj@8", "pass@8"),
-    methods=(...), reference="Plain RL", losses=(...))
+    methods=(...), reference="Plain RL", losses=({"label": "Plain RL", ...},))
     """
 
     task: str
@@ -113,7 +86,8 @@ class TaskResult:
     metrics: tuple[str, ...]
     methods: tuple[MethodResult, ...]
     reference: str
-    losses: tuple[LossRow, ...]
+    losses: tuple[Row, ...]
+    """What each method forgot, of `loss_row`."""
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -212,7 +186,7 @@ def task_result(
         metrics=tuple(metrics),
         methods=tuple(methods),
         reference=reference.label,
-        losses=tuple(_loss(values, group) for group in groups if values.has_start(group)),
+        losses=tuple(loss_row(values, group) for group in groups if values.has_start(group)),
     )
 
 
@@ -312,31 +286,35 @@ def _ends(found: Estimate) -> Row:
 # Forgetting and overfitting
 
 
-def _loss(values: TaskValues, group: MethodGroup) -> LossRow:
-    """Return what a method forgot; its runs have a start and an end."""
+def loss_row(values: TaskValues, group: MethodGroup) -> Row:
+    """Return what a method forgot; its runs have a start and an end.
+
+    Fractions are the mean over seeds in words, and from the lowest to the highest: forgotten (of
+    the problems that the start solved, those that the last policy does not), half_to_half (of what
+    the start solved in one half of its samples, what the last policy misses in the other half of
+    its own), by_chance (what the start itself misses there), learned (of those that the start did
+    not solve, those that the last policy does), and ever_lost (of all problems, those that some
+    policy on the way solved and the last does not). Then num_checkpoints, verdict and sentences.
+    """
     paths = [one.path for one in values.paths(group)]
     solved = [solved_matrix(path) for path in paths]
     halves = [half_losses(path[0], path[-1]) or (nan, nan) for path in paths]
     verdicts = [_overfitting(values, *pair) for pair in zip(group.runs, paths, strict=True)]
-
-    def over_seeds(measure: Callable[[NDArray[np.bool_]], float]) -> tuple[str, str]:
-        return _over_seeds([measure(one) for one in solved])
-
     lengths = sorted(map(len, paths))
-    return LossRow(
-        label=group.label,
-        forgotten=over_seeds(lambda path: forgetting(path[0], path[-1])),
-        from_half_to_half=_over_seeds([lost for lost, _ in halves])[0],
-        by_chance=_over_seeds([chance for _, chance in halves])[0],
-        learned=over_seeds(lambda path: newly_solved(path[0], path[-1])),
-        ever_lost=over_seeds(ever_solved_loss),
-        num_checkpoints=" to ".join(dict.fromkeys(map(str, (lengths[0], lengths[-1])))),
-        verdict=_summary([kind for kind, _ in verdicts]),
-        sentences=tuple(
+    return {
+        "label": group.label,
+        "forgotten": _over_seeds([forgetting(path[0], path[-1]) for path in solved]),
+        "half_to_half": (_over_seeds([lost for lost, _ in halves])[0], ""),
+        "by_chance": (_over_seeds([chance for _, chance in halves])[0], ""),
+        "learned": _over_seeds([newly_solved(path[0], path[-1]) for path in solved]),
+        "ever_lost": _over_seeds([ever_solved_loss(path) for path in solved]),
+        "num_checkpoints": " to ".join(dict.fromkeys(map(str, (lengths[0], lengths[-1])))),
+        "verdict": _summary([kind for kind, _ in verdicts]),
+        "sentences": [
             f"{run.name}: {sentence}"
             for run, (_, sentence) in zip(group.runs, verdicts, strict=True)
-        ),
-    )
+        ],
+    }
 
 
 def _overfitting(

@@ -226,10 +226,10 @@ def overfitting(run: Run, held: HeldOut, k: int) -> Conclusion | None:
     rewards, seed = read_rewards(run), int(run.config.get("seed", 0))
     found = [
         (
-            path.name,
-            overfitting_verdict(rewards, path.checkpoints, k, seed=seed, confidence=run.confidence),
+            name,
+            overfitting_verdict(rewards, path, k, seed=seed, confidence=run.confidence),
         )
-        for path in paths
+        for name, path in paths.items()
     ]
     (name, main), others = found[-1], found[-2::-1]
     answer, kind = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rloop.errors import StoreError
 from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints
-from rloop.run_directory import Run
+from rloop.run_directory import Row, Run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.text import visible
 
@@ -41,19 +41,6 @@ class HeldOut:
         return self.line[-1] if self.has_reference and len(self.line) > 1 else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostProblem:
-    """A problem that the reference solved and the outcome does not.
-
-    Example: LostProblem(problem_id="sums/7", prompt="1+1=", counts=("3/8", "0/8"))
-    """
-
-    problem_id: str
-    prompt: str
-    counts: tuple[str, ...]
-    """Correct of n samples, for each policy of the line."""
-
-
 def held_out_tasks(run: Run, checkpoints: Iterable[Checkpoint]) -> list[HeldOut]:
     """Return each task with the checkpoints that the page compares, in the order of the log."""
     by_task: dict[str, list[Checkpoint]] = {task: [] for task in run.tasks}
@@ -67,8 +54,11 @@ def read_held_out(run: Run) -> list[HeldOut]:
     return held_out_tasks(run, read_checkpoints(TrajectoryStore(run.directory)))
 
 
-def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[LostProblem]:
-    """Return the problems that the reference solved most often and the outcome never does."""
+def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[Row]:
+    """Return the problems that the reference solved most often and the outcome never does.
+
+    Keys: problem_id, prompt, and in counts the correct of n samples of each policy of the line.
+    """
     outcome = held.outcome
     if outcome is None:
         return []
@@ -85,11 +75,11 @@ def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[LostProblem]:
     )
     prompts = {row["problem_id"]: row["prompt"].strip() for row in found.to_pylist()}
     return [
-        LostProblem(
-            problem_id=visible(name),
-            prompt=visible(_end(prompts.get(name, ""))),
-            counts=tuple(f"{c.counts.get(name, 0)}/{c.num_samples}" for c in held.line),
-        )
+        {
+            "problem_id": visible(name),
+            "prompt": visible(_end(prompts.get(name, ""))),
+            "counts": [f"{c.counts.get(name, 0)}/{c.num_samples}" for c in held.line],
+        }
         for name in lost
     ]
 

@@ -87,12 +87,15 @@ def exploration_figures(
 ) -> list[Figure | None]:
     """Return how different completions are, and what RL was like, step by step."""
     survey = survey_exploration(store)
-    steps = [(run.place(one.iteration, one.step), one) for one in step_diversity(store, survey)]
-    diversity = [place | {"value": one.diversity} for place, one in steps]
-    answers = [place | {"value": one.distinct_answers_mean} for place, one in steps]
+    steps = [
+        one | run.place(one["iteration"], one["step"]) for one in step_diversity(store, survey)
+    ]
+    curves = (DIVERSITY, ANSWERS)
+    rows = [[step | {"value": step[words[0]]} for step in steps] for words in curves]
     return [
-        curve_figure(run, DIVERSITY, [row for row in diversity if not isnan(row["value"])]),
-        curve_figure(run, ANSWERS, answers),
+        curve_figure(run, words, [row for row in those if not isnan(row["value"])])
+        for words, those in zip(curves, rows, strict=True)
+    ] + [
         _similarity(*similarity_rows(store, survey, tasks)),
         _health(run),
         *(

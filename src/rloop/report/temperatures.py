@@ -1,8 +1,8 @@
 """The page of `rloop eval --temperatures`: avg@n against pass@k, a curve a policy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rloop.disk import write_text
 from rloop.evaluation.intervals import Estimate
@@ -11,66 +11,31 @@ from rloop.report.charts import Figure, Heading, tradeoff
 from rloop.report.html import render_page
 from rloop.run_directory import Row
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointRow:
-    """A policy at a temperature on one task.
-
-    Example: PointRow(policy="iter-002", temperature=0.5, is_base=False, is_first=True,
-    cells=(Estimate(0.41, 0.38, 0.44), ...))
-    """
-
-    policy: str
-    temperature: float
-    is_base: bool
-    is_first: bool
-    """Of its policy in the table."""
-    cells: tuple[Estimate, ...]
-    """In the order of the table's metrics."""
+PLACE = ("policy", "temperature", "is_base")
+"""What a row of a table is about."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """All points of one task.
-
-    Example: Table(name="gsm8k", metrics=("avg@32", "maj@32", "pass@32"), rows=(PointRow(...),))
-    """
-
-    name: str
-    metrics: tuple[str, ...]
-    rows: tuple[PointRow, ...]
-
-
-def tables_of(points: Sequence[Row]) -> list[Table]:
-    """Return a table for each task, policies in the order in which they were measured.
+def tables_of(points: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each task's table, policies in the order in which they were measured.
 
     A point is a row of `scores.json`: policy, temperature, is_base, task, metric, value, low, high.
+    A row has policy, temperature and is_base, and in `cells` an estimate for each metric, in order.
     """
-    found = []
+    tables: dict[str, list[Row]] = {}
     for task in dict.fromkeys(point["task"] for point in points):
         here = [point for point in points if point["task"] == task]
-        metrics = metric_keys.in_order(dict.fromkeys(point["metric"] for point in here))
-        cells = {
-            (point["policy"], point["temperature"], point["metric"]): Estimate(
-                point["value"], point["low"], point["high"]
-            )
-            for point in here
-        }
-        rows: list[PointRow] = []
-        for policy, temperature, is_base in dict.fromkeys(
-            (point["policy"], point["temperature"], point["is_base"]) for point in here
-        ):
-            rows.append(
-                PointRow(
-                    policy=policy,
-                    temperature=temperature,
-                    is_base=is_base,
-                    is_first=not rows or rows[-1].policy != policy,
-                    cells=tuple(cells[policy, temperature, metric] for metric in metrics),
-                )
-            )
-        found.append(Table(name=task, metrics=tuple(metrics), rows=tuple(rows)))
-    return found
+        rows: dict[tuple[Any, ...], dict[str, Estimate]] = {}
+        for point in here:
+            place = tuple(point[name] for name in PLACE)
+            found = Estimate(point["value"], point["low"], point["high"])
+            rows.setdefault(place, {})[point["metric"]] = found
+        metrics = metric_keys.in_order({point["metric"] for point in here})
+        tables[task] = [
+            dict(zip(PLACE, place, strict=True))
+            | {"cells": {metric: cells[metric] for metric in metrics}}
+            for place, cells in rows.items()
+        ]
+    return tables
 
 
 def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
@@ -78,7 +43,7 @@ def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
     tables = tables_of(points)
     page = render_page(
         "temperatures.html.j2",
-        figures=[curve_figure(table, index) for index, table in enumerate(tables)],
+        figures=[curve_figure(*table, index) for index, table in enumerate(tables.items())],
         title="rloop eval: temperatures",
         policies=list(dict.fromkeys(point["policy"] for point in points)),
         temperatures=sorted({point["temperature"] for point in points}),
@@ -99,27 +64,27 @@ def told(gain: Row) -> str:
     )
 
 
-def curve_figure(table: Table, index: int) -> Figure:
+def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:
     """Return avg@n against pass@(largest k), points labelled by temperature, bases dashed."""
-    average, passes = (metric_keys.headline(table.metrics) * 2)[:2]
+    average, passes = (metric_keys.headline(table[0]["cells"]) * 2)[:2]
     rows = [
         {
-            "series": row.policy,
-            "order": row.temperature,
-            "label": f"{row.temperature:g}",
-            "x": row.cells[table.metrics.index(average)].value,
-            "value": row.cells[table.metrics.index(passes)].value,
+            "series": row["policy"],
+            "order": row["temperature"],
+            "label": f"{row['temperature']:g}",
+            "x": row["cells"][average].value,
+            "value": row["cells"][passes].value,
         }
-        for row in table.rows
+        for row in table
     ]
     said = ", ".join(
         f"{row['series']} at {row['label']} {row['x']:.1%} and {row['value']:.1%}" for row in rows
     )
-    bases = list(dict.fromkeys(row.policy for row in table.rows if row.is_base))
+    bases = list(dict.fromkeys(row["policy"] for row in table if row["is_base"]))
     dashed = f" Dashed: {', '.join(bases)}, which training began with." if bases else ""
     heading = Heading(
         f"temperatures-{index}",
-        f"{passes} against {average}: {table.name}",
+        f"{passes} against {average}: {task}",
         "A curve a policy, points labelled by temperature. Above and to the right is better."
         f"{dashed}",
         f"{average} and {passes}: {said}.",

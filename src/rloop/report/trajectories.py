@@ -1,13 +1,12 @@
 """A small sample of what the model wrote, right and wrong, out of every part of a run."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rloop.run_directory import Row
 from rloop.store.trajectories import TrajectoryStore
 from rloop.text import excerpt, visible
 
@@ -33,37 +32,12 @@ _ORDER = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """One trajectory as the page shows it; all text is made visible, not yet escaped for HTML.
-
-    Example: Shown(verdict="wrong", policy="explored-001", place="iteration 1, explore, step 12",
-    problem_id="sums/7", num_tokens=14, question="1+1=", prompt="1+1=",
-    completion="3", answer="3", reference="2",
-    reason="", finish_reason="stop")
-    """
-
-    verdict: str
-    policy: str
-    place: str
-    problem_id: str
-    num_tokens: int
-    question: str
-    """The end of the prompt, where the question is."""
-    prompt: str
-    completion: str
-    answer: str
-    """As extracted from the completion; empty where none was found."""
-    reference: str
-    reason: str
-    finish_reason: str
-
-
-def sample_trajectories(run_dir: Path) -> tuple[list[Shown], int]:
+def sample_trajectories(run_dir: Path) -> tuple[list[Row], int]:
     """Return a sample spread over iterations, phases, policies and verdicts, and the number of all.
 
     The choice depends on the trajectories alone, so the same run gives the same sample. Texts are
-    read of the chosen ones only.
+    read of the chosen ones only, made visible but not yet escaped for HTML. Keys are those of the
+    store, empty where there is nothing, with `place` in words and `question`, the prompt's end.
     """
     pool = TrajectoryStore(run_dir).light((*_STRATUM, "seed"))
     rows = pool.take(_in_turn(pool.columns), _SHOWN).sort_by(_ORDER).to_pylist()
@@ -90,23 +64,15 @@ def _in_turn(table: pa.Table) -> npt.NDArray[np.int64]:
     return chosen[:MAX_SAMPLED]
 
 
-def _shown(row: dict[str, Any]) -> Shown:
+def _shown(row: Row) -> Row:
     texts = {key: "" if value is None else visible(str(value)) for key, value in row.items()}
     step = f", step {texts['step']}" if row["step"] else ""
-    return Shown(
-        verdict=texts["verdict"],
-        policy=texts["policy"],
-        place=f"iteration {texts['iteration']}, {texts['phase']}{step}",
-        problem_id=texts["problem_id"],
-        num_tokens=row["completion_tokens"],
-        question=excerpt(row["prompt_text"], MAX_QUESTION),
-        prompt=_cut(texts["prompt_text"]),
-        completion=_cut(texts["completion_text"]),
-        answer=texts["answer"],
-        reference=texts["reference"],
-        reason=texts["reason"],
-        finish_reason=texts["finish_reason"],
-    )
+    return texts | {
+        "place": f"iteration {texts['iteration']}, {texts['phase']}{step}",
+        "question": excerpt(row["prompt_text"], MAX_QUESTION),
+        "prompt": _cut(texts["prompt_text"]),
+        "completion": _cut(texts["completion_text"]),
+    }
 
 
 def _cut(text: str) -> str:

@@ -161,7 +161,7 @@ def test_evenly_spaced_keeps_the_ends():
 def test_paths_begin_at_the_policy_that_was_trained():
     run = [checkpoint("base"), checkpoint("coldstart"), checkpoint("explored-001", 4)]
     run += [checkpoint("iter-001"), checkpoint("explored-002", 4), checkpoint("iter-002")]
-    assert {p.name: [c.label for c in p.checkpoints] for p in training_paths(run)} == {
+    assert {name: [c.label for c in path] for name, path in training_paths(run).items()} == {
         "RL of iteration 1": ["coldstart", "explored-001@4"],
         "RL of iteration 2": ["iter-001", "explored-002@4"],
         "policies kept": ["coldstart", "iter-001", "iter-002"],
@@ -171,12 +171,12 @@ def test_paths_begin_at_the_policy_that_was_trained():
 def test_rl_that_goes_on_begins_where_it_was():
     run = [checkpoint("base"), checkpoint("explored-001", 2), checkpoint("explored-001", 4)]
     run += [checkpoint("explored-002", 2)]
-    assert {p.name: [c.label for c in p.checkpoints] for p in training_paths(run)} == {
+    assert {name: [c.label for c in path] for name, path in training_paths(run).items()} == {
         "RL of iteration 1": ["base", "explored-001@2", "explored-001@4"],
         "RL of iteration 2": ["explored-001@4", "explored-002@2"],
     }
-    restarted = training_paths(run, restarts=True)[1]
-    assert [c.label for c in restarted.checkpoints] == ["base", "explored-002@2"]
+    restarted = training_paths(run, restarts=True)["RL of iteration 2"]
+    assert [c.label for c in restarted] == ["base", "explored-002@2"]
 
 
 def test_checkpoints_of_different_tasks_or_samples_are_not_compared():

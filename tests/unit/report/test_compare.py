@@ -322,19 +322,19 @@ def test_methods_with_another_n_have_no_difference_and_the_page_says_why(sweep, 
 
 
 def test_forgetting_is_counted_from_start_to_end_and_averaged_over_seeds(found):
-    rows = {row.label: row for row in found.tasks[0].losses}
+    rows = {row["label"]: row for row in found.tasks[0].losses}
     plain = rows["Plain RL"]
     # seed 0: the start solves 3 of 4, all kept; explored-001@4 solved the first, the last does not:
     # ever-solved loss 1 of 4; seed 1 has one more right everywhere: nothing is ever unsolved
-    assert plain.forgotten == ("0.0 %", "")
+    assert plain["forgotten"] == ("0.0 %", "")
     # the first c members are right; seed 0: c = 2, 4, 8: both halves solve each; seed 1: c = 1, 3,
     # 5, 8: the odd members miss the first, of 7 halves that solve a problem one: mean 1/14
-    assert plain.by_chance == "7.1 %"
-    assert plain.ever_lost == ("12.5 %", "0.0 % to 25.0 %")
-    assert plain.num_checkpoints == "3"
-    assert plain.verdict.endswith("of 2 seeds")
+    assert plain["by_chance"] == ("7.1 %", "")
+    assert plain["ever_lost"] == ("12.5 %", "0.0 % to 25.0 %")
+    assert plain["num_checkpoints"] == "3"
+    assert plain["verdict"].endswith("of 2 seeds")
     # RLoop's seed 0 solves the one problem that its start did not; seed 1 has none to learn
-    assert rows["RLoop"].learned == ("100.0 %", "")
+    assert rows["RLoop"]["learned"] == ("100.0 %", "")
 
 
 def test_the_table_and_the_json_say_the_same(sweep, found):
