@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from rloop.report.page import write_report
 from rloop.store.expert import read_examples
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
-from rloop.types import Example, PhaseName, Place, PolicyRef, stable_hash
+from rloop.types import Example, Place, PolicyRef, stable_hash
 
 NOT_HERE = {
     "explore": "advantage loss updates_per_step refill_rounds replay_per_group focus entropy_coef "
@@ -53,13 +54,12 @@ class WithTRL:
         self.process = PartialState(cpu=recipe.engine.device == "cpu")
         self.is_first, self.size = self.process.is_main_process, self.process.num_processes
         if recipe.explore.prompts_per_step % self.size:
-            raise SystemExit(
-                f"explore.prompts_per_step must be a multiple of {self.size} processes."
-            )
+            raise SystemExit(f"{self.size} processes must divide explore.prompts_per_step.")
         own = recipe.engine.model_copy(update={"device": str(self.process.device)})
         self.engine = NativeEngine(recipe.model_copy(update={"engine": own}))
         self.rollout = Rollout(engine=self.engine, verify=pool, rewards=recipe.rewards)
         self.store = TrajectoryStore(run_dir)
+        self.place = partial(Place, run=recipe.name, seed=recipe.seed)  # names random streams too
         self.base_counts: Any = {}
         base: list[Any] = [None]
         if self.is_first:
@@ -81,19 +81,22 @@ class WithTRL:
         if recipe.coldstart is not None:
             template = recipe.coldstart.solution_template
             solutions = self.engine.renderer.examples(self.problems.coldstart, template)
-            policy = self.finetune(policy, solutions, self.place(0, "coldstart", "coldstart"))
+            place = self.place(iteration=0, phase="coldstart", policy="coldstart")
+            policy = self.finetune(policy, solutions, place)
             self.evaluate(policy, 0)
         for iteration in range(1, recipe.iterations + 1):
             self.explore(policy, iteration)  # fills the store; RL's weights are thrown away
             expert_set = self.select(iteration)
-            place = self.place(iteration, "finetune", f"iter-{iteration:03d}")
+            name = f"iter-{iteration:03d}"
+            place = self.place(iteration=iteration, phase="finetune", policy=name)
             policy = self.finetune(policy, expert_set, place)  # of the iteration's start policy
             self.evaluate(policy, iteration)
 
     def explore(self, start: PolicyRef, iteration: int) -> None:
         """Do RL from the policy with GRPOTrainer; every completion of every step is stored."""
         config = self.recipe.explore
-        place = self.place(iteration, "explore", f"explored-{iteration:03d}")
+        name = f"explored-{iteration:03d}"
+        place = self.place(iteration=iteration, phase="explore", policy=name)
         problems = {problem.problem_id: problem for problem in self.problems.train}
         self.engine.load(start)
 
@@ -142,7 +145,7 @@ class WithTRL:
         """Keep the successes on hard problems as the expert set."""
         if self.is_first:
             counts = select_and_write(self.store, self.run_dir, self.recipe, iteration)
-            self.log.metrics(self.place(iteration, "select"), counts)
+            self.log.metrics(self.place(iteration=iteration, phase="select"), counts)
             self.manifest.complete(f"{iteration}/select", counts)
         self.process.wait_for_everyone()
         return read_examples(self.run_dir, iteration)
@@ -173,8 +176,8 @@ class WithTRL:
 
     def evaluate(self, policy: PolicyRef, iteration: int) -> None:
         """Sample the held-out problems; rank 0 measures what is stored, as `rloop run` does."""
-        config, place = self.recipe.evaluate, self.place(iteration, "evaluate", policy.name)
-        tasks = self.problems.evaluate
+        config, tasks = self.recipe.evaluate, self.problems.evaluate
+        place = self.place(iteration=iteration, phase="evaluate", policy=policy.name)
         self.engine.load(policy)
         for task, problems in tasks.items():
             with self.process.split_between_processes(list(problems)) as mine:
@@ -187,14 +190,8 @@ class WithTRL:
             result = stored.evaluate(place, base_counts=self.base_counts)
             self.base_counts = self.base_counts if iteration else result.counts
             self.log.metrics(place, result.metrics)
-            self.manifest.complete(
-                f"{iteration}/evaluate/{policy.name}", {"metrics": result.metrics}
-            )
-
-    def place(self, iteration: int, phase: PhaseName, policy: str = "") -> Place:
-        """Return where in the run something happens; it names the random streams too."""
-        name, seed = self.recipe.name, self.recipe.seed
-        return Place(run=name, seed=seed, iteration=iteration, phase=phase, policy=policy)
+            key = f"{iteration}/evaluate/{policy.name}"
+            self.manifest.complete(key, {"metrics": result.metrics})
 
     def options(self, optimizer: OptimizerConfig, place: Place) -> dict[str, Any]:
         """Return what both trainers are told."""
@@ -225,6 +222,8 @@ def main() -> None:
     recipe = load_recipe(Path(sys.argv[1]), sys.argv[2:])
     for section, names in NOT_HERE.items():
         config = getattr(recipe, section)
+        if config is None:
+            raise SystemExit(f"The recipe has no {section}, so it is not RLoop: use `rloop run`.")
         for name in names.split():
             if getattr(config, name) != type(config).model_fields[name].default:
                 raise SystemExit(f"{section}.{name} is not done here: use `rloop run`.")
