@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test soak check proof-base proof-small proof-quick proof-words bench lock docs
+.PHONY: setup demo test gpu soak check proof-base proof-small proof-quick proof-words bench lock docs
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10
 test: setup
 	$(PYTEST) -m "not soak and not alone" -n auto --dist loadfile
 	$(PYTEST) -m alone
+
+# Parity and speed on a GPU, under nine minutes; prints JSON. make gpu GPU="--device cpu --tiny"
+gpu: setup
+	@mkdir -p runs && $(BIN)/python tests/gpu/check.py --json runs/gpu.json $(GPU)
 
 # Long tests, minutes each; docs/reliability.md has their results.
 soak: setup
