@@ -125,8 +125,18 @@ def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
 
 
 def load_held_out(recipe: Recipe, pool: VerifierPool) -> RunProblems:
-    """Load the held-out tasks alone, those problems whose own references are judged correct."""
-    found, notes = {}, []
+    """Load the held-out tasks alone, those problems whose own references are judged correct.
+
+    Of a recipe that names none, the part of the training tasks that its run holds out.
+    """
+    found: dict[str, tuple[Problem, ...]] = {}
+    notes: list[str] = []
+    if not recipe.tasks.evaluate:
+        tasks = load_tasks(recipe.tasks)
+        notes = tasks.summary()
+        for name, problems in tasks.evaluate.items():
+            report = check_references(problems, pool, policy=recipe.tasks.bad_references)
+            found[name] = report.kept
     for index, config in enumerate(recipe.tasks.evaluate):
         key = f"tasks.evaluate.{index}"
         task = load_task(config, data_dir=recipe.tasks.data_dir, key=key, held_out=True)

@@ -1,7 +1,7 @@
 """The recipe as checked models: what a run is, with nothing filled in later.
 
 Every model refuses unknown keys, wrong types and values out of range. A field's docstring is its
-only description; `rloop config` prints it. There are no defaults for what decides the science.
+only description; `rloop config` prints it. `defaults.py` has values for the required keys.
 """
 
 from typing import Annotated, Any, Literal
@@ -74,8 +74,8 @@ class TasksConfig(Strict):
 
     train: tuple[TaskConfig, ...] = Field(min_length=1)
     """Problems to explore."""
-    evaluate: tuple[TaskConfig, ...] = Field(min_length=1)
-    """Held-out problems. One that also stands in a training task is left out of training."""
+    evaluate: tuple[TaskConfig, ...] = ()
+    """Held-out problems, left out of training; 10 % of those, at most 256, when absent."""
     data_dir: str | None = None
     """Folder with the benchmark files; else the variable RLOOP_DATA; else the hub."""
     bad_references: Literal["stop", "drop"] = "stop"
@@ -133,7 +133,7 @@ class SamplingConfig(Strict):
     """How completions are drawn."""
 
     max_completion_tokens: Count
-    """Completions are cut here (tokens)."""
+    """Completions are cut here (tokens); in `evaluate` as in `explore` when absent."""
     temperature: NonNegative = 1.0
     """Softmax temperature; 0 takes the most likely token."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -354,7 +354,7 @@ class Recipe(Strict):
     """One experiment, whole."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run; its directory is `runs/NAME`."""
+    """Name of the run; its directory is `runs/NAME`. The file's name when absent."""
     seed: int
     """Seed of everything drawn at random."""
     iterations: Count

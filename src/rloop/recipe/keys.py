@@ -5,7 +5,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rloop.recipe.config import Recipe
+from rloop.recipe.defaults import COLDSTART, DEFAULTS
 
 REQUIRED = "required"
 MAX_MEANT = 3
@@ -126,7 +127,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
         yield RecipeField(
             key=prefix + name,
             type=_words(info.annotation, info.metadata),
-            default=_default(info),
+            default=_default(info, prefix + name),
             description=" ".join((info.description or "").split()),
         )
         # a section, one that may be null, or a list of them
@@ -136,9 +137,13 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
                 yield from _walk(kind, f"{prefix}{name}.{entry}")
 
 
-def _default(info: FieldInfo) -> str:
+def _default(info: FieldInfo, key: str) -> str:
     if info.is_required():
-        return REQUIRED
+        found: Any = {**DEFAULTS, "coldstart": COLDSTART}
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        is_section = isinstance(found, Mapping)
+        return "see below" if is_section else REQUIRED if found is None else json.dumps(found)
     return "see below" if isinstance(info.default, BaseModel) else json.dumps(info.default)
 
 

@@ -16,18 +16,26 @@ from pydantic_core import ErrorDetails
 
 from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
+from rloop.recipe.defaults import fill
 from rloop.recipe.keys import describe, explain_unknown, general, is_text, recipe_fields
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply `a.b=value` overrides in order, and check every value.
 
+    What a recipe need not say comes from `recipe.defaults`; its name from the file's.
     Raises ConfigError with one line per problem: file, dotted key, value, what is allowed.
     """
     data = _read_mapping(path)
     for override in overrides:
         _apply(data, override)
+    data.setdefault("name", run_name(path.stem))
     return _check(data, str(path))
+
+
+def run_name(text: str) -> str:
+    """Return a name of a run made of any text. Example: `my-sums` of "my sums"."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "run"
 
 
 def recipe_of_policy(policy: str) -> Path | None:
@@ -263,7 +271,7 @@ def _drop_removed(data: dict[str, Any]) -> None:
 def _check(data: dict[str, Any], source: str) -> Recipe:
     _drop_removed(data)
     try:
-        text = json.dumps(data, default=str)
+        text = json.dumps(fill(data), default=str)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{source} holds what no recipe can ({error}): a value inside itself, or a key that is "

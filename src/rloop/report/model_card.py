@@ -176,7 +176,8 @@ def eval_results(
     config: Row, tables: list[TaskTable], policy: str, confidence: float
 ) -> list[EvalResult]:
     """Return what was measured of the policy, one result for each task and metric."""
-    tasks = config.get("tasks", {}).get("evaluate", [])
+    tasks = config.get("tasks", {})
+    tasks = tasks.get("evaluate") or tasks.get("train", [])
     sources = {task_name(task): str(task["source"]) for task in tasks}
     rows = [(table.task, table.row(policy)) for table in tables]
     return [

@@ -77,7 +77,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     known = [
         ("Model", config.get("policy", {}).get("path")),
         ("Trained on", "" if run.is_evaluation else _task_names(tasks.get("train", []))),
-        ("Measured on", _task_names(tasks.get("evaluate", []))),
+        ("Measured on", _measured_on(tasks)),
         ("Seed", config.get("seed")),
         ("Sampled in RL", _tokens(run)),
         ("Device", _device(run)),
@@ -133,6 +133,11 @@ def _selection(expert: Row) -> str:
         text = f"Problems solved more than {100 * rate:g} % of the time are left out"
         return f"{text}, {most} are kept." if most else f"{text}."
     return f"{most[0].upper()}{most[1:]} are kept." if most else ""
+
+
+def _measured_on(tasks: Row) -> str:
+    held_out, trained = tasks.get("evaluate"), _task_names(tasks.get("train", []))
+    return _task_names(held_out) if held_out else trained and f"a held-out part of {trained}"
 
 
 def _task_names(tasks: list[Row]) -> str:

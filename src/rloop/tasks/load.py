@@ -26,6 +26,7 @@ from rloop.tasks.rows import (
     choose,
     find_columns,
     fits,
+    hold_out,
     row_keys,
     to_problem,
     with_verifier,
@@ -272,8 +273,7 @@ def _problem(
 class Tasks:
     """The problems of a run.
 
-    Example: Tasks(train=(...), evaluate={"gsm8k": (...)}, loaded=(...), held_out_pairs=(),
-    num_train_duplicates=0)
+    Example: Tasks(train=(...), evaluate={"gsm8k": (...)}, loaded=(...), ...)
     """
 
     train: tuple[Problem, ...]
@@ -308,13 +308,14 @@ class Tasks:
 
 
 def load_tasks(config: TasksConfig) -> Tasks:
-    """Load every task, remove duplicates from training, and leave held-out problems out of it."""
+    """Load every task; training loses duplicates and what is held out, a part of it if need be."""
     train = _load(config.train, config, "train")
     evaluate = _load(config.evaluate, config, "evaluate")
     everything = [problem for task in train for problem in task.problems]
-    held_out = [problem for task in evaluate for problem in task.problems]
-    _check_ids([*everything, *held_out])
     distinct = drop_duplicates(everything, set())
+    measured = {t.name: t.problems for t in evaluate} or hold_out(distinct, config.train[0].seed)
+    held_out = [problem for problems in measured.values() for problem in problems]
+    _check_ids([*everything, *held_out])
     pairs = overlap(distinct, held_out)
     left_out = {problem.problem_id for problem, _ in pairs}
     kept = tuple(problem for problem in distinct if problem.problem_id not in left_out)
@@ -328,7 +329,7 @@ def load_tasks(config: TasksConfig) -> Tasks:
         )
     return Tasks(
         train=kept,
-        evaluate={task.name: task.problems for task in evaluate},
+        evaluate=measured,
         loaded=(*train, *evaluate),
         held_out_pairs=tuple(pairs),
         num_train_duplicates=len(everything) - len(distinct),

@@ -29,6 +29,8 @@ _USUAL_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Names that are found by themselves: those of the first group of which a source has any."""
 _TRAJECTORIES = {"problem": "prompt_text", "answer": "reference"}
 """In a table of rloop's own trajectories `answer` is the policy's, not the reference."""
+HELD_OUT_FRAC, MAX_HELD_OUT = 0.1, 256
+"""What is held out of the training tasks where a recipe names no evaluation task."""
 AnswerForm = Literal["plain", "list", "box"]
 
 
@@ -242,6 +244,28 @@ def choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem
     ranked = sorted(problems, key=lambda problem: stable_hash(seed, problem.problem_id))
     chosen = {problem.problem_id for problem in ranked[:size]}
     return [problem for problem in problems if problem.problem_id in chosen]
+
+
+def hold_out(problems: Sequence[Problem], seed: int) -> dict[str, tuple[Problem, ...]]:
+    """Return by task the part of training problems that is held out, chosen by a seed.
+
+    Example: 12 of a task's 120 problems, 1 of 3; TaskError where no task has two.
+    """
+    tasks: dict[str, list[Problem]] = {}
+    for problem in problems:
+        tasks.setdefault(problem.task, []).append(problem)
+    most = max(1, MAX_HELD_OUT // len(tasks))
+    found = {
+        name: tuple(choose(own, min(most, max(1, round(HELD_OUT_FRAC * len(own)))), seed))
+        for name, own in tasks.items()
+        if len(own) > 1
+    }
+    if not found:
+        raise TaskError(
+            "tasks.evaluate names no task, and tasks.train has too few problems to hold out a part "
+            "of them. Name one."
+        )
+    return found
 
 
 def _answer(row: Row, columns: Columns) -> str:

@@ -154,7 +154,7 @@ def test_unknown_key_far_from_all_is_not_guessed_at(path):
         ("expert.per_problem_cap=0", "must be an integer >= 1 or null, got 0."),
         ("policy.trust_remote_code=maybe", 'must be true or false, got "maybe".'),
         ("policy=gpt", 'policy must be a mapping, got "gpt".'),
-        ("tasks.evaluate=[]", "tasks.evaluate must be a non-empty list, each a mapping, got []."),
+        ("tasks.train=[]", "tasks.train must be a non-empty list, each a mapping, got []."),
         ("evaluate.k=[1, x]", 'evaluate.k.1 must be an integer >= 1, got "x".'),
         ("name=a b", 'name must be text matching ^[A-Za-z0-9][A-Za-z0-9._-]*$, got "a b".'),
         ("tasks.train.0.params=3", "tasks.train.0.params must be a mapping, got 3."),
@@ -171,10 +171,9 @@ def test_a_long_value_is_shortened(path):
 
 
 def test_a_missing_key_says_what_it_must_be(path):
-    path.write_text(RECIPE.replace("  group_size: 8\n", ""))
-    assert refusal(path) == (
-        f"{path}: explore.group_size is missing. It must be an integer >= 1: Completions of each "
-        "prompt (at least 2)."
+    path.write_text(RECIPE.replace("policy: {path: random:llama}", "policy: {}"))
+    assert refusal(path).startswith(
+        f"{path}: policy.path is missing. It must be text: A Hugging Face directory or hub name"
     )
 
 

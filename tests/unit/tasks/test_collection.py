@@ -71,3 +71,42 @@ def test_training_and_evaluation_may_share_a_name_when_their_problems_differ_by_
 def test_nothing_left_to_train_on_is_said(write):
     with pytest.raises(TaskError, match="all 1 are held out"):
         load([write("a", "1 + 1")], [write("b", "1 + 1")])
+
+
+def test_without_an_evaluation_task_a_tenth_of_training_is_held_out_and_said(tmp_path):
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(f'{{"problem": "{n} + 1", "answer": {n + 1}}}\n' for n in range(40)))
+
+    def loaded(seed):
+        train = [{"source": f"file:{path}", "seed": seed}]
+        return load_tasks(TasksConfig.model_validate({"train": train}))
+
+    tasks = loaded(0)
+    held_out = {problem.problem_id for problem in tasks.evaluate["sums"]}
+    trained = {problem.problem_id for problem in tasks.train}
+    assert len(held_out) == 4  # a tenth of 40
+    assert len(trained) == 36
+    assert not held_out & trained
+    assert held_out == {problem.problem_id for problem in loaded(0).evaluate["sums"]}
+    assert held_out != {problem.problem_id for problem in loaded(1).evaluate["sums"]}
+    said = "4 problems stand in sums and are held out in sums: left out of training"
+    assert said in tasks.summary()
+
+
+def test_two_tasks_hold_out_128_at_most_each():
+    train = [
+        {"source": f"reasoning_gym:{name}", "size": 1500, "seed": 1}
+        for name in ("chain_sum", "products")
+    ]
+    tasks = load_tasks(TasksConfig.model_validate({"train": train}))
+    assert {name: len(part) for name, part in tasks.evaluate.items()} == {
+        "chain_sum": 128,
+        "products": 128,
+    }
+
+
+def test_one_problem_is_too_few_to_hold_one_out(tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"problem": "1 + 1", "answer": 2}\n')
+    with pytest.raises(TaskError, match=r"tasks\.evaluate names no task"):
+        load_tasks(TasksConfig.model_validate({"train": [{"source": f"file:{path}"}]}))
