@@ -181,8 +181,10 @@ def check_attention(bench: Bench) -> Iterator[Finding]:
     shapes = [(2, 8, 64, 32), (2, 2, 64, 32), (2, 2, 64, 32)]
     states = [torch.randn(shape, device="cuda") for shape in shapes]
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
-        found, _ = grouped_attention(torch.nn.Module(), *states, None)
-    expected, _ = grouped_attention(torch.nn.Module(), *(s.cpu() for s in states), None)
+        query, key, value = states
+        found, _ = grouped_attention(torch.nn.Module(), query, key, value, None)
+    query, key, value = (tensor.cpu() for tensor in states)
+    expected, _ = grouped_attention(torch.nn.Module(), query, key, value, None)
     yield Finding("grouped heads", float((found.cpu() - expected).abs().max()), 1e-4)
 
 

@@ -267,7 +267,7 @@ class FinetuneConfig(Strict):
 
 
 class MixConfig(Strict):
-    """What an iteration hands over: the weighted mean of policies' weights, which sums to 1."""
+    """What an iteration hands over: a weighted mean of policies; the weights sum to 1."""
 
     base: Fraction = 0.0
     """Weight of the base that entered the loop (WiSE-FT, arXiv 2109.01903)."""

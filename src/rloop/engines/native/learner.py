@@ -101,19 +101,7 @@ class Learner:
         if self._masters is None or not active:
             return metrics
         masters = self._masters
-
-        def accumulate(microbatch_tokens: int) -> _Totals:
-            masters.drop_gradients()  # of a try that ran out of memory
-            return self._accumulate(mine, objective, counts, microbatch_tokens)
-
-        if self._ranks is None:
-            mine: Sequence[TrainingSequence] = active
-            totals = self._budget.within(accumulate)
-        else:
-            mine = self._ranks.share(active)
-            totals = self._ranks.agree(lambda: self._budget.within(accumulate))
-            masters.add_gradients(self._ranks)
-            totals.add_others(self._ranks)
+        totals = self._gradients(masters, active, objective, counts)
         grad_norm = masters.grad_norm()
         metrics |= totals.metrics(has_kl=objective.kl_coef > 0.0) | {"grad_norm": grad_norm}
         if isfinite(grad_norm) and isfinite(totals.loss_mean):
@@ -122,6 +110,28 @@ class Learner:
             masters.drop_gradients()
             metrics["skipped_updates_count"] = 1.0
         return metrics
+
+    def _gradients(
+        self,
+        masters: MasterWeights,
+        sequences: Sequence[TrainingSequence],
+        objective: Objective,
+        counts: UpdateCounts,
+    ) -> "_Totals":
+        """Leave the gradient of all the sequences in the masters; return the update's totals."""
+        ranks = self._ranks
+        mine = sequences if ranks is None else ranks.share(sequences)
+
+        def accumulate(microbatch_tokens: int) -> _Totals:
+            masters.drop_gradients()  # of a try that ran out of memory
+            return self._accumulate(mine, objective, counts, microbatch_tokens)
+
+        if ranks is None:
+            return self._budget.within(accumulate)
+        totals = ranks.agree(lambda: self._budget.within(accumulate))
+        masters.add_gradients(ranks)
+        totals.add_others(ranks)
+        return totals
 
     def _step(self, masters: MasterWeights, rate: float, grad_norm: float) -> None:
         """Move the masters and the model by the accumulated gradient."""
