@@ -87,11 +87,10 @@ def exploration_figures(
 ) -> list[Figure | None]:
     """Return how different completions are, and what RL was like, step by step."""
     survey = survey_exploration(store)
-    steps = [
-        one | run.place(one["iteration"], one["step"]) for one in step_diversity(store, survey)
-    ]
+    found = step_diversity(store, survey)
+    steps = [(run.place(one["iteration"], one["step"]), one) for one in found]
     curves = (DIVERSITY, ANSWERS)
-    rows = [[step | {"value": step[words[0]]} for step in steps] for words in curves]
+    rows = [[place | {"value": one[words[0]]} for place, one in steps] for words in curves]
     return [
         curve_figure(run, words, [row for row in those if not isnan(row["value"])])
         for words, those in zip(curves, rows, strict=True)
