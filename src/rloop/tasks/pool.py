@@ -22,8 +22,7 @@ from typing import Self
 
 from rloop.tasks import worker
 from rloop.tasks.async_lane import AsyncLane, Job
-from rloop.tasks.nursery import Nursery
-from rloop.tasks.worker_process import WorkerDied, WorkerProcess
+from rloop.tasks.worker_process import ForkServer, WorkerDied, WorkerProcess
 from rloop.types import Problem, Verdict
 
 MAX_BATCH = 32
@@ -60,7 +59,7 @@ class VerifierPool:
         self._asked: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
         self._has_changed = threading.Condition()
         self._is_closed = False
-        self._nursery = Nursery()
+        self._server = ForkServer()
         self._workers: set[WorkerProcess] = set()
         self._alone: dict[threading.Thread, WorkerProcess] = {}
         self._hangs_in_a_row = 0
@@ -115,7 +114,7 @@ class VerifierPool:
             for process in self._workers:
                 process.kill()
             alone = list(self._alone)
-        self._nursery.close()
+        self._server.close()
         for thread in (*self._lanes, *alone):
             thread.join()
         for lane in self._async_lanes:
@@ -174,7 +173,7 @@ class VerifierPool:
 
         It is answered when no worker can, and handed on when its verifier is async.
         """
-        found = self._nursery.load(job.problem)
+        found = self._server.load(job.problem)
         if isinstance(found, str):
             self._fail(job, found)
         elif found:
@@ -194,10 +193,10 @@ class VerifierPool:
     ) -> WorkerProcess | str:
         """Return a worker that lives and has loaded all there is, or why there is none."""
         if process is not None:
-            if not process.is_dead and process.generation == self._nursery.generation:
+            if not process.is_dead and process.generation == self._server.generation:
                 return process
             self._end(process)
-        found = self._nursery.fork(is_async=is_async)
+        found = self._server.fork(is_async=is_async)
         if isinstance(found, WorkerProcess):
             with self._has_changed:
                 self._workers.add(found)
@@ -262,7 +261,7 @@ class VerifierPool:
         """Kill a worker unless it is dead; return how it died."""
         with self._has_changed:
             self._workers.discard(process)
-        return self._nursery.end(process)
+        return self._server.end(process)
 
     def _fail(self, job: Job, reason: str) -> None:
         job.fail(CLOSED if self._is_closed else reason)

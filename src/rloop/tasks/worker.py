@@ -1,10 +1,10 @@
-"""Inside the verifiers' interpreter: a mother that imports verifiers once and forks workers.
+"""Inside the verifiers' interpreter: a fork server that imports verifiers once, and its workers.
 
 A worker judges one completion after another, or, for verifiers that are `async def`, runs an event
 loop in which many wait at once.
 
 It is a plain interpreter started for this alone: no torch, no fork of the parent, no `__main__` of
-the user's script. The mother loads what verifiers need (seconds) and forks a worker (milliseconds)
+the user's script. The server loads what verifiers need (seconds) and forks a worker (milliseconds)
 when it is asked; a worker reads problems and completions, writes verdicts, and may be killed at any
 time. Messages are lines of JSON on sockets; whatever a verifier prints goes to standard error.
 """
@@ -35,7 +35,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(control_fd: int, parent_id: int, memory_bytes: int) -> None:
-    """Be the mother: answer each request of the parent until it is gone."""
+    """Be the fork server: answer each request of the parent until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent(parent_id)
     with suppress(ValueError, OSError):
@@ -57,7 +57,7 @@ def main(control_fd: int, parent_id: int, memory_bytes: int) -> None:
 def _fork(control: socket.socket, inbox_fd: int, *, is_async: bool) -> int:
     """Return the process number of a new worker that talks through the descriptor."""
     gc.freeze()
-    mother = os.getpid()
+    server = os.getpid()
     child = os.fork()
     if child:
         os.close(inbox_fd)
@@ -65,7 +65,7 @@ def _fork(control: socket.socket, inbox_fd: int, *, is_async: bool) -> int:
     # A group, so that what it starts can be killed with it; not a session, which Linux would give
     # a share of the processor of its own whatever its priority.
     os.setpgid(0, 0)
-    _end_with_parent(mother)
+    _end_with_parent(server)
     control.close()
     status = 1
     try:
@@ -189,7 +189,7 @@ def _end(process_id: int) -> int:
         try:
             found, status = os.waitpid(process_id, os.WNOHANG)
         except ChildProcessError:
-            return -signal.SIGKILL  # a worker of the mother before this one, gone with it
+            return -signal.SIGKILL  # a worker of the server before this one, gone with it
         if found:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:

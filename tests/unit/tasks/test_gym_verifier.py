@@ -6,8 +6,7 @@ import pytest
 from rloop.recipe.config import TaskConfig
 from rloop.tasks.load import load_task
 from rloop.tasks.verifiers import reasoning_gym as gym_verifier
-from rloop.tasks.verifiers.gym_checkers import CHECKERS
-from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
+from rloop.tasks.verifiers.gym_checkers import CHECKERS, ExecutionRefused, guarded
 from rloop.types import Problem
 
 

@@ -6,12 +6,17 @@ accepts any four numbers in puzzle24, lists off by one in number_sorting, any te
 in game_of_life_halting, 12 for 1 in coin_flip, -81 for 81 and "81 or 7" in gsm_symbolic, and what
 stands behind the answer in fraction_simplification, letter_jumble and spell_backward. A checker
 raises ValueError for an answer that it cannot read.
+
+Scorers that nobody knows to run text are called behind a guard: while it is up, nothing may be
+compiled, executed, imported or opened.
 """
 
 import json
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -32,6 +37,8 @@ SAME_LENGTH = (
 )
 """Their scorers pass over words around the answer: it may have no more words than the reference."""
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+)")
+
+_FORBIDDEN = ("compile", "exec", "open", "os.", "subprocess.", "socket.", "ctypes.", "import")
 
 Checker = Callable[[str, str, Mapping[str, Any]], bool]
 """(answer, reference, the entry's metadata) -> whether the answer is right."""
@@ -139,3 +146,39 @@ CHECKERS: dict[str, Checker] = {
     "spiral_matrix": check_text,
     "string_insertion": check_text,
 }
+
+
+class ExecutionRefused(BaseException):
+    """A scorer tried to run text; not an `Exception`, so that no scorer swallows it."""
+
+
+class _Guard:
+    """Set by `guarded`, read by the audit hook, which can never be removed."""
+
+    is_up = False
+    is_installed = False
+    refused = ""
+
+
+def _audit(event: str, args: tuple[object, ...]) -> None:
+    if _Guard.is_up and event.startswith(_FORBIDDEN):
+        _Guard.refused = event
+        raise ExecutionRefused(event)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Raise `ExecutionRefused` when the block compiles, executes, imports or opens anything.
+
+    It is raised at the end of the block too, should a bare `except:` inside have swallowed it.
+    """
+    if not _Guard.is_installed:
+        sys.addaudithook(_audit)
+        _Guard.is_installed = True
+    _Guard.is_up, _Guard.refused = True, ""
+    try:
+        yield
+    finally:
+        _Guard.is_up = False
+    if _Guard.refused:
+        raise ExecutionRefused(_Guard.refused)

@@ -9,8 +9,7 @@ from rloop.tasks.verifiers import latex
 from rloop.tasks.verifiers.evaluate import inexact, value_of
 from rloop.tasks.verifiers.formula import NotReadError, read_formula
 from rloop.tasks.verifiers.formula_equality import is_equal
-from rloop.tasks.verifiers.names import IS_NAME, NAME, is_free_name, spelled
-from rloop.tasks.verifiers.quantities import read_quantity
+from rloop.tasks.verifiers.quantities import IS_NAME, NAME, is_free_name, read_quantity, spelled
 from rloop.tasks.verifiers.values import (
     Based,
     Contradiction,

@@ -26,8 +26,13 @@ from rloop.tasks.verifiers.answers import (
     without_thoughts,
 )
 from rloop.tasks.verifiers.boxes import find_boxes, find_tags
-from rloop.tasks.verifiers.gym_checkers import CHECKERS, EQUATIONS, SAME_LENGTH
-from rloop.tasks.verifiers.gym_guard import ExecutionRefused, guarded
+from rloop.tasks.verifiers.gym_checkers import (
+    CHECKERS,
+    EQUATIONS,
+    SAME_LENGTH,
+    ExecutionRefused,
+    guarded,
+)
 from rloop.tasks.verifiers.latex import clean
 from rloop.tasks.verifiers.numbers import last_number, whole_number_text
 from rloop.tasks.verifiers.numeric import find_number
