@@ -9,7 +9,7 @@ from doubles_runs import begin, toy_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rloop.engines.registry import build_engine
-from rloop.export import export_policy
+from rloop.report.export import export_policy
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])

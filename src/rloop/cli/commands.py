@@ -284,7 +284,7 @@ def export(
 
     Example: rloop export runs/demo my-model --policy iter-001
     """
-    from rloop.export import export_policy
+    from rloop.report.export import export_policy
 
     source = export_policy(run_dir, directory, policy)
     sys.stdout.write(f"{source} -> {directory}\n")

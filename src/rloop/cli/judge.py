@@ -43,7 +43,7 @@ def judge(
 
     Example: rloop judge --verifier math --answer "(-\\infty,3)" "So \\boxed{x<3}."
     """
-    from rloop.judge import judge_one
+    from rloop.tasks.judge import judge_one
 
     if file is not None:
         _refuse({"a completion": text, "--answer": answer, "--question": question})
@@ -73,7 +73,7 @@ def _refuse(given: dict[str, str | None]) -> None:
 
 
 def _judge_file(verifier: str, path: Path, *, as_json: bool) -> None:
-    from rloop.judge import judge_file, summary
+    from rloop.tasks.judge import judge_file, summary
 
     judged = judge_file(verifier, path, with_steps=as_json)
     differing = [one for one in judged if one.disagrees]

@@ -76,7 +76,7 @@ def store_export(
 
     Example: rloop store export runs/demo demo-sft --format trl --select expert
     """
-    from rloop.export_trajectories import export_trajectories
+    from rloop.store.export import export_trajectories
 
     count = export_trajectories(run_dir, target, form, select, iteration)
     sys.stdout.write(f"{count:,} trajectories -> {target}\n")
@@ -128,7 +128,7 @@ def store_rescore(
 
     Example: rloop store rescore runs/demo --verifier numeric
     """
-    from rloop.rescore import rescore
+    from rloop.loop.rescore import rescore
 
     found = rescore(run_dir, verifier, out)
     if as_json:

@@ -13,10 +13,10 @@ from doubles_models import tiny_model
 from doubles_records import group_at, place_at
 
 from rloop.errors import ConfigError, StoreError
-from rloop.export_trajectories import Selected, export_trajectories
 from rloop.policies.random_model import character_tokenizer
 from rloop.store.dataset_card import dataset_card
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
+from rloop.store.export import Selected, export_trajectories
 from rloop.store.trajectories import TrajectoryStore
 
 TOKENIZER = character_tokenizer()

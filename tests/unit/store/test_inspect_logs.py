@@ -7,7 +7,7 @@ import pytest
 from doubles_records import group_at, place_at
 
 from rloop.errors import ConfigError
-from rloop.export_trajectories import export_trajectories
+from rloop.store.export import export_trajectories
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Verdict
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rloop.disk import new_path
 from rloop.errors import ConfigError, StoreError
-from rloop.export_trajectories import SUFFIXES, write_file, write_shards
+from rloop.store.export import SUFFIXES, write_file, write_shards
 
 SCHEMA = pa.schema({"number": pa.int64(), "text": pa.string()})
 HOSTILE = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rloop.cli.browse import find_trajectories
-from rloop.export_trajectories import export_trajectories
 from rloop.report.trajectories import MAX_SAMPLED, sample_trajectories
+from rloop.store.export import export_trajectories
 from rloop.store.trajectories import TrajectoryStore
 
 ROOT = Path(__file__).parents[3]

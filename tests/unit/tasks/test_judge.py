@@ -9,7 +9,7 @@ import pytest
 
 from rloop.cli import main
 from rloop.errors import ConfigError
-from rloop.judge import judge_file, judge_one, summary
+from rloop.tasks.judge import judge_file, judge_one, summary
 
 
 @pytest.fixture

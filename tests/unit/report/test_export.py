@@ -13,10 +13,10 @@ from markdown_it import MarkdownIt
 
 from rloop.cli import main
 from rloop.errors import ConfigError, StoreError
-from rloop.export import export_policy, finished_policies
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
+from rloop.report.export import export_policy, finished_policies
 from rloop.report.formatting import percent
 from rloop.report.model_card import model_card
 from rloop.run_directory import read_run
@@ -98,7 +98,7 @@ def test_a_card_ends_with_its_policy(run_dir, tmp_path):
 
 
 def test_the_last_policy_is_exported_or_the_one_named(run_dir, tmp_path):
-    policies = finished_policies(run_dir)
+    policies = finished_policies(read_run(run_dir))
     assert export_policy(run_dir, tmp_path / "last") == policies["iter-002"]
     assert export_policy(run_dir, tmp_path / "base", "base") == policies["base"]
     text = (tmp_path / "base/README.md").read_text()
@@ -176,7 +176,7 @@ def test_an_export_that_fails_leaves_nothing(run_dir, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rloop.export.shutil.copytree", full)
+    monkeypatch.setattr("rloop.report.export.shutil.copytree", full)
     with pytest.raises(StoreError, match=r"could not be copied .*No space left on device"):
         export_policy(run_dir, tmp_path / "mine")
     assert list((tmp_path / "mine").iterdir()) == []

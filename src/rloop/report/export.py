@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rloop.errors import ConfigError, StoreError
-from rloop.loop.state import Manifest
 from rloop.report.model_card import card_license, model_card, resolved_recipe
 from rloop.run_directory import Run, read_run
 from rloop.types import policy_kind
@@ -22,7 +21,7 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     Without a name it is the last policy that the run finished.
     """
     run = read_run(run_dir)
-    policies = finished_policies(run_dir)
+    policies = finished_policies(run)
     if not policies:
         raise StoreError(f"{run_dir} has no finished policy to export.")
     if name is not None and name not in policies:
@@ -88,9 +87,8 @@ def _written_whole(directory: Path) -> Iterator[Path]:
             path.rename(directory / path.name)
 
 
-def finished_policies(run_dir: Path) -> dict[str, Path]:
+def finished_policies(run: Run) -> dict[str, Path]:
     """Return the policies that lie in the run's directory, by name, in the order they were made."""
-    manifest = Manifest(run_dir)
-    results = [manifest.result(key) or {} for key in manifest.completed()]
-    named = {str(r["policy"]): run_dir / str(r["path"]) for r in results if "policy" in r}
+    made = [phase for phase in run.phases.values() if phase and "policy" in phase]
+    named = {str(phase["policy"]): run.directory / str(phase["path"]) for phase in made}
     return {name: path for name, path in named.items() if path.is_dir()}
