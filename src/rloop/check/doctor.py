@@ -69,7 +69,7 @@ def _cores(threads: Mapping[str, str]) -> list[Finding]:
 def _devices() -> list[Finding]:
     import torch
 
-    from rloop.engines.native.kernels import find_compiler
+    from rloop.engines.native.cpu.kernels import find_compiler
 
     rows = [Finding(topic="devices", name="cpu", value=f"{torch.get_num_threads()} threads")]
     for index in range(torch.cuda.device_count()):

@@ -8,9 +8,8 @@ import torch
 from doubles_policies import EOS, tiny_policy
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native.cache import fitting_rows, token_bytes
-from rloop.engines.native.plain_step import warn_once
-from rloop.engines.native.sampler import Batch, Row, Sampler, Stream
+from rloop.engines.native.decode import fitting_rows, token_bytes
+from rloop.engines.native.sampler import Batch, Row, Sampler, Stream, warn_once
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.recipe.config import SamplingConfig
 
@@ -122,7 +121,7 @@ def test_rows_are_as_many_as_the_free_memory_of_a_gpu_holds(
     policy, wanted = tiny_policy(), requests()
     assert token_bytes(policy.model) == 256
     expected = draw(policy, wanted, max_batch=3)
-    monkeypatch.setattr("rloop.engines.native.cache.free_bytes", lambda _: 20_000)
+    monkeypatch.setattr("rloop.engines.native.decode.free_bytes", lambda _: 20_000)
     assert fitting_rows(policy.model, 19) == 3
     peak = 0
 

@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from rloop.algo.objective import Objective
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
 from rloop.engines.native import attention
-from rloop.engines.native.adapters import target_weights
 from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.learner import Learner, token_budget
 from rloop.engines.native.logprobs import check_architecture, sequence_logprobs
+from rloop.engines.native.lora import target_weights
 from rloop.engines.native.memory import explained
 from rloop.engines.native.optimizer import resident_bytes
 from rloop.engines.native.ranks import Ranks

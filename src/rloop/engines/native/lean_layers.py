@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from rloop.engines.native.fused import ARCHITECTURES
+from rloop.engines.native.cpu.decode import ARCHITECTURES
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

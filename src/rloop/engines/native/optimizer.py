@@ -1,6 +1,6 @@
 """The optimizer: float32 master weights, AdamW on them, and their state on disk.
 
-Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`adapters.py`).
+Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`lora.py`).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from rloop.engines.native.adapters import LowRankWeights
+from rloop.engines.native.lora import LowRankWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding

@@ -5,18 +5,20 @@ or the batch shrinks. The sampler knows token ids and random streams; it knows n
 or reward.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native.cache import PrefillCache, Prefilled, fitting_rows
-from rloop.engines.native.fused import FusedStep
+from rloop.engines.native.cpu.decode import FusedStep
+from rloop.engines.native.cpu.kernels import KernelsUnavailable
+from rloop.engines.native.decode import PlainStep, PrefillCache, Prefilled, fitting_rows
 from rloop.engines.native.memory import Budget, free
-from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
 from rloop.recipe.config import SamplingConfig
@@ -27,6 +29,9 @@ FULL_PASS = 1024
 """Tokens of a prefill from which on more rows no longer make its products faster."""
 SHORTEST = 0.85
 """Length of a prompt, in that of the longest, below which it waits for a narrower pass."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Stream:
@@ -119,6 +124,24 @@ class Sampler:
                 "fewer are decoded at a time. They are the same up to rounding."
             )
         return Batch(self._policy, step, waiting, settings, num_rows, prefill_tokens)
+
+
+def choose_step(policy: LoadedPolicy, *, is_fused: bool) -> PlainStep | FusedStep:
+    """Return the fused step on a CPU where the model and the machine allow it; else the plain one,
+    and a warning says why.
+    """
+    if is_fused and policy.model.device.type == "cpu":
+        try:
+            return FusedStep(policy.model)
+        except KernelsUnavailable as error:
+            warn_once(f"Sampling is slower than it could be, without fused kernels: {error}.")
+    return PlainStep(policy)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warn of what holds for a whole run."""
+    log.warning(message)
 
 
 def row_budget(max_batch: int) -> Budget:

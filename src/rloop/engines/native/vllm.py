@@ -22,7 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native.cache import CACHE_SHARE, token_bytes
+from rloop.engines.native.decode import CACHE_SHARE, token_bytes
 from rloop.engines.native.memory import explained, free, free_bytes
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.checkpoint import LoadedPolicy

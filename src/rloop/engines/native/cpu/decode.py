@@ -1,7 +1,7 @@
 """The fused decode step of Llama-like models on a CPU: matrix products, and kernels between them.
 
 Shape letters: R rows, D model width, H query heads, G key-value heads, K head width, I width of the
-MLP, V vocabulary. The plain step (`plain_step.py`) asks transformers for the same logits and is
+MLP, V vocabulary. The plain step (`decode.PlainStep`) asks transformers for the same logits and is
 what tests compare with. The query, key and value weights of a layer lie behind one another in
 memory, as do gate and up, so that each set is one product; the model's parameters are views of
 them, and a learner's updates in place are seen at once.
@@ -21,15 +21,15 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rloop.engines.native.draw import draw_tokens
-from rloop.engines.native.kernels import (
+from rloop.engines.native.cpu.cache import PagedCache
+from rloop.engines.native.cpu.kernels import (
     DTYPES,
     LANES,
     Heads,
     KernelsUnavailable,
     load_kernels,
 )
-from rloop.engines.native.paged_cache import PagedCache
+from rloop.engines.native.draw import draw_tokens
 from rloop.recipe.config import SamplingConfig
 
 ARCHITECTURES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)

@@ -1,8 +1,9 @@
-"""The key-value cache: rows of different lengths in preallocated tensors.
+"""The decode step of any model that transformers can run, on any device, and its key-value cache:
+rows of different lengths in preallocated tensors.
 
-Shape letters: R rows, G key-value heads, C capacity in positions, K head width. Row r holds
-positions 0 .. length_r - 1; what lies behind is masked by the reader and must stay finite, hence
-zeros.
+Shape letters: R rows, V vocabulary, G key-value heads, C capacity in positions, K head width. Row r
+holds positions 0 .. length_r - 1; what lies behind is masked by the reader and must stay finite,
+hence zeros.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from rloop.engines.native.draw import draw_tokens
 from rloop.engines.native.memory import free_bytes
+from rloop.policies.checkpoint import LoadedPolicy
+from rloop.recipe.config import SamplingConfig
 
 CACHE_SHARE = 0.8
 """Of a GPU's free memory; the rest is for prefill and logits."""
@@ -156,3 +160,38 @@ def fitting_rows(model: PreTrainedModel, max_length: int) -> int | None:
     if free is None:
         return None
     return max(1, int(CACHE_SHARE * free) // (max_length * token_bytes(model)))
+
+
+class PlainStep:
+    """Decodes one token of each row by the model's own forward pass."""
+
+    def __init__(self, policy: LoadedPolicy) -> None:
+        """Decode with the policy as it is at each call."""
+        self._policy = policy
+
+    def open_cache(self, num_rows: int, longest_prompt: int, max_tokens: int) -> RowCache:
+        """Return the cache of a new batch, which `logits` reads and writes from now on."""
+        self._cache = RowCache(num_rows, longest_prompt + max_tokens)
+        return self._cache
+
+    def logits(self, tokens_R: torch.Tensor, positions_R: torch.Tensor, reach: int) -> torch.Tensor:
+        """Return the logits [R, V] after each row's token, which enters the cache at its position,
+        below the reach.
+        """
+        self._cache.begin_step(positions_R, reach)
+        mask_RS = torch.arange(reach, device=positions_R.device) <= positions_R[:, None]
+        hidden = self._policy.decoder(
+            input_ids=tokens_R[:, None],
+            attention_mask=mask_RS[:, None, None, :],
+            position_ids=positions_R[:, None],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits: torch.Tensor = self._policy.head(hidden[:, 0])
+        return logits
+
+    def draw(
+        self, logits_RV: torch.Tensor, uniforms_R: torch.Tensor, settings: SamplingConfig
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (tokens_R, logprobs_R) for float64 uniforms; see `draw.draw_tokens`."""
+        return draw_tokens(logits_RV, uniforms_R, settings)

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native import attention
-from rloop.engines.native.adapters import LowRankWeights
 from rloop.engines.native.learner import Learner
+from rloop.engines.native.lora import LowRankWeights
 from rloop.errors import EngineError
 from rloop.policies.checkpoint import save_policy
 from rloop.recipe.config import EngineConfig, LoraConfig, OptimizerConfig

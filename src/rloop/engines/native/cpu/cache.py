@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from rloop.engines.native.cache import Prefilled
-from rloop.engines.native.kernels import LANES, LayerStates
+from rloop.engines.native.cpu.kernels import LANES, LayerStates
+from rloop.engines.native.decode import Prefilled
 
 FAMILY_ROWS = 8
 """Most rows of a family: more of one prompt are several families, so that threads share them."""

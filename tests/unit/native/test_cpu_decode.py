@@ -12,14 +12,13 @@ from doubles_policies import tiny_policy
 from torch.nn import functional as F
 
 from rloop.engines.base import Sampled, SampleRequest
-from rloop.engines.native import kernels as built
-from rloop.engines.native.cache import Prefilled
+from rloop.engines.native.cpu import kernels as built
+from rloop.engines.native.cpu.cache import PagedCache, to_pages
+from rloop.engines.native.cpu.decode import FusedStep, lay_together, unsupported
+from rloop.engines.native.cpu.kernels import LANES, Heads, Kernels, find_compiler, load_kernels
+from rloop.engines.native.decode import PlainStep, Prefilled
 from rloop.engines.native.draw import draw_tokens
-from rloop.engines.native.fused import FusedStep, lay_together, unsupported
-from rloop.engines.native.kernels import LANES, Heads, Kernels, find_compiler, load_kernels
-from rloop.engines.native.paged_cache import PagedCache, to_pages
-from rloop.engines.native.plain_step import PlainStep, choose_step, warn_once
-from rloop.engines.native.sampler import Sampler
+from rloop.engines.native.sampler import Sampler, choose_step, warn_once
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.recipe.config import SamplingConfig
 
