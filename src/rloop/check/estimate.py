@@ -4,7 +4,9 @@ Upper bounds from the recipe and the model's files alone; no torch, nothing is s
 docs/how-to/train-a-larger-model.md compares memory with what was measured.
 """
 
+import ctypes
 import math
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -335,3 +337,24 @@ def _microbatch_tokens(recipe: Recipe) -> int:
     sizes = [explore.prompts_per_step * explore.group_size // explore.updates_per_step]
     sizes += [phase.batch_size for phase in (recipe.finetune, recipe.coldstart) if phase]
     return max(longest, min(recipe.engine.microbatch_tokens, max(sizes) * longest))
+
+
+def cuda_memory() -> list[int]:
+    """Return the bytes of each CUDA device that the driver shows this process; asks no torch."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count, size = ctypes.c_int(0), ctypes.c_size_t(0)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    found = []
+    for index in range(count.value):
+        cuda.cuDeviceTotalMem_v2(ctypes.byref(size), index)
+        found.append(size.value)
+    return found
+
+
+def main_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

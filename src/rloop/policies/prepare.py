@@ -12,8 +12,8 @@ from rloop.policies.directory import (
     first_line,
     pickle_refused,
 )
-from rloop.policies.gguf import convert_gguf, find_packaged_gguf
-from rloop.policies.model_files import ACCEPTED_FORMS, is_hub_name
+from rloop.policies.gguf import convert_gguf
+from rloop.policies.model_files import ACCEPTED_FORMS, find_packaged_gguf, is_hub_name
 from rloop.policies.random_model import write_random_model
 
 

@@ -1,6 +1,5 @@
 """Tiny random models with a character tokenizer, made on the spot: for tests and first tries."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rloop.errors import EngineError
 from rloop.policies.directory import quiet_transformers, written_whole
+from rloop.policies.model_files import RANDOM_HEAD_WIDTH, read_random_name
 from rloop.policies.prompts import CHARACTER_TEMPLATE
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
-HEAD_WIDTH = 32
 
 
 def write_random_model(name: str, directory: Path, *, seed: int) -> None:
@@ -28,25 +26,18 @@ def write_random_model(name: str, directory: Path, *, seed: int) -> None:
     4 layers of width 128 (0.8 M parameters), or as in `llama-2x64`: 2 layers of width 64. The same
     name and seed give the same weights.
     """
-    match = re.fullmatch(r"(llama|qwen2|qwen3)(?:-([1-9]\d*)x([1-9]\d*))?", name)
-    width = int(match[3] or 128) if match else 0
-    if match is None or width % HEAD_WIDTH:
-        raise EngineError(
-            f"policy.path random:{name} is not known. Give random:llama, random:qwen2 or "
-            "random:qwen3, with layers and width where 4x128 does not suit, such as "
-            f"random:llama-2x64 (a width in multiples of {HEAD_WIDTH})."
-        )
+    kind, layers, width = read_random_name(name)
     tokenizer = character_tokenizer()
-    num_heads = width // HEAD_WIDTH
+    num_heads = width // RANDOM_HEAD_WIDTH
     config = AutoConfig.for_model(
-        match[1],
+        kind,
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=3 * width,
-        num_hidden_layers=int(match[2] or 4),
+        num_hidden_layers=layers,
         num_attention_heads=num_heads,
         num_key_value_heads=num_heads // 2 if num_heads % 2 == 0 else num_heads,
-        head_dim=HEAD_WIDTH,
+        head_dim=RANDOM_HEAD_WIDTH,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,

@@ -87,6 +87,11 @@ def _check_across_fields(recipe: "Recipe") -> None:
             "explore.group_size must be >= 2 so that rewards can be compared, got "
             f"{recipe.explore.group_size}. Use --set explore.group_size=8."
         )
+    if recipe.explore.sampling.temperature == 0 and recipe.explore.group_size > 1:
+        raise ValueError(
+            "explore.sampling.temperature=0 makes the completions of a group equal, so there is "
+            "nothing to compare. Use 1, or another temperature above 0."
+        )
     if (recipe.expert is None) != (recipe.finetune is None):
         raise ValueError(
             "expert and finetune go together: give both for RLoop, or set both to null for "

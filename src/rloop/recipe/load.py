@@ -5,6 +5,7 @@ Knows nothing of what the values mean; `config.py` does.
 
 import copy
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,18 +20,38 @@ from rloop.recipe.config import Recipe
 from rloop.recipe.defaults import fill
 from rloop.recipe.keys import describe, explain_unknown, general, is_text, recipe_fields
 
+RESOLVED = "config.json"
+"""A run's own recipe, whose paths are as they were when it began."""
+_log = logging.getLogger(__name__)
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply `a.b=value` overrides in order, and check every value.
 
-    What a recipe need not say comes from `recipe.defaults`; its name from the file's.
+    What a recipe need not say comes from `recipe.defaults`; its name from the file's. Relative
+    paths start at the recipe's folder; where they do not exist there, at the current directory, as
+    those of overrides do.
     Raises ConfigError with one line per problem: file, dotted key, value, what is allowed.
     """
     data = _read_mapping(path)
+    if path.name != RESOLVED:
+        _start_at(path.parent, data)
+    return make_recipe({"name": run_name(path.stem), **data}, overrides, source=str(path))
+
+
+def make_recipe(
+    data: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "recipe"
+) -> Recipe:
+    """Return the recipe of its values, as YAML or a dict has them; `source` names it in errors."""
+    return _check(overridden(data, overrides), source)
+
+
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a recipe with `a.b=value` overrides."""
+    changed = copy.deepcopy(dict(data))
     for override in overrides:
-        _apply(data, override)
-    data.setdefault("name", run_name(path.stem))
-    return _check(data, str(path))
+        _apply(changed, override)
+    return changed
 
 
 def run_name(text: str) -> str:
@@ -179,6 +200,35 @@ def _read_mapping(path: Path) -> dict[str, Any]:
             f"{path} holds {_kind(data)}, not a mapping of keys such as `explore:` to values."
         )
     return data
+
+
+def _start_at(folder: Path, data: dict[str, Any]) -> None:
+    """Make paths of a recipe full that exist in its folder, unless that is the current one."""
+    if folder.resolve() == Path.cwd():
+        return
+    tasks, coldstart = data.get("tasks"), data.get("coldstart")
+    entries: list[Any] = [coldstart.get("task")] if isinstance(coldstart, dict) else []
+    if isinstance(tasks, dict):
+        lists = [tasks.get(key) for key in ("train", "evaluate")]
+        entries += [entry for found in lists if isinstance(found, list) for entry in found]
+    for entry in entries:
+        _complete(folder, entry, "source", "file:")
+    _complete(folder, tasks, "data_dir")
+    _complete(folder, data.get("policy"), "path")
+
+
+def _complete(folder: Path, section: object, key: str, prefix: str = "") -> None:
+    value = section.get(key) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(value, str) or not value:
+        return
+    name = value.removeprefix(prefix)
+    if not value.startswith(prefix) or not (folder / name).exists():
+        return
+    section[key] = f"{prefix}{(folder / name).resolve()}"
+    if Path(name).exists() and not Path(name).is_absolute():
+        _log.warning(
+            "%s is in %s and in %s; the recipe's folder is taken.", name, folder, Path.cwd()
+        )
 
 
 def _near(path: Path) -> str:

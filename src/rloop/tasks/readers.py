@@ -48,8 +48,8 @@ def read_rows(path: Path) -> list[Row]:
         raise TaskError(f"{path} is a folder: name a file in it")
     if not path.is_file():
         raise TaskError(
-            f"no file {path}: give a path relative to the current directory, {Path.cwd()}, or a "
-            "full one"
+            f"no file {path}: give a path from the recipe's folder, from the current directory, "
+            f"{Path.cwd()}, or a full one"
         )
     suffix = _suffix(path)
     if not suffix:

@@ -1,12 +1,14 @@
 """`rloop check`: problems counted, references judged, warnings where the machine is too small."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from rloop.check.recipe import check_recipe
-from rloop.errors import ConfigError, TaskError
+from rloop.errors import ConfigError, EngineUnavailable, RLoopError, TaskError
 from rloop.recipe.config import Recipe
 
 
@@ -159,3 +161,29 @@ def test_too_little_disk_is_a_warning_with_both_numbers(values, tmp_path, monkey
         f"The run may write 53.8 kB, and {tmp_path} has 1 kB for it. A full disk stops it cleanly; "
         "`rloop resume` goes on when there is space."
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("random:lama", "random:lama is not known. Give random:llama"),
+        ("package:llm-smollm3", "no such Python package is installed"),
+        ("no-such-folder", "'no-such-folder' does not exist. Give a Hugging Face directory"),
+    ],
+)
+def test_a_model_that_a_run_would_refuse_is_refused(values, tmp_path, path, words):
+    values["policy"]["path"] = path
+    with pytest.raises(RLoopError, match=re.escape(words)):
+        check_recipe(Recipe.model_validate(values), tmp_path)
+
+
+def test_a_device_that_is_not_here_is_refused(values, tmp_path):
+    values["engine"] = {"device": "cuda:99"}
+    with pytest.raises(EngineUnavailable, match=r"engine.device is 'cuda:99'.*CUDA devices here"):
+        check_recipe(Recipe.model_validate(values), tmp_path)
+
+
+def test_groups_of_greedy_completions_are_refused(values):
+    values["explore"]["sampling"]["temperature"] = 0
+    with pytest.raises(ValidationError, match=r"explore.sampling.temperature=0 makes"):
+        Recipe.model_validate(values)

@@ -11,7 +11,7 @@ from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies import prepare as preparing
 from rloop.policies.checkpoint import load_policy, save_policy
 from rloop.policies.directory import written_whole
-from rloop.policies.gguf import find_packaged_gguf
+from rloop.policies.model_files import find_packaged_gguf
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.random_model import character_tokenizer, write_random_model
 

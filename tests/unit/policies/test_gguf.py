@@ -7,7 +7,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.checkpoint import load_policy
-from rloop.policies.gguf import convert_gguf, find_packaged_gguf
+from rloop.policies.gguf import convert_gguf
+from rloop.policies.model_files import find_packaged_gguf
 from rloop.policies.prepare import prepare_policy
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
