@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test gpu soak check proof-base proof-small proof-quick proof-words bench lock docs
+.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-words bench lock docs
 
 setup: $(STAMP)
 
@@ -26,12 +26,31 @@ demo: setup
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10
 
 test: setup
-	$(PYTEST) -m "not soak and not alone" -n auto --dist loadfile
+	$(PYTEST) -m "not soak and not alone and not tinker" -n auto --dist loadfile
 	$(PYTEST) -m alone
 
 # Parity and speed on a GPU, under nine minutes; prints JSON. make gpu GPU="--device cpu --tiny"
 gpu: setup
 	@mkdir -p runs && $(BIN)/python tests/gpu/check.py --json runs/gpu.json $(GPU)
+
+# SkyRL's Tinker server for tests and first tries, in an environment of its own: it pins another
+# transformers, and needs Python 3.12. Built once, in ten minutes and 6 GB (its torch drags CUDA along).
+SERVER_PYTHON ?= python3.12
+SERVER := .venv-skyrl/.installed
+MODEL ?= random:qwen3-2x64
+PORT ?= 8000
+
+$(SERVER):
+	test -x .venv-skyrl/bin/python || $(SERVER_PYTHON) -m venv .venv-skyrl
+	.venv-skyrl/bin/python -m pip install --quiet torch==2.13.0 "skyrl[tinker,jax]==0.3.0" tinker==0.24.1
+	@touch $@
+
+# Serves MODEL, a directory or a tiny random model: make tinker-server MODEL=DIR PORT=8000
+tinker-server: setup $(SERVER)
+	$(BIN)/python tests/doubles_tinker.py $(MODEL) runs/tinker/server $(PORT)
+
+test-tinker: setup $(SERVER)
+	$(PYTEST) -m tinker --timeout=3600
 
 # Long tests, minutes each; docs/reliability.md has their results.
 soak: setup

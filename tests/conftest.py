@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from doubles_tinker import SERVER_PYTHON, WHY_SKIPPED, TinkerServer
 
 from rloop.threads import set_threads
 
@@ -33,3 +34,18 @@ def find_chromium() -> str | None:
     """Return the machine's Chromium; None leaves it to Playwright to find its own."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return os.environ.get("RLOOP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="session")
+def tinker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinkerServer]:
+    """SkyRL's server of a tiny random Qwen3; tests are skipped where it is not installed."""
+    if not SERVER_PYTHON.exists():
+        pytest.skip(WHY_SKIPPED)
+    from rloop.policies.random_model import write_random_model
+
+    folder = tmp_path_factory.mktemp("tinker")
+    write_random_model("qwen3-1x32", folder / "model", seed=0)
+    server = TinkerServer(folder / "model", folder / "server")
+    server.start()
+    yield server
+    server.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from doubles_policies import make_problem
 from doubles_runs import half_right, scripted, toy_recipe
+from doubles_tinker import on_server
 
 from rloop.algo.objective import Objective
 from rloop.engines.base import Engine, Sampled, SampleRequest, TrainingSequence
@@ -36,17 +37,30 @@ ENGINES = {
     "scripted": scripted(half_right),
     "native": build_engine,
     "adapters": on(lora=LoraConfig(rank=2, alpha=4)),
+    "tinker": build_engine,
 }
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(
+    params=[
+        pytest.param(kind, marks=pytest.mark.tinker if kind == "tinker" else ()) for kind in ENGINES
+    ]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
-    return toy_recipe(tmp_path)
+def recipe(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Recipe:
+    if kind != "tinker":
+        return toy_recipe(tmp_path)
+    return on_server(toy_recipe(tmp_path), request.getfixturevalue("tinker_server"))
+
+
+@pytest.fixture
+def temperature(kind: str) -> float:
+    """One at which every engine can score; Tinker's servers score at 1."""
+    return 1.0 if kind == "tinker" else 0.7
 
 
 @pytest.fixture
@@ -92,7 +106,8 @@ def train(engine: Engine, updates: int = 2) -> list[Mapping[str, float]]:
 
 
 def digest(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # A server keeps each policy under a name of its own.
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "tinker.json")
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -155,7 +170,7 @@ def test_the_start_policy_can_be_asked_while_another_is_in_training(
 
 
 def test_sampling_and_scoring_between_updates_change_nothing(
-    engine: Engine, base: PolicyRef, tmp_path: Path
+    engine: Engine, base: PolicyRef, tmp_path: Path, temperature: float
 ):
     sequences = batch(engine)
     engine.begin(OPTIMIZER, seed=0)
@@ -167,7 +182,7 @@ def test_sampling_and_scoring_between_updates_change_nothing(
     for _ in range(3):
         engine.update(sequences, RL, learning_rate=1e-3)
         assert len(sample(engine, last=2)) == 4
-        engine.logprobs(sequences, temperature=0.7)
+        engine.logprobs(sequences, temperature=temperature)
     watched = engine.save_policy(tmp_path / "watched", "watched")
     assert digest(watched.path) == digest(plain.path)
 
@@ -233,12 +248,14 @@ def test_a_policy_thinks_of_a_completion_what_it_thought_when_it_wrote_it(
         assert row == pytest.approx(sequence.behavior_logprobs, abs=1e-5)
 
 
-def test_logprobs_do_not_depend_on_what_is_scored_beside(engine: Engine, base: PolicyRef):
+def test_logprobs_do_not_depend_on_what_is_scored_beside(
+    engine: Engine, base: PolicyRef, temperature: float
+):
     del base
     sequences = batch(engine)
-    together = engine.logprobs(sequences, temperature=0.7)
-    backwards = engine.logprobs(sequences[::-1], temperature=0.7)[::-1]
-    alone = [engine.logprobs([one], temperature=0.7)[0] for one in sequences]
+    together = engine.logprobs(sequences, temperature=temperature)
+    backwards = engine.logprobs(sequences[::-1], temperature=temperature)[::-1]
+    alone = [engine.logprobs([one], temperature=temperature)[0] for one in sequences]
     for row, *others in zip(together, backwards, alone, strict=True):
         assert row == pytest.approx(others[0], abs=1e-5)
         assert row == pytest.approx(others[1], abs=1e-5)

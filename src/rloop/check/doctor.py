@@ -9,6 +9,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from rloop.errors import EngineError
+from rloop.recipe.config import TinkerConfig
 from rloop.threads import allowed_cores
 
 OPTIONAL = {
@@ -35,10 +39,11 @@ class Finding:
     """What to do about it; empty where all is well."""
 
 
-def examine(threads: Mapping[str, str], run_root: Path) -> list[Finding]:
+def examine(threads: Mapping[str, str], run_root: Path, server: str | None = None) -> list[Finding]:
     """Return every finding; imports torch to see the devices.
 
-    `threads` are the settings in force (`set_threads`); `run_root` is where runs would be written.
+    `threads` are the settings in force (`set_threads`); `run_root` is where runs would be written;
+    `server` is the address of a Tinker server.
     """
     return [
         *_versions(),
@@ -46,6 +51,7 @@ def examine(threads: Mapping[str, str], run_root: Path) -> list[Finding]:
         *_devices(),
         *_optional(),
         *_folders(run_root),
+        *(_server(server) if server else ()),
     ]
 
 
@@ -127,4 +133,29 @@ def _folders(run_root: Path) -> list[Finding]:
         Finding(topic="folders", name="RLOOP_DATA", value=state, remedy=remedy),
         Finding(topic="folders", name="free disk here", value=f"{free:.0f} GiB"),
         Finding(topic="folders", name="cache", value=str(cache_root())),
+    ]
+
+
+def _server(url: str) -> list[Finding]:
+    """Say whether a Tinker server answers, and what it offers."""
+    from rloop.engines.tinker.protocol import Server
+
+    try:
+        server = Server(TinkerConfig(base_url=url, patience_s=1.0))
+        offers = server.offers
+        server.close()
+    except (EngineError, ValidationError) as error:
+        return [
+            Finding(
+                topic="server",
+                name=url,
+                value="does not answer",
+                remedy=str(error).splitlines()[-1].strip(),
+            )
+        ]
+    clips = "clips gradients" if offers.clips_gradients else "does not clip gradients"
+    return [
+        Finding(topic="server", name=url, value=f"answers ({offers.software}); {clips}"),
+        Finding(topic="server", name="models", value=", ".join(offers.models) or "none told"),
+        Finding(topic="server", name="losses", value=", ".join(sorted(offers.losses))),
     ]

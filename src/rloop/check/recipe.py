@@ -108,7 +108,9 @@ def check_recipe(
         *said,
         *disk_warnings(written, run_root / recipe.name),
     ]
-    if model is None:
+    if recipe.engine.name == "tinker":
+        warnings.append("The model is in the server's memory: see `rloop doctor --server URL`.")
+    elif model is None:
         warnings.append(_unknown_size(recipe.policy.path))
     else:
         held = memory(recipe, model, compute_bytes(recipe), num_evaluate=num_evaluate)

@@ -303,11 +303,17 @@ def config(*, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def doctor(*, as_json: JsonOption = False) -> None:
+def doctor(
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="A Tinker server to ask what it offers.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Show what works on this machine, and what is missing with the command that installs it.
 
-    Example: rloop doctor
+    Example: rloop doctor --server http://127.0.0.1:8000
     """
     from rloop.check.doctor import examine
 
-    print_records(examine(set_threads(), Path.cwd()), as_json=as_json)
+    print_records(examine(set_threads(), Path.cwd(), server), as_json=as_json)

@@ -126,8 +126,8 @@ class Engine(Protocol):
         """Do one optimizer update on all the sequences and return its metrics.
 
         `learning_rate`, `loss_tokens_count`, `trained_sequences_count` and `skipped_updates_count`
-        (1 where loss or gradient were not finite: the weights stay) always; `grad_norm`,
-        `loss_mean`, `entropy_mean` and the rest where there was a gradient.
+        (1 where loss or gradient were not finite: the weights stay) always; `loss_mean` where there
+        was a gradient; `grad_norm`, `entropy_mean` and the rest where the engine knows them too.
         """
         ...
 

@@ -10,6 +10,10 @@ from rloop.recipe.config import Recipe
 
 def build_engine(recipe: Recipe) -> Engine:
     """Return the recipe's engine, for all processes where a launcher started several."""
+    if recipe.engine.name == "tinker":
+        from rloop.engines.tinker.engine import TinkerEngine
+
+        return TinkerEngine(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from rloop.engines.native.parallel import ParallelEngine
 

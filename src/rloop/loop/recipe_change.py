@@ -19,6 +19,7 @@ FREE = frozenset(
         *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
         *("keep_explored", "keep_policies", "sinks"),
         *("tasks.data_dir", "tasks.verifier_workers"),
+        *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
     }
 )
 """Keys that decide no result; whether the problems are the same is checked by themselves."""

@@ -193,7 +193,7 @@ class Explorer:
 
 def _has_moved(metrics: Mapping[str, float]) -> bool:
     """Whether an update moved the policy."""
-    return "grad_norm" in metrics and not metrics["skipped_updates_count"]
+    return "loss_mean" in metrics and not metrics["skipped_updates_count"]
 
 
 def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str, float]:

@@ -57,7 +57,7 @@ class Watch:
             if count >= limit:
                 return self._end(reason, remedy, had_signal=count < result.step)
         is_skipped = bool(result.metrics.get("skipped_updates_count"))
-        is_update = is_skipped or "grad_norm" in result.metrics
+        is_update = is_skipped or "loss_mean" in result.metrics
         if is_update and self._count("skipped", is_skipped) >= MAX_SKIPPED:
             rate = self._explore.optimizer.learning_rate
             return (

@@ -14,16 +14,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from rloop.errors import EngineError
+from rloop.policies.adapter import base_directory, merge_adapter
 from rloop.policies.directory import (
     check_config,
     companion_files,
     first_line,
+    is_adapter,
     load_complete,
     load_tokenizer,
     quiet_transformers,
@@ -83,15 +86,16 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load a policy directory's weights and tokenizer; safetensors only, nothing downloaded.
 
-    The recipe's `prompt` tells what ends a completion. NonFinitePolicy says that a weight is NaN
-    or infinite.
+    A base and an adapter are loaded merged. The recipe's `prompt` tells what ends a completion.
+    NonFinitePolicy says that a weight is NaN or infinite.
     """
-    check_config(path, trust_remote_code=trust_remote_code)
+    whole = base_directory(path) if is_adapter(path) else path
+    check_config(whole, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     try:
         with quiet_transformers():
             model = load_complete(
-                path,
+                whole,
                 dtype=dtype,
                 attn_implementation=attn_implementation,
                 trust_remote_code=trust_remote_code,
@@ -106,6 +110,8 @@ def load_policy(
         ) from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise EngineError(f"Cannot load the policy {path}: {first_line(error)}.") from error
+    if is_adapter(path):
+        merge_adapter(model, path)
     check_finite(dict(model.named_parameters()), f"Policy {path}")
     return _loaded(path, model, tokenizer, prompt or PromptConfig())
 
@@ -118,11 +124,64 @@ def _loaded(
 ) -> LoadedPolicy:
     embeddings: Any = model.get_input_embeddings()
     num_embeddings: int = embeddings.weight.shape[0]
-    turn_end = find_turn_end(tokenizer, prompt, num_embeddings)
+    eos_ids, pad_id = _frame_ids(
+        path, tokenizer, prompt, model.config, model.generation_config.eos_token_id
+    )
+    leave_out_unknown(model, tokenizer, known=eos_ids)
+    # Sampling defaults that come with a model would quietly join in whatever calls generate().
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos_ids), pad_token_id=pad_id
+    )
+    renderer = Renderer(
+        tokenizer,
+        prompt,
+        stop_ids=eos_ids,
+        pad_id=pad_id,
+        num_embeddings=num_embeddings,
+        context=context_length(model.config.to_dict()),
+        warnings=_unknown_warnings(model),
+    )
+    return LoadedPolicy(model=model, renderer=renderer, pad_id=pad_id)
+
+
+def load_renderer(path: Path, prompt: PromptConfig, *, trust_remote_code: bool) -> Renderer:
+    """Load the text side of a policy whose weights are elsewhere."""
+    whole = base_directory(path) if is_adapter(path) else path
+    check_config(whole, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(
+            whole, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        has_generation = (whole / "generation_config.json").is_file()
+        generation = GenerationConfig.from_pretrained(whole) if has_generation else None
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(f"Cannot read the policy {whole}: {first_line(error)}.") from error
+    eos = generation.eos_token_id if generation is not None else None
+    stop_ids, pad_id = _frame_ids(path, tokenizer, prompt, config, eos)
+    return Renderer(
+        tokenizer,
+        prompt,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        num_embeddings=config.get_text_config().vocab_size,
+        context=context_length(config.to_dict()),
+    )
+
+
+def _frame_ids(
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig,
+    config: Any,  # noqa: ANN401 (transformers' configurations have no types)
+    generation_eos: int | list[int] | None,
+) -> tuple[tuple[int, ...], int]:
+    """Return the tokens that end a completion, ascending, and what fills unused places."""
+    turn_end = find_turn_end(tokenizer, prompt, config.get_text_config().vocab_size)
     found = (
         tokenizer.eos_token_id,
-        model.generation_config.eos_token_id,
-        model.config.eos_token_id,
+        generation_eos,
+        config.eos_token_id,
         turn_end.token_id if turn_end else None,
     )
     eos_ids = tuple(sorted({i for ids in found for i in _as_ids(ids)}))
@@ -131,22 +190,8 @@ def _loaded(
             f"Policy {path} has no end-of-sequence token, so no completion would ever stop. "
             "Set eos_token in its tokenizer_config.json."
         )
-    leave_out_unknown(model, tokenizer, known=eos_ids)
-    pad_ids = (*_as_ids(tokenizer.pad_token_id), *_as_ids(model.config.pad_token_id), *eos_ids)
-    # Sampling defaults that come with a model would quietly join in whatever calls generate().
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos_ids), pad_token_id=pad_ids[0]
-    )
-    renderer = Renderer(
-        tokenizer,
-        prompt,
-        stop_ids=eos_ids,
-        pad_id=pad_ids[0],
-        num_embeddings=num_embeddings,
-        context=context_length(model.config.to_dict()),
-        warnings=_unknown_warnings(model),
-    )
-    return LoadedPolicy(model=model, renderer=renderer, pad_id=pad_ids[0])
+    pad_ids = (*_as_ids(tokenizer.pad_token_id), *_as_ids(config.pad_token_id), *eos_ids)
+    return eos_ids, pad_ids[0]
 
 
 def _unknown_warnings(model: PreTrainedModel) -> list[str]:

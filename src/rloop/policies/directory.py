@@ -34,6 +34,7 @@ COMPANION_PATTERNS = (
     "generation_config.json", "*.py", "LICENSE*", "NOTICE*",
 )  # fmt: skip
 """Files of a policy that training does not change: copied as they are, byte for byte."""
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def cache_root() -> Path:
@@ -57,10 +58,22 @@ def quiet_transformers() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def check_directory(path: Path, *, needs_chat_template: bool, trust_remote_code: bool) -> None:
-    """Refuse a directory that cannot be a policy, in one sentence; loads no weights."""
-    check_config(path, trust_remote_code=trust_remote_code)
-    _check_weights(path)
+def is_adapter(path: Path) -> bool:
+    """Whether a policy's directory is a base and an adapter, as peft writes it."""
+    return (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file()
+
+
+def check_directory(
+    path: Path, *, needs_chat_template: bool, trust_remote_code: bool, needs_weights: bool = True
+) -> None:
+    """Refuse a directory that cannot be a policy, in one sentence; loads no weights.
+
+    An adapter is checked for its tokenizer here, and for its base where that is loaded.
+    """
+    if not is_adapter(path):
+        check_config(path, trust_remote_code=trust_remote_code)
+    if needs_weights:
+        _check_weights(path)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     if needs_chat_template and not tokenizer.chat_template:
         raise EngineError(
@@ -99,11 +112,6 @@ def check_config(path: Path, *, trust_remote_code: bool) -> None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
-    if (path / "adapter_config.json").is_file() and not file.is_file():
-        raise EngineError(
-            f"Policy {path} is a LoRA adapter, not a model. Merge it into its base first: "
-            "peft's model.merge_and_unload().save_pretrained(DIR)."
-        )
     if not file.is_file():
         raise EngineError(
             f"Policy {path} has no config.json, so it is not a Hugging Face model directory. "

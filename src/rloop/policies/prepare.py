@@ -24,20 +24,34 @@ def prepare_policy(
     seed: int,
     trust_remote_code: bool,
     needs_chat_template: bool,
+    needs_weights: bool = True,
 ) -> Path:
     """Return the Hugging Face directory of the recipe's `policy.path`, checked.
+
+    Without `needs_weights` the hub gives tokenizer and configuration alone: a server has the rest.
 
     A directory is used where it lies and a hub name from the hub's cache; a GGUF file is converted
     once into rloop's cache; only `random:` writes to `directory` (again the same, by `seed`).
     """
-    path = _find_directory(source, directory, seed=seed, trust_remote_code=trust_remote_code)
+    path = _find_directory(
+        source,
+        directory,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+        needs_weights=needs_weights,
+    )
     check_directory(
-        path, needs_chat_template=needs_chat_template, trust_remote_code=trust_remote_code
+        path,
+        needs_chat_template=needs_chat_template,
+        trust_remote_code=trust_remote_code,
+        needs_weights=needs_weights,
     )
     return path
 
 
-def _find_directory(source: str, directory: Path, *, seed: int, trust_remote_code: bool) -> Path:
+def _find_directory(
+    source: str, directory: Path, *, seed: int, trust_remote_code: bool, needs_weights: bool
+) -> Path:
     kind, _, name = source.partition(":")
     if kind == "random":
         write_random_model(name, directory, seed=seed)
@@ -52,15 +66,17 @@ def _find_directory(source: str, directory: Path, *, seed: int, trust_remote_cod
     if path.suffix in PICKLE_SUFFIXES:
         raise pickle_refused(path)
     if is_hub_name(source):
-        return _download(source, trust_remote_code=trust_remote_code)
+        return _download(source, trust_remote_code=trust_remote_code, needs_weights=needs_weights)
     state = "is not a model" if path.exists() else "does not exist"
     raise EngineError(f"policy.path {source!r} {state}. Give {ACCEPTED_FORMS}.")
 
 
-def _download(name: str, *, trust_remote_code: bool) -> Path:
-    patterns = [p for p in COMPANION_PATTERNS if trust_remote_code or p != "*.py"]
+def _download(name: str, *, trust_remote_code: bool, needs_weights: bool) -> Path:
+    patterns = ["*.json", *(p for p in COMPANION_PATTERNS if trust_remote_code or p != "*.py")]
+    if needs_weights:
+        patterns.append("*.safetensors")
     try:
-        snapshot = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", *patterns])
+        snapshot = snapshot_download(name, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise EngineError(
             f"policy.path {name!r} is no directory here, and the hub did not give it "

@@ -48,6 +48,7 @@ def check_recipe(recipe: "Recipe") -> None:
     _check_rewards(recipe)
     _check_mix(recipe)
     _check_maxrl(recipe)
+    _check_tinker(recipe)
 
 
 def recipe_warnings(recipe: "Recipe") -> tuple[str, ...]:
@@ -193,4 +194,35 @@ def _check_maxrl(recipe: "Recipe") -> None:
             raise ValueError(
                 f"{divides} negative; rewards: {reward.label} has the weight {reward.weight:g}."
                 " Make it positive, or choose another explore.advantage."
+            )
+
+
+def _check_tinker(recipe: "Recipe") -> None:
+    """Check what the Tinker protocol can be asked for."""
+    if recipe.engine.name != "tinker":
+        return
+    if recipe.engine.tinker is None:
+        raise ValueError(
+            "engine.name=tinker needs the server's address: "
+            "--set engine.tinker='{base_url: http://127.0.0.1:8000}'."
+        )
+    explore = recipe.explore
+    for is_asked, asked, why in (
+        (recipe.engine.lora, "engine.lora", "engine.tinker.rank says how adapters are"),
+        (explore.sampler != "native", "explore.sampler", "the server samples"),
+        (recipe.mix, "mix", "whole weights cannot be brought to a server"),
+        (
+            explore.sampling.temperature != 1.0,
+            f"explore.sampling.temperature={explore.sampling.temperature:g}",
+            "servers tell and train log-probabilities at temperature 1",
+        ),
+        (
+            explore.entropy_coef,
+            f"explore.entropy_coef={explore.entropy_coef:g}",
+            "servers tell the sampled tokens' log-probabilities alone",
+        ),
+    ):
+        if is_asked:
+            raise ValueError(
+                f"{asked} does not go with engine.name=tinker: {why}. Leave it at its default."
             )

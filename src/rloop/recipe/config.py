@@ -325,9 +325,32 @@ class LoraConfig(Strict):
     output embedding, peft's `all-linear`."""
 
 
+class TinkerConfig(Strict):
+    """A server that speaks the Tinker protocol; its key comes from the variable TINKER_API_KEY."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")]
+    """Where the server answers, such as `http://127.0.0.1:8000`."""
+    base_model: str | None = None
+    """What the server calls the model of `policy.path`; the same when absent."""
+    rank: Count = 32
+    """Rank of the adapter that is trained."""
+    max_in_flight: Count = 64
+    """Prompts that are sampled at the same time, each with its whole group."""
+    patience_s: Positive = 300.0
+    """How long a server that is away, busy or failing is asked again (seconds)."""
+    loss_reduction: Literal["auto", "sum", "mean"] = "auto"
+    """What the server does with its tokens' losses: adds them up, or takes means over a sequence's
+    tokens and then over sequences. `auto` finds out where a server is not known to add."""
+
+
 class EngineConfig(Strict):
     """What runs the model."""
 
+    name: Literal["native", "tinker"] = "native"
+    """`native` runs it here; `tinker` on a server, which `engine.tinker` names. The keys below that
+    are about devices, memory and `lora` are the native engine's."""
+    tinker: TinkerConfig | None = None
+    """The server of `engine.name: tinker`."""
     device: Device = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

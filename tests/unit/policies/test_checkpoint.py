@@ -282,12 +282,6 @@ def test_torn_config_is_refused(tmp_path, base, text, message):
         prepare(base, tmp_path)
 
 
-def test_adapter_is_refused_with_the_merge(tmp_path, base):
-    (base / "config.json").rename(base / "adapter_config.json")
-    with pytest.raises(EngineError, match=r"LoRA adapter.*merge_and_unload"):
-        prepare(base, tmp_path)
-
-
 def test_directory_without_tokenizer_is_refused(tmp_path, base):
     without(base, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     with pytest.raises(EngineError, match=r"no tokenizer that loads.*tokenizer.json"):

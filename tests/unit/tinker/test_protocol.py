@@ -1,0 +1,184 @@
+"""What the client does when a server is busy, slow, away or says no."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from doubles_tinker import free_port
+
+from rloop.engines.tinker import protocol
+from rloop.engines.tinker.protocol import Server, side_by_side
+from rloop.errors import EngineError, EngineUnavailable
+from rloop.recipe.config import TinkerConfig
+
+Answer = tuple[int, Any]
+
+
+class Scripted:
+    """A server that gives the answers it was told, one after the other, and keeps what it was
+    asked. None breaks the connection off.
+    """
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | None] = []
+        self.asked: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                body = json.loads(self.rfile.read(length) or b"{}")
+                outer.asked.append((self.path, body, dict(self.headers)))
+                answer = outer.answers.pop(0)
+                if answer is None:
+                    self.connection.close()
+                    return
+                self.send_response(answer[0])
+                if isinstance(answer[1], str):
+                    self.send_header("location", answer[1])
+                    self.end_headers()
+                    return
+                data = answer[1] if isinstance(answer[1], bytes) else json.dumps(answer[1]).encode()
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    monkeypatch.setattr(protocol, "FIRST_PAUSE_S", 0.01)
+    server = Scripted()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def client(url: str, patience_s: float = 5.0) -> Server:
+    return Server(TinkerConfig(base_url=url, patience_s=patience_s))
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_busy_server_is_asked_again_under_the_same_number(scripted: Scripted, code: int):
+    scripted.answers = [(code, {}), (code, {}), (200, {"request_id": "7"}), (200, {"x": 1})]
+    server = client(scripted.url)
+    assert server.do("optim_step", {"model_id": "m"}) == {"x": 1}
+    server.close()
+    assert [body.get("seq_id") for _, body, _ in scripted.asked] == [1, 1, 1, None]
+
+
+def test_a_slow_result_is_waited_for(scripted: Scripted):
+    scripted.answers = [
+        (408, {"detail": "Timeout waiting for result"}),
+        (200, {"type": "try_again", "request_id": "7", "queue_state": "active"}),
+        (200, {"sequences": []}),
+    ]
+    server = client(scripted.url)
+    assert server.result("7") == {"sequences": []}
+    server.close()
+
+
+def test_a_server_that_stays_away_is_told_of_with_the_remedy():
+    server = client(f"http://127.0.0.1:{free_port()}", patience_s=0.6)
+    begin = time.monotonic()
+    with pytest.raises(EngineError, match=r"cannot be reached.*rloop resume.*patience_s"):
+        server.call("create_session", {})
+    assert time.monotonic() - begin < 5.0
+    server.close()
+
+
+def test_a_step_that_was_broken_off_is_not_done_twice(scripted: Scripted):
+    scripted.answers = [None]
+    server = client(scripted.url)
+    with pytest.raises(EngineError, match=r"may or may not have been done\. `rloop resume`"):
+        server.submit("optim_step", {"model_id": "m"})
+    assert len(scripted.asked) == 1
+    scripted.answers = [None, (200, {"request_id": "8"})]
+    assert server.submit("asample", {}) == "8"
+    server.close()
+
+
+def test_refusals_are_told_in_the_servers_words(scripted: Scripted):
+    server = client(scripted.url)
+    scripted.answers = [(422, {"detail": [{"msg": "Input should be 'ppo'"}]})]
+    with pytest.raises(EngineError, match=r"refuses: Input should be 'ppo' \(422\)\."):
+        server.call("forward", {})
+    scripted.answers = [(400, {"detail": "Model m not loaded"})]
+    with pytest.raises(EngineError, match=r"no longer has the model.*rloop resume"):
+        server.result("7")
+    scripted.answers = [(200, {"error": "out of memory", "category": "server"})]
+    with pytest.raises(EngineError, match="refuses: out of memory"):
+        server.result("7")
+    server.close()
+
+
+def test_the_key_goes_to_the_server_alone_and_is_never_logged(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("TINKER_API_KEY", "tml-secret")
+    elsewhere = Scripted()
+    elsewhere.answers = [(200, b"archive")]
+    scripted.answers = [(503, {}), (302, f"{elsewhere.url}/signed?token=t")]
+    server = client(scripted.url)
+    assert server.download("training_runs/m/checkpoints/c/archive") == b"archive"
+    scripted.answers = [(401, {"detail": "bad key"})]
+    with pytest.raises(EngineUnavailable, match="refuses the key in TINKER_API_KEY") as refusal:
+        server.call("create_session", {})
+    server.close()
+    assert scripted.asked[0][2]["X-API-Key"] == "tml-secret"
+    assert "tml-secret" not in str(elsewhere.asked)
+    assert "tml-secret" not in caplog.text + str(refusal.value)
+    elsewhere.http.shutdown()
+    elsewhere.http.server_close()
+
+
+def test_another_machines_server_needs_a_key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TINKER_API_KEY", raising=False)
+    with pytest.raises(EngineUnavailable, match="export TINKER_API_KEY=KEY"):
+        client("https://tinker.example/services")
+
+
+def test_a_published_schema_tells_what_the_server_offers(scripted: Scripted):
+    schemas = {
+        "ForwardBackwardInput": {"properties": {"loss_fn": {"enum": ["cross_entropy", "ppo"]}}},
+        "AdamParams": {"properties": {"learning_rate": {}}},
+        "LoadWeightsRequest": {"properties": {"path": {}, "optimizer": {}}},
+    }
+    schema = {"info": {"title": "Tinker API Mock"}, "components": {"schemas": schemas}}
+    scripted.answers = [(200, {"supported_models": [{"model_name": "q"}]}), (200, schema)]
+    server = client(scripted.url)
+    offers = server.offers
+    server.close()
+    assert (offers.software, offers.models) == ("SkyRL", ("q",))
+    assert offers.losses == {"cross_entropy", "ppo"}
+    assert (offers.clips_gradients, offers.forgets_moments) == (False, True)
+
+
+def test_many_jobs_are_done_side_by_side_and_the_first_error_is_raised():
+    both = threading.Barrier(2, timeout=10)
+
+    def meet(number: int) -> int:
+        both.wait()
+        return 2 * number
+
+    assert sorted(side_by_side(meet, [1, 2, 3, 4], 2)) == [2, 4, 6, 8]
+
+    def fail(number: int) -> int:
+        raise EngineError(f"job {number}")
+
+    with pytest.raises(EngineError, match="job 1"):
+        list(side_by_side(fail, [1], 2))
