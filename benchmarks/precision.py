@@ -23,7 +23,8 @@ from rloop.loop.sft import sft_steps
 from rloop.policies.checkpoint import load_policy
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import EngineConfig, FinetuneConfig, OptimizerConfig
+from rloop.recipe.config import FinetuneConfig, OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 from rloop.recipe.load import load_recipe
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place

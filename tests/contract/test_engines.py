@@ -13,7 +13,8 @@ from doubles_tinker import on_server
 from rloop.algo.objective import Objective
 from rloop.engines.base import Engine, Sampled, SampleRequest, TrainingSequence
 from rloop.engines.registry import build_engine
-from rloop.recipe.config import LoraConfig, OptimizerConfig, Recipe, SamplingConfig
+from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
+from rloop.recipe.engine import LoraConfig
 from rloop.types import PolicyRef
 
 PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]

@@ -29,7 +29,8 @@ from rloop.export import export_policy
 from rloop.observe.run_log import read_metrics
 from rloop.policies.adapter import write_adapter
 from rloop.policies.checkpoint import load_policy
-from rloop.recipe.config import LoraConfig, SamplingConfig
+from rloop.recipe.config import SamplingConfig
+from rloop.recipe.engine import LoraConfig
 from rloop.recipe.load import resolved_json
 from rloop.types import PolicyRef
 

@@ -1,4 +1,4 @@
-"""Every key of a recipe in words, read from the models in `config.py`; nothing is written twice.
+"""Every key of a recipe in words, read from its models; nothing is written twice.
 
 `rloop config` lists them; errors say by them what a value may be, and what an unknown key may mean.
 """

@@ -24,7 +24,8 @@ from rloop.engines.native.memory import Budget, explained, return_freed
 from rloop.engines.native.optimizer import MasterWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
-from rloop.recipe.config import EngineConfig, OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 
 OPTIMIZER_REMEDY = (
     "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or train low-rank "

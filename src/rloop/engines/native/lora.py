@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import LoraConfig
+from rloop.recipe.engine import LoraConfig
 from rloop.types import stable_hash
 
 

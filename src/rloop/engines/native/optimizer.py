@@ -19,7 +19,8 @@ from rloop.engines.native.lora import LowRankWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import EngineConfig, OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 
 TENSORS_FILE = "learner.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
