@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-words bench lock docs
+.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-words bench lock docs site
 
 setup: $(STAMP)
 
@@ -113,3 +113,8 @@ lock: setup
 # Writes the reference pages that come from the code.
 docs: setup
 	$(BIN)/python docs/reference/generate.py
+
+# The documentation as a site: runs/site/index.html.
+site: setup
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --quiet
