@@ -37,6 +37,9 @@ Temperatures = Annotated[
     str | None,
     typer.Option(help="Measure at each of a list, such as 0.3,0.5,0.7,1.0; 0 is greedy."),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Problems of each task; all when absent.")
+]
 RecipePath = Annotated[
     Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
 ]
@@ -51,6 +54,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     tasks: Tasks = None,
     samples: Samples = None,
     k: Ks = None,
+    limit: Limit = None,
     temperatures: Temperatures = None,
     recipe_path: RecipePath = None,
     out: Out = None,
@@ -62,7 +66,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
     them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
-    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+    key, such as --set evaluate.sampling.temperature=0.6.
 
     With --temperatures, or several policies, each is loaded once and measured at every temperature,
     and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
@@ -80,7 +84,8 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     def recipe_for(policy: str) -> "Recipe":
         path = f"policy.path={json.dumps(policy)}"
-        return evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        found = evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        return found if limit is None else found.limited(limit)
 
     if temperatures is None and len(policies) == 1:
         return _evaluate_one(recipe_for(policies[0]), out, as_json=as_json)
