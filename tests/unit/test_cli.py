@@ -156,7 +156,9 @@ def test_one_line_runs_on_a_file_of_ones_own(rloop, tmp_path, monkeypatch):
     Path("sums.csv").write_text(SUMS)
     short = ["iterations=1", "explore.steps=1", "explore.sampling.max_completion_tokens=4"]
     short += ["evaluate.sampling.max_completion_tokens=4", "evaluate.samples=2", "evaluate.k=[1]"]
-    values = [part for value in (*short, "expert=null", "finetune=null") for part in ("--set", value)]
+    values = [
+        part for value in (*short, "expert=null", "finetune=null") for part in ("--set", value)
+    ]
     code, _, err = rloop("run", *ONE_LINE, *values, "--out", "run")
     assert code == 0
     recipe = Path("run/recipe.yaml").read_text()

@@ -52,12 +52,12 @@ BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32),
 }
 RATES = ((1e9, 1e-6), (3e8, 2e-6), (2e7, 1e-5), (0, 1e-3))
-"""RL's learning rate from so many parameters on, all of which train (DAPO, section 4.1: 1e-6); smaller
-models bear more."""
+"""RL's learning rate from so many parameters on, all of which train: 1e-6 is DAPO's (section 4.1),
+smaller models bear more."""
 ADAPTER_RATE = 10
 """Adapters bear this many times the rate ("LoRA Without Regret", Thinking Machines, 2025)."""
 FINETUNE_RATE = 5
-"""Fine-tuning's rate over RL's: one far above it forgets (docs/results.md)."""
+"""Fine-tuning's rate over RL's: one far above it forgets (docs/results/index.md)."""
 ENGINES: tuple[Mapping[str, Any], ...] = (
     {},
     {"gradient_checkpointing": True},
@@ -82,7 +82,9 @@ class Machine:
 def this_machine() -> Machine:
     """Return the first CUDA device, else the CPU with its memory."""
     gpus = cuda_memory()
-    return Machine(kind="cuda", memory=gpus[0]) if gpus else Machine(kind="cpu", memory=main_memory())
+    return (
+        Machine(kind="cuda", memory=gpus[0]) if gpus else Machine(kind="cpu", memory=main_memory())
+    )
 
 
 COMMENTS = {
@@ -131,10 +133,12 @@ def starter_recipe(
     values = overridden(values, overrides)
     title = [
         f"# RLoop: {model} on {', '.join(sources)}, with values for {machine}.",
-        "# `rloop config` lists every other key with its default; `rloop check` says what this asks for.",
+        "# `rloop config` lists all other keys; `rloop check` shows what the run will need.",
     ]
     if size is None and not model.startswith("random:"):
-        title.append("# The model's files are not here: its size is not known, and memory not counted.")
+        title.append(
+            "# The model's files are not here, so its size is not known and memory is not counted."
+        )
     return "\n".join([*title, *_written(values)]) + "\n"
 
 
@@ -215,7 +219,7 @@ def _fitted(values: dict[str, Any], machine: Machine, size: ModelSize | None) ->
     width = 2 if machine.kind == "cuda" else 4
     for engine in ENGINES:
         for max_batch in MAX_BATCHES:
-            own = engine | ({"max_batch": max_batch} if max_batch != MAX_BATCHES[0] else {})
+            own = {**engine, **({"max_batch": max_batch} if max_batch < MAX_BATCHES[0] else {})}
             tried = values | ({"engine": own} if own else {})
             recipe = load_text(json.dumps(tried), [f"engine.device={machine.kind}"])
             held = memory(recipe, size, width, num_evaluate=BUDGETS[machine.kind].held_out)
@@ -225,7 +229,9 @@ def _fitted(values: dict[str, Any], machine: Machine, size: ModelSize | None) ->
 
 
 def _set_rates(values: dict[str, Any], model: str, size: ModelSize | None) -> None:
-    parameters = 0 if model.startswith("random:") else RATES[0][0] if size is None else size.parameters
+    parameters = (
+        0 if model.startswith("random:") else RATES[0][0] if size is None else size.parameters
+    )
     rate = next(rate for most, rate in RATES if parameters >= most)
     rate *= ADAPTER_RATE if values.get("engine", {}).get("lora") else 1
     values["explore"]["optimizer"] = {"learning_rate": rate}

@@ -1,4 +1,4 @@
-"""The commands that begin: `rloop run` from a recipe or from one line, `rloop new`, `rloop recipes`."""
+"""The commands that begin: `rloop run`, `rloop new`, `rloop recipes`."""
 
 import sys
 from collections.abc import Sequence
@@ -45,12 +45,12 @@ def run(  # noqa: PLR0913 (one for each option)
 
     if recipe_path is not None and (model or tasks or data or verifier):
         raise ConfigError("Give a recipe, or --model with --task or --data, not both.")
-    if recipe_path is None:
-        text: str | None = _starter(model, tasks, data, verifier, overrides)
-        recipe = load_text(text)
-    else:
+    text = None
+    if recipe_path is not None:
         recipe = load_recipe(recipe_path, overrides or ())
-        text = None
+    else:
+        text = _starter(model, tasks, data, verifier, overrides)
+        recipe = load_text(text)
     if print_recipe:
         sys.stdout.write(text or recipe_yaml(recipe))
         return
@@ -60,7 +60,9 @@ def run(  # noqa: PLR0913 (one for each option)
     from rloop.loop.session import start
 
     run_dir = out or Path("runs") / recipe.name
-    end(start(recipe_path or Path("recipe.yaml"), recipe, run_dir, build_engine, text=text), run_dir)
+    end(
+        start(recipe_path or Path("recipe.yaml"), recipe, run_dir, build_engine, text=text), run_dir
+    )
 
 
 def new(

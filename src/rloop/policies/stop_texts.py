@@ -35,7 +35,7 @@ class StopTexts:
         if not is_stopped(len(ids)):
             return None
         numbers = range(begin + 1, len(ids) + 1)
-        return numbers[bisect_left(numbers, True, key=is_stopped)]
+        return numbers[bisect_left(numbers, 1, key=is_stopped)]
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:
