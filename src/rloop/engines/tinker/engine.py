@@ -34,7 +34,7 @@ from rloop.policies.prepare import prepare_policy
 from rloop.policies.renderer import Renderer
 from rloop.policies.stop_texts import StopTexts
 from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
-from rloop.types import PolicyRef, stable_hash
+from rloop.types import FinishReason, PolicyRef, stable_hash
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class TinkerEngine:
                 )
             # Servers take stop tokens or stop texts, not both.
             end = stops.end(ids)
-            reason = one["stop_reason"] if end is None else "stop"
+            reason: FinishReason = one["stop_reason"] if end is None else "stop"
             found.append(Sampled(ids[:end], logprobs[:end], reason))
         return found
 
