@@ -13,7 +13,8 @@ from rloop import cli
 from rloop.engines import registry
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, StoreError
-from rloop.loop.temperatures import (
+from rloop.recipe.config import Recipe, SamplingConfig
+from rloop.session.temperatures import (
     loop_start,
     measure_points,
     plan_points,
@@ -21,7 +22,6 @@ from rloop.loop.temperatures import (
     read_temperatures,
     with_bases,
 )
-from rloop.recipe.config import Recipe, SamplingConfig
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
 

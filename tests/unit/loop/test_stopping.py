@@ -10,7 +10,7 @@ from doubles_runs import toy_recipe
 
 from rloop.errors import DegenerateRun
 from rloop.loop.rl import ExploreStep
-from rloop.loop.watch import MAX_SKIPPED, TuneWatch, Watch
+from rloop.loop.stopping import MAX_SKIPPED, TuneWatch, Watch
 
 
 def watch(folder: Path, **rules: Any) -> Watch:

@@ -10,11 +10,11 @@ from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError
-from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
-from rloop.loop.session import resume
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.recipe.load import resolved_json
 from rloop.report.compare_runs import UNTRAINED
+from rloop.session.process import resume
+from rloop.session.resume import FREE, ROUNDING, differences, told
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
