@@ -12,26 +12,11 @@ from rloop.disk import write_text
 from rloop.errors import ConfigError
 from rloop.loop.manifest import Manifest
 from rloop.recipe.config import Recipe
+from rloop.recipe.keys import FREE, ROUNDING
 from rloop.recipe.load import resolved_json
 from rloop.recipe.methods import last_phase
 from rloop.store.trajectories import TrajectoryStore
 
-FREE = frozenset(
-    {
-        *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
-        *("keep_explored", "keep_policies", "sinks"),
-        *("tasks.data_dir", "tasks.verifier_workers"),
-        *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
-    }
-)
-"""Keys that decide no result; whether the problems are the same is checked by themselves."""
-ROUNDING = frozenset(
-    {
-        *("engine.max_batch", "engine.microbatch_tokens", "engine.fused"),
-        *("engine.gradient_checkpointing", "engine.offload_optimizer"),
-    }
-)
-"""Keys that decide how large sums are cut: memory, speed, and the last bits of every number."""
 RAISED = frozenset({"iterations", "tasks.max_error_frac"})
 """Keys that only say where a run ends. So does `explore.steps`, at times."""
 
