@@ -11,7 +11,7 @@ import yaml
 
 from rloop import __version__
 from rloop.cli import main
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
 

@@ -57,7 +57,7 @@ def run(  # noqa: PLR0913 (one for each option)
     if text is not None:
         sys.stderr.write(f"{text}\n")
     from rloop.engines.registry import build_engine
-    from rloop.loop.session import start
+    from rloop.session.process import start
 
     run_dir = out or Path("runs") / recipe.name
     end(
