@@ -26,6 +26,8 @@ def test_a_generated_page_is_up_to_date(path):
 def test_the_commands_are_those_of_the_design():
     assert list(COMMANDS) == [
         "rloop run",
+        "rloop new",
+        "rloop recipes",
         "rloop resume",
         "rloop check",
         "rloop judge",

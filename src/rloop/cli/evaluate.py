@@ -14,9 +14,9 @@ from rloop.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
     from rloop.evaluation.intervals import Estimate
-    from rloop.loop.standalone import Score
-    from rloop.loop.temperatures import MeasuredPoint
     from rloop.recipe.config import Recipe
+    from rloop.session.evaluate import Score
+    from rloop.session.temperatures import MeasuredPoint
 
 Policies = Annotated[
     list[str],
@@ -37,6 +37,9 @@ Temperatures = Annotated[
     str | None,
     typer.Option(help="Measure at each of a list, such as 0.3,0.5,0.7,1.0; 0 is greedy."),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Problems of each task; all when absent.")
+]
 RecipePath = Annotated[
     Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
 ]
@@ -51,6 +54,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     tasks: Tasks = None,
     samples: Samples = None,
     k: Ks = None,
+    limit: Limit = None,
     temperatures: Temperatures = None,
     recipe_path: RecipePath = None,
     out: Out = None,
@@ -62,7 +66,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
     them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
-    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+    key, such as --set evaluate.sampling.temperature=0.6.
 
     With --temperatures, or several policies, each is loaded once and measured at every temperature,
     and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
@@ -80,7 +84,8 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     def recipe_for(policy: str) -> "Recipe":
         path = f"policy.path={json.dumps(policy)}"
-        return evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        found = evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        return found if limit is None else found.limited(limit)
 
     if temperatures is None and len(policies) == 1:
         return _evaluate_one(recipe_for(policies[0]), out, as_json=as_json)
@@ -129,7 +134,7 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
 
 def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
+    from rloop.session.evaluate import evaluate_policy, free_folder, unfinished
 
     for begun in () if out else unfinished(Path("runs"), recipe):
         sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
@@ -147,8 +152,13 @@ def _evaluate_at(
 ) -> None:
     """Measure policies, and what their loops began with, at temperatures."""
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import free_folder
-    from rloop.loop.temperatures import measure_points, plan_points, read_temperatures, with_bases
+    from rloop.session.evaluate import free_folder
+    from rloop.session.temperatures import (
+        measure_points,
+        plan_points,
+        read_temperatures,
+        with_bases,
+    )
 
     bases, others = with_bases(policies)
     if not bases:

@@ -129,6 +129,9 @@ class SamplingConfig(Strict):
     """Nucleus mass; 1 turns it off."""
     top_k: CountOrZero = 0
     """Most likely tokens kept; 0 turns it off."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion, such as `["\\nQuestion:"]`. Verifiers see what is before; the
+    tokens are stored and trained on as sampled."""
 
 
 class OptimizerConfig(Strict):
@@ -351,3 +354,12 @@ class Recipe(Strict):
         """Return the recipe with `prompt.date` set, where it has none."""
         prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
         return self.model_copy(update={"prompt": prompt})
+
+    def limited(self, size: int) -> "Recipe":
+        """Return the recipe with at most so many problems of each evaluation task."""
+        tasks = [
+            task.model_copy(update={"size": min(size, task.size or size)})
+            for task in self.tasks.evaluate
+        ]
+        config = self.tasks.model_copy(update={"evaluate": tuple(tasks)})
+        return self.model_copy(update={"tasks": config})

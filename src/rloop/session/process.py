@@ -17,15 +17,12 @@ from rloop.engines.rollout import Rollout
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
-from rloop.loop.environment import add_engine, environment
 from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt, Interrupted
+from rloop.loop.manifest import Manifest, RunLock
 from rloop.loop.phases import Phases
 from rloop.loop.problems import RunProblems, load_problems
-from rloop.loop.recipe_change import recipe_in_force
-from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
-from rloop.loop.state import Manifest, RunLock
 from rloop.observe.console import Console, warnings_shown
 from rloop.observe.run_log import RunLog, final_rows
 from rloop.policies.model_files import measure_model
@@ -34,6 +31,8 @@ from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe, resolved_json
 from rloop.recipe.methods import method_title
+from rloop.session.environment import add_engine, environment
+from rloop.session.resume import plan, recipe_in_force
 from rloop.store.records import RESCORED_KEY
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
@@ -45,8 +44,18 @@ STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
 """What a start may have written when it is killed before the manifest."""
 
 
-def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: EngineBuilder) -> int:
-    """Begin a run in a new or empty directory; return its exit code."""
+def start(
+    recipe_path: Path,
+    recipe: Recipe,
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    *,
+    text: str | None = None,
+) -> int:
+    """Begin a run in a new or empty directory; return its exit code.
+
+    `text` is the recipe as it was given, where no file at `recipe_path` has it.
+    """
     console = Console()
     recipe = recipe.dated(today())
     make_directory(run_dir)
@@ -59,7 +68,7 @@ def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: Engine
         (run_dir / "manifest.json").unlink(missing_ok=True)
         facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
         write_text(run_dir / "environment.json", facts)
-        write_text(run_dir / "recipe.yaml", recipe_path.read_text())
+        write_text(run_dir / "recipe.yaml", recipe_path.read_text() if text is None else text)
         # Last: a directory that has it can be resumed.
         write_text(run_dir / "config.json", resolved_json(recipe))
         Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
@@ -96,7 +105,7 @@ def resume(
 ) -> int:
     """Continue an interrupted run from its last saved point; return its exit code.
 
-    A recipe or `a.b=value` overrides may extend its budget: `recipe_change` says how.
+    A recipe or `a.b=value` overrides may extend its budget: `session.resume` says how.
     """
     config = run_dir / "config.json"
     if not config.exists():
