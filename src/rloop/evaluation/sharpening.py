@@ -7,6 +7,7 @@ accuracy against pass@k.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,18 @@ class Gain:
         if self.low > 0:
             return "beyond sharpening"
         return "not beyond sharpening" if self.high <= 0 else "cannot tell"
+
+
+def gain_sentence(gain: Mapping[str, Any]) -> str:
+    """Return what a gain says, from a row of `sharpening.json`: a gain's fields, policy, task,
+    verdict.
+    """
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    return (
+        f"{gain['policy']} on {gain['task']}, {gain['verdict']}: at temperature "
+        f"{gain['temperature']:g} it is {100 * gain['value']:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}] against the base's best with as much pass@{gain['k']}."
+    )
 
 
 def gain_over_base(

@@ -17,7 +17,7 @@ from rloop.recipe.load import resolved_json
 FREE = frozenset(
     {
         *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
-        *("keep_explored", "keep_policies", "sinks"),
+        *("keep_explored", "keep_policies", "sinks", "evaluate.temperatures"),
         *("tasks.data_dir", "tasks.verifier_workers"),
         *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
     }

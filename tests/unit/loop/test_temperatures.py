@@ -13,6 +13,7 @@ from rloop import cli
 from rloop.engines import registry
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, StoreError
+from rloop.loop.session import resume
 from rloop.loop.temperatures import (
     loop_start,
     measure_points,
@@ -22,6 +23,7 @@ from rloop.loop.temperatures import (
     with_bases,
 )
 from rloop.recipe.config import Recipe, SamplingConfig
+from rloop.report.page import write_report
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
 
@@ -162,6 +164,47 @@ def test_a_folder_with_something_else_in_it_is_refused(run_dir, tmp_path):
         measure_points(points_at(run_dir, 1), tmp_path, Building())
 
 
+def end(run_dir: Path, point: str) -> dict[str, object]:
+    """Return a metrics line of a run's last check."""
+    folder = run_dir / "temperatures" / "iter-002" / point
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tmp_path):
+    build = Building()
+    code, run_dir = begin(toy_recipe(tmp_path, evaluate__temperatures=[1, 2]), tmp_path, build)
+    assert code == 0
+    assert build.loaded == ["random:llama-1x32"]  # the run's own engine
+    averages = [end(run_dir, point)["held/avg@4"] for point in ("iter-002-t2", "base-t1")]
+    assert averages == [0.5, 0.75]
+    (row,) = json.loads((run_dir / "temperatures" / "iter-002" / "sharpening.json").read_text())
+    # every problem is solved in 4 tries at both temperatures, so the base counts at its best, 1
+    assert (row["policy"], row["temperature"], row["value"]) == ("iter-002", 2.0, -0.25)
+    assert row["verdict"] == "not beyond sharpening"
+    page = write_report(run_dir).read_text()
+    assert "No: -25.0 points" in page
+
+
+def test_a_run_killed_in_its_last_check_resumes_to_the_same(tmp_path):
+    wholes: list[tuple[Building, Path]] = []
+    for name, temperatures in (("without", []), ("whole", [1, 2])):
+        build, folder = Building(), tmp_path / name
+        folder.mkdir()
+        _, run_dir = begin(toy_recipe(folder, evaluate__temperatures=temperatures), folder, build)
+        wholes.append((build, run_dir))
+    (without, _), (_, whole) = wholes
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    recipe = toy_recipe(folder, evaluate__temperatures=[1, 2])
+    with pytest.raises(SystemExit):
+        begin(recipe, folder, Building(die_at=len(without.temperatures) + 3))
+    build = Building()
+    assert resume(folder / "run", build) == 0
+    assert build.temperatures == [1, 2]
+    for point in ("base-t1", "base-t2", "iter-002-t1", "iter-002-t2"):
+        assert end(folder / "run", point) == end(whole, point)
+
+
 def test_a_torn_plan_is_said_to_be_one(tmp_path):
     (tmp_path / "plan.json").write_text("[{}")
     with pytest.raises(StoreError, match="does not say what is measured"):
@@ -183,7 +226,8 @@ def test_the_command_prints_a_table_writes_a_page_and_resumes(
         return printed
 
     told = rloop("eval", str(policy), "--temperatures", "1,2", "--out", str(out))
-    lines = [line.split() for line in told.splitlines() if line.split()[:1] == ["iter-002"]]
+    rows = [line for line in told.splitlines() if " held, " not in line]
+    lines = [line.split() for line in rows if line.split()[:1] == ["iter-002"]]
     assert [line[:3] for line in lines] == [["iter-002", "1", "0.750"], ["iter-002", "2", "0.500"]]
     page = (out / "temperatures.html").read_text()
     assert "base, iter-002 at 2 temperatures" in page
