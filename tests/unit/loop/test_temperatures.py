@@ -164,10 +164,11 @@ def test_a_folder_with_something_else_in_it_is_refused(run_dir, tmp_path):
         measure_points(points_at(run_dir, 1), tmp_path, Building())
 
 
-def end(run_dir: Path, point: str) -> dict[str, object]:
-    """Return a metrics line of a run's last check."""
+def end(run_dir: Path, point: str) -> dict[str, float]:
+    """Return the metrics of a point of a run's last check."""
     folder = run_dir / "temperatures" / "iter-002" / point
-    return json.loads((folder / "metrics.json").read_text())
+    found: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return found
 
 
 def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tmp_path):
