@@ -52,7 +52,7 @@ tinker-server: setup $(SERVER)
 test-tinker: setup $(SERVER)
 	$(PYTEST) -m tinker --timeout=3600
 
-# Long tests, minutes each; docs/reliability.md has their results.
+# Long tests, minutes each; docs/explanation/reliability.md has their results.
 soak: setup
 	$(BIN)/python -m pytest -q -m soak --durations=0 --timeout=3600
 
@@ -63,13 +63,13 @@ check: setup
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-# The base policy of the small proving ground (docs/experiments.md), minutes on two cores.
+# The base policy of the small proving ground (docs/results/experiments.md), minutes on two cores.
 proof-base: setup
 	test -d runs/proof/ground || $(BIN)/python proof/ground.py runs/proof/ground
 	test -d runs/proof/base || $(BIN)/rloop run proof/base.yaml --out runs/proof/base
 
 # Every method with five seeds from that base, two runs at a time, and the pictures of
-# docs/results.md; then plain RL and RLoop at a third and three times the learning rate. About two
+# docs/results/index.md; then plain RL and RLoop at a third and three times the learning rate. About two
 # hours on two cores. What is complete is skipped, so it can be stopped.
 METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,coverage
 proof-small: proof-base

@@ -2,7 +2,7 @@
 
 Fine-tunes the base policy of a run on its first expert set, two epochs with a cosine, as float32,
 as bfloat16 and as bfloat16 whose weights are rounded to nearest; prints the expert set's negative
-log-likelihood (nats a token) before and after, as sampled and saved. docs/experiments.md has figures.
+log-likelihood (nats a token) before and after, as sampled and saved. docs/results/experiments.md has figures.
 """
 
 import argparse

@@ -57,7 +57,7 @@ def test_every_parameter_of_a_command_has_help(name):
 
 def test_every_promise_names_tests_that_exist():
     tests = Path(__file__).parents[1]
-    text = (GENERATE.parents[1] / "reliability.md").read_text()
+    text = (GENERATE.parents[1] / "explanation" / "reliability.md").read_text()
     source = ""
     for quoted in re.findall(r"`([^`]+)`", text):
         path, _, name = quoted.rpartition(": ")

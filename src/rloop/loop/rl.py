@@ -2,7 +2,8 @@
 
 A step draws problems, samples a group of completions for each, has them judged, replaces groups
 without a signal by fresh ones (dynamic sampling, section 3.2), gives each completion its advantage
-over its group, and updates the policy. Equations stand in `algo`; docs/algorithm.md lists them.
+over its group, and updates the policy. The equations are in `algo`
+(docs/explanation/method.md lists them).
 """
 
 import time

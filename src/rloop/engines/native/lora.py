@@ -7,7 +7,7 @@ Shape letters: O outputs and I inputs of a linear layer, R rank.
 The model holds W, merged and rounded after each step, so that sampler, learner and whatever saves
 or serves it see one plain model, to the bit. Autograd gives the gradient G of W, from which the
 adapter's follow: dB = alpha / R * G A^T and dA = alpha / R * B^T G. See
-docs/decisions/0007-adapters-are-merged-at-each-step.md.
+docs/explanation/decisions/0007-adapters-are-merged-at-each-step.md.
 """
 
 from collections.abc import Iterator

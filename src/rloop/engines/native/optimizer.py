@@ -157,7 +157,7 @@ class WholeWeights:
     Otherwise they are copies: every micro-batch's gradient is added to a float32 sum on the model's
     device as soon as autograd has it, and freed; after a step the masters are rounded into the
     model. Offloaded masters get that sum, and the model their weights, once an update, through
-    memory that a GPU can read and write by itself. See decisions 2 and 12 in docs/decisions.
+    memory that a GPU can read and write by itself. See decisions 2 and 12.
     """
 
     def __init__(self, model: nn.Module, *, seed: int, offload: bool) -> None:
