@@ -136,7 +136,7 @@ def _kill() -> None:
 
 def begin(recipe: Recipe, folder: Path, build: BuildEngine) -> tuple[int, Path]:
     """Start a run of the recipe in `folder/run`; return its exit code and directory."""
-    from rloop.loop.session import start
+    from rloop.session.process import start
 
     source = folder / "recipe.yaml"
     source.write_text("name: toy\n")

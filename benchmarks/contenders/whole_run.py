@@ -22,7 +22,7 @@ from rloop.engines.registry import build_engine
 from rloop.engines.rollout import Rollout
 from rloop.loop import sft
 from rloop.loop.rl import Explorer
-from rloop.loop.session import start
+from rloop.session.process import start
 from rloop.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from doubles_scripted import ScriptedEngine
 
 from rloop.cli import main
 from rloop.errors import RLoopError
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
 from rloop.store.verify import verify_run

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from rloop.engines.registry import build_engine
-from rloop.loop.session import resume
 from rloop.observe.run_log import read_metrics
+from rloop.session.process import resume
 
 
 def weights(run_dir: Path, name: str) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rloop.cli import main
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
 

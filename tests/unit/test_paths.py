@@ -10,7 +10,7 @@ from doubles_runs import begin, scripted, toy_recipe
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rloop.loop.standalone import free_folder
+from rloop.session.evaluate import free_folder
 from rloop.store.trajectories import TrajectoryStore
 
 BITS = ("..", "/", "\\", "\0", "~", ".", "-", "%2e", "%", "con", " ", "\n", "\x1b[2J", "a" * 300)

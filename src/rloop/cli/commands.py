@@ -71,7 +71,7 @@ def run(
 
     recipe = load_recipe(recipe_path, overrides or ())
     from rloop.engines.registry import build_engine
-    from rloop.loop.session import start
+    from rloop.session.process import start
 
     run_dir = out or Path("runs") / recipe.name
     _end(start(recipe_path, recipe, run_dir, build_engine), run_dir)
@@ -94,9 +94,9 @@ def resume(
     Example: rloop resume runs/demo --set iterations=4
     """
     from rloop.engines.registry import build_engine
-    from rloop.loop.session import resume as resume_run
-    from rloop.loop.standalone import is_evaluation, resume_evaluation
-    from rloop.loop.temperatures import is_planned, measure_points, read_plan
+    from rloop.session.evaluate import is_evaluation, resume_evaluation
+    from rloop.session.process import resume as resume_run
+    from rloop.session.temperatures import is_planned, measure_points, read_plan
 
     if is_planned(run_dir) or is_evaluation(run_dir):
         if recipe_path or overrides:
@@ -222,8 +222,8 @@ def sweep(
 
     Example: rloop sweep recipes/tiny.yaml --methods rloop,rl,raft --seeds 3
     """
-    from rloop.loop.sweep import announce_sweep, plan_sweep, run_sweep
     from rloop.recipe.load import load_recipe
+    from rloop.session.sweep import announce_sweep, plan_sweep, run_sweep
 
     recipe = load_recipe(recipe_path, overrides or ())
     folder = out or Path("runs") / f"{recipe.name}-sweep"

@@ -14,9 +14,9 @@ from rloop.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
     from rloop.evaluation.intervals import Estimate
-    from rloop.loop.standalone import Score
-    from rloop.loop.temperatures import MeasuredPoint
     from rloop.recipe.config import Recipe
+    from rloop.session.evaluate import Score
+    from rloop.session.temperatures import MeasuredPoint
 
 Policies = Annotated[
     list[str],
@@ -130,7 +130,7 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
 
 def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
+    from rloop.session.evaluate import evaluate_policy, free_folder, unfinished
 
     for begun in () if out else unfinished(Path("runs"), recipe):
         sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
@@ -148,8 +148,13 @@ def _evaluate_at(
 ) -> None:
     """Measure policies, and what their loops began with, at temperatures."""
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import free_folder
-    from rloop.loop.temperatures import measure_points, plan_points, read_temperatures, with_bases
+    from rloop.session.evaluate import free_folder
+    from rloop.session.temperatures import (
+        measure_points,
+        plan_points,
+        read_temperatures,
+        with_bases,
+    )
 
     bases, others = with_bases(policies)
     if not bases:

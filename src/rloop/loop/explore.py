@@ -11,7 +11,7 @@ from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
 from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes
-from rloop.loop.watch import Watch, needs_explored_weights
+from rloop.loop.stopping import Watch, needs_explored_weights
 from rloop.observe.console import Bar
 from rloop.observe.run_log import read_metrics
 from rloop.types import PolicyRef

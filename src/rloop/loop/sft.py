@@ -13,7 +13,7 @@ from rloop.engines.base import Engine, TrainingSequence
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.watch import TuneWatch
+from rloop.loop.stopping import TuneWatch
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import ColdstartConfig, FinetuneConfig
 from rloop.types import Example, Place, PolicyRef, stable_hash

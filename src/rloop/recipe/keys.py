@@ -21,6 +21,22 @@ from rloop.recipe.defaults import COLDSTART, DEFAULTS
 REQUIRED = "required"
 MAX_MEANT = 3
 """Keys that an unknown one is taken for at most."""
+FREE = frozenset(
+    {
+        *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
+        *("keep_explored", "keep_policies", "sinks", "evaluate.temperatures"),
+        *("tasks.data_dir", "tasks.verifier_workers"),
+        *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
+    }
+)
+"""Keys that decide no result; whether the problems are the same is checked by themselves."""
+ROUNDING = frozenset(
+    {
+        *("engine.max_batch", "engine.microbatch_tokens", "engine.fused"),
+        *("engine.gradient_checkpointing", "engine.offload_optimizer"),
+    }
+)
+"""Keys that decide how large sums are cut: memory, speed, and the last bits of every number."""
 ELSEWHERE = {
     # TRL
     "beta": "explore.kl_coef",

@@ -238,7 +238,7 @@ def test_a_system_text_that_the_template_leaves_out_is_a_warning(path):
     ("override", "meant"),
     [
         ("explore.min_entropy=0.1", "explore.early_stop.min_entropy"),
-        ("rank=2", "engine.lora.rank"),
+        ("rank=2", "engine.tinker.rank or engine.lora.rank"),
         ("explore.learning_rate=0.1", "explore.optimizer.learning_rate"),
         ("batch_size=2", "coldstart.batch_size or finetune.batch_size"),
     ],

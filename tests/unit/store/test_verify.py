@@ -11,9 +11,9 @@ from doubles_kill import comparable
 from doubles_runs import begin, logged, scripted, toy_recipe, watched
 
 from rloop.errors import EngineError, StoreError
-from rloop.loop.quarantine import quarantine
-from rloop.loop.session import resume
 from rloop.observe.run_log import read_metrics
+from rloop.session.process import resume
+from rloop.session.quarantine import quarantine
 from rloop.store.records import read_record, write_record
 from rloop.store.verify import verify_run
 

@@ -1,4 +1,4 @@
-"""A recipe given to a run that has begun: what differs, and whether the run may go on with it.
+"""What resuming a run does: which phases it skips, and whether it may go on with another recipe.
 
 It may where a run that had the new values from its very start would have come to where this one is:
 more of the budget, and what decides no result.
@@ -10,26 +10,13 @@ from typing import Any
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.recipe.config import Recipe
+from rloop.recipe.keys import FREE, ROUNDING
 from rloop.recipe.load import resolved_json
+from rloop.recipe.methods import last_phase
+from rloop.store.trajectories import TrajectoryStore
 
-FREE = frozenset(
-    {
-        *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
-        *("keep_explored", "keep_policies", "sinks", "evaluate.temperatures"),
-        *("tasks.data_dir", "tasks.verifier_workers"),
-        *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
-    }
-)
-"""Keys that decide no result; whether the problems are the same is checked by themselves."""
-ROUNDING = frozenset(
-    {
-        *("engine.max_batch", "engine.microbatch_tokens", "engine.fused"),
-        *("engine.gradient_checkpointing", "engine.offload_optimizer"),
-    }
-)
-"""Keys that decide how large sums are cut: memory, speed, and the last bits of every number."""
 RAISED = frozenset({"iterations", "tasks.max_error_frac"})
 """Keys that only say where a run ends. So does `explore.steps`, at times."""
 
@@ -137,3 +124,46 @@ def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, tuple[Any,
             yield from _differences(old.get(name), new.get(name), inner)
     elif old != new:
         yield key, (old, new)
+
+
+def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator[str]:
+    """Yield what is complete, where the run goes on, and which steps are done again."""
+    is_complete = last_phase(recipe.model_dump(mode="json")) in manifest.phases
+    phases: dict[str, list[str]] = {}
+    for key in manifest.completed():
+        iteration, _, name = key.partition("/")
+        phases.setdefault(iteration, []).append(name.replace("/", " "))
+    complete = [f"iteration {i} ({', '.join(names)})" for i, names in phases.items()]
+    if is_complete:
+        yield "The run is complete; `--set iterations=N` lets it go on."
+    else:
+        yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
+    point = manifest.in_progress
+    if point is None:
+        return
+    iteration, _, name = point["key"].partition("/")
+    where = f"{name.replace('/', ' ')} of iteration {iteration}"
+    if name == "explore":
+        yield from _redone(where, int(iteration), point, store)
+    elif name.startswith("evaluate"):
+        yield f"Going on with {where}; problems that are stored are not sampled again."
+    elif point["step"]:
+        yield f"Going on with {where} after update {point['step']}."
+    else:
+        yield f"Beginning {where} again."
+
+
+def _redone(
+    where: str, iteration: int, point: Mapping[str, Any], store: TrajectoryStore
+) -> Iterator[str]:
+    step = last = int(point["step"])
+    while store.count(iteration=iteration, phase="explore", step=last + 1):
+        last += 1
+    saved = f"the saved point at step {step}" if step else "there is no saved point yet"
+    yield f"Going on with {where} after step {step}." if step else f"Beginning {where} again."
+    if last > step:
+        steps = f"step {last}" if last == step + 1 else f"steps {step + 1} to {last}"
+        reason = f"{saved} does not cover {'it' if last == step + 1 else 'them'}" if step else saved
+        yield (
+            f"Redoing {steps}: {reason}. What was sampled is set aside in trajectories/.superseded."
+        )

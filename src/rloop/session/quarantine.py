@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rloop.disk import write_text
-from rloop.loop.state import RunLock
+from rloop.loop.manifest import RunLock
 from rloop.store.index import StepFile, list_step_files
 from rloop.store.records import LOGGED_KEY, Record, read_record, write_record
 from rloop.store.trajectories import TrajectoryStore

@@ -5,7 +5,7 @@ from importlib import metadata
 
 from doubles_runs import toy_recipe
 
-from rloop.loop.environment import PACKAGES, environment
+from rloop.session.environment import PACKAGES, environment
 
 INSTALLED = {"torch": "2.13.0", "vllm": "0.24.0"}
 

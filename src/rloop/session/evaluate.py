@@ -25,10 +25,18 @@ from rloop.errors import ConfigError, EngineError
 from rloop.evaluation.phase import Evaluator
 from rloop.evaluation.tallies import stored_tallies
 from rloop.loop.context import policy_result
-from rloop.loop.environment import add_engine, environment
 from rloop.loop.interrupt import Interrupt, Interrupted
+from rloop.loop.manifest import Manifest, RunLock
 from rloop.loop.problems import RunProblems, load_held_out
-from rloop.loop.session import (
+from rloop.loop.stopping import check_verdicts
+from rloop.observe.console import Console, warnings_shown
+from rloop.observe.metric_keys import split_key
+from rloop.observe.run_log import RunLog
+from rloop.policies.prompts import today
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import resolved_json
+from rloop.session.environment import add_engine, environment
+from rloop.session.process import (
     EngineBuilder,
     check_same_problems,
     make_directory,
@@ -36,14 +44,6 @@ from rloop.loop.session import (
     read_resolved,
     show_prompt,
 )
-from rloop.loop.state import Manifest, RunLock
-from rloop.loop.watch import check_verdicts
-from rloop.observe.console import Console, warnings_shown
-from rloop.observe.metric_keys import split_key
-from rloop.observe.run_log import RunLog
-from rloop.policies.prompts import today
-from rloop.recipe.config import Recipe
-from rloop.recipe.load import resolved_json
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.types import Group, Place, PolicyRef

@@ -21,15 +21,15 @@ from typing import Literal
 from rloop.check.estimate import disk, run_completions, run_tokens
 from rloop.disk import write_text
 from rloop.errors import ConfigError, RLoopError
-from rloop.loop.recipe_change import differences, told
-from rloop.loop.session import EngineBuilder, read_resolved, refuse_used, resume, start
-from rloop.loop.side_by_side import Call, run_side_by_side
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.observe.console import Console, clock_time
 from rloop.policies.model_files import measure_model
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.methods import budget_warnings, find_methods, last_phase
+from rloop.session.parallel import Call, run_side_by_side
+from rloop.session.process import EngineBuilder, read_resolved, refuse_used, resume, start
+from rloop.session.resume import differences, told
 from rloop.tasks.load import load_coldstart, load_tasks
 from rloop.text import format_value
 

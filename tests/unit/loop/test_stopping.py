@@ -10,7 +10,7 @@ from doubles_runs import toy_recipe
 
 from rloop.errors import DegenerateRun
 from rloop.loop.rl import ExploreStep
-from rloop.loop.watch import MAX_SKIPPED, TuneWatch, Watch
+from rloop.loop.stopping import MAX_SKIPPED, TuneWatch, Watch
 
 
 def watch(folder: Path, **rules: Any) -> Watch:
@@ -119,7 +119,7 @@ def test_updates_skipped_in_a_row_end_the_exploration(tmp_path: Path):
         "the loss or its gradient was not finite in 5 steps in a row; lower "
         "explore.optimizer.learning_rate=0.001"
     )
-    watched.check(step(MAX_SKIPPED + 2, {"grad_norm": 1.0}))
+    watched.check(step(MAX_SKIPPED + 2, {"loss_mean": 0.1, "grad_norm": 1.0}))
     assert watched.check(step(MAX_SKIPPED + 3, BAD)) is None
 
 

@@ -16,8 +16,8 @@ from doubles_scripted import At, ScriptedEngine
 
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, EngineError
-from rloop.loop.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
 from rloop.recipe.config import Recipe, SamplingConfig
+from rloop.session.sweep import PlannedRun, describe_sweep, plan_sweep, run_sweep
 
 METHODS = "rloop,rl,raft"
 

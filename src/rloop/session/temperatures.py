@@ -27,8 +27,11 @@ from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.sharpening import Curve, gain_over_base, gain_sentence
 from rloop.evaluation.tallies import stored_tallies
 from rloop.loop.context import Context, policy_from
-from rloop.loop.session import EngineBuilder, make_directory
-from rloop.loop.standalone import (
+from rloop.loop.manifest import Manifest, RunLock
+from rloop.policies.prompts import today
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import recipe_of_policy
+from rloop.session.evaluate import (
     Score,
     Tools,
     begin,
@@ -38,10 +41,7 @@ from rloop.loop.standalone import (
     scores_in,
     work,
 )
-from rloop.loop.state import Manifest, RunLock
-from rloop.policies.prompts import today
-from rloop.recipe.config import Recipe
-from rloop.recipe.load import recipe_of_policy
+from rloop.session.process import EngineBuilder, make_directory
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PolicyRef
 

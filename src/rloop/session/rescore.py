@@ -29,10 +29,10 @@ import pyarrow.parquet as pq
 from rloop.disk import new_path
 from rloop.errors import StoreError
 from rloop.evaluation.recount import recount
-from rloop.loop.session import read_resolved
 from rloop.observe import metric_keys
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe, RewardConfig
+from rloop.session.process import read_resolved
 from rloop.store.index import StepFile, list_step_files, read_step
 from rloop.store.records import (
     LOGGED_KEY,

@@ -16,8 +16,13 @@ from rloop import cli
 from rloop.engines import registry
 from rloop.engines.base import Engine
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError
-from rloop.loop import standalone
-from rloop.loop.standalone import (
+from rloop.loop.manifest import RunLock
+from rloop.observe.run_log import read_metrics
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import evaluation_recipe
+from rloop.run_directory import read_run
+from rloop.session import evaluate
+from rloop.session.evaluate import (
     Score,
     evaluate_policy,
     free_folder,
@@ -26,11 +31,6 @@ from rloop.loop.standalone import (
     scores_of,
     unfinished,
 )
-from rloop.loop.state import RunLock
-from rloop.observe.run_log import read_metrics
-from rloop.recipe.config import Recipe
-from rloop.recipe.load import evaluation_recipe
-from rloop.run_directory import read_run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
 
@@ -64,7 +64,7 @@ class Building:
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give verdicts as soon as they are asked for: what is judged when it stops is then known."""
-    monkeypatch.setattr(standalone, "VerifierPool", Judge)
+    monkeypatch.setattr(evaluate, "VerifierPool", Judge)
 
 
 def killed() -> None:

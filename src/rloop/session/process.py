@@ -17,15 +17,12 @@ from rloop.engines.rollout import Rollout
 from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
 from rloop.evaluation.divergence import Divergence
 from rloop.loop.context import Context, policy_from, policy_result
-from rloop.loop.environment import add_engine, environment
 from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt, Interrupted
+from rloop.loop.manifest import Manifest, RunLock
 from rloop.loop.phases import Phases
 from rloop.loop.problems import RunProblems, load_problems
-from rloop.loop.recipe_change import recipe_in_force
-from rloop.loop.resumption import plan
 from rloop.loop.run import run_loop
-from rloop.loop.state import Manifest, RunLock
 from rloop.observe.console import Console, warnings_shown
 from rloop.observe.run_log import RunLog, final_rows
 from rloop.policies.model_files import measure_model
@@ -34,6 +31,8 @@ from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe, resolved_json
 from rloop.recipe.methods import method_title
+from rloop.session.environment import add_engine, environment
+from rloop.session.resume import plan, recipe_in_force
 from rloop.store.records import RESCORED_KEY
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
@@ -96,7 +95,7 @@ def resume(
 ) -> int:
     """Continue an interrupted run from its last saved point; return its exit code.
 
-    A recipe or `a.b=value` overrides may extend its budget: `recipe_change` says how.
+    A recipe or `a.b=value` overrides may extend its budget: `session.resume` says how.
     """
     config = run_dir / "config.json"
     if not config.exists():
@@ -144,7 +143,7 @@ def read_resolved(config: Path) -> Recipe:
 
 def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
     """Run every phase that is not complete; return 0, 1 (degenerate) or 130 (interrupted)."""
-    from rloop.loop.temperatures import measure_after_training  # it begins evaluations like this
+    from rloop.session.temperatures import measure_after_training  # it begins evaluations like this
 
     interrupt = Interrupt(console.say)
     try:

@@ -11,11 +11,11 @@ from doubles_runs import begin, scripted, toy_recipe, trajectories, write_proble
 
 from rloop.errors import ConfigError, StoreError, TaskError
 from rloop.evaluation import recount
-from rloop.loop.rescore import CHANGES, rescore
-from rloop.loop.session import resume
 from rloop.observe.run_log import read_metrics
 from rloop.report.compare import compare_runs
 from rloop.report.page import write_report
+from rloop.session.process import resume
+from rloop.session.rescore import CHANGES, rescore
 from rloop.store.records import read_record
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import verify_run
@@ -185,7 +185,7 @@ def test_an_interrupt_leaves_nothing_half(run_dir, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     # Ctrl-C after all was judged, just before the log is told: no signal hits that moment surely.
-    monkeypatch.setattr("rloop.loop.rescore.recount", interrupted)
+    monkeypatch.setattr("rloop.session.rescore.recount", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rescore(run_dir)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

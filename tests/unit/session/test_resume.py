@@ -10,11 +10,10 @@ from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError
-from rloop.loop.recipe_change import FREE, ROUNDING, differences, told
-from rloop.loop.session import resume
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.recipe.load import resolved_json
-from rloop.report.compare_runs import UNTRAINED
+from rloop.session.process import resume
+from rloop.session.resume import differences, told
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
@@ -123,17 +122,6 @@ def test_a_recipe_file_is_compared_whole(tmp_path: Path, finished: Path):
         resume(finished, scripted(), path)
 
 
-def test_what_decides_no_result_is_accepted_and_kept(tmp_path: Path, capsys: Any):
-    _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
-    assert resume(run_dir, scripted(), overrides=["explore.checkpoint_every=1"]) == 0
-    assert "explore.checkpoint_every: 2 -> 1" in " ".join(capsys.readouterr().err.split())
-    assert json.loads((run_dir / "config.json").read_text())["explore"]["checkpoint_every"] == 1
-    first, second = Manifest(run_dir).recipes
-    assert (first["explore"]["checkpoint_every"], second["explore"]["checkpoint_every"]) == (2, 1)
-    assert resume(run_dir, scripted(), overrides=["engine.microbatch_tokens=512"]) == 0
-    assert "up to rounding" in capsys.readouterr().err
-
-
 def test_an_edited_config_is_refused_with_the_difference(tmp_path: Path):
     _, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, scripted())
     config = run_dir / "config.json"
@@ -171,7 +159,3 @@ def test_a_run_keeps_its_date_whatever_day_it_is_resumed_on(tmp_path: Path):
     assert differences(old, new.dated("2026-12-01")) == {
         "prompt.date": ("2026-11-30", "2026-12-01")
     }
-
-
-def test_what_decides_no_result_makes_no_other_method():
-    assert {f"{key}." for key in FREE | ROUNDING} == set(UNTRAINED)

@@ -1,0 +1,1 @@
+"""The commands that compute: a run as a process, resumed, swept, evaluated, judged again."""
