@@ -106,8 +106,9 @@ def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
 
 def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
     """Print policies at temperatures, and write their page into the folder."""
+    from rloop.evaluation.sharpening import gain_sentence
     from rloop.observe.metric_keys import headline
-    from rloop.report.temperatures import tables_of, told, write_page
+    from rloop.report.temperatures import tables_of, write_page
 
     found = [asdict(point) for point in points]
     if as_json:
@@ -127,7 +128,7 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
         print_table(("policy", "temperature", *shown), rows)
     gains = json.loads((folder / "sharpening.json").read_text())
     for gain in () if as_json else gains:
-        sys.stdout.write(f"{told(gain)}\n")
+        sys.stdout.write(f"{gain_sentence(gain)}\n")
     page = write_page(found, gains, folder / "temperatures.html")
     sys.stderr.write(f"Every completion and number is in {folder}.\nPage: {page}\n")
 

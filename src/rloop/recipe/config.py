@@ -303,6 +303,19 @@ class EvaluateConfig(Strict):
     """RL steps between evaluations inside exploration; 0 turns them off."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals over problems."""
+    temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] = (0.3, 0.5, 0.7, 1.0)
+    """Where the loop's base and its last policy are measured at the end, with at most 16
+    completions per problem: is training more than sharpening? Empty turns it off."""
+
+    @property
+    def samples_per_temperature(self) -> int:
+        """Completions per problem of that check: it is to be cheap beside the run."""
+        return min(self.samples, 16)
+
+    @property
+    def check_completions(self) -> int:
+        """Completions per problem that the check draws in all, from both policies."""
+        return 2 * len(set(self.temperatures)) * self.samples_per_temperature
 
 
 class Recipe(Strict):

@@ -25,7 +25,7 @@ MAX_MEANT = 3
 FREE = frozenset(
     {
         *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
-        *("keep_explored", "keep_policies", "sinks"),
+        *("keep_explored", "keep_policies", "sinks", "evaluate.temperatures"),
         *("tasks.data_dir", "tasks.verifier_workers"),
         *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
     }

@@ -1,18 +1,41 @@
 """The page of `rloop eval --temperatures`: avg@n against pass@k, a curve a policy."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rloop.disk import write_text
+from rloop.errors import StoreError
 from rloop.evaluation.intervals import Estimate
+from rloop.evaluation.sharpening import gain_sentence
 from rloop.observe import metric_keys
 from rloop.report.charts import Figure, Heading, tradeoff
 from rloop.report.html import render_page
-from rloop.run_directory import Row
+from rloop.run_directory import Row, Run
 
 PLACE = ("policy", "temperature", "is_base")
 """What a row of a table is about."""
+
+
+def after_training(run: Run) -> tuple[list[Row], list[Row]]:
+    """Return what a run measured at several temperatures at its end: points, and gains over the
+    base. Empty where it has not, or not yet.
+    """
+    complete = sorted(run.directory.glob("temperatures/*/sharpening.json"))
+    if not complete:
+        return [], []
+    folder = complete[-1].parent  # of the last iteration, where a run was extended
+    try:
+        points, gains = (
+            json.loads((folder / name).read_text()) for name in ("scores.json", complete[-1].name)
+        )
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{folder} is damaged ({error}). Remove it; `rloop resume {run.directory}` measures "
+            "again."
+        ) from error
+    return points, gains
 
 
 def tables_of(points: Sequence[Row]) -> dict[str, list[Row]]:
@@ -48,20 +71,10 @@ def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
         policies=list(dict.fromkeys(point["policy"] for point in points)),
         temperatures=sorted({point["temperature"] for point in points}),
         tables=tables,
-        sentences=[told(gain) for gain in gains],
+        sentences=[gain_sentence(gain) for gain in gains],
     )
     write_text(path, page)
     return path
-
-
-def told(gain: Row) -> str:
-    """Return what a row of `sharpening.json` says, as a sentence."""
-    low, high = 100 * gain["low"], 100 * gain["high"]
-    return (
-        f"{gain['policy']} on {gain['task']}, {gain['verdict']}: at temperature "
-        f"{gain['temperature']:g} it is {100 * gain['value']:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}] against the base's best with as much pass@{gain['k']}."
-    )
 
 
 def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:

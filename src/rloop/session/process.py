@@ -153,10 +153,14 @@ def read_resolved(config: Path) -> Recipe:
 
 def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
     """Run every phase that is not complete; return 0, 1 (degenerate) or 130 (interrupted)."""
+    from rloop.session.temperatures import measure_after_training  # it begins evaluations like this
+
     interrupt = Interrupt(console.say)
     try:
         with open_run(recipe, run_dir, build_engine, console, interrupt) as context:
-            run_loop(Phases(context))
+            phases = Phases(context)
+            policy = run_loop(phases)
+            measure_after_training(context, phases.base, policy)
     except (Interrupted, KeyboardInterrupt):
         has_begun = Manifest(run_dir).has_begun
         saved = (
