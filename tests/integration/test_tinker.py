@@ -14,7 +14,7 @@ import torch
 from doubles_policies import make_problem
 from doubles_runs import toy_recipe, trajectories, with_mixed_groups
 from doubles_tinker import Between, TinkerServer, on_server
-from rloop.engines.native.adapters import LowRankWeights
+from rloop.engines.native.lora import LowRankWeights
 from rloop.engines.native.microbatch import completion_logprobs, form_microbatches
 from rloop.export import export_policy
 from safetensors.torch import load_file
