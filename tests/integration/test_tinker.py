@@ -14,14 +14,14 @@ import torch
 from doubles_policies import make_problem
 from doubles_runs import toy_recipe, trajectories, with_mixed_groups
 from doubles_tinker import Between, TinkerServer, on_server
-from rloop.engines.native.lora import LowRankWeights
-from rloop.engines.native.microbatch import completion_logprobs, form_microbatches
-from rloop.export import export_policy
 from safetensors.torch import load_file
 
 from rloop.algo.losses import TokenBatch, UpdateCounts, compute_loss
 from rloop.algo.objective import Objective
 from rloop.engines.base import SampleRequest, TrainingSequence
+from rloop.engines.native.batches import form_microbatches
+from rloop.engines.native.logprobs import completion_logprobs
+from rloop.engines.native.lora import LowRankWeights
 from rloop.engines.tinker.engine import TinkerEngine
 from rloop.engines.tinker.gradients import gradient, linear_pass, named_pass, server_loss
 from rloop.engines.tinker.model import Model, find_reduction
@@ -32,6 +32,7 @@ from rloop.policies.checkpoint import load_policy
 from rloop.recipe.config import SamplingConfig
 from rloop.recipe.engine import LoraConfig
 from rloop.recipe.load import resolved_json
+from rloop.report.export import export_policy
 from rloop.types import PolicyRef
 
 pytestmark = pytest.mark.tinker
@@ -161,7 +162,14 @@ class Bench:
             compute_loss(objective, tokens, self.counts).loss.backward()
         found = {f"{n}.weight": m.grad for n, m in weights.masters.items() if m.grad is not None}
         weights.close()
-        return found
+        return self.summed_where_shared(found)
+
+    def summed_where_shared(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """SkyRL computes q, k and v as one product, and gate and up: they have one A among them."""
+        return {
+            key: sum(g for k, g in found.items() if torch.equal(self.start[k], self.start[key]))
+            for key in found
+        }
 
 
 @pytest.fixture(scope="module")
