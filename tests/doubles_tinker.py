@@ -74,7 +74,7 @@ class TinkerServer:
 
     def _options(self) -> list[str]:
         config = (
-            '{"max_lora_adapters": 8, "max_lora_rank": 8, "sample_max_num_sequences": 32, '
+            '{"max_lora_adapters": 32, "max_lora_rank": 8, "sample_max_num_sequences": 32, '
             '"train_micro_batch_size": 8}'
         )
         return [
