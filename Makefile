@@ -26,7 +26,7 @@ demo: setup
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10
 
 test: setup
-	$(PYTEST) -m "not soak and not alone and not tinker" -n auto --dist loadfile
+	$(PYTEST) -m "not soak and not alone" -n auto --dist loadfile
 	$(PYTEST) -m alone
 
 # Parity and speed on a GPU, under nine minutes; prints JSON. make gpu GPU="--device cpu --tiny"

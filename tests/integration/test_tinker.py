@@ -1,5 +1,6 @@
 """The Tinker engine on a real server: its gradient, whole runs, and what is killed on the way."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -45,6 +46,7 @@ OBJECTIVES = {
     "kl": Objective(loss="dapo", clip_low=0.2, clip_high=0.28, kl_coef=0.1),
     "sft": Objective(loss="sft"),
 }
+KEY = "tml-secret"
 HUGE = 1e6
 STEP = {
     "learning_rate": HUGE,
@@ -191,7 +193,9 @@ def test_the_servers_gradient_is_natives(bench: Bench, name: str):
 
 
 def write_recipe(folder: Path, server: TinkerServer, url: str | None = None) -> Path:
-    recipe = toy_recipe(folder, explore__checkpoint_every=1, finetune__checkpoint_every=1)
+    recipe = toy_recipe(
+        folder, explore__steps=2, explore__checkpoint_every=1, finetune__checkpoint_every=1
+    )
     values = {"base_url": url or server.url, "patience_s": 60.0}
     recipe = on_server(with_mixed_groups(recipe), server, **values)
     path = folder / f"recipe-{'through' if url else 'straight'}.yaml"
@@ -206,6 +210,7 @@ def rloop(*arguments: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, "TINKER_API_KEY": KEY},
     )
 
 
@@ -234,6 +239,13 @@ def whole(tinker_server: TinkerServer, tmp_path_factory: pytest.TempPathFactory)
     return Whole(tinker_server, tmp_path_factory.mktemp("whole"))
 
 
+def test_the_key_is_nowhere_in_a_run(whole: Whole):
+    assert KEY not in whole.said
+    files = [path for path in whole.run_dir.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
 def test_a_run_goes_from_end_to_end_and_its_policies_are_anyones(whole: Whole):
     assert "Tinker server http" in whole.said
     assert "does not clip gradients" in whole.said
@@ -255,7 +267,9 @@ def test_a_run_goes_from_end_to_end_and_its_policies_are_anyones(whole: Whole):
     assert torch.allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 10))]
+)
 @pytest.mark.parametrize("victim", ["client", "server"])
 def test_what_is_killed_at_any_request_goes_on_to_the_same_end(
     tinker_server: TinkerServer, whole: Whole, tmp_path: Path, victim: str, seed: int
