@@ -169,7 +169,9 @@ class Bench:
     def summed_where_shared(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """SkyRL computes q, k and v as one product, and gate and up: they have one A among them."""
         return {
-            key: sum(g for k, g in found.items() if torch.equal(self.start[k], self.start[key]))
+            key: torch.stack(
+                [g for k, g in found.items() if torch.equal(self.start[k], self.start[key])]
+            ).sum(0)
             for key in found
         }
 

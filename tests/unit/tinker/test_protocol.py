@@ -161,7 +161,9 @@ def test_a_published_schema_tells_what_the_server_offers(scripted: Scripted):
         "AdamParams": {"properties": {"learning_rate": {}}},
         "LoadWeightsRequest": {"properties": {"path": {}, "optimizer": {}}},
     }
-    paths = {f"/api/v1/{verb}": {} for verb in protocol.NEEDED if verb != "load_weights"}
+    paths: dict[str, Any] = {
+        f"/api/v1/{verb}": {} for verb in protocol.NEEDED if verb != "load_weights"
+    }
     info = {"title": "Tinker API Mock", "version": "0.0.1"}
     schema = {"info": info, "paths": paths, "components": {"schemas": schemas}}
     scripted.answers = [(200, {"supported_models": [{"model_name": "q"}]}), (200, schema)]
