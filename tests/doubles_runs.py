@@ -52,7 +52,12 @@ def toy_recipe(folder: Path, **changes: Any) -> Recipe:
         },
         "expert": {"max_success_rate": 0.75, "per_problem_cap": 2},
         "finetune": {"epochs": 2, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}},
-        "evaluate": {"samples": 4, "k": [1, 4], "sampling": {"max_completion_tokens": 16}},
+        "evaluate": {
+            "samples": 4,
+            "k": [1, 4],
+            "sampling": {"max_completion_tokens": 16},
+            "temperatures": [],
+        },
         "engine": {"device": "cpu", "dtype": "float32"},
     }
     for key, value in changes.items():

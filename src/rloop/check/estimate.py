@@ -124,18 +124,23 @@ def num_evaluations(recipe: Recipe) -> int:
     return 1 + (recipe.coldstart is not None) + inside + recipe.iterations * after
 
 
+def held_out_completions(recipe: Recipe, num_evaluate: int) -> int:
+    """Return the most completions that all evaluations sample, the last check included."""
+    evaluate = recipe.evaluate
+    per_problem = num_evaluations(recipe) * evaluate.samples + evaluate.check_completions
+    return num_evaluate * per_problem
+
+
 def run_tokens(recipe: Recipe, num_evaluate: int) -> int:
     """Return the most tokens that the run samples."""
-    evaluation = num_evaluate * recipe.evaluate.samples
-    evaluation *= recipe.evaluate.sampling.max_completion_tokens
     explored = run_completions(recipe) * recipe.explore.sampling.max_completion_tokens
-    return explored + num_evaluations(recipe) * evaluation
+    evaluated = held_out_completions(recipe, num_evaluate)
+    return explored + evaluated * recipe.evaluate.sampling.max_completion_tokens
 
 
 def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Demand]:
     """Return what the run directory may grow to; without a model, its trajectories only."""
-    completions = run_completions(recipe)
-    completions += num_evaluations(recipe) * num_evaluate * recipe.evaluate.samples
+    completions = run_completions(recipe) + held_out_completions(recipe, num_evaluate)
     stored = run_tokens(recipe, num_evaluate) * TRAJECTORY_BYTES_PER_TOKEN
     stored += completions * TRAJECTORY_BYTES
     formula = f"{TRAJECTORY_BYTES_PER_TOKEN} x sampled tokens + {TRAJECTORY_BYTES} x completions"

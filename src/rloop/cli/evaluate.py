@@ -37,6 +37,9 @@ Temperatures = Annotated[
     str | None,
     typer.Option(help="Measure at each of a list, such as 0.3,0.5,0.7,1.0; 0 is greedy."),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Problems of each task; all when absent.")
+]
 RecipePath = Annotated[
     Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
 ]
@@ -51,6 +54,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     tasks: Tasks = None,
     samples: Samples = None,
     k: Ks = None,
+    limit: Limit = None,
     temperatures: Temperatures = None,
     recipe_path: RecipePath = None,
     out: Out = None,
@@ -62,7 +66,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
     them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
-    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+    key, such as --set evaluate.sampling.temperature=0.6.
 
     With --temperatures, or several policies, each is loaded once and measured at every temperature,
     and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
@@ -80,7 +84,8 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     def recipe_for(policy: str) -> "Recipe":
         path = f"policy.path={json.dumps(policy)}"
-        return evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        found = evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        return found if limit is None else found.limited(limit)
 
     if temperatures is None and len(policies) == 1:
         return _evaluate_one(recipe_for(policies[0]), out, as_json=as_json)
@@ -101,8 +106,9 @@ def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
 
 def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
     """Print policies at temperatures, and write their page into the folder."""
+    from rloop.evaluation.sharpening import gain_sentence
     from rloop.observe.metric_keys import headline
-    from rloop.report.temperatures import tables_of, told, write_page
+    from rloop.report.temperatures import tables_of, write_page
 
     found = [asdict(point) for point in points]
     if as_json:
@@ -122,7 +128,7 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
         print_table(("policy", "temperature", *shown), rows)
     gains = json.loads((folder / "sharpening.json").read_text())
     for gain in () if as_json else gains:
-        sys.stdout.write(f"{told(gain)}\n")
+        sys.stdout.write(f"{gain_sentence(gain)}\n")
     page = write_page(found, gains, folder / "temperatures.html")
     sys.stderr.write(f"Every completion and number is in {folder}.\nPage: {page}\n")
 

@@ -129,6 +129,9 @@ class SamplingConfig(Strict):
     """Nucleus mass; 1 turns it off."""
     top_k: CountOrZero = 0
     """Most likely tokens kept; 0 turns it off."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion, such as `["\\nQuestion:"]`. Verifiers see what is before; the
+    tokens are stored and trained on as sampled."""
 
 
 class OptimizerConfig(Strict):
@@ -300,6 +303,21 @@ class EvaluateConfig(Strict):
     """RL steps between evaluations inside exploration; 0 turns them off."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals over problems."""
+    temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] = (0.3, 0.5, 0.7, 1.0)
+    """Where the loop's base and its last policy are measured at the end: is training more than
+    sharpening? Empty turns it off."""
+    temperature_samples: Count = 16
+    """Completions per problem at each of those temperatures, at most `samples`."""
+
+    @property
+    def samples_per_temperature(self) -> int:
+        """Completions per problem of that check."""
+        return min(self.samples, self.temperature_samples)
+
+    @property
+    def check_completions(self) -> int:
+        """Completions per problem that the check draws in all, from both policies."""
+        return 2 * len(set(self.temperatures)) * self.samples_per_temperature
 
 
 class Recipe(Strict):
@@ -351,3 +369,12 @@ class Recipe(Strict):
         """Return the recipe with `prompt.date` set, where it has none."""
         prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
         return self.model_copy(update={"prompt": prompt})
+
+    def limited(self, size: int) -> "Recipe":
+        """Return the recipe with at most so many problems of each evaluation task."""
+        tasks = [
+            task.model_copy(update={"size": min(size, task.size or size)})
+            for task in self.tasks.evaluate
+        ]
+        config = self.tasks.model_copy(update={"evaluate": tuple(tasks)})
+        return self.model_copy(update={"tasks": config})

@@ -44,8 +44,18 @@ STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
 """What a start may have written when it is killed before the manifest."""
 
 
-def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: EngineBuilder) -> int:
-    """Begin a run in a new or empty directory; return its exit code."""
+def start(
+    recipe_path: Path,
+    recipe: Recipe,
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    *,
+    text: str | None = None,
+) -> int:
+    """Begin a run in a new or empty directory; return its exit code.
+
+    `text` is the recipe as it was given, where no file at `recipe_path` has it.
+    """
     console = Console()
     recipe = recipe.dated(today())
     make_directory(run_dir)
@@ -58,7 +68,7 @@ def start(recipe_path: Path, recipe: Recipe, run_dir: Path, build_engine: Engine
         (run_dir / "manifest.json").unlink(missing_ok=True)
         facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
         write_text(run_dir / "environment.json", facts)
-        write_text(run_dir / "recipe.yaml", recipe_path.read_text())
+        write_text(run_dir / "recipe.yaml", recipe_path.read_text() if text is None else text)
         # Last: a directory that has it can be resumed.
         write_text(run_dir / "config.json", resolved_json(recipe))
         Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
@@ -143,10 +153,14 @@ def read_resolved(config: Path) -> Recipe:
 
 def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
     """Run every phase that is not complete; return 0, 1 (degenerate) or 130 (interrupted)."""
+    from rloop.session.temperatures import measure_after_training  # it begins evaluations like this
+
     interrupt = Interrupt(console.say)
     try:
         with open_run(recipe, run_dir, build_engine, console, interrupt) as context:
-            run_loop(Phases(context))
+            phases = Phases(context)
+            policy = run_loop(phases)
+            measure_after_training(context, phases.base, policy)
     except (Interrupted, KeyboardInterrupt):
         has_begun = Manifest(run_dir).has_begun
         saved = (

@@ -15,23 +15,25 @@ streams, so only policy and temperature differ.
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
-from rloop.evaluation.sharpening import Curve, gain_over_base
+from rloop.evaluation.sharpening import Curve, gain_over_base, gain_sentence
 from rloop.evaluation.tallies import stored_tallies
-from rloop.loop.context import policy_from
+from rloop.loop.context import Context, policy_from
 from rloop.loop.manifest import Manifest, RunLock
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import recipe_of_policy
 from rloop.session.evaluate import (
     Score,
+    Tools,
     begin,
     evaluation_place,
     is_evaluation,
@@ -41,9 +43,11 @@ from rloop.session.evaluate import (
 )
 from rloop.session.process import EngineBuilder, make_directory
 from rloop.store.trajectories import TrajectoryStore
+from rloop.types import PolicyRef
 
 PLAN = "plan.json"
 GAINS = "sharpening.json"
+ToolsOpener = Callable[[Recipe], AbstractContextManager[Tools]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +159,60 @@ def measure_points(
     points: Sequence[Point], folder: Path, build_engine: EngineBuilder
 ) -> list[MeasuredPoint]:
     """Measure what is not complete yet, and write `scores.json`; the folder is new or planned."""
+    return _measure_points(points, folder, lambda recipe: open_tools(recipe, folder, build_engine))
+
+
+def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef) -> None:
+    """Measure what a run began and ended with at `evaluate.temperatures`, on the run's engine.
+
+    Into `temperatures/POLICY` of the run; what is complete there is read. Prints whether the policy
+    is more than sharpening.
+    """
+    recipe = context.recipe
+    temperatures = sorted(set(recipe.evaluate.temperatures))
+    if not temperatures or not policy.path.exists():  # RL may have broken the policy
+        return
+    samples = recipe.evaluate.samples_per_temperature
+    ks = tuple(k for k in recipe.evaluate.k if k <= samples)
+    few = {"samples": samples, "k": ks if max(ks, default=1) > 1 else (1, samples)}
+    recipes = [
+        recipe.model_copy(
+            update={
+                "policy": recipe.policy.model_copy(update={"path": str(one.path)}),
+                "evaluate": recipe.evaluate.model_copy(update=few),
+            }
+        )
+        for one in (base, policy)
+    ]
+    points = plan_points(recipes, temperatures, [str(base.path)])
+    folder = context.run_dir / "temperatures" / policy.name
+    listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
+    context.console.say(
+        f"More than sharpening? {base.name} and {policy.name} at temperatures {listed}, "
+        f"{samples} completions per problem."
+    )
+    tools = Tools(
+        rollout=context.rollout,
+        problems=replace(context.problems, train=(), coldstart=()),
+        console=context.console,
+        resumable=context.run_dir,
+    )
+    _measure_points(points, folder, lambda _: nullcontext(tools), is_prepared=True)
+    for gain in json.loads((folder / GAINS).read_text()):
+        context.console.say(f"{gain_sentence(gain)}")
+
+
+def _measure_points(
+    points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool = False
+) -> list[MeasuredPoint]:
     make_directory(folder)
     with RunLock(folder):
-        if not (folder / PLAN).exists():
-            if set(folder.iterdir()) - {folder / ".lock"}:
-                raise ConfigError(f"{folder} is not empty. Choose another --out.")
-            plan = [asdict(p) | {"recipe": p.recipe.model_dump(mode="json")} for p in points]
-            write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+        if not (folder / PLAN).exists() and set(folder.iterdir()) - {folder / ".lock"}:
+            raise ConfigError(f"{folder} is not empty. Choose another --out.")
+        plan = [asdict(p) | {"recipe": p.recipe.model_dump(mode="json")} for p in points]
+        write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
         for _, those in groupby(points, key=lambda point: point.policy):
-            _measure_policy(list(those), folder, build_engine)
+            _measure_policy(list(those), folder, open_for, is_prepared=is_prepared)
         found = [one for point in points for one in _measured(point, folder)]
         write_text(folder / "scores.json", json.dumps([*map(asdict, found)], indent=2) + "\n")
         gains = gains_over_base(points, folder)
@@ -232,13 +281,16 @@ def read_plan(folder: Path) -> list[Point]:
         ) from error
 
 
-def _measure_policy(points: Sequence[Point], folder: Path, build_engine: EngineBuilder) -> None:
+def _measure_policy(
+    points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool
+) -> None:
     """Measure one policy at those of its temperatures that are not complete."""
     left = [point for point in points if _scores(point, folder) is None]
     if not left:
         return
-    with open_tools(left[0].recipe, folder, build_engine) as tools:
-        prepared = None
+    path = Path(left[0].recipe.policy.path)
+    with open_for(left[0].recipe) as tools:
+        prepared = PolicyRef(name=path.name, path=path.resolve()) if is_prepared else None
         for point in left:
             home = folder / point.folder
             if is_evaluation(home):

@@ -14,6 +14,8 @@ from rloop.engines import registry
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, StoreError
 from rloop.recipe.config import Recipe, SamplingConfig
+from rloop.report.page import write_report
+from rloop.session.process import resume
 from rloop.session.temperatures import (
     loop_start,
     measure_points,
@@ -160,6 +162,48 @@ def test_a_folder_with_something_else_in_it_is_refused(run_dir, tmp_path):
     (tmp_path / "note.txt").touch()
     with pytest.raises(ConfigError, match=r"is not empty\. Choose another --out"):
         measure_points(points_at(run_dir, 1), tmp_path, Building())
+
+
+def end(run_dir: Path, point: str) -> dict[str, float]:
+    """Return the metrics of a point of a run's last check."""
+    folder = run_dir / "temperatures" / "iter-002" / point
+    found: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return found
+
+
+def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tmp_path):
+    build = Building()
+    code, run_dir = begin(toy_recipe(tmp_path, evaluate__temperatures=[1, 2]), tmp_path, build)
+    assert code == 0
+    assert build.loaded == ["random:llama-1x32"]  # the run's own engine
+    averages = [end(run_dir, point)["held/avg@4"] for point in ("iter-002-t2", "base-t1")]
+    assert averages == [0.5, 0.75]
+    (row,) = json.loads((run_dir / "temperatures" / "iter-002" / "sharpening.json").read_text())
+    # every problem is solved in 4 tries at both temperatures, so the base counts at its best, 1
+    assert (row["policy"], row["temperature"], row["value"]) == ("iter-002", 2.0, -0.25)
+    assert row["verdict"] == "not beyond sharpening"
+    page = write_report(run_dir).read_text()
+    assert "No: -25.0 points" in page
+
+
+def test_a_run_killed_in_its_last_check_resumes_to_the_same(tmp_path):
+    wholes: list[tuple[Building, Path]] = []
+    for name, temperatures in (("without", []), ("whole", [1, 2])):
+        build, folder = Building(), tmp_path / name
+        folder.mkdir()
+        _, run_dir = begin(toy_recipe(folder, evaluate__temperatures=temperatures), folder, build)
+        wholes.append((build, run_dir))
+    (without, _), (_, whole) = wholes
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    recipe = toy_recipe(folder, evaluate__temperatures=[1, 2])
+    with pytest.raises(SystemExit):
+        begin(recipe, folder, Building(die_at=len(without.temperatures) + 3))
+    build = Building()
+    assert resume(folder / "run", build) == 0
+    assert build.temperatures == [1, 2]
+    for point in ("base-t1", "base-t2", "iter-002-t1", "iter-002-t2"):
+        assert end(folder / "run", point) == end(whole, point)
 
 
 def test_a_torn_plan_is_said_to_be_one(tmp_path):

@@ -30,7 +30,7 @@ def write(path, rows):
         writer.writeheader()
         writer.writerows(rows)
         text = lines.getvalue()
-    path.write_bytes(gzip.compress(text.encode()) if is_zipped else text.encode())
+    path.write_bytes(gzip.compress(text.encode(), mtime=0) if is_zipped else text.encode())
     return path
 
 
@@ -89,7 +89,7 @@ def test_a_byte_order_mark_between_joined_files_is_read_over(tmp_path):
             "one JSON object with the keys data, not a list of pro",
         ),
         ("a.jsonl.gz", b"not gzip", "cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:-9], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n', mtime=0)[:-9], "cannot be read"),
         ("a.parquet", b"not parquet", "cannot be read"),
     ],
 )
