@@ -1,4 +1,4 @@
-"""Write cli.md, config.md and python.md from the code: `python docs/reference/generate.py`.
+"""Write cli.md, config.md and api.md from the code: `python docs/reference/generate.py`.
 
 `tests/unit/test_docs.py` fails where a page is behind.
 """
@@ -23,7 +23,7 @@ def pages() -> dict[Path, str]:
     return {
         FOLDER / "cli.md": cli_page(),
         FOLDER / "config.md": config_page(),
-        FOLDER / "python.md": python_page(),
+        FOLDER / "api.md": api_page(),
     }
 
 
@@ -92,10 +92,10 @@ def section_of(field: RecipeField) -> str:
     return head if dot or "mapping" in field.type else "the run"
 
 
-def python_page() -> str:
+def api_page() -> str:
     """Return what `import rloop` offers, with its signatures and docstrings."""
     lines = [
-        "# Python",
+        "# Python API",
         "",
         "What the command line does, from Python: the same recipes, the same run directories.",
         "`import rloop` imports nothing heavy; names below `rloop.` that are not here may change.",
