@@ -179,8 +179,8 @@ class Alarms:
         cut = metrics.get("truncated_frac", 0.0)
         if cut > TRUNCATED:
             limit = self._recipe.explore.sampling.max_completion_tokens
-            text = f"{cut:.0%} of the completions were cut at {limit} tokens; none of those can be "
-            text += "a success"
+            text = f"{cut:.0%} of the completions hit the limit of {limit} tokens; fine-tuning "
+            text += "will not use those"
             yield Alarm(what="length_limit", value=cut, threshold=TRUNCATED, text=text)
         length, start = (
             metrics.get("completion_tokens_mean"),

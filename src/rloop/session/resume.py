@@ -21,8 +21,8 @@ RAISED = frozenset({"iterations", "tasks.max_error_frac"})
 """Keys that only say where a run ends. So does `explore.steps`, at times."""
 
 CAN_CHANGE = (
-    f"What may change: {' and '.join(sorted(RAISED))}, upwards; explore.steps, upwards, while the "
-    "learning rate is constant and the first exploration is not through; "
+    f"You can raise {', '.join(sorted(RAISED))}, and explore.steps while the learning rate is "
+    "constant and the first exploration has not ended. You can change "
     f"{', '.join(sorted(FREE | ROUNDING))}."
 )
 
@@ -61,8 +61,10 @@ def recipe_in_force(
     if refused:
         lines = "\n  " + told(refused, "\n  ")
         raise ConfigError(
-            f"{run_dir} cannot go on with another recipe:{lines}\nWhat is done "
-            "would have come out otherwise; begin a new run with `rloop run RECIPE --out DIR`.\n"
+            f"{run_dir} cannot go on with this change:{lines}\nThe steps already done "
+            "used the old value. Start a new run with the new one (`rloop run RECIPE --out DIR`); "
+            "to start from this run's last "
+            f"policy, add --set policy.path={_last_policy(run_dir, manifest)}.\n"
             f"{CAN_CHANGE}"
         )
     manifest.record_recipe(_data(given))
@@ -74,6 +76,13 @@ def recipe_in_force(
             "change up to rounding, not to the bit."
         )
     return given, notes
+
+
+def _last_policy(run_dir: Path, manifest: Manifest) -> Path:
+    """Return the newest policy of a run that is still there; its folder of policies without one."""
+    made = [result.get("path") for result in manifest.phases.values() if "policy" in result]
+    kept = [run_dir / path for path in made if path and (run_dir / path).is_dir()]
+    return kept[-1] if kept else run_dir / "policies"
 
 
 def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manifest) -> bool:
