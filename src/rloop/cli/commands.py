@@ -243,6 +243,7 @@ def _compare(paths: list[Path], reference: str | None, out: Path | None, *, as_j
         print_json(compare.comparison_json(found))
     else:
         print_table(compare.COLUMNS, compare.table_rows(found))
+        sys.stdout.writelines(f"{result.sentence}\n" for result in found.curves)
     for warning in found.warnings:
         sys.stderr.write(f"Warning: {warning}\n")
     sys.stderr.write(f"{found.covers}\nPage: {compare.write_comparison(found, page)}\n")

@@ -64,7 +64,7 @@ def conclusions(
 ) -> list[TaskConclusions]:
     """Return what is to be said of each task that has an outcome."""
     held = {one.task: one for one in tasks}
-    gains = {gain["task"]: gain for gain in after_training(run)[1]}
+    gains = {gain["task"]: gain for gain in after_training(run).gains}
     found = []
     for table in tables:
         if table.outcome is None or table.row(table.reference) is None:

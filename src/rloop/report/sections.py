@@ -61,7 +61,7 @@ def run_figures(
         "pass_curves": [pass_figure(run, held, i, others) for i, held in enumerate(tasks)],
         "temperatures": [
             temperature_figure(*table, index)
-            for index, table in enumerate(tables_of(after_training(run)[0]).items())
+            for index, table in enumerate(tables_of(after_training(run).points).items())
         ],
         "forgetting": [
             matrix_figure(held, index, is_forgetting=is_forgetting)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,26 @@ PLACE = ("policy", "temperature", "is_base")
 """What a row of a table is about."""
 
 
-def after_training(run: Run) -> tuple[list[Row], list[Row]]:
-    """Return what a run measured at several temperatures at its end: points, and gains over the
-    base. Empty where it has not, or not yet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AfterTraining:
+    """What a run measured at several temperatures at its end; empty where it has not, or not yet.
+
+    Example: AfterTraining(folder=Path("runs/demo/temperatures/iter-002"), points=[{"policy":
+    "base", "temperature": 0.5, ...}], gains=[{"policy": "iter-002", "value": 0.12, ...}])
     """
+
+    folder: Path
+    points: list[Row]
+    """Rows of `scores.json`."""
+    gains: list[Row]
+    """Rows of `sharpening.json`: how far the policy lies above the base's curve."""
+
+
+def after_training(run: Run) -> AfterTraining:
+    """Read what a run measured at its end; StoreError where it is damaged."""
     complete = sorted(run.directory.glob("temperatures/*/sharpening.json"))
     if not complete:
-        return [], []
+        return AfterTraining(folder=run.directory, points=[], gains=[])
     folder = complete[-1].parent  # of the last iteration, where a run was extended
     try:
         points, gains = (
@@ -35,7 +49,7 @@ def after_training(run: Run) -> tuple[list[Row], list[Row]]:
             f"{folder} is damaged ({error}). Remove it; `rloop resume {run.directory}` measures "
             "again."
         ) from error
-    return points, gains
+    return AfterTraining(folder=folder, points=points, gains=gains)
 
 
 def tables_of(points: Sequence[Row]) -> dict[str, list[Row]]:
