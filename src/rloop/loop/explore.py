@@ -1,4 +1,4 @@
-"""The exploration phase: pull RL steps, keep every trajectory, watch, evaluate, save points."""
+"""The exploration phase: take RL steps, store every trajectory, evaluate, save points."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from rloop.types import PolicyRef
 
 
 class Exploration:
-    """RL from one start policy; its product is the trajectories, not the last weights."""
+    """RL from one start policy. Its product is the trajectories, not the last weights."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class Exploration:
 
     @property
     def _step(self) -> int:
-        """RL steps that are done and stored."""
+        """RL steps that are done and stored so far."""
         return self._state.step
 
     def run(self, weights: Mapping[str, float] | None, replayed: Successes | None) -> PolicyRef:
-        """Explore to the end, or to an early stop; resume from a saved point where there is one."""
+        """Explore to the end or to an early stop, from the saved point if there is one."""
         context, config = self._context, self._config
         point = context.begin(self._key)
         self._restore(point)
@@ -90,8 +90,8 @@ class Exploration:
         return self._finish()
 
     def _pull(self, explorer: Explorer, bar: Bar) -> None:
-        """Take the steps that are left, until one of them is to be the last."""
-        # An interrupt may have come in the middle of the saved step's evaluation.
+        """Take the remaining steps, until one of them is the last."""
+        # The interrupt may have come during the saved step's evaluation.
         self._reason = self._reason or self._evaluate_if_due()
         for result in explorer.steps(self._state) if self._reason is None else ():
             self._record(result)
@@ -102,9 +102,10 @@ class Exploration:
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """End the exploration, not the run, when its policy gives NaN: its pool is what counts.
+        """If the policy gives NaN, end the exploration, not the run: its trajectories are what
+        counts.
 
-        Where RL's weights are what the run goes on with, DegenerateRun says so.
+        Raises DegenerateRun if the run would continue from RL's weights.
         """
         try:
             yield
@@ -115,7 +116,8 @@ class Exploration:
             self._reason = self._reason or f"RL broke its policy. {error}".rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
-        """Go back to the point; files of later steps are set aside, those steps come again."""
+        """Go back to the saved point: files of later steps are moved aside, and the steps
+        repeated."""
         self._state = RLState(
             step=int(point["step"]),
             drawn=int(point.get("drawn", 0)),
@@ -134,7 +136,7 @@ class Exploration:
         self._context.check_stored(iteration, point)
 
     def _record(self, result: ExploreStep) -> None:
-        """Store first, before anything can filter or fail, then log."""
+        """Store the step, before anything can filter or fail, and then log it."""
         place, metrics = replace(self._place, step=result.step), result.metrics
         self._context.store.append(place, result.groups)
         self._context.log.metrics(place, metrics, result.groups)
@@ -145,7 +147,7 @@ class Exploration:
         self._num_trajectories += sum(len(group.trajectories) for group in result.groups)
 
     def _judge(self, result: ExploreStep) -> None:
-        """Decide whether exploration ends after this step; save a point where one is due."""
+        """Decide whether exploration ends after this step; save a point if one is due."""
         rule = self._watch.early_stop(result.metrics)
         self._reason = (
             self._watch.check(result)
@@ -165,11 +167,11 @@ class Exploration:
         return rule if self._may_end() else None
 
     def _may_end(self) -> bool:
-        """Whether a rule of `early_stop` may end the exploration by now."""
+        """Whether a rule of `early_stop` may end the exploration yet."""
         return self._step >= self._config.early_stop.min_steps
 
     def _evaluate(self) -> float:
-        """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
+        """Evaluate the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
         place = replace(self._place, phase="evaluate", step=self._step)
         found = context.measure(
