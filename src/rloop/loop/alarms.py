@@ -180,8 +180,8 @@ class Alarms:
         cut = metrics.get("truncated_frac", 0.0)
         if cut > TRUNCATED:
             limit = self._recipe.explore.sampling.max_completion_tokens
-            text = f"{cut:.0%} of the completions were cut at {limit} tokens; none of those can be "
-            text += "a success"
+            text = f"{cut:.0%} of the completions hit the limit of {limit} tokens; they can earn "
+            text += "reward, but fine-tuning will not use them"
             yield Alarm(what="length_limit", value=cut, threshold=TRUNCATED, text=text)
         length, start = (
             metrics.get("completion_tokens_mean"),

@@ -198,7 +198,7 @@ def test_an_evaluation_inside_exploration_is_lost_and_its_numbers_stay(run_dir):
     name = "trajectories/iteration=1/phase=evaluate/step-000002-explored-001-held.parquet"
     cut(run_dir / name)
     (said,) = put_away(run_dir)
-    assert said.startswith(f"{name}: these samples are lost; metrics.jsonl has")
+    assert said.startswith(f"{name}: these samples are lost")
     assert verify_run(run_dir).is_sound, told(run_dir)
     assert resume(run_dir, scripted()) == 0
 
