@@ -90,6 +90,18 @@ proof-quick: setup
 		--set policy.path=runs/proof/quick-base/policies/coldstart --set explore.steps=25
 	$(BIN)/python proof/pictures.py runs/proof/quick runs/proof/quick-pictures
 
+# The ground with reach: the base can do 1.5 % of what it is asked at any temperature, so that RL has to find
+# it. The comparison has every method's curve over temperatures. Hours on two cores; it can be stopped.
+REACH := runs/proof/reach
+REACH_TASKS := --set tasks.train.0.source=file:$(REACH)/train.jsonl \
+	--set tasks.evaluate.0.source=file:$(REACH)/held-out.jsonl --set tasks.evaluate.1.source=file:$(REACH)/shifted.jsonl
+proof-reach: setup
+	test -d $(REACH) || $(BIN)/python proof/ground.py $(REACH) --reach
+	test -d $(REACH)-base || $(BIN)/rloop run proof/base.yaml --out $(REACH)-base $(REACH_TASKS) \
+		--set coldstart.epochs=8 --set coldstart.task.source=file:$(REACH)/solved.jsonl
+	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop,raft --seeds 3 --jobs 2 --out $(REACH)-sweep $(REACH_TASKS) \
+		--set policy.path=$(REACH)-base/policies/coldstart --set iterations=6
+
 # The second ground: SmolLM2-135M on word problems, hours on two cores; it can be stopped and goes on.
 # The problems come from RLOOP_DATA where that is set, else from the hub.
 proof-words: setup

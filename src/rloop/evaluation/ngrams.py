@@ -4,13 +4,10 @@ Sets of n-grams become (owner, gram) pairs in sorted arrays, so that comparing a
 problem is one matrix product. Tests compare this with the plain version on sets.
 """
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from rloop.algo.ngrams import Hashes, ngram_hashes
+from rloop.algo.diversity import Hashes
 
 Tokens = NDArray[np.int32]
 """[T] token ids of a completion."""
@@ -23,7 +20,7 @@ _CHUNK = 4096
 def jaccard_matrix(owners: NDArray[np.int64], hashes: Hashes) -> Floats:
     """Return |a and b| / |a or b| of the n-gram sets of every two completions [R, R].
 
-    The arguments are those that `algo.ngrams.ngram_hashes` returns.
+    The arguments are those that `algo.diversity.ngram_hashes` returns.
     """
     num_rows = int(owners[-1]) + 1
     names, grams = np.unique(hashes, return_inverse=True)
@@ -42,6 +39,7 @@ def mean_of_pairs(matrix: Floats) -> float:
     return float(above.mean()) if len(above) else float("nan")
 
 
+<<<<<<< HEAD
 def visit_similarity(
     now: Mapping[str, Sequence[ArrayLike]], before: Mapping[str, Sequence[ArrayLike]]
 ) -> float:
@@ -58,6 +56,8 @@ def visit_similarity(
     return fmean(means) if means else float("nan")
 
 
+=======
+>>>>>>> main
 def _shared_counts(grams: NDArray[np.int64], owners: NDArray[np.int64], num_rows: int) -> Floats:
     """Return how many n-grams every two rows share [R, R], from distinct pairs sorted by n-gram."""
     columns = np.unique(grams, return_inverse=True)[1]

@@ -304,13 +304,15 @@ class EvaluateConfig(Strict):
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals over problems."""
     temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] = (0.3, 0.5, 0.7, 1.0)
-    """Where the loop's base and its last policy are measured at the end, with at most 16
-    completions per problem: is training more than sharpening? Empty turns it off."""
+    """Where the loop's base and its last policy are measured at the end: is training more than
+    sharpening? Empty turns it off."""
+    temperature_samples: Count = 16
+    """Completions per problem at each of those temperatures, at most `samples`."""
 
     @property
     def samples_per_temperature(self) -> int:
-        """Completions per problem of that check: it is to be cheap beside the run."""
-        return min(self.samples, 16)
+        """Completions per problem of that check."""
+        return min(self.samples, self.temperature_samples)
 
     @property
     def check_completions(self) -> int:

@@ -25,7 +25,8 @@ MAX_MEANT = 3
 FREE = frozenset(
     {
         *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
-        *("keep_explored", "keep_policies", "sinks", "evaluate.temperatures"),
+        *("keep_explored", "keep_policies", "sinks"),
+        *("evaluate.temperatures", "evaluate.temperature_samples"),
         *("tasks.data_dir", "tasks.verifier_workers"),
         *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
     }
