@@ -39,25 +39,6 @@ def mean_of_pairs(matrix: Floats) -> float:
     return float(above.mean()) if len(above) else float("nan")
 
 
-<<<<<<< HEAD
-def visit_similarity(
-    now: Mapping[str, Sequence[ArrayLike]], before: Mapping[str, Sequence[ArrayLike]]
-) -> float:
-    """Return the mean similarity of completions of two visits, over the problems they share.
-
-    Each visit maps a problem id to the token ids of its completions; every completion of one visit
-    is compared with every completion of the other. NaN if the visits share no problem.
-    """
-    means = [
-        fmean(jaccard_matrix(*ngram_hashes([*ids, *before[name]]))[: len(ids), len(ids) :].flat)
-        for name, ids in now.items()
-        if ids and before.get(name)
-    ]
-    return fmean(means) if means else float("nan")
-
-
-=======
->>>>>>> main
 def _shared_counts(grams: NDArray[np.int64], owners: NDArray[np.int64], num_rows: int) -> Floats:
     """Return how many n-grams every two rows share [R, R], from distinct pairs sorted by n-gram."""
     columns = np.unique(grams, return_inverse=True)[1]
