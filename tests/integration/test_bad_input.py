@@ -290,8 +290,8 @@ EXPLORED = "trajectories/iteration=1/phase=explore"
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda run: cut(run / "config.json"), "config.json is not a recipe that this rloop reads"),
-        (lambda run: (run / "config.json").write_text("{}"), "reads (name: Field required)"),
+        (lambda run: cut(run / "config.json"), "config.json is not a recipe that"),
+        (lambda run: (run / "config.json").write_text("{}"), "(name: Field required)"),
         (lambda run: cut(run / "manifest.json"), "manifest.json is not valid JSON"),
         (lambda run: (run / "manifest.json").write_text("[]"), "does not hold a JSON object"),
         (lambda run: (run / "manifest.json").write_text('{"version": 1}'), "lacks its phases"),

@@ -204,12 +204,12 @@ def test_resume_says_what_it_skips_and_what_it_redoes(tmp_path: Path, capsys: An
 @pytest.mark.parametrize(
     ("point", "steps", "expected"),
     [
-        ("1/explore 0", 0, ["Beginning explore of iteration 1 again."]),
-        ("1/explore 0", 2, ["Beginning", "Redoing steps 1 to 2: there is no saved point yet."]),
+        ("1/explore 0", 0, ["explore of iteration 1"]),
+        ("1/explore 0", 2, ["explore", "Redoing steps 1 to 2: there is no saved point yet."]),
         ("1/explore 6", 9, ["after step 6", "Redoing steps 7 to 9: the saved point at step 6 do"]),
-        ("2/finetune 0", 0, ["Beginning finetune of iteration 2 again."]),
-        ("2/finetune 3", 0, ["Going on with finetune of iteration 2 after update 3."]),
-        ("1/evaluate/iter-001 0", 0, ["evaluate iter-001 of iteration 1; problems that are sto"]),
+        ("2/finetune 0", 0, ["finetune of iteration 2"]),
+        ("2/finetune 3", 0, ["finetune of iteration 2 after update 3."]),
+        ("1/evaluate/iter-001 0", 0, ["evaluate iter-001 of iteration 1; stored"]),
     ],
 )
 def test_a_plan_of_resumption_is_plain(tmp_path: Path, point: str, steps: int, expected: list[str]):

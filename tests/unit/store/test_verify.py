@@ -146,7 +146,7 @@ def test_a_torn_step_is_moved_away_and_the_run_is_sound_without_it(run_dir):
     cut(run_dir / EXPLORED)
     torn = (run_dir / EXPLORED).read_bytes()
     assert put_away(run_dir) == [
-        f"{EXPLORED}: these trajectories are lost; the run goes on without them."
+        f"{EXPLORED}: these trajectories are lost; the run continues without them."
     ]
     assert (run_dir / f".damaged/{EXPLORED}").read_bytes() == torn
     found = verify_run(run_dir)
