@@ -195,9 +195,9 @@ def test_resume_says_what_it_skips_and_what_it_redoes(tmp_path: Path, capsys: An
     assert (
         "Skipping what is complete: iteration 0 (prepare, problems, evaluate base), iteration 1 "
         "(explore, select, finetune, evaluate iter-001). "
-        "Going on with explore of iteration 2 after step 2. "
-        "Redoing step 3: the saved point at step 2 does not cover it. What was sampled is set "
-        "aside in trajectories/.superseded."
+        "Continuing with explore of iteration 2 after step 2. "
+        "Redoing step 3: the saved point at step 2 does not cover it. What was sampled is moved "
+        "to trajectories/.superseded."
     ) in said
 
 
