@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from doubles_scripted import At, ScriptedEngine, WatchedEngine
 from rloop.algo.objective import Objective
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.errors import ConfigError, StoreError
+from rloop.loop.interrupt import ONE_S
 from rloop.loop.manifest import Manifest, RunLock
 from rloop.recipe.config import Recipe
 from rloop.report.page import write_report
@@ -243,6 +245,7 @@ def test_an_interrupt_before_the_first_phase_does_not_say_that_something_was_sav
 
         def __init__(self, *args: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(ONE_S + 0.1)  # signals closer together are one Ctrl-C
             os.kill(os.getpid(), signal.SIGINT)
             super().__init__(*args)
 
@@ -314,5 +317,5 @@ def test_a_start_beside_a_users_own_files_writes_nothing(tmp_path: Path):
 
 
 def test_resume_without_a_run_says_so(tmp_path: Path):
-    with pytest.raises(StoreError, match="config.json"):
+    with pytest.raises(StoreError, match=r"config\.json"):
         resume(tmp_path, scripted())

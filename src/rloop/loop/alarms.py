@@ -210,7 +210,7 @@ class Alarms:
         is_silent = metrics.get("groups_signal_frac", 1.0) == 0.0
         self._num_silent = self._num_silent + 1 if is_silent else 0
         if self._num_silent >= SILENT_STEPS and self._recipe.explore.optimizer.learning_rate > 0:
-            text = f"no group had a signal for {self._num_silent} steps in a row: the policy is  "
+            text = f"no group had a signal for {self._num_silent} steps in a row: the policy is "
             text += "not learning"
             yield Alarm(what="no_signal", value=self._num_silent, threshold=SILENT_STEPS, text=text)
 
