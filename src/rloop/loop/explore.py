@@ -1,4 +1,4 @@
-"""The exploration phase: RL steps, every trajectory stored, evaluations, saved points, stop rules."""
+"""The exploration phase: RL steps, stored and watched, with evaluations and saved points."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
