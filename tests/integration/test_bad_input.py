@@ -284,7 +284,7 @@ def cut(path: Path) -> None:
 
 
 STATE = "state/explored-001-step-000002"
-EXPLORED = "trajectories/iteration=1/phase=explore"
+EXPLORED = "trajectories/iteration-1/phase-explore"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_run_that_lost_a_process_or_was_interrupted_goes_on_to_the_same_end(
     recipe, expected = whole
     run_dir = tmp_path / "run"
     launcher = launch(["-m", "rloop", "run", str(recipe), "--out", str(run_dir)])
-    explored = run_dir / "trajectories/iteration=1/phase=explore"
+    explored = run_dir / "trajectories/iteration-1/phase-explore"
     wait_until((explored / "step-000002.parquet").exists, launcher)
     os.kill(launcher.pid if rank is None else worker(launcher, rank), number)
     begin = time.monotonic()

@@ -200,7 +200,7 @@ def test_it_overwrites_nothing(run_dir, tmp_path):
 
 
 def test_a_torn_file_is_named_and_nothing_is_judged_around_it(run_dir):
-    path = run_dir / "trajectories/iteration=1/phase=explore/step-000002.parquet"
+    path = run_dir / "trajectories/iteration-1/phase-explore/step-000002.parquet"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(StoreError, match=r"step-000002\.parquet is torn"):
         rescore(run_dir)
