@@ -1,4 +1,4 @@
-"""Watching learning: when a run must stop because nothing can be learned, when a phase ends early.
+"""Stop rules: when a run must stop because nothing can be learned, when a phase ends early.
 
 An exploration that has collapsed has good trajectories from before: it ends, its pool is selected
 from, and the loop goes on from the policy that the iteration started from. Only where RL's weights
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rloop.errors import DegenerateRun
-from rloop.loop.rl import ExploreStep
+from rloop.loop.rl import RLStep
 from rloop.recipe.config import Recipe
 from rloop.types import Group, Place
 
@@ -26,8 +26,8 @@ def needs_explored_weights(recipe: Recipe) -> bool:
     return recipe.finetune is None or recipe.finetune.init == "explored"
 
 
-class Watch:
-    """Counts steps in a row in which a rule holds; one watch per exploration."""
+class StopRules:
+    """Counts steps in a row in which a rule holds; one object an exploration."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Start with no streaks; those of a saved point may be set."""
@@ -36,7 +36,7 @@ class Watch:
         self._needs_weights = needs_explored_weights(recipe)
         self.streaks: dict[str, int] = {}
 
-    def check(self, result: ExploreStep) -> str | None:
+    def check(self, result: RLStep) -> str | None:
         """Return why exploration cannot go on after this step, None when it can.
 
         DegenerateRun when verdicts fail, or when there is nothing to go on with either: the
@@ -107,11 +107,11 @@ class Watch:
         return self.streaks[name]
 
 
-class TuneWatch:
-    """Counts the updates of a fine-tuning that were skipped; one watch per phase."""
+class FinetuneStopRules:
+    """Counts the updates of a fine-tuning that were skipped; one object a phase."""
 
     def __init__(self, learning_rate: float, place: Place) -> None:
-        """Watch the phase that makes `place.policy`; the error names its learning rate."""
+        """StopRules the phase that makes `place.policy`; the error names its learning rate."""
         self._rate = learning_rate
         self._place = place
         self.streaks: dict[str, int] = {}
