@@ -1,4 +1,4 @@
-"""When a run must stop because nothing can be learned, and when a phase ends early.
+"""Stop rules: when a run must stop because nothing can be learned, when a phase ends early.
 
 A collapsed exploration still has good trajectories from before the collapse. It ends, its pool is
 used for selection, and the loop continues from the policy that the iteration started from. The run
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rloop.errors import DegenerateRun
-from rloop.loop.rl import ExploreStep
+from rloop.loop.rl import RLStep
 from rloop.recipe.config import Recipe
 from rloop.types import Group, Place
 
@@ -27,8 +27,8 @@ def needs_explored_weights(recipe: Recipe) -> bool:
     return recipe.finetune is None or recipe.finetune.init == "explored"
 
 
-class Watch:
-    """Counts the steps in a row in which a rule holds; one watch per exploration."""
+class StopRules:
+    """Counts steps in a row in which a rule holds; one object an exploration."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Start without streaks; those of a saved point can be set."""
@@ -37,7 +37,7 @@ class Watch:
         self._needs_weights = needs_explored_weights(recipe)
         self.streaks: dict[str, int] = {}
 
-    def check(self, result: ExploreStep) -> str | None:
+    def check(self, result: RLStep) -> str | None:
         """Return why exploration cannot continue after this step; None if it can.
 
         Raises DegenerateRun if verdicts fail, or if the run cannot continue without this
@@ -109,11 +109,11 @@ class Watch:
         return self.streaks[name]
 
 
-class TuneWatch:
-    """Counts the skipped updates of a fine-tuning; one watch per phase."""
+class FinetuneStopRules:
+    """Counts the updates of a fine-tuning that were skipped; one object a phase."""
 
     def __init__(self, learning_rate: float, place: Place) -> None:
-        """Watch the phase that trains `place.policy`; the error names its learning rate."""
+        """StopRules the phase that makes `place.policy`; the error names its learning rate."""
         self._rate = learning_rate
         self._place = place
         self.streaks: dict[str, int] = {}

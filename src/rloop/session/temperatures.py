@@ -102,6 +102,50 @@ def read_temperatures(text: str) -> list[float]:
     return found
 
 
+def read_fractions(text: str) -> list[float]:
+    """Return the fractions of a list such as `0.3,0.5`, rising; ConfigError for others."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = [-1.0]
+    if not all(0 < fraction < 1 for fraction in found):
+        raise ConfigError(
+            f"--mix takes numbers between 0 and 1, such as 0.3,0.5,0.7; got {text!r}."
+        )
+    return found
+
+
+def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Path) -> list[str]:
+    """Write means of each policy's weights and its base's into `folder/policies`; return their
+    paths.
+
+    A fraction is the policy's part, the rest is what the loop of its run began with. What is there
+    is not written again. ConfigError for a policy that lies in no run with its base.
+    """
+    from rloop.policies.mean import mean_policy
+
+    found = []
+    for policy in policies:
+        base, path = loop_start(policy), Path(policy).resolve()
+        if base is None or not path.is_dir():
+            raise ConfigError(
+                f"{policy} lies in no run with its base, so --mix has nothing to average it with. "
+                "Name RUN/policies/NAME, or leave --mix out."
+            )
+        for fraction in fractions:
+            name = f"{path.parts[-3]}-{path.name}-{fraction:g}"
+            directory = folder / "policies" / name
+            parts = (
+                (PolicyRef(name="base", path=Path(base)), 1 - fraction),
+                (PolicyRef(name=path.name, path=path), fraction),
+            )
+            if not directory.exists():
+                make_directory(directory.parent)
+                mean_policy(parts, directory, name, seed=0)
+            found.append(str(directory))
+    return found
+
+
 def with_bases(policies: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the policies that entered the loops of the runs, and the other policies, each once."""
     bases = list(
@@ -210,7 +254,10 @@ def _measure_points(
 ) -> list[MeasuredPoint]:
     make_directory(folder)
     with RunLock(folder):
-        if not (folder / PLAN).exists() and set(folder.iterdir()) - {folder / ".lock"}:
+        if not (folder / PLAN).exists() and set(folder.iterdir()) - {
+            folder / ".lock",
+            folder / "policies",
+        }:
             raise ConfigError(f"{folder} is not empty. Choose another --out.")
         plan = [asdict(p) | {"recipe": p.recipe.model_dump(mode="json")} for p in points]
         write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
