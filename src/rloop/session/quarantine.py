@@ -67,8 +67,10 @@ def _forget_step(run_dir: Path, manifest: Record, file: StepFile) -> str:
     if STANDALONE in phases or key == point.get("key") or _is_kept(run_dir, manifest, file, key):
         phases.pop(key, None)
         return "`rloop resume` samples these problems again."
-    return "these samples are lost (the policy was not kept, so they cannot be sampled again); "
-    "metrics.jsonl has the results."
+    return (
+        "these samples are lost (the policy was not kept, so they cannot be sampled again); "
+        "metrics.jsonl has the results."
+    )
 
 
 def _evaluation(manifest: Record, file: StepFile) -> str:
