@@ -97,8 +97,8 @@ def test_on_a_disk_that_fills_at_every_page_all_kinds_of_files_are_named(disk, w
     "name",
     [
         "manifest.json",
-        "trajectories/iteration=1/phase=explore/step-000003.parquet",
-        "trajectories/iteration=1/phase=evaluate/step-000002-explored-001-held.parquet",
+        "trajectories/iteration-1/phase-explore/step-000003.parquet",
+        "trajectories/iteration-1/phase-evaluate/step-000002-explored-001-held.parquet",
         "expert/iter-001-problems.parquet",
         "expert/iter-001.parquet",
     ],

@@ -266,7 +266,7 @@ def test_an_evaluation_of_a_runs_policy_has_that_runs_method_and_seed(sweep, tmp
         lines = (found / "metrics.jsonl").read_text().splitlines()
         kept = [line for line in lines if '"policy": "iter-002"' in line]
         (found / "metrics.jsonl").write_text(f"{kept[0]}\n")
-        for other in ("iteration=0", "iteration=1"):
+        for other in ("iteration-0", "iteration-1"):
             shutil.rmtree(found / "trajectories" / other)
     both = compare_runs([folder / "eval-0", folder / "eval-1", sweep / "rl-seed-0"])
     assert [(g.label, g.seeds) for g in both.groups] == [

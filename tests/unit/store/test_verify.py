@@ -17,9 +17,9 @@ from rloop.session.quarantine import quarantine
 from rloop.store.records import read_record, write_record
 from rloop.store.verify import verify_run
 
-EXPLORED = "trajectories/iteration=1/phase=explore/step-000003.parquet"
-BASE = "trajectories/iteration=0/phase=evaluate/step-000000-base-held.parquet"
-KEPT = "trajectories/iteration=2/phase=evaluate/step-000000-iter-002-held.parquet"
+EXPLORED = "trajectories/iteration-1/phase-explore/step-000003.parquet"
+BASE = "trajectories/iteration-0/phase-evaluate/step-000000-base-held.parquet"
+KEPT = "trajectories/iteration-2/phase-evaluate/step-000000-iter-002-held.parquet"
 EXPERT = "expert/iter-002.parquet"
 
 
@@ -109,15 +109,15 @@ def test_torn_weights_are_found_without_torch(run_dir):
 
 
 def test_what_is_left_over_is_listed_and_no_fault(run_dir):
-    (run_dir / "trajectories/iteration=1/phase=explore/step-000009.parquet.tmp").write_text("x")
-    aside = run_dir / "trajectories/.superseded/iteration=1/phase=explore/step-000004.parquet.1"
+    (run_dir / "trajectories/iteration-1/phase-explore/step-000009.parquet.tmp").write_text("x")
+    aside = run_dir / "trajectories/.superseded/iteration-1/phase-explore/step-000004.parquet.1"
     aside.parent.mkdir(parents=True)
     aside.write_bytes(bytes(7))
     found = verify_run(run_dir)
     assert found.is_sound
     assert found.leftovers == [
         "trajectories/.superseded: 1 files, 7 bytes; sampled again after a resume, kept",
-        "trajectories/iteration=1/phase=explore/step-000009.parquet.tmp: left by a crash; delete "
+        "trajectories/iteration-1/phase-explore/step-000009.parquet.tmp: left by a crash; delete "
         "it when nothing runs",
     ]
 
@@ -146,7 +146,7 @@ def test_a_torn_step_is_moved_away_and_the_run_is_sound_without_it(run_dir):
     cut(run_dir / EXPLORED)
     torn = (run_dir / EXPLORED).read_bytes()
     assert put_away(run_dir) == [
-        f"{EXPLORED}: these trajectories are lost; the run goes on without them."
+        f"{EXPLORED}: these trajectories are lost; the run continues without them."
     ]
     assert (run_dir / f".damaged/{EXPLORED}").read_bytes() == torn
     found = verify_run(run_dir)
@@ -158,7 +158,7 @@ def test_a_torn_step_is_moved_away_and_the_run_is_sound_without_it(run_dir):
 def test_a_step_lost_before_selection_leaves_the_others_to_select_from(run_dir, capsys):
     """The run stops after its first exploration; one of four steps is torn, three are selected."""
     edit(run_dir / "manifest.json", forget_after("1/explore"))
-    for name in ("expert", "trajectories/iteration=2"):
+    for name in ("expert", "trajectories/iteration-2"):
         shutil.rmtree(run_dir / name)
     keep_log(run_dir, lambda line: line["iteration"] == 0 or line["policy"] == "explored-001")
     cut(run_dir / EXPLORED)
@@ -195,10 +195,10 @@ def test_what_can_be_made_again_is_made_again_the_same(run_dir, whole, name):
 
 
 def test_an_evaluation_inside_exploration_is_lost_and_its_numbers_stay(run_dir):
-    name = "trajectories/iteration=1/phase=evaluate/step-000002-explored-001-held.parquet"
+    name = "trajectories/iteration-1/phase-evaluate/step-000002-explored-001-held.parquet"
     cut(run_dir / name)
     (said,) = put_away(run_dir)
-    assert said.startswith(f"{name}: these samples are lost; metrics.jsonl has")
+    assert said.startswith(f"{name}: these samples are lost")
     assert verify_run(run_dir).is_sound, told(run_dir)
     assert resume(run_dir, scripted()) == 0
 

@@ -63,7 +63,9 @@ class Learner:
         self._masters: MasterWeights | None = None
         if optimizer_config.learning_rate > 0.0:
             with explained("float32 weights for the optimizer", OPTIMIZER_REMEDY):
-                self._masters = MasterWeights(model, optimizer_config, engine_config, seed=seed)
+                self._masters = MasterWeights(
+                    model, optimizer_config, engine_config, seed=seed, ranks=ranks
+                )
 
     def at_start(self) -> AbstractContextManager[None]:
         """Make the model the start policy inside the block; only adapters can, or a frozen
@@ -167,8 +169,8 @@ class Learner:
         return totals
 
     def save(self, directory: Path) -> None:
-        """Write masters and moments to an existing directory (safetensors); a frozen learner has
-        none.
+        """Write masters and moments to an existing directory (safetensors), from rank 0; a frozen
+        learner has none.
         """
         if self._masters is not None:
             self._masters.save(directory)

@@ -65,6 +65,9 @@ class Adapter:
 class LowRankWeights:
     """Adapters on a model's linear layers; every other weight is frozen until `close`."""
 
+    is_shared_out = False
+    """Every process has all adapters: they are small."""
+
     def __init__(
         self, model: PreTrainedModel, config: LoraConfig, *, seed: int, offload: bool
     ) -> None:

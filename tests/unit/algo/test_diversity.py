@@ -5,7 +5,7 @@ from doubles_ngrams import jaccard, token_ngrams
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.algo.farthest import farthest_points
+from rloop.algo.diversity import farthest_points
 
 completions = st.lists(st.lists(st.integers(0, 3), max_size=9), min_size=1, max_size=8)
 
