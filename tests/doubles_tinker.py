@@ -141,7 +141,7 @@ class Between:
                         headers={"content-type": "application/json"},
                     )
                 except httpx.HTTPError:
-                    self.connection.close()  # what a killed server does
+                    self.close_connection = True  # what a killed server does
                     return
                 if is_now and is_after:
                     act()
