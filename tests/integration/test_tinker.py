@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from doubles_policies import make_problem
-from doubles_runs import logged, toy_recipe, trajectories, with_mixed_groups
+from doubles_runs import logged, toy_recipe, trajectories, with_mixed_groups, write_problems
 from doubles_tinker import Between, TinkerServer, on_server
 from safetensors.torch import load_file
 
@@ -267,6 +267,34 @@ def test_a_run_goes_from_end_to_end_and_its_policies_are_anyones(whole: Whole):
     assert not (place / "adapter_config.json").exists()
     one, other = (model(torch.tensor([[5, 9, 17]])).logits for model in native)
     assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_cold_start_refills_divergence_and_several_updates_a_step_run(
+    tinker_server: TinkerServer, tmp_path: Path
+):
+    solved = write_problems(tmp_path / "solved.jsonl", 8, first=20)
+    task = {"source": f"file:{solved}", "name": "solved", "verifier": "numeric"}
+    recipe = toy_recipe(
+        tmp_path,
+        iterations=1,
+        coldstart={"task": task, "epochs": 1, "batch_size": 4},
+        explore__steps=2,
+        explore__refill_rounds=1,
+        explore__kl_coef=0.05,
+        explore__updates_per_step=2,
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(resolved_json(on_server(with_mixed_groups(recipe), tinker_server)))
+    run = rloop("run", path, "--out", tmp_path / "run")
+    said = run.communicate()[0]
+    assert run.returncode == 0, said
+    lines = read_metrics(tmp_path / "run")
+    explored = [line for line in lines if line["phase"] == "explore"]
+    assert any(line["explore/groups_count"] > 3 for line in explored)
+    assert all(line["explore/kl_mean"] >= 0 for line in explored if "explore/kl_mean" in line)
+    assert any("explore/kl_mean" in line for line in explored)
+    losses = [line["coldstart/loss_mean"] for line in lines if line["phase"] == "coldstart"]
+    assert len(losses) == 2
 
 
 @pytest.mark.parametrize(
