@@ -190,3 +190,17 @@ def test_many_jobs_are_done_side_by_side_and_the_first_error_is_raised():
 
     with pytest.raises(EngineError, match="job 1"):
         list(side_by_side(fail, [1], 2))
+
+
+def test_what_is_done_is_handed_over_while_others_are_waited_for():
+    """So that verdicts are reached while the server still samples."""
+    is_judged = threading.Event()
+
+    def sample(prompt: str) -> str:
+        assert prompt == "short" or is_judged.wait(timeout=10)
+        return prompt
+
+    found = side_by_side(sample, ["long", "short"], 2)
+    assert next(found) == "short"
+    is_judged.set()
+    assert next(found) == "long"
