@@ -189,9 +189,10 @@ if __name__ == "__main__":
         source, folder / "model", seed=0, trust_remote_code=False, needs_chat_template=False
     )
     server = TinkerServer(model.resolve(), folder, port=int(port))
-    server.start()
-    sys.stderr.write(f"{server.url} serves {server.model}; Ctrl-C ends it.\n")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        server.start()
+        sys.stderr.write(f"{server.url} serves {server.model}; Ctrl-C ends it.\n")
         signal.pause()
     except KeyboardInterrupt:
         server.kill()
