@@ -4,7 +4,7 @@ Verdicts are reached in worker processes while the engine goes on sampling.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -37,8 +37,12 @@ class Rollout:
         place: Place,
         *,
         policy_version: int = 0,
+        on_completion: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Group]:
-        """Yield one group a problem as it is finished and judged, in order of finishing."""
+        """Yield one group a problem as it is finished and judged, in order of finishing.
+
+        `on_completion` gets the tokens of each completion when it is sampled.
+        """
         renderer = self.engine.renderer
         prompts = [renderer.prompt(problem) for problem in problems]
         requests = [
@@ -61,6 +65,7 @@ class Rollout:
 
         for index, found in self.engine.sample(requests, settings):
             _check_finite(found, place)
+            on_completion(len(found.completion_ids))
             number, member = divmod(index, num_samples)
             text = before_stop(renderer.decode(found.completion_ids), settings.stop)
             completion = _completion(prompts[number], found, text)
