@@ -284,7 +284,7 @@ def test_torn_config_is_refused(tmp_path, base, text, message):
 
 def test_directory_without_tokenizer_is_refused(tmp_path, base):
     without(base, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    with pytest.raises(EngineError, match=r"no tokenizer that loads.*tokenizer.json"):
+    with pytest.raises(EngineError, match=r"no usable tokenizer.*tokenizer.json"):
         prepare(base, tmp_path)
 
 
