@@ -174,11 +174,10 @@ class VllmModel:
         The policy's current weights are copied first. Log-probabilities are those at
         the temperature over the whole vocabulary, before top-p and top-k.
 
-        On a CPU the same seed gives the same completion among the same requests, and also alone or
-        among others if rounding does not depend on the number of rows. On a GPU vLLM samples row by
-        row if requests have their own seeds, so all requests of a call share one seed derived from
-        theirs: the same requests in the same order give the same completions if vLLM computes the
-        same numbers. The native sampler draws other completions from the same distribution.
+        On a CPU a seed gives the same completion among the same requests, and alone too if rounding
+        does not depend on the number of rows. On a GPU vLLM samples row by row if requests have
+        their own seeds, so all requests of a call share one seed derived from theirs: the same
+        requests in order give the same completions if vLLM computes the same numbers.
         """
         if not requests:
             return
