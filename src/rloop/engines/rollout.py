@@ -6,6 +6,7 @@ Verifiers run in worker processes while the engine continues to sample.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 from rloop.engines.base import Engine, Sampled, SampleRequest
@@ -53,17 +54,13 @@ class Rollout:
         ]
         members: list[dict[int, Judged]] = [{} for _ in problems]
         sampled: deque[int] = deque()
-
-        def group(number: int) -> Group:
-            return _group(
-                problems[number],
-                members[number],
-                settings,
-                place,
-                policy_version=policy_version,
-                template_version=renderer.version,
-            )
-
+        group = partial(
+            _group,
+            settings=settings,
+            place=place,
+            policy_version=policy_version,
+            template_version=renderer.version,
+        )
         for index, found in self.engine.sample(requests, settings):
             _check_finite(found, place)
             on_completion(len(found.completion_ids))
@@ -81,9 +78,10 @@ class Rollout:
             if len(members[number]) == num_samples:
                 sampled.append(number)
             while sampled and all(j.is_done for _, j in members[sampled[0]].values()):
-                yield group(sampled.popleft())
+                number = sampled.popleft()
+                yield group(problems[number], members[number])
         for number in sampled:
-            yield group(number)
+            yield group(problems[number], members[number])
 
 
 def _check_finite(sampled: Sampled, place: Place) -> None:
