@@ -24,22 +24,12 @@ PATIENCE = timedelta(days=7)
 that died closes its connections, which is noticed at once."""
 
 
-def num_processes() -> int:
-    """Return how many processes the launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Return this process's number, 0 without a launcher."""
-    return int(os.environ.get("RANK", "0"))
-
-
 class Ranks:
     """The group of all processes."""
 
     def __init__(self) -> None:
         """Meet the others; EngineError where they do not come."""
-        self.rank, self.size = rank(), num_processes()
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with self._reached():
