@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-words bench lock docs site
+.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-reach proof-words bench lock docs site
 
 setup: $(STAMP)
 

@@ -40,6 +40,12 @@ Temperatures = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Problems of each task; all when absent.")
 ]
+Mix = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure means of weights with the base too; fractions of the policy, as in 0.3,0.5."
+    ),
+]
 RecipePath = Annotated[
     Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
 ]
@@ -56,6 +62,7 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     k: Ks = None,
     limit: Limit = None,
     temperatures: Temperatures = None,
+    mix: Mix = None,
     recipe_path: RecipePath = None,
     out: Out = None,
     overrides: SetOption = None,
@@ -70,7 +77,8 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     With --temperatures, or several policies, each is loaded once and measured at every temperature,
     and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
-    measured with --recipe, else with the first run's.
+    measured with --recipe, else with the first run's. With --mix the page also has the mean of each
+    policy's weights and its base's: what averaging alone gives.
 
     Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
     """
@@ -87,9 +95,9 @@ def evaluate(  # noqa: PLR0913 (one for each option)
         found = evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
         return found if limit is None else found.limited(limit)
 
-    if temperatures is None and len(policies) == 1:
+    if temperatures is None and mix is None and len(policies) == 1:
         return _evaluate_one(recipe_for(policies[0]), out, as_json=as_json)
-    _evaluate_at(policies, temperatures, recipe_for, out, as_json=as_json)
+    _evaluate_at(policies, (temperatures, mix), recipe_for, out, as_json=as_json)
 
 
 def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
@@ -145,20 +153,22 @@ def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
 
 def _evaluate_at(
     policies: Sequence[str],
-    temperatures: str | None,
+    wanted: tuple[str | None, str | None],
     recipe_for: "Callable[[str], Recipe]",
     out: Path | None,
     *,
     as_json: bool,
 ) -> None:
-    """Measure policies, and what their loops began with, at temperatures."""
+    """Measure policies, what their loops began with, and means of both, at temperatures."""
     from rloop.engines.registry import build_engine
     from rloop.session.evaluate import free_folder
     from rloop.session.temperatures import (
         measure_points,
         plan_points,
+        read_fractions,
         read_temperatures,
         with_bases,
+        write_means,
     )
 
     bases, others = with_bases(policies)
@@ -168,10 +178,13 @@ def _evaluate_at(
             "name the base too.\n"
         )
     recipes = [recipe_for(policy) for policy in (*bases, *others)]
+    temperatures, mix = wanted
     usual = str(recipes[0].evaluate.sampling.temperature)
-    wanted = read_temperatures(usual if temperatures is None else temperatures)
-    points = plan_points(recipes, wanted, bases)
+    measured = read_temperatures(usual if temperatures is None else temperatures)
     folder = out or free_folder(Path("runs"), recipes[-1], "temperatures")
+    if mix is not None:
+        recipes += map(recipe_for, write_means(others, read_fractions(mix), folder))
+    points = plan_points(recipes, measured, bases)
     print_points(measure_points(points, folder, build_engine), folder, as_json=as_json)
 
 

@@ -20,9 +20,11 @@ from rloop.session.temperatures import (
     loop_start,
     measure_points,
     plan_points,
+    read_fractions,
     read_plan,
     read_temperatures,
     with_bases,
+    write_means,
 )
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
@@ -204,6 +206,17 @@ def test_a_run_killed_in_its_last_check_resumes_to_the_same(tmp_path):
     assert build.temperatures == [1, 2]
     for point in ("base-t1", "base-t2", "iter-002-t1", "iter-002-t2"):
         assert end(folder / "run", point) == end(whole, point)
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.5,1", "half"])
+def test_other_fractions_are_refused(text: str):
+    with pytest.raises(ConfigError, match="takes numbers between 0 and 1"):
+        read_fractions(text)
+
+
+def test_a_policy_outside_a_run_has_nothing_to_be_averaged_with(tmp_path):
+    with pytest.raises(ConfigError, match="lies in no run with its base"):
+        write_means([str(tmp_path)], [0.5], tmp_path / "t")
 
 
 def test_a_torn_plan_is_said_to_be_one(tmp_path):
