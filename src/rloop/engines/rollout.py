@@ -54,13 +54,7 @@ class Rollout:
         ]
         members: list[dict[int, Judged]] = [{} for _ in problems]
         sampled: deque[int] = deque()
-        group = partial(
-            _group,
-            settings=settings,
-            place=place,
-            policy_version=policy_version,
-            template_version=renderer.version,
-        )
+        group = partial(_group, settings=settings, place=place, policy_version=policy_version)
         for index, found in self.engine.sample(requests, settings):
             _check_finite(found, place)
             on_completion(len(found.completion_ids))
@@ -79,9 +73,9 @@ class Rollout:
                 sampled.append(number)
             while sampled and all(j.is_done for _, j in members[sampled[0]].values()):
                 number = sampled.popleft()
-                yield group(problems[number], members[number])
+                yield group(problems[number], members[number], template_version=renderer.version)
         for number in sampled:
-            yield group(problems[number], members[number])
+            yield group(problems[number], members[number], template_version=renderer.version)
 
 
 def _check_finite(sampled: Sampled, place: Place) -> None:
