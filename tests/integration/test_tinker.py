@@ -274,10 +274,11 @@ def test_cold_start_refills_divergence_and_several_updates_a_step_run(
 ):
     solved = write_problems(tmp_path / "solved.jsonl", 8, first=20)
     task = {"source": f"file:{solved}", "name": "solved", "verifier": "numeric"}
+    rate = {"learning_rate": 1e-3}
     recipe = toy_recipe(
         tmp_path,
         iterations=1,
-        coldstart={"task": task, "epochs": 1, "batch_size": 4},
+        coldstart={"task": task, "epochs": 1, "batch_size": 4, "optimizer": rate},
         explore__steps=2,
         explore__refill_rounds=1,
         explore__kl_coef=0.05,
