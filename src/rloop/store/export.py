@@ -187,7 +187,11 @@ def write_shards(
         return 0
     limit = min(max(1, shard_bytes * len(first) // first.nbytes), MAX_ROWS)
     batches = (b for table in chain([first], filled) for b in table.cast(schema).to_batches())
-    written: list[tuple[Path, int]] = []
+    written: dict[int, int] = {}
+
+    def note(file: Any) -> None:  # noqa: ANN401 (pyarrow has no types)
+        written[int(Path(file.path).stem.rpartition("-")[2])] = file.metadata.num_rows
+
     ds.write_dataset(
         pa.RecordBatchReader.from_batches(schema, batches),
         folder,
@@ -200,12 +204,12 @@ def write_shards(
         max_rows_per_file=limit,
         max_rows_per_group=min(limit, GROUP_ROWS),
         min_rows_per_group=min(limit, GROUP_ROWS),
-        file_visitor=lambda file: written.append((Path(file.path), file.metadata.num_rows)),
+        file_visitor=note,
         existing_data_behavior="overwrite_or_ignore",
     )
-    for number, (path, _) in enumerate(written):
-        path.rename(folder / f"{name}-{number:05d}.parquet")
-    return sum(num_rows for _, num_rows in written)
+    for number in written:
+        (folder / f"{name}-{number}.parquet").rename(folder / f"{name}-{number:05d}.parquet")
+    return sum(written.values())
 
 
 def _table(selected: Selected, path: Path) -> int:
