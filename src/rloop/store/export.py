@@ -38,9 +38,9 @@ SHARD_BYTES = 2**29
 """A shard of several, before compression."""
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 _DESCRIPTIONS = {
-    "all": "Everything that was sampled, right and wrong, in exploration and in evaluations.",
-    "correct": "What was judged correct and stopped by itself.",
-    "expert": "The expert sets: what selection kept to fine-tune on, with its weights.",
+    "all": "Everything that was sampled in exploration and evaluations, correct or not.",
+    "correct": "Completions that were judged correct and were not truncated.",
+    "expert": "The expert sets: the examples selected for fine-tuning, with their weights.",
 }
 
 
@@ -120,7 +120,8 @@ def export_trajectories(
     is_training = form in ("trl", "verl")
     if is_training and select == "all":
         raise ConfigError(
-            f"--format {form} is imitated as it is, so --select must be correct or expert, not all."
+            f"--format {form} is used as training data, so --select must be correct or "
+            "expert, not all."
         )
     if form == "inspect" and select == "expert":
         raise ConfigError("--format inspect shows whole groups; --select must be all or correct.")

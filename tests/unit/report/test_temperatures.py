@@ -53,4 +53,3 @@ def test_a_page_escapes_names_and_holds_every_number(tmp_path) -> None:
     assert "<b>iter</b>" not in text
     assert "75.0 %" in text
     assert "[65.0, 85.0]" in text
-    assert "+20.0 points [+10.0, +30.0] against the base" in text
