@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-words bench lock docs
+.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-reach proof-words bench lock docs site
 
 setup: $(STAMP)
 
@@ -52,7 +52,7 @@ tinker-server: setup $(SERVER)
 test-tinker: setup $(SERVER)
 	$(PYTEST) -m tinker --timeout=3600
 
-# Long tests, minutes each; docs/reliability.md has their results.
+# Long tests, minutes each; docs/explanation/reliability.md has their results.
 soak: setup
 	$(BIN)/python -m pytest -q -m soak --durations=0 --timeout=3600
 
@@ -63,13 +63,13 @@ check: setup
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-# The base policy of the small proving ground (docs/experiments.md), minutes on two cores.
+# The base policy of the small proving ground (docs/results/experiments.md), minutes on two cores.
 proof-base: setup
 	test -d runs/proof/ground || $(BIN)/python proof/ground.py runs/proof/ground
 	test -d runs/proof/base || $(BIN)/rloop run proof/base.yaml --out runs/proof/base
 
 # Every method with five seeds from that base, two runs at a time, and the pictures of
-# docs/results.md; then plain RL and RLoop at a third and three times the learning rate. About two
+# docs/results/index.md; then plain RL and RLoop at a third and three times the learning rate. About two
 # hours on two cores. What is complete is skipped, so it can be stopped.
 METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,coverage
 proof-small: proof-base
@@ -89,6 +89,18 @@ proof-quick: setup
 	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 2 --jobs 2 --out runs/proof/quick \
 		--set policy.path=runs/proof/quick-base/policies/coldstart --set explore.steps=25
 	$(BIN)/python proof/pictures.py runs/proof/quick runs/proof/quick-pictures
+
+# The ground with reach: the base can do 1.5 % of what it is asked at any temperature, so that RL has to find
+# it. The comparison has every method's curve over temperatures. Hours on two cores; it can be stopped.
+REACH := runs/proof/reach
+REACH_TASKS := --set tasks.train.0.source=file:$(REACH)/train.jsonl \
+	--set tasks.evaluate.0.source=file:$(REACH)/held-out.jsonl --set tasks.evaluate.1.source=file:$(REACH)/shifted.jsonl
+proof-reach: setup
+	test -d $(REACH) || $(BIN)/python proof/ground.py $(REACH) --reach
+	test -d $(REACH)-base || $(BIN)/rloop run proof/base.yaml --out $(REACH)-base $(REACH_TASKS) \
+		--set coldstart.epochs=8 --set coldstart.task.source=file:$(REACH)/solved.jsonl
+	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop,raft --seeds 3 --jobs 2 --out $(REACH)-sweep $(REACH_TASKS) \
+		--set policy.path=$(REACH)-base/policies/coldstart --set iterations=6
 
 # The second ground: SmolLM2-135M on word problems, hours on two cores; it can be stopped and goes on.
 # The problems come from RLOOP_DATA where that is set, else from the hub.
@@ -113,3 +125,8 @@ lock: setup
 # Writes the reference pages that come from the code.
 docs: setup
 	$(BIN)/python docs/reference/generate.py
+
+# The documentation as a site: runs/site/index.html.
+site: setup
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --quiet

@@ -2,7 +2,7 @@
 
 Fine-tunes the base policy of a run on its first expert set, two epochs with a cosine, as float32,
 as bfloat16 and as bfloat16 whose weights are rounded to nearest; prints the expert set's negative
-log-likelihood (nats a token) before and after, as sampled and saved. docs/experiments.md has figures.
+log-likelihood (nats a token) before and after, as sampled and saved. docs/results/experiments.md has figures.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from rloop.loop.sft import sft_steps
 from rloop.policies.checkpoint import load_policy
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import EngineConfig, FinetuneConfig, OptimizerConfig
+from rloop.recipe.config import FinetuneConfig, OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 from rloop.recipe.load import load_recipe
 from rloop.store.expert import read_examples
 from rloop.types import Example, Place

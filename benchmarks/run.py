@@ -22,7 +22,7 @@ from rich.console import Console
 from summary import notes, print_goals, print_set, summarize
 from work_sets import OURS, WORK_SETS, Contender, Size, matching
 
-from rloop.loop.environment import environment
+from rloop.session.environment import environment
 from rloop.threads import set_threads
 
 HERE = Path(__file__).parent

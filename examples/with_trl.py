@@ -24,10 +24,10 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.rollout import Rollout
 from rloop.evaluation.phase import Evaluator
+from rloop.loop.manifest import Manifest
 from rloop.loop.problems import load_problems
 from rloop.loop.rl import sampling_metrics
 from rloop.loop.select import select_and_write
-from rloop.loop.state import Manifest
 from rloop.observe.run_log import RunLog
 from rloop.recipe.config import OptimizerConfig, Recipe
 from rloop.recipe.load import load_recipe, resolved_json

@@ -1,4 +1,4 @@
-"""The pictures of docs/results.md, from the folder of a sweep.
+"""The pictures of docs/results/index.md, from the folder of a sweep.
 
     python proof/pictures.py runs/proof/small docs/images --rates runs/proof/rate-*
 
@@ -261,7 +261,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def main() -> None:
     """Draw what the folders have."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/results.md.")
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/results/index.md.")
     parser.add_argument("sweep", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--rates", type=Path, nargs="*", default=[])

@@ -45,7 +45,7 @@ def write_method_run(
     last = "1/explore" if method == "rl" else "2/evaluate/iter-002"
     (directory / "manifest.json").write_text(json.dumps({"version": 1, "phases": {last: {}}}))
     rows = [
-        _evaluation(directory, task, label, found, versions, samples)
+        write_evaluation(directory, task, label, found, versions, samples)
         for label, found in counts.items()
     ]
     rows += [_explore(recipe, number, tokens) for number in range(8)]
@@ -70,7 +70,7 @@ def _explore(recipe: Mapping[str, Any], number: int, tokens: int) -> dict[str, A
     }
 
 
-def _evaluation(
+def write_evaluation(
     directory: Path,
     task: str,
     label: str,

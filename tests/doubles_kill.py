@@ -130,15 +130,15 @@ def build_native(recipe: Recipe) -> Engine:
 
 def go(recipe: Recipe, run_dir: Path, build: BuildEngine) -> int:
     """Begin a run, or go on with it, as its user would."""
-    from rloop.loop import session
+    from rloop.session import process
 
     # Only while the run goes: the process may be that of other tests.
-    with patch.object(session, "VerifierPool", Judge):
+    with patch.object(process, "VerifierPool", Judge):
         if (run_dir / "config.json").exists():
-            return session.resume(run_dir, build)
+            return process.resume(run_dir, build)
         source = run_dir.with_name("recipe.yaml")
         source.write_text("# as given\n")
-        return session.start(source, recipe, run_dir, build)
+        return process.start(source, recipe, run_dir, build)
 
 
 def go_until(
@@ -162,7 +162,7 @@ def in_a_process(log: Path, *args: Any) -> int:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["rloop.loop.session", "doubles_scripted", "rloop.engines.native.engine"]
+        ["rloop.session.process", "doubles_scripted", "rloop.engines.native.engine"]
     )
     process = context.Process(target=_logged, args=(log, *args))
     process.start()

@@ -50,9 +50,14 @@ def wait_until(condition: Callable[[], bool], launcher: "subprocess.Popen[str]")
         time.sleep(0.02)
 
 
-def exercise(engine: Engine, recipe: Recipe, folder: Path) -> dict[str, object]:
-    """Return what an engine gives in a little of everything: completions, metrics, scores."""
-    engine.prepare(recipe.policy.path, folder / "base", seed=0)
+def exercise(
+    engine: Engine, recipe: Recipe, folder: Path, *, state: Path | None = None
+) -> dict[str, object]:
+    """Return what an engine gives in a little of everything: completions, metrics, scores.
+
+    It goes on from the state that it saves, or from another's.
+    """
+    base = engine.prepare(recipe.policy.path, folder / "base", seed=0)
     prompts = [
         engine.renderer.prompt(
             Problem(problem_id=text, task="toy", question=text, answer="", verifier="exact")
@@ -88,9 +93,15 @@ def exercise(engine: Engine, recipe: Recipe, folder: Path) -> dict[str, object]:
     objective = Objective(loss="dapo", clip_low=0.2, clip_high=0.28, kl_coef=0.1, entropy_coef=0.01)
     updates = [engine.update(sequences, objective, learning_rate=1e-3) for _ in range(2)]
     few = engine.update(sequences[:1], Objective(loss="sft"), learning_rate=1e-3)
+    engine.save_state(folder / "state")
+    straight = engine.update(sequences, objective, learning_rate=1e-3)
+    engine.load(base)
+    engine.begin(OptimizerConfig(learning_rate=1e-3), seed=5, state=state or folder / "state")
+    resumed = engine.update(sequences, objective, learning_rate=1e-3)
     return {
         "completions": [list(found[n].completion_ids) for n in range(len(requests))],
-        "updates": [*updates, few],
+        "updates": [*updates, few, straight],
+        "resumed": resumed,
         "logprobs": [list(row) for row in engine.logprobs(sequences, temperature=0.7)],
     }
 

@@ -52,7 +52,12 @@ def toy_recipe(folder: Path, **changes: Any) -> Recipe:
         },
         "expert": {"max_success_rate": 0.75, "per_problem_cap": 2},
         "finetune": {"epochs": 2, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}},
-        "evaluate": {"samples": 4, "k": [1, 4], "sampling": {"max_completion_tokens": 16}},
+        "evaluate": {
+            "samples": 4,
+            "k": [1, 4],
+            "sampling": {"max_completion_tokens": 16},
+            "temperatures": [],
+        },
         "engine": {"device": "cpu", "dtype": "float32"},
     }
     for key, value in changes.items():
@@ -131,7 +136,7 @@ def _kill() -> None:
 
 def begin(recipe: Recipe, folder: Path, build: BuildEngine) -> tuple[int, Path]:
     """Start a run of the recipe in `folder/run`; return its exit code and directory."""
-    from rloop.loop.session import start
+    from rloop.session.process import start
 
     source = folder / "recipe.yaml"
     source.write_text("name: toy\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from rloop.algo.objective import Objective
 from rloop.disk import write_text
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
+from rloop.policies.stop_texts import StopTexts
 from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import Example, FinishReason, PolicyRef, Problem, Prompt, PromptReport
 
@@ -106,7 +107,9 @@ class ScriptedEngine:
             text = self._handler(problem, members[request.prompt_ids], self._updates)
             members[request.prompt_ids] += 1
             ids = (*text.encode(), EOS)[: settings.max_completion_tokens]
-            reason: FinishReason = "stop" if ids[-1] == EOS else "length"
+            end = StopTexts(self._renderer.decode, settings.stop).end(ids)
+            ids = ids[:end]
+            reason: FinishReason = "stop" if end or ids[-1] == EOS else "length"
             yield index, Sampled(ids, self._logprobs(ids, self._updates), reason)
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:

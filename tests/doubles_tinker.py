@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 
 from rloop.policies.prepare import prepare_policy
-from rloop.recipe.config import EngineConfig, Recipe, TinkerConfig
+from rloop.recipe.config import Recipe
+from rloop.recipe.engine import EngineConfig, TinkerConfig
 
 ROOT = Path(__file__).parents[1]
 SERVER_PYTHON = Path(os.environ.get("RLOOP_SKYRL", ROOT / ".venv-skyrl")) / "bin" / "python"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
 
-from rloop.loop.session import resume
+from rloop.session.process import resume
 
 
 def main(folder: Path, part: str, sinks: list[str]) -> int:

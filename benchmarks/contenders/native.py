@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from rloop.engines.native.engine import NativeEngine
-from rloop.recipe.config import EngineConfig, PromptConfig
+from rloop.recipe.config import PromptConfig
+from rloop.recipe.engine import EngineConfig
 from rloop.recipe.load import load_recipe
 from rloop.types import PolicyRef
 

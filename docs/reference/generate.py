@@ -1,15 +1,17 @@
-"""Write cli.md and config.md from the code: `python docs/reference/generate.py`.
+"""Write cli.md, config.md and api.md from the code: `python docs/reference/generate.py`.
 
 `tests/unit/test_docs.py` fails where a page is behind.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+import rloop
 from rloop.cli import app
 from rloop.recipe.keys import RecipeField, recipe_fields
 
@@ -18,7 +20,11 @@ FOLDER = Path(__file__).parent
 
 def pages() -> dict[Path, str]:
     """Return each generated page and its text."""
-    return {FOLDER / "cli.md": cli_page(), FOLDER / "config.md": config_page()}
+    return {
+        FOLDER / "cli.md": cli_page(),
+        FOLDER / "config.md": config_page(),
+        FOLDER / "api.md": api_page(),
+    }
 
 
 def cli_page() -> str:
@@ -84,6 +90,38 @@ def section_of(field: RecipeField) -> str:
     """Return the first part of a key that has parts below it, else `the run`."""
     head, dot, _ = field.key.partition(".")
     return head if dot or "mapping" in field.type else "the run"
+
+
+def api_page() -> str:
+    """Return what `import rloop` offers, with its signatures and docstrings."""
+    lines = [
+        "# Python API",
+        "",
+        "What the command line does, from Python: the same recipes, the same run directories.",
+        "`import rloop` imports nothing heavy; names below `rloop.` that are not here may change.",
+        "[examples/first_run.ipynb](../../examples/first_run.ipynb) uses all of it.",
+        "",
+    ]
+    for name in (name for name in rloop.__all__ if not name.startswith("_")):
+        found = getattr(rloop, name)
+        lines += documented(f"rloop.{name}", found, "##")
+        if inspect.isclass(found):
+            for key, member in vars(found).items():
+                if not key.startswith("_"):
+                    lines += documented(f"{name}.{key}", member, "###")
+    return finish(lines)
+
+
+def documented(name: str, found: Any, heading: str) -> list[str]:
+    """Return a heading, a signature and a docstring."""
+    is_property = isinstance(found, property)
+    signature = "" if is_property else str(inspect.signature(found)).replace("self, ", "")
+    signature = signature.replace("(self)", "()")
+    signature = re.sub(r"Optional\[(Literal\[.*?\])\]", r"\1 | None", signature)
+    signature = re.sub(r"\b(?:pathlib|typing|collections\.abc|rloop\.api)\.", "", signature)
+    told, _, example = inspect.cleandoc(found.__doc__ or "").partition("\n\nExample: ")
+    shown = ["", f"    {example}"] if example else []
+    return [f"{heading} {name}", "", f"    {name}{signature}", "", told, *shown, ""]
 
 
 def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -104,9 +104,10 @@ class Completion:
     prompt_text: str
     prompt_ids: tuple[int, ...]
     completion_text: str
-    """Decoded, without the special tokens that only frame it."""
+    """Decoded, without the special tokens that only frame it, up to a stop text of the recipe."""
     completion_ids: tuple[int, ...]
-    """[T] sampled ids; the last one is EOS, or ends a turn, when finish_reason is "stop"."""
+    """[T] sampled ids; the last one is EOS, ends a turn or completes a stop text when finish_reason
+    is "stop"."""
     behavior_logprobs: tuple[float, ...]
     """[T] natural log-probability of each sampled token at the stated temperature, over the whole
     vocabulary (before top-p and top-k cut it), as computed by the sampler."""

@@ -13,7 +13,8 @@ from doubles_tinker import on_server
 from rloop.algo.objective import Objective
 from rloop.engines.base import Engine, Sampled, SampleRequest, TrainingSequence
 from rloop.engines.registry import build_engine
-from rloop.recipe.config import LoraConfig, OptimizerConfig, Recipe, SamplingConfig
+from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
+from rloop.recipe.engine import LoraConfig
 from rloop.types import PolicyRef
 
 PROBLEMS = [make_problem(number, answer=str(number + 1)) for number in range(6)]
@@ -75,14 +76,21 @@ def base(engine: Engine, recipe: Recipe, tmp_path: Path) -> PolicyRef:
     return engine.prepare(recipe.policy.path, tmp_path / "base", seed=recipe.seed)
 
 
-def sample(engine: Engine, *, members: int = 2, first: int = 0, last: int = 6) -> list[Sampled]:
+def sample(
+    engine: Engine,
+    *,
+    members: int = 2,
+    first: int = 0,
+    last: int = 6,
+    settings: SamplingConfig = SETTINGS,
+) -> list[Sampled]:
     """Return completions of the problems from the first to before the last, in their order."""
     requests = [
         SampleRequest(engine.renderer.prompt(PROBLEMS[number]).ids, seed=100 * number + member)
         for number in range(first, last)
         for member in range(members)
     ]
-    found = dict(engine.sample(requests, SETTINGS))
+    found = dict(engine.sample(requests, settings))
     assert sorted(found) == list(range(len(requests)))
     return [found[index] for index in range(len(requests))]
 
@@ -127,6 +135,26 @@ def test_the_same_seed_gives_the_same_completions(
     other.prepare(recipe.policy.path, tmp_path / "again", seed=recipe.seed)
     assert sample(other) == sample(engine)
     other.close()
+
+
+def test_a_stop_text_ends_a_completion_behind_the_token_that_completes_it(
+    engine: Engine, base: PolicyRef
+):
+    del base
+    decode = engine.renderer.decode
+    whole = sample(engine)
+    text = max((decode(one.completion_ids) for one in whole), key=len)
+    stop = text[len(text) // 2 :][:1] or text
+    found = sample(engine, settings=SETTINGS.model_copy(update={"stop": (stop,)}))
+    assert any(stop in decode(one.completion_ids) for one in found)
+    for one, uncut in zip(found, whole, strict=True):
+        number = len(one.completion_ids)
+        assert one.completion_ids == uncut.completion_ids[:number]
+        assert one.behavior_logprobs == pytest.approx(uncut.behavior_logprobs[:number], abs=1e-6)
+        assert stop not in decode(one.completion_ids[:-1])
+        is_stopped = stop in decode(one.completion_ids)
+        assert one.finish_reason == ("stop" if is_stopped else uncut.finish_reason)
+        assert is_stopped or number == len(uncut.completion_ids)
 
 
 def test_a_prompt_sampled_alone_gives_the_same_completions(engine: Engine, base: PolicyRef):

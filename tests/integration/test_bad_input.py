@@ -21,11 +21,11 @@ from doubles_runs import begin, scripted, toy_recipe, trajectories, watched, wri
 from rloop.cli import main
 from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.engine import NativeEngine
-from rloop.loop.session import resume, start
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.policies.random_model import write_random_model
 from rloop.recipe.config import SamplingConfig
 from rloop.recipe.load import load_recipe
+from rloop.session.process import resume, start
 
 SAMPLING = {"max_completion_tokens": 4}
 RATE = {"learning_rate": 1e-3}
@@ -284,7 +284,7 @@ def cut(path: Path) -> None:
 
 
 STATE = "state/explored-001-step-000002"
-EXPLORED = "trajectories/iteration=1/phase=explore"
+EXPLORED = "trajectories/iteration-1/phase-explore"
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from doubles_runs import trajectories
 from safetensors.torch import load_file
 
 from rloop.engines.registry import build_engine
-from rloop.loop.session import resume, start
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.load import load_recipe
 from rloop.report.page import write_report
+from rloop.session.process import resume, start
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 SMALL = [

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from doubles_runs import begin, half_right, killed_at, logged, scripted, toy_recipe, watched
 
-from rloop.loop.session import resume
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe
+from rloop.session.process import resume
 from rloop.types import Problem
 
 RIGHT = [2, 3, 2, 3, 2, 1, 1, 1]

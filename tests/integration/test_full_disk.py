@@ -15,7 +15,7 @@ from doubles_scripted import ScriptedEngine
 
 from rloop.cli import main
 from rloop.errors import RLoopError
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
 from rloop.store.verify import verify_run
@@ -97,8 +97,8 @@ def test_on_a_disk_that_fills_at_every_page_all_kinds_of_files_are_named(disk, w
     "name",
     [
         "manifest.json",
-        "trajectories/iteration=1/phase=explore/step-000003.parquet",
-        "trajectories/iteration=1/phase=evaluate/step-000002-explored-001-held.parquet",
+        "trajectories/iteration-1/phase-explore/step-000003.parquet",
+        "trajectories/iteration-1/phase-evaluate/step-000002-explored-001-held.parquet",
         "expert/iter-001-problems.parquet",
         "expert/iter-001.parquet",
     ],

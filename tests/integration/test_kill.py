@@ -109,7 +109,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(scripted: Whole
 PLACES = {
     "a cold start": "mark .*sft of base",
     "sampling": "mark .*submit",
-    "a step's file": ".*phase=explore",
+    "a step's file": ".*phase-explore",
     "a saved state": ".* /state/",
     "a selection": ".* /expert/",
     "a fine-tuning": "mark .*sft of (coldstart|iter)",

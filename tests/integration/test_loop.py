@@ -8,10 +8,10 @@ import pytest
 from doubles_runs import begin, half_right, scripted, toy_recipe, trajectories
 
 from rloop.errors import ConfigError
-from rloop.loop.session import start
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe
+from rloop.session.process import start
 from rloop.store.expert import read_examples
 from rloop.types import Problem
 

@@ -124,7 +124,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     run_dir = tmp_path / "run"
     sets = [word for value in SMALL for word in ("--set", value)]
     process = rloop("run", str(RECIPE), *sets, "--out", str(run_dir))
-    wait_for(run_dir / "trajectories/iteration=1/phase=explore/step-000002.parquet", process)
+    wait_for(run_dir / "trajectories/iteration-1/phase-explore/step-000002.parquet", process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
     if number == signal.SIGINT:

@@ -13,9 +13,9 @@ from rloop.engines.native.logprobs import completion_logprobs
 from rloop.engines.native.sampler import Batch
 from rloop.engines.registry import build_engine
 from rloop.errors import EngineError
-from rloop.loop.session import resume
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe
+from rloop.session.process import resume
 
 REAL = completion_logprobs, Batch._decode
 

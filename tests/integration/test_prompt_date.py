@@ -7,10 +7,10 @@ from doubles_policies import chat_tokenizer, write_policy
 from doubles_runs import begin, toy_recipe, trajectories
 
 from rloop.engines.registry import build_engine
-from rloop.loop import session, standalone, sweep
-from rloop.loop.session import resume
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import evaluation_recipe
+from rloop.session import evaluate, process, sweep
+from rloop.session.process import resume
 
 DATED = (
     "{{ strftime_now('%d %b') + '\n' }}{% for m in messages %}Q:{{ m.content + '\n' }}{% endfor %}"
@@ -22,7 +22,7 @@ PROMPTS = (
 
 
 def set_day(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
-    for module in (session, standalone, sweep):
+    for module in (process, evaluate, sweep):
         monkeypatch.setattr(module, "today", lambda: day)
 
 
@@ -41,7 +41,7 @@ def test_resume_and_evaluation_see_the_day_on_which_the_run_began(tmp_path, monk
     assert found["day"] == "30 Nov"
 
     measured = evaluation_recipe(run_dir / "config.json", [f"policy.path={policy}"])
-    standalone.evaluate_policy(measured, tmp_path / "eval", build_engine)
+    evaluate.evaluate_policy(measured, tmp_path / "eval", build_engine)
     assert trajectories(tmp_path / "eval", PROMPTS) == [found]
 
 

@@ -28,10 +28,17 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, lora: Any):
     said = launcher.communicate()[0]
     assert launcher.returncode == 0, said
     together = json.loads((tmp_path / "found.json").read_text())
-    alone: Any = exercise(NativeEngine(recipe), recipe, tmp_path / "alone")
+    state = tmp_path / "state"
+    alone: Any = exercise(NativeEngine(recipe), recipe, tmp_path / "alone", state=state)
     assert together["completions"] == alone["completions"]
     for metrics, expected in zip(together["updates"], alone["updates"], strict=True):
         assert metrics == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert together["resumed"] == together["updates"][-1]
+    assert alone["resumed"] == pytest.approx(together["resumed"], rel=1e-6, abs=1e-6)
+    if lora is None:  # masters and moments are shared out
+        sizes = [file.stat().st_size for file in state.glob("learner*.safetensors")]
+        assert len(sizes) == 2
+        assert max(sizes) < 0.6 * sum(sizes)
     for row, wanted in zip(together["logprobs"], alone["logprobs"], strict=True):
         assert row == pytest.approx(wanted, abs=2e-5)  # after Adam, which divides by small numbers
 
@@ -76,7 +83,7 @@ def test_a_run_that_lost_a_process_or_was_interrupted_goes_on_to_the_same_end(
     recipe, expected = whole
     run_dir = tmp_path / "run"
     launcher = launch(["-m", "rloop", "run", str(recipe), "--out", str(run_dir)])
-    explored = run_dir / "trajectories/iteration=1/phase=explore"
+    explored = run_dir / "trajectories/iteration-1/phase-explore"
     wait_until((explored / "step-000002.parquet").exists, launcher)
     os.kill(launcher.pid if rank is None else worker(launcher, rank), number)
     begin = time.monotonic()

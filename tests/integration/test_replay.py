@@ -18,12 +18,12 @@ from doubles_runs import (
 from doubles_scripted import ScriptedEngine
 
 from rloop.engines.base import Engine
-from rloop.loop.replayed import read_successes
-from rloop.loop.session import resume
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
+from rloop.loop.select import read_successes
 from rloop.recipe.config import Recipe
 from rloop.recipe.methods import METHODS
 from rloop.report.compare_runs import read_compared
+from rloop.session.process import resume
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PolicyRef, Problem
 

@@ -26,11 +26,11 @@ from doubles_scripted import At, ScriptedEngine, WatchedEngine
 from rloop.algo.objective import Objective
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.errors import ConfigError, StoreError
-from rloop.loop.resumption import plan
-from rloop.loop.session import resume
-from rloop.loop.state import Manifest, RunLock
+from rloop.loop.manifest import Manifest, RunLock
 from rloop.recipe.config import Recipe
 from rloop.report.page import write_report
+from rloop.session.process import resume
+from rloop.session.resume import plan
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PolicyRef, Problem
 
@@ -272,7 +272,7 @@ def test_a_second_process_is_refused(tmp_path: Path):
 
 
 def test_the_lock_of_a_killed_process_is_stale_whatever_it_says(tmp_path: Path):
-    holds = "from rloop.loop.state import RunLock\nfrom pathlib import Path\n"
+    holds = "from rloop.loop.manifest import RunLock\nfrom pathlib import Path\n"
     holds += f"lock = RunLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ninput()"
     command = [sys.executable, "-c", holds]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

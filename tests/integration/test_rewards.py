@@ -9,9 +9,9 @@ from doubles_runs import begin, scripted, toy_recipe
 
 from rloop.cli.browse import find_trajectories, lines_of
 from rloop.errors import ConfigError, TaskError
-from rloop.loop.rescore import rescore
 from rloop.observe.run_log import read_metrics
 from rloop.report.page import write_report
+from rloop.session.rescore import rescore
 from rloop.store.expert import read_examples
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import verify_run

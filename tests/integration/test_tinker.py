@@ -14,22 +14,23 @@ import torch
 from doubles_policies import make_problem
 from doubles_runs import toy_recipe, trajectories, with_mixed_groups
 from doubles_tinker import Between, TinkerServer, on_server
+from rloop.engines.native.adapters import LowRankWeights
+from rloop.engines.native.microbatch import completion_logprobs, form_microbatches
+from rloop.export import export_policy
 from safetensors.torch import load_file
 
 from rloop.algo.losses import TokenBatch, UpdateCounts, compute_loss
 from rloop.algo.objective import Objective
 from rloop.engines.base import SampleRequest, TrainingSequence
-from rloop.engines.native.adapters import LowRankWeights
-from rloop.engines.native.microbatch import completion_logprobs, form_microbatches
 from rloop.engines.tinker.engine import TinkerEngine
 from rloop.engines.tinker.gradients import gradient, linear_pass, named_pass, server_loss
 from rloop.engines.tinker.model import Model, find_reduction
 from rloop.engines.tinker.protocol import Server
-from rloop.export import export_policy
 from rloop.observe.run_log import read_metrics
 from rloop.policies.adapter import write_adapter
 from rloop.policies.checkpoint import load_policy
-from rloop.recipe.config import LoraConfig, SamplingConfig
+from rloop.recipe.config import SamplingConfig
+from rloop.recipe.engine import LoraConfig
 from rloop.recipe.load import resolved_json
 from rloop.types import PolicyRef
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
-from rloop.loop.session import read_resolved
+from rloop.session.process import read_resolved
 from rloop.store.expert import stream_examples
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import verify_run

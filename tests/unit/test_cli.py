@@ -7,9 +7,11 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from rloop import __version__
 from rloop.cli import main
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Completion, Group, Place, Problem, Trajectory, Verdict
 
@@ -105,6 +107,78 @@ def test_config_lists_every_key_as_json(rloop):
     assert code == 0
     assert rows["explore.group_size"]["type"] == "an integer >= 1"
     assert rows["explore.clip_high"]["default"] == "0.28"
+
+
+def test_config_lists_one_section_and_names_the_nearest(rloop):
+    code, out, _ = rloop("config", "explore.sampling", "--json")
+    keys = [row["key"] for row in json.loads(out)]
+    assert code == 0
+    assert keys[0] == "explore.sampling"
+    assert all(key.startswith("explore.sampling") for key in keys)
+    code, _, err = rloop("config", "explre")
+    assert code == 2
+    assert "Did you mean explore?" in err
+
+
+def test_the_version_is_that_of_the_package(rloop):
+    assert rloop("--version") == (0, f"rloop {__version__}\n", "")
+
+
+def test_a_packaged_recipe_is_found_by_its_name(rloop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, listed, _ = rloop("recipes")
+    assert {"demo", "tiny"} <= {line.split()[0] for line in listed.splitlines() if line.strip()}
+    code, out, _ = rloop("run", "tiny", "--print-recipe", "--set", "explore.steps=3")
+    assert code == 0
+    assert yaml.safe_load(out)["explore"]["steps"] == 3
+    assert list(tmp_path.iterdir()) == []
+    assert "rloop comes with: demo" in rloop("run", "tinny")[2]
+
+
+ONE_LINE = ["--model", "random:llama-2x64", "--data", "sums.csv"]
+SUMS = "question,answer\n" + "".join(f"{n} + 1,{n + 1}\n" for n in range(2, 9))
+
+
+def test_new_writes_what_run_prints_and_check_accepts_it(rloop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sums.csv").write_text(SUMS)
+    code, printed, _ = rloop("run", *ONE_LINE, "--print-recipe")
+    assert (code, sorted(p.name for p in tmp_path.iterdir())) == (0, ["sums.csv"])
+    assert rloop("new", "mine.yaml", *ONE_LINE)[0] == 0
+    assert Path("mine.yaml").read_text() == printed
+    assert rloop("new", "mine.yaml", *ONE_LINE)[0] == 2
+    assert rloop("new", "deep/mine.yaml", *ONE_LINE)[0] == 0
+    assert rloop("check", "deep/mine.yaml")[0] == 0
+
+
+def test_one_line_runs_on_a_file_of_ones_own(rloop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sums.csv").write_text(SUMS)
+    short = ["iterations=1", "explore.steps=1", "explore.sampling.max_completion_tokens=4"]
+    short += ["evaluate.sampling.max_completion_tokens=4", "evaluate.samples=2", "evaluate.k=[1]"]
+    values = [
+        part for value in (*short, "expert=null", "finetune=null") for part in ("--set", value)
+    ]
+    code, _, err = rloop("run", *ONE_LINE, *values, "--out", "run")
+    assert code == 0
+    recipe = Path("run/recipe.yaml").read_text()
+    assert recipe in err
+    assert yaml.safe_load(recipe)["explore"]["steps"] == 1
+    code, out, _ = rloop(
+        "eval", "run/policies/explored-001", "--task", "reasoning_gym:chain_sum", "--limit", "2",
+        "--samples", "2", "-k", "1", "--set", "evaluate.sampling.max_completion_tokens=4",
+        "--out", "measured", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert {row["task"] for row in json.loads(out)} == {"chain_sum"}
+    stored = rloop("store", "sql", "measured", "select count(*) as n from trajectories", "--json")
+    assert json.loads(stored[1]) == [{"n": 4}]  # 2 problems x 2
+
+
+def test_a_recipe_and_a_model_are_one_too_many(rloop):
+    code, _, err = rloop("run", "tiny", "--model", "random:llama")
+    assert code == 2
+    assert "not both" in err
 
 
 def test_doctor_names_threads_devices_and_the_command_for_what_is_missing(rloop, monkeypatch):

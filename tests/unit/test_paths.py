@@ -10,7 +10,7 @@ from doubles_runs import begin, scripted, toy_recipe
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rloop.loop.standalone import free_folder
+from rloop.session.evaluate import free_folder
 from rloop.store.trajectories import TrajectoryStore
 
 BITS = ("..", "/", "\\", "\0", "~", ".", "-", "%2e", "%", "con", " ", "\n", "\x1b[2J", "a" * 300)
@@ -41,7 +41,7 @@ def test_an_evaluations_file_stays_in_its_folder_and_reads_back(
         place = place_at(0, phase="evaluate", policy=policy)
         for part in (f"{policy}-{task}", f"{policy}-{task}-000008"):
             path = store.append(place, [group_at(place, problem_id)], part=part)
-            assert path.parent == run_dir / "trajectories/iteration=1/phase=evaluate"
+            assert path.parent == run_dir / "trajectories/iteration-1/phase-evaluate"
             assert path.resolve().parent == path.parent.resolve()
         assert files(outer) == files(path.parent)
         assert len(files(outer)) == 2

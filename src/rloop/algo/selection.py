@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from rloop.algo.candidates import Candidates, FloatArray, IntArray
-from rloop.algo.farthest import farthest_points
+from rloop.algo.diversity import farthest_points
 from rloop.recipe.config import ExpertConfig
 from rloop.types import stable_hash
 

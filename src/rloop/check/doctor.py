@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rloop.errors import EngineError
-from rloop.recipe.config import TinkerConfig
+from rloop.recipe.engine import TinkerConfig
 from rloop.threads import allowed_cores
 
 OPTIONAL = {

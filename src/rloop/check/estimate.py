@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from rloop.policies.model_files import ModelSize
-from rloop.recipe.config import EngineConfig, Recipe
+from rloop.recipe.config import Recipe
+from rloop.recipe.engine import EngineConfig
 from rloop.text import format_value
 
 MASTER_BYTES, GRADIENT_BYTES, MOMENT_BYTES = 4, 4, 8
@@ -63,20 +64,14 @@ def batch_arithmetic(recipe: Recipe, num_train: int | None, num_evaluate: int) -
     def most(name: str, value: float, formula: str) -> Demand:
         return Demand("batch", f"sampled tokens {name}, at most", value, "tokens", formula)
 
+    per_step = f"completions per step x explore.sampling.max_completion_tokens{refill}"
+    updates = explore.steps * explore.updates_per_step * learns
     rows = [
         count("completions per step", completions, "explore.prompts_per_step x explore.group_size"),
-        most(
-            "per step",
-            tokens,
-            f"completions per step x explore.sampling.max_completion_tokens{refill}",
-        ),
+        most("per step", tokens, per_step),
         most("per iteration", explore.steps * tokens, "explore.steps x sampled tokens per step"),
         count("completions per update", completions / explore.updates_per_step, "of an RL step"),
-        count(
-            "RL updates per iteration",
-            explore.steps * explore.updates_per_step * learns,
-            "explore.steps x updates_per_step",
-        ),
+        count("RL updates per iteration", updates, "explore.steps x updates_per_step"),
     ]
     if num_train is not None:
         prompts = explore.steps * explore.prompts_per_step
@@ -87,21 +82,14 @@ def batch_arithmetic(recipe: Recipe, num_train: int | None, num_evaluate: int) -
         updates = recipe.finetune.epochs * math.ceil(examples / recipe.finetune.batch_size)
         name, why = "RFT updates per iteration, at most", "epochs x expert set / batch_size"
         rows += [count("expert set, at most", examples, formula), count(name, updates, why)]
+    policies = "the base policy, each explored and each next one, and every evaluate.every RL steps"
+    held_out = f"{num_evaluate} held-out problems x evaluate.samples"
+    sampled, run = run_tokens(recipe, num_evaluate), "iterations x exploration + evaluations"
     return [
         *rows,
-        count(
-            "evaluations",
-            num_evaluations(recipe),
-            "the base policy, each explored and each next one, and every evaluate.every RL steps",
-        ),
-        count(
-            "completions per evaluation",
-            evaluated,
-            f"{num_evaluate} held-out problems x evaluate.samples",
-        ),
-        most(
-            "of the run", run_tokens(recipe, num_evaluate), "iterations x exploration + evaluations"
-        ),
+        count("evaluations", num_evaluations(recipe), policies),
+        count("completions per evaluation", evaluated, held_out),
+        most("of the run", sampled, run),
     ]
 
 
@@ -136,18 +124,23 @@ def num_evaluations(recipe: Recipe) -> int:
     return 1 + (recipe.coldstart is not None) + inside + recipe.iterations * after
 
 
+def held_out_completions(recipe: Recipe, num_evaluate: int) -> int:
+    """Return the most completions that all evaluations sample, the last check included."""
+    evaluate = recipe.evaluate
+    per_problem = num_evaluations(recipe) * evaluate.samples + evaluate.check_completions
+    return num_evaluate * per_problem
+
+
 def run_tokens(recipe: Recipe, num_evaluate: int) -> int:
     """Return the most tokens that the run samples."""
-    evaluation = num_evaluate * recipe.evaluate.samples
-    evaluation *= recipe.evaluate.sampling.max_completion_tokens
     explored = run_completions(recipe) * recipe.explore.sampling.max_completion_tokens
-    return explored + num_evaluations(recipe) * evaluation
+    evaluated = held_out_completions(recipe, num_evaluate)
+    return explored + evaluated * recipe.evaluate.sampling.max_completion_tokens
 
 
 def disk(recipe: Recipe, num_evaluate: int, model: ModelSize | None) -> list[Demand]:
     """Return what the run directory may grow to; without a model, its trajectories only."""
-    completions = run_completions(recipe)
-    completions += num_evaluations(recipe) * num_evaluate * recipe.evaluate.samples
+    completions = run_completions(recipe) + held_out_completions(recipe, num_evaluate)
     stored = run_tokens(recipe, num_evaluate) * TRAJECTORY_BYTES_PER_TOKEN
     stored += completions * TRAJECTORY_BYTES
     formula = f"{TRAJECTORY_BYTES_PER_TOKEN} x sampled tokens + {TRAJECTORY_BYTES} x completions"

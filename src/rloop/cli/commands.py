@@ -12,9 +12,11 @@ from typing import Annotated
 
 import typer
 
+from rloop import __version__
 from rloop.cli.evaluate import evaluate, print_points, print_scores
 from rloop.cli.judge import judge
 from rloop.cli.options import JsonOption, RecipeArgument, RunArgument, SetOption
+from rloop.cli.start import end, new, recipes, run
 from rloop.cli.store import store_app
 from rloop.cli.tables import print_json, print_records, print_table, progress_bar
 from rloop.errors import ConfigError, RLoopError
@@ -55,26 +57,26 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.command()
-def run(
-    recipe_path: RecipeArgument,
-    overrides: SetOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="New run directory; runs/NAME when absent.")
-    ] = None,
+def _version(asked: bool) -> None:  # noqa: FBT001 (a callback of typer)
+    if asked:
+        sys.stdout.write(f"rloop {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[  # noqa: FBT002 (an option of typer)
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
 ) -> None:
-    """Run a recipe from its base policy to the last iteration.
+    """Train a language model by RLoop: explore, select, fine-tune, evaluate, and again."""
+    del version
 
-    Example: rloop run recipes/demo.yaml --set explore.steps=20 --out runs/try
-    """
-    from rloop.recipe.load import load_recipe
 
-    recipe = load_recipe(recipe_path, overrides or ())
-    from rloop.engines.registry import build_engine
-    from rloop.loop.session import start
-
-    run_dir = out or Path("runs") / recipe.name
-    _end(start(recipe_path, recipe, run_dir, build_engine), run_dir)
+app.command("run")(run)
+app.command("new")(new)
+app.command("recipes")(recipes)
 
 
 @app.command()
@@ -94,9 +96,9 @@ def resume(
     Example: rloop resume runs/demo --set iterations=4
     """
     from rloop.engines.registry import build_engine
-    from rloop.loop.session import resume as resume_run
-    from rloop.loop.standalone import is_evaluation, resume_evaluation
-    from rloop.loop.temperatures import is_planned, measure_points, read_plan
+    from rloop.session.evaluate import is_evaluation, resume_evaluation
+    from rloop.session.process import resume as resume_run
+    from rloop.session.temperatures import is_planned, measure_points, read_plan
 
     if is_planned(run_dir) or is_evaluation(run_dir):
         if recipe_path or overrides:
@@ -105,15 +107,7 @@ def resume(
             points = measure_points(read_plan(run_dir), run_dir, build_engine)
             return print_points(points, run_dir, as_json=False)
         return print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
-    _end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
-
-
-def _end(code: int, run_dir: Path) -> None:
-    """Write the report of what there is, say where it lies, and exit."""
-    from rloop.report.page import write_report
-
-    sys.stderr.write(f"Report: {write_report(run_dir)}\n")
-    raise typer.Exit(code)
+    end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
 
 
 @app.command()
@@ -222,8 +216,8 @@ def sweep(
 
     Example: rloop sweep recipes/tiny.yaml --methods rloop,rl,raft --seeds 3
     """
-    from rloop.loop.sweep import announce_sweep, plan_sweep, run_sweep
     from rloop.recipe.load import load_recipe
+    from rloop.session.sweep import announce_sweep, plan_sweep, run_sweep
 
     recipe = load_recipe(recipe_path, overrides or ())
     folder = out or Path("runs") / f"{recipe.name}-sweep"
@@ -249,6 +243,7 @@ def _compare(paths: list[Path], reference: str | None, out: Path | None, *, as_j
         print_json(compare.comparison_json(found))
     else:
         print_table(compare.COLUMNS, compare.table_rows(found))
+        sys.stdout.writelines(f"{result.sentence}\n" for result in found.curves)
     for warning in found.warnings:
         sys.stderr.write(f"Warning: {warning}\n")
     sys.stderr.write(f"{found.covers}\nPage: {compare.write_comparison(found, page)}\n")
@@ -292,14 +287,20 @@ def export(
 
 
 @app.command()
-def config(*, as_json: JsonOption = False) -> None:
-    """List every key of a recipe with its type, default and meaning.
+def config(
+    section: Annotated[
+        str | None, typer.Argument(help="A key, such as explore; all keys when absent.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the keys of a recipe with their type, default and meaning.
 
-    Example: rloop config --json
+    Example: rloop config explore
     """
-    from rloop.recipe.keys import recipe_fields
+    from rloop.recipe.keys import fields_below
 
-    print_records(list(recipe_fields().values()), as_json=as_json)
+    print_records(fields_below(section), as_json=as_json)
 
 
 @app.command()

@@ -14,9 +14,9 @@ from rloop.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
     from rloop.evaluation.intervals import Estimate
-    from rloop.loop.standalone import Score
-    from rloop.loop.temperatures import MeasuredPoint
     from rloop.recipe.config import Recipe
+    from rloop.session.evaluate import Score
+    from rloop.session.temperatures import MeasuredPoint
 
 Policies = Annotated[
     list[str],
@@ -37,6 +37,15 @@ Temperatures = Annotated[
     str | None,
     typer.Option(help="Measure at each of a list, such as 0.3,0.5,0.7,1.0; 0 is greedy."),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Problems of each task; all when absent.")
+]
+Mix = Annotated[
+    str | None,
+    typer.Option(
+        help="Measure means of weights with the base too; fractions of the policy, as in 0.3,0.5."
+    ),
+]
 RecipePath = Annotated[
     Path | None, typer.Option("--recipe", help="Take prompt, tasks and the rest from here.")
 ]
@@ -51,7 +60,9 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     tasks: Tasks = None,
     samples: Samples = None,
     k: Ks = None,
+    limit: Limit = None,
     temperatures: Temperatures = None,
+    mix: Mix = None,
     recipe_path: RecipePath = None,
     out: Out = None,
     overrides: SetOption = None,
@@ -62,11 +73,12 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     A policy of a run is measured with that run's prompt, sampling and tasks (--task may name one of
     them). Every completion is kept; `rloop resume` goes on after an interrupt. All else is a recipe
-    key, such as --set evaluate.sampling.temperature=0.6 or --set tasks.evaluate.0.size=100.
+    key, such as --set evaluate.sampling.temperature=0.6.
 
     With --temperatures, or several policies, each is loaded once and measured at every temperature,
     and so is what the loop of its run began with; a page shows avg@n against pass@k. All are
-    measured with --recipe, else with the first run's.
+    measured with --recipe, else with the first run's. With --mix the page also has the mean of each
+    policy's weights and its base's: what averaging alone gives.
 
     Example: rloop eval runs/demo/policies/iter-002 --task gsm8k --samples 32 -k 1,8,32
     """
@@ -80,11 +92,12 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     def recipe_for(policy: str) -> "Recipe":
         path = f"policy.path={json.dumps(policy)}"
-        return evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        found = evaluation_recipe(base, [path, *values, *(overrides or ())], tasks or ())
+        return found if limit is None else found.limited(limit)
 
-    if temperatures is None and len(policies) == 1:
+    if temperatures is None and mix is None and len(policies) == 1:
         return _evaluate_one(recipe_for(policies[0]), out, as_json=as_json)
-    _evaluate_at(policies, temperatures, recipe_for, out, as_json=as_json)
+    _evaluate_at(policies, (temperatures, mix), recipe_for, out, as_json=as_json)
 
 
 def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
@@ -101,8 +114,9 @@ def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
 
 def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
     """Print policies at temperatures, and write their page into the folder."""
+    from rloop.evaluation.sharpening import gain_sentence
     from rloop.observe.metric_keys import headline
-    from rloop.report.temperatures import tables_of, told, write_page
+    from rloop.report.temperatures import tables_of, write_page
 
     found = [asdict(point) for point in points]
     if as_json:
@@ -122,14 +136,14 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
         print_table(("policy", "temperature", *shown), rows)
     gains = json.loads((folder / "sharpening.json").read_text())
     for gain in () if as_json else gains:
-        sys.stdout.write(f"{told(gain)}\n")
+        sys.stdout.write(f"{gain_sentence(gain)}\n")
     page = write_page(found, gains, folder / "temperatures.html")
     sys.stderr.write(f"Every completion and number is in {folder}.\nPage: {page}\n")
 
 
 def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import evaluate_policy, free_folder, unfinished
+    from rloop.session.evaluate import evaluate_policy, free_folder, unfinished
 
     for begun in () if out else unfinished(Path("runs"), recipe):
         sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
@@ -139,16 +153,23 @@ def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
 
 def _evaluate_at(
     policies: Sequence[str],
-    temperatures: str | None,
+    wanted: tuple[str | None, str | None],
     recipe_for: "Callable[[str], Recipe]",
     out: Path | None,
     *,
     as_json: bool,
 ) -> None:
-    """Measure policies, and what their loops began with, at temperatures."""
+    """Measure policies, what their loops began with, and means of both, at temperatures."""
     from rloop.engines.registry import build_engine
-    from rloop.loop.standalone import free_folder
-    from rloop.loop.temperatures import measure_points, plan_points, read_temperatures, with_bases
+    from rloop.session.evaluate import free_folder
+    from rloop.session.temperatures import (
+        measure_points,
+        plan_points,
+        read_fractions,
+        read_temperatures,
+        with_bases,
+        write_means,
+    )
 
     bases, others = with_bases(policies)
     if not bases:
@@ -157,10 +178,13 @@ def _evaluate_at(
             "name the base too.\n"
         )
     recipes = [recipe_for(policy) for policy in (*bases, *others)]
+    temperatures, mix = wanted
     usual = str(recipes[0].evaluate.sampling.temperature)
-    wanted = read_temperatures(usual if temperatures is None else temperatures)
-    points = plan_points(recipes, wanted, bases)
+    measured = read_temperatures(usual if temperatures is None else temperatures)
     folder = out or free_folder(Path("runs"), recipes[-1], "temperatures")
+    if mix is not None:
+        recipes += map(recipe_for, write_means(others, read_fractions(mix), folder))
+    points = plan_points(recipes, measured, bases)
     print_points(measure_points(points, folder, build_engine), folder, as_json=as_json)
 
 

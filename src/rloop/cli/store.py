@@ -97,7 +97,7 @@ def store_verify(
 
     Example: rloop store verify runs/demo
     """
-    from rloop.loop.quarantine import quarantine as move_away
+    from rloop.session.quarantine import quarantine as move_away
     from rloop.store.verify import verify_run
 
     found = verify_run(run_dir)
@@ -128,7 +128,7 @@ def store_rescore(
 
     Example: rloop store rescore runs/demo --verifier numeric
     """
-    from rloop.loop.rescore import rescore
+    from rloop.session.rescore import rescore
 
     found = rescore(run_dir, verifier, out)
     if as_json:

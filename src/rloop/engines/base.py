@@ -28,7 +28,7 @@ class Sampled:
     """What was sampled: Sampled(completion_ids=(6, 0), behavior_logprobs=(-0.1, -0.02), "stop")."""
 
     completion_ids: tuple[int, ...]
-    """[T] ids; the last one is a stop token when finish_reason is "stop"."""
+    """[T] ids; the last one is a stop token or completes a stop text where it has stopped."""
     behavior_logprobs: tuple[float, ...]
     """[T] as computed by the sampler, at its temperature, over the whole vocabulary."""
     finish_reason: FinishReason

@@ -10,6 +10,7 @@ from math import isfinite
 
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import NonFinitePolicy
+from rloop.policies.stop_texts import before_stop
 from rloop.recipe.config import RewardConfig, SamplingConfig
 from rloop.tasks.rewards import Judgement, Verify, judge
 from rloop.types import Completion, Group, Place, Problem, Prompt, Trajectory
@@ -61,7 +62,8 @@ class Rollout:
         for index, found in self.engine.sample(requests, settings):
             _check_finite(found, place)
             number, member = divmod(index, num_samples)
-            completion = _completion(prompts[number], found, renderer.decode(found.completion_ids))
+            text = before_stop(renderer.decode(found.completion_ids), settings.stop)
+            completion = _completion(prompts[number], found, text)
             judgement = judge(
                 self.verify,
                 problems[number],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rloop.algo.ngrams import ngram_hashes
+from rloop.algo.diversity import ngram_hashes
 from rloop.evaluation.checkpoints import evenly_spaced
 from rloop.evaluation.ngrams import Tokens, jaccard_matrix, mean_of_pairs
 from rloop.store.trajectories import TrajectoryStore

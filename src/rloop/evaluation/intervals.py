@@ -1,17 +1,18 @@
-"""Intervals of a mean over problems; knows values per problem, not what they mean.
+"""Intervals of a mean over problems; this module knows one value per problem, not what it means.
 
-Problems are the unit: how much their values vary says what other problems would have given.
-Fractions have Wilson's interval (JASA 22, 1927) for an effective number of problems, as is usual in
-surveys (Korn and Graubard 1998): it is as asymmetric as a mean near 0 or 1 must be. Differences
-have Student's. A few problems underrate a variance that comes from rare ones, so both count a part
-of a problem more, which varies as much as the mean allows (`EXTRA_FRACTION`, `EXTRA_DIFFERENCE`):
+Problems are the unit: the spread of their values tells how much other problems would have changed
+the result. A fraction gets Wilson's interval (JASA 22, 1927) for an effective number of problems,
+as is usual in surveys (Korn and Graubard 1998), which is as asymmetric as a mean near 0 or 1 needs.
+A difference gets Student's. A small sample underestimates a variance that comes from rare problems,
+so both add a fraction of a problem with the largest possible variance (`EXTRA_FRACTION`,
+`EXTRA_DIFFERENCE`):
 
     s^2 = (sum of (x - mean)^2 + extra * largest) / (P - 1 + extra)
 
-Most simulated 95 % intervals of counts from Beta-distributed rates (docs/experiments.md) cover 94
-to 97 % from 16 problems on, and 94 % or more with 8; those of a percentile bootstrap 75 to 95 % and
-52 to 94 %. Where values are skewed (a mean near 0, pass@8 of a policy that solves nearly all)
-they cover 90 to 94 %: what is rare is not in a few problems.
+For counts simulated from Beta-distributed rates, most 95 % intervals cover 94 to 97 % with 16 or
+more problems and at least 94 % with 8; a percentile bootstrap covers 75 to 95 % and 52 to 94 %
+(docs/results/experiments.md). For skewed values (a mean near 0, or pass@8 of a policy that solves
+nearly everything) they cover 90 to 94 %, because a few problems do not show what is rare.
 """
 
 from collections.abc import Sequence

@@ -4,13 +4,10 @@ Sets of n-grams become (owner, gram) pairs in sorted arrays, so that comparing a
 problem is one matrix product. Tests compare it with the plain form on sets.
 """
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from rloop.algo.ngrams import Hashes, ngram_hashes
+from rloop.algo.diversity import Hashes
 
 Tokens = NDArray[np.int32]
 """[T] token ids of a completion."""
@@ -23,7 +20,7 @@ _CHUNK = 4096
 def jaccard_matrix(owners: NDArray[np.int64], hashes: Hashes) -> Floats:
     """Return |a and b| / |a or b| of the n-gram sets of every two completions [R, R].
 
-    The arguments are those that `algo.ngrams.ngram_hashes` returns.
+    The arguments are those that `algo.diversity.ngram_hashes` returns.
     """
     num_rows = int(owners[-1]) + 1
     names, grams = np.unique(hashes, return_inverse=True)
@@ -40,22 +37,6 @@ def mean_of_pairs(matrix: Floats) -> float:
     """Return the mean over pairs of different rows of a symmetric matrix; NaN for one row."""
     above = matrix[np.triu_indices(len(matrix), k=1)]
     return float(above.mean()) if len(above) else float("nan")
-
-
-def visit_similarity(
-    now: Mapping[str, Sequence[ArrayLike]], before: Mapping[str, Sequence[ArrayLike]]
-) -> float:
-    """Return the mean similarity of completions of two visits, over the problems they share.
-
-    Each visit maps a problem id to the token ids of its completions; every completion of one is
-    compared with every one of the other. NaN when the visits share no problem.
-    """
-    means = [
-        fmean(jaccard_matrix(*ngram_hashes([*ids, *before[name]]))[: len(ids), len(ids) :].flat)
-        for name, ids in now.items()
-        if ids and before.get(name)
-    ]
-    return fmean(means) if means else float("nan")
 
 
 def _shared_counts(grams: NDArray[np.int64], owners: NDArray[np.int64], num_rows: int) -> Floats:

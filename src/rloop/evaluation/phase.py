@@ -16,7 +16,8 @@ from rloop.engines.rollout import Rollout
 from rloop.errors import StoreError
 from rloop.evaluation.metrics import Values, mean_estimates, paired_estimates, problem_values
 from rloop.evaluation.tallies import Counts, Tally, stored_tallies, tally
-from rloop.recipe.config import EngineConfig, EvaluateConfig
+from rloop.recipe.config import EvaluateConfig
+from rloop.recipe.engine import EngineConfig
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, Problem
 

@@ -7,6 +7,7 @@ accuracy against pass@k.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,13 @@ class Curve:
             correct_TP=np.array([[found[i] for i in ids] for _, found in rising], np.int64),
         )
 
+    def values(self, k: int) -> Floats:
+        """Return avg@n and pass@k of each problem at each temperature, [2, T, P]."""
+        passes = [
+            metric_values(f"pass@{k}", self.num_samples, correct_P) for correct_P in self.correct_TP
+        ]
+        return np.array([self.correct_TP / self.num_samples, passes])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
@@ -66,6 +74,18 @@ class Gain:
         return "not beyond sharpening" if self.high <= 0 else "cannot tell"
 
 
+def gain_sentence(gain: Mapping[str, Any]) -> str:
+    """Return what a gain says, from a row of `sharpening.json`: a gain's fields, policy, task,
+    verdict.
+    """
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    return (
+        f"{gain['policy']} on {gain['task']}, {gain['verdict']}: at temperature "
+        f"{gain['temperature']:g} it is {100 * gain['value']:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}] against the base's best with as much pass@{gain['k']}."
+    )
+
+
 def gain_over_base(
     base: Curve, policy: Curve, *, k: int, temperature: float, confidence: float, seed: int
 ) -> Gain:
@@ -81,21 +101,84 @@ def gain_over_base(
     sharpening in 0 to 1.3 % of the cases (40 to 200 problems, 8 to 32 samples).
     """
     at = policy.temperatures.index(temperature)
-    points = [*base.correct_TP, policy.correct_TP[at]]
-    sizes = [*([base.num_samples] * len(base.correct_TP)), policy.num_samples]
-    average_XP = np.array([row / size for row, size in zip(points, sizes, strict=True)])
-    passes_XP = np.array(
-        [metric_values(f"pass@{k}", n, row) for row, n in zip(points, sizes, strict=True)]
-    )
-    num_problems = average_XP.shape[1]
+    values_2XP = np.concatenate([base.values(k), policy.values(k)[:, at : at + 1]], axis=1)
     rng = np.random.default_rng(stable_hash(seed, "sharpening"))
+    value, drawn_R = _resampled(values_2XP, rng)
+    low, high = _interval(drawn_R, confidence)
+    return Gain(temperature=temperature, k=k, value=value, low=low, high=high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveGain:
+    """How far one curve lies above another, in avg@n.
+
+    Example: CurveGain(temperatures=(0.5, 0.7), k=32, value=0.03, low=0.01, high=0.05)
+    """
+
+    temperatures: tuple[float, float]
+    """Of the upper curve, as chosen on each half of the problems."""
+    k: int
+    value: float
+    low: float
+    high: float
+
+
+def gain_over_curve(
+    reference: Sequence[Curve], method: Sequence[Curve], *, k: int, confidence: float, seed: int
+) -> CurveGain:
+    """Return how far a method's curve lies above the reference's where it lies highest.
+
+    Each side is a curve a seed, on the same problems; values are means over seeds. The gain at a
+    temperature of the method is that of `gain_over_base`. The temperature with the largest one is
+    chosen on one half of the problems (every other one, in the order of their ids) and measured on
+    the other half; the result is the mean of both ways, so that choosing costs no honesty. The
+    interval is a bootstrap over the problems of each half; the seeds are taken as they are.
+    """
+    ours, theirs = (_mean_values(side, k) for side in (method, reference))
+    rng = np.random.default_rng(stable_hash(seed, "curves"))
+    chosen, values, drawn = [], [], []
+    for half in (0, 1):
+        here, there = slice(half, None, 2), slice(1 - half, None, 2)
+        gains = [
+            _gain(np.concatenate([theirs, ours[:, at : at + 1]], axis=1)[..., here])
+            for at in range(ours.shape[1])
+        ]
+        at = int(np.argmax(gains))
+        joined = np.concatenate([theirs, ours[:, at : at + 1]], axis=1)[..., there]
+        value, drawn_R = _resampled(joined, rng)
+        chosen.append(method[0].temperatures[at])
+        values.append(value)
+        drawn.append(drawn_R)
+    low, high = _interval(np.mean(drawn, axis=0), confidence)
+    return CurveGain(
+        temperatures=(chosen[0], chosen[1]), k=k, value=float(np.mean(values)), low=low, high=high
+    )
+
+
+def _mean_values(curves: Sequence[Curve], k: int) -> Floats:
+    values: Floats = np.mean([curve.values(k) for curve in curves], axis=0)
+    return values
+
+
+def _gain(values_2XP: Floats) -> float:
+    """Return the gain of the last point over the others, over all problems."""
+    average_X, passes_X = values_2XP.mean(axis=2)
+    return float(_gains(average_X[None], passes_X[None])[0])
+
+
+def _resampled(values_2XP: Floats, rng: np.random.Generator) -> tuple[float, Floats]:
+    """Return the gain of the last point over the others, and that of resampled problems, [R]."""
+    num_problems = values_2XP.shape[2]
     share = np.full(num_problems, 1.0 / num_problems)
     weights_RP = rng.multinomial(num_problems, share, size=NUM_RESAMPLES) / num_problems
-    value = _gains(average_XP.mean(1)[None], passes_XP.mean(1)[None])[0]
-    drawn_R = _gains(weights_RP @ average_XP.T, weights_RP @ passes_XP.T)
+    average_XP, passes_XP = values_2XP
+    return _gain(values_2XP), _gains(weights_RP @ average_XP.T, weights_RP @ passes_XP.T)
+
+
+def _interval(drawn_R: Floats, confidence: float) -> tuple[float, float]:
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn_R, [tail, 1.0 - tail])
-    return Gain(temperature=temperature, k=k, value=float(value), low=float(low), high=float(high))
+    return float(low), float(high)
 
 
 def _gains(average_RX: Floats, passes_RX: Floats) -> Floats:

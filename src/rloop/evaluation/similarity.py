@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from rloop.algo.ngrams import ngram_hashes
+from rloop.algo.diversity import ngram_hashes
 from rloop.evaluation.checkpoints import Checkpoint, evenly_spaced
 from rloop.evaluation.exploration import Cell, Survey, read_groups
 from rloop.evaluation.ngrams import Floats, Tokens, jaccard_matrix, mean_of_pairs

@@ -17,9 +17,9 @@ from rloop.evaluation.phase import Evaluator, Measurement
 from rloop.evaluation.tallies import Counts
 from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt
+from rloop.loop.manifest import Manifest
 from rloop.loop.problems import RunProblems
-from rloop.loop.state import Manifest
-from rloop.loop.watch import check_verdicts
+from rloop.loop.stopping import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
 from rloop.recipe.config import Recipe

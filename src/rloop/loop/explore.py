@@ -1,8 +1,8 @@
-"""The exploration phase: pull RL steps, keep every trajectory, watch, evaluate, save points."""
+"""The exploration phase: RL steps, stored and watched, with evaluations and saved points."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rloop.errors import DegenerateRun, NonFinitePolicy
@@ -10,11 +10,26 @@ from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes
-from rloop.loop.watch import Watch, needs_explored_weights
+from rloop.loop.rl import RLState, RLStep, RLTrainer, Successes
+from rloop.loop.stopping import StopRules, needs_explored_weights
 from rloop.observe.console import Bar
 from rloop.observe.run_log import read_metrics
 from rloop.types import PolicyRef
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress(RLState):
+    """What a saved point of an exploration holds besides the engine's state."""
+
+    streaks: dict[str, int] = field(default_factory=dict)
+    """Steps in a row in which a rule of `loop.stopping` held."""
+    sampled_tokens: int = 0
+    trajectories: int = 0
+    evaluated_step: int = 0
+    """The step after which the policy in training was measured last."""
+    last_pass_at_k: float | None = None
+    reason: str | None = None
+    """Why the exploration ends early."""
 
 
 class Exploration:
@@ -38,20 +53,10 @@ class Exploration:
         self._place = context.place(iteration, "explore", policy=self._name)
         self._base_counts = base_counts
         self._keep_policy = keep_policy
-        self._watch = Watch(context.recipe)
+        self._stop_rules = StopRules(context.recipe)
         self._alarms = Alarms(context.recipe, context.log, context.console)
-        self._state = RLState()
-        self._evaluated_step = 0
-        self._sampled_tokens = 0
-        self._num_trajectories = 0
-        self._last_pass_at_k: float | None = None
-        self._reason: str | None = None
+        self._at = Progress()
         self._is_broken = False
-
-    @property
-    def _step(self) -> int:
-        """RL steps that are done and stored."""
-        return self._state.step
 
     def run(self, weights: Mapping[str, float] | None, replayed: Successes | None) -> PolicyRef:
         """Explore to the end, or to an early stop; resume from a saved point where there is one."""
@@ -61,7 +66,7 @@ class Exploration:
         engine = context.engine
         engine.load(self._start)
         engine.begin(config.optimizer, seed=phase_seed(self._place), state=context.state_of(point))
-        explorer = Explorer(
+        trainer = RLTrainer(
             rollout=context.rollout,
             config=config,
             problems=context.problems.train,
@@ -77,11 +82,11 @@ class Exploration:
                 ) as bar,
                 self._surviving(),
             ):
-                self._pull(explorer, bar)
-            if self._reason is not None:
-                ended = f"Exploration ends early at step {self._step}: {self._reason}."
+                self._take_steps(trainer, bar)
+            if self._at.reason is not None:
+                ended = f"Exploration ends early at step {self._at.step}: {self._at.reason}."
                 context.console.say(ended)
-            if self._evaluated_step != self._step and not self._is_broken:
+            if self._at.evaluated_step != self._at.step and not self._is_broken:
                 with self._surviving():
                     self._evaluate()
         except Interrupted:
@@ -89,15 +94,15 @@ class Exploration:
             raise
         return self._finish()
 
-    def _pull(self, explorer: Explorer, bar: Bar) -> None:
+    def _take_steps(self, trainer: RLTrainer, bar: Bar) -> None:
         """Take the steps that are left, until one of them is to be the last."""
         # An interrupt may have come in the middle of the saved step's evaluation.
-        self._reason = self._reason or self._evaluate_if_due()
-        for result in explorer.steps(self._state) if self._reason is None else ():
+        self._at.reason = self._at.reason or self._evaluate_if_due()
+        for result in trainer.steps(self._at) if self._at.reason is None else ():
             self._record(result)
-            bar.advance(self._step, tokens=self._sampled_tokens)
-            self._judge(result)
-            if self._reason is not None:
+            bar.advance(self._at.step, tokens=self._at.sampled_tokens)
+            self._decide(result)
+            if self._at.reason is not None:
                 break
 
     @contextmanager
@@ -110,30 +115,24 @@ class Exploration:
             yield
         except NonFinitePolicy as error:
             if needs_explored_weights(self._context.recipe):
-                raise DegenerateRun(f"RL broke its policy at step {self._step}. {error}") from error
+                raise DegenerateRun(
+                    f"RL broke its policy at step {self._at.step}. {error}"
+                ) from error
             self._is_broken = True
-            self._reason = self._reason or f"RL broke its policy. {error}".rstrip(".")
+            self._at.reason = self._at.reason or f"RL broke its policy. {error}".rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
         """Go back to the point; files of later steps are set aside, those steps come again."""
-        self._state = RLState(
-            step=int(point["step"]),
-            drawn=int(point.get("drawn", 0)),
-            policy_version=int(point.get("policy_version", 0)),
-        )
-        self._watch.streaks = dict(point["streaks"])
-        self._evaluated_step = int(point.get("evaluated_step", 0))
-        self._sampled_tokens = int(point.get("sampled_tokens", 0))
-        self._num_trajectories = int(point.get("trajectories", 0))
-        self._last_pass_at_k = point.get("last_pass_at_k")
-        self._reason = point.get("reason")
+        known = {one.name for one in fields(Progress)}
+        self._at = Progress(**{name: point[name] for name in known & point.keys()})
+        self._stop_rules.streaks = self._at.streaks = dict(self._at.streaks)
         self._alarms.recall(read_metrics(self._context.run_dir), self._place)
         store, iteration = self._context.store, self._place.iteration
-        store.drop_after(iteration, "explore", self._step)
-        store.drop_after(iteration, "evaluate", self._evaluated_step)
+        store.drop_after(iteration, "explore", self._at.step)
+        store.drop_after(iteration, "evaluate", self._at.evaluated_step)
         self._context.check_stored(iteration, point)
 
-    def _record(self, result: ExploreStep) -> None:
+    def _record(self, result: RLStep) -> None:
         """Store first, before anything can filter or fail, then log."""
         place, metrics = replace(self._place, step=result.step), result.metrics
         self._context.store.append(place, result.groups)
@@ -141,61 +140,49 @@ class Exploration:
         self._context.console.step(place, metrics)
         skipped = self._context.keep_skipped(place, result.skipped) if result.skipped else None
         self._alarms.step(place, metrics, skipped=skipped)
-        self._sampled_tokens += int(metrics["sampled_tokens_count"])
-        self._num_trajectories += sum(len(group.trajectories) for group in result.groups)
+        self._at.sampled_tokens += int(metrics["sampled_tokens_count"])
+        self._at.trajectories += sum(len(group.trajectories) for group in result.groups)
 
-    def _judge(self, result: ExploreStep) -> None:
+    def _decide(self, result: RLStep) -> None:
         """Decide whether exploration ends after this step; save a point where one is due."""
-        rule = self._watch.early_stop(result.metrics)
-        self._reason = (
-            self._watch.check(result)
+        rule = self._stop_rules.early_stop(result.metrics)
+        self._at.reason = (
+            self._stop_rules.check(result)
             or (rule if self._may_end() else None)
             or self._evaluate_if_due()
         )
-        if self._reason is None and self._step % self._config.checkpoint_every == 0:
+        if self._at.reason is None and self._at.step % self._config.checkpoint_every == 0:
             self._save_point()
-        self._context.progress(replace(self._place, step=self._step))
+        self._context.progress(replace(self._place, step=self._at.step))
 
     def _evaluate_if_due(self) -> str | None:
         every = self._context.recipe.evaluate.every
-        if not every or self._step % every or self._evaluated_step == self._step:
+        if not every or self._at.step % every or self._at.evaluated_step == self._at.step:
             return None
-        previous = self._last_pass_at_k
-        rule = self._watch.early_stop_on_evaluation(previous, self._evaluate())
+        previous = self._at.last_pass_at_k
+        rule = self._stop_rules.early_stop_on_evaluation(previous, self._evaluate())
         return rule if self._may_end() else None
 
     def _may_end(self) -> bool:
         """Whether a rule of `early_stop` may end the exploration by now."""
-        return self._step >= self._config.early_stop.min_steps
+        return self._at.step >= self._config.early_stop.min_steps
 
     def _evaluate(self) -> float:
         """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
-        place = replace(self._place, phase="evaluate", step=self._step)
+        place = replace(self._place, phase="evaluate", step=self._at.step)
         found = context.measure(
-            None, place, self._base_counts, policy_version=self._state.policy_version
+            None, place, self._base_counts, policy_version=self._at.policy_version
         )
         self._alarms.evaluation(place, found.metrics)
         largest_k = max(context.recipe.evaluate.k)
         values = [found.metrics[f"{task}/pass@{largest_k}"] for task in found.counts]
-        self._last_pass_at_k = sum(values) / len(values)
-        self._evaluated_step = self._step
-        return self._last_pass_at_k
+        self._at.last_pass_at_k = sum(values) / len(values)
+        self._at.evaluated_step = self._at.step
+        return self._at.last_pass_at_k
 
     def _save_point(self) -> None:
-        self._context.save_point(
-            self._key,
-            self._name,
-            self._step,
-            drawn=self._state.drawn,
-            policy_version=self._state.policy_version,
-            streaks=self._watch.streaks,
-            sampled_tokens=self._sampled_tokens,
-            trajectories=self._num_trajectories,
-            last_pass_at_k=self._last_pass_at_k,
-            evaluated_step=self._evaluated_step,
-            reason=self._reason,
-        )
+        self._context.save_point(self._key, self._name, **asdict(self._at))
 
     def _finish(self) -> PolicyRef:
         context = self._context
@@ -205,10 +192,10 @@ class Exploration:
             with self._surviving():
                 policy = context.engine.save_policy(directory, self._name)
         facts = {
-            "steps": self._step,
-            "early_stop": self._reason,
-            "sampled_tokens": self._sampled_tokens,
-            "trajectories": self._num_trajectories,
+            "steps": self._at.step,
+            "early_stop": self._at.reason,
+            "sampled_tokens": self._at.sampled_tokens,
+            "trajectories": self._at.trajectories,
         }
         result = policy_result(policy, context.run_dir, **facts)
         context.end(self._key, result)

@@ -10,8 +10,7 @@ from rloop.evaluation.tallies import Counts, stored_tallies
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.explore import Exploration
-from rloop.loop.replayed import read_successes
-from rloop.loop.select import focus_weights, select_and_write
+from rloop.loop.select import focus_weights, read_successes, select_and_write
 from rloop.loop.sft import Finetuning
 from rloop.recipe.config import ExpertConfig
 from rloop.store.expert import read_examples

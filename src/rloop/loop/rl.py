@@ -2,7 +2,8 @@
 
 A step draws problems, samples a group of completions for each, has them judged, replaces groups
 without a signal by fresh ones (dynamic sampling, section 3.2), gives each completion its advantage
-over its group, and updates the policy. Equations stand in `algo`; docs/algorithm.md lists them.
+over its group, and updates the policy. The equations are in `algo`
+(docs/explanation/method.md lists them).
 """
 
 import time
@@ -37,10 +38,10 @@ class RLState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExploreStep:
+class RLStep:
     """One RL step: every group sampled in it, before any filter, and how the updates went.
 
-    Example: ExploreStep(step=3, groups=(...), metrics={"reward_mean": 0.41, "entropy_mean": 1.2})
+    Example: RLStep(step=3, groups=(...), metrics={"reward_mean": 0.41, "entropy_mean": 1.2})
     """
 
     step: int
@@ -52,8 +53,8 @@ class ExploreStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explorer:
-    """RL of the policy that the rollout's engine holds and trains."""
+class RLTrainer:
+    """RL of the policy that the rollout's engine holds and trains; `steps` is the algorithm."""
 
     rollout: Rollout
     config: ExploreConfig
@@ -69,20 +70,21 @@ class Explorer:
         """What samples and learns."""
         return self.rollout.engine
 
-    def steps(self, state: RLState) -> Iterator[ExploreStep]:
+    def steps(self, state: RLState) -> Iterator[RLStep]:
         """Do and yield the steps that are left; `state` is kept up to date."""
         order = ProblemOrder(self.problems, self.place, self.problem_weights, drawn=state.drawn)
         while state.step < self.config.steps:
             begin = time.perf_counter()
             groups, trained = self._sample(order, state)
             sampled = time.perf_counter()
-            batches = [self._sequences(part) for part in self._parts(trained)]
+            parts = split_evenly(trained, self.config.updates_per_step)
+            batches = [self._sequences(part) for part in parts]
             updates = self._update([batch for batch in batches if batch], state)
             learned = time.perf_counter()
             state.step += 1
             state.drawn = order.drawn
             state.policy_version += sum(_has_moved(metrics) for _, metrics in updates)
-            yield ExploreStep(
+            yield RLStep(
                 step=state.step,
                 groups=tuple(groups),
                 metrics=sampling_metrics(groups, len(trained))
@@ -125,10 +127,6 @@ class Explorer:
         """Return the group with what is replayed among its members."""
         successes = (self.replayed or {}).get(group.problem.problem_id, ())
         return join_replayed(group, successes, self.config.replay_per_group)
-
-    def _parts(self, groups: Sequence[Group]) -> list[Sequence[Group]]:
-        """Split the groups into the step's updates, of nearly equal size."""
-        return split_evenly(groups, self.config.updates_per_step)
 
     def _sequences(self, groups: Sequence[Group]) -> list[TrainingSequence]:
         """Return what an update trains on: completions with their advantages."""

@@ -1,29 +1,44 @@
-"""The select phase: from the store's pool to the expert set on disk, by `algo.selection`."""
+"""What the loop takes from the store: the expert set, and what later explorations learn from it.
+
+The select phase goes from the pool to the expert set on disk, by `algo.selection`. Explorations of
+`focus: hard` draw problems by their success rate so far; those with replay get earlier successes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from rloop.algo.candidates import Candidates
 from rloop.algo.selection import ProblemReport, select_expert_set
-from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
 from rloop.store.expert import EXAMPLE_COLUMNS, write_expert_set
 from rloop.store.trajectories import TrajectoryStore
-from rloop.types import Problem
+from rloop.types import Completion, Place, Problem, Trajectory, Verdict, stable_hash
 
 HOPELESS_WEIGHT = 0.25
 """Weight of a problem never solved so far, beside 1 for one never tried."""
 EASY_WEIGHT = 0.05
 """Least weight: a problem always solved comes back now and then."""
+MAX_PER_PROBLEM = 64
+"""Different successes of a problem that are held in memory, chosen by hash."""
+REPLAYED_COLUMNS = (
+    *("run", "iteration", "step", "policy", "policy_version", "problem_id", "group_id", "member"),
+    *("prompt_ids", "completion_ids", "behavior_logprobs", "prompt_text", "completion_text"),
+    *("finish_reason", "answer", "verifier_version", "reward", "temperature", "top_p", "top_k"),
+    "template_version",
+)
 
 
 def select_and_write(
     store: TrajectoryStore, run_dir: Path, recipe: Recipe, iteration: int
 ) -> dict[str, int]:
     """Write the iteration's expert set, and why each problem is in it or not; return the counts."""
-    if recipe.expert is None:
-        raise ConfigError("The recipe has no expert section, so there is nothing to select by.")
+    assert recipe.expert is not None, "a recipe that selects has an expert section"
     first = 1 if recipe.expert.window == "accumulated" else iteration
     pool = store.pool(range(first, iteration + 1))
     candidates = Candidates.from_table(pool.columns, pool.completion_ids)
@@ -59,3 +74,69 @@ def focus_weights(
         return HOPELESS_WEIGHT if rate == 0 else max(EASY_WEIGHT, 1 - rate)
 
     return {p.problem_id: weight(rates.get(p.problem_id)) for p in problems}
+
+
+def read_successes(
+    store: TrajectoryStore, problems: Sequence[Problem], *, before: int, seed: int
+) -> Mapping[str, tuple[Trajectory, ...]]:
+    """Return successes of the explorations before an iteration, by problem_id.
+
+    As in selection a success is correct and stopped by itself, and of equal texts one counts, the
+    first. `seed` is the run's.
+    """
+    known = {problem.problem_id: problem for problem in problems}
+    pool = store.pool(range(1, before))
+    wanted: list[int] = []
+    for _, rows in groupby(_distinct(pool.columns.to_pylist(), known), itemgetter("problem_id")):
+        drawn = sorted(rows, key=lambda row: stable_hash(seed, "replay", row["completion_hash"]))
+        wanted += (row["row"] for row in drawn[:MAX_PER_PROBLEM])
+    table = pool.take(np.array(sorted(wanted), np.int64), REPLAYED_COLUMNS)
+    found: dict[str, list[Trajectory]] = {}
+    for row in table.to_pylist():
+        problem = known[row["problem_id"]]
+        found.setdefault(problem.problem_id, []).append(_trajectory(row, problem, seed))
+    return {problem_id: tuple(successes) for problem_id, successes in found.items()}
+
+
+def _distinct(rows: Sequence[dict[str, Any]], known: Mapping[str, Problem]) -> list[dict[str, Any]]:
+    """Return the first success of each text, with its row number, by problem."""
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        is_success = row["correct"] and row["finish_reason"] == "stop"
+        if is_success and row["problem_id"] in known:
+            key = row["problem_id"], row["completion_hash"]
+            first.setdefault(key, row | {"row": number})
+    return sorted(first.values(), key=itemgetter("problem_id", "row"))
+
+
+def _trajectory(row: Mapping[str, Any], problem: Problem, seed: int) -> Trajectory:
+    return Trajectory(
+        place=Place(
+            run=row["run"],
+            seed=seed,
+            iteration=row["iteration"],
+            phase="explore",
+            step=row["step"],
+            policy=row["policy"],
+        ),
+        problem=problem,
+        group_id=row["group_id"],
+        member=row["member"],
+        policy_version=row["policy_version"],
+        completion=Completion(
+            prompt_text=row["prompt_text"],
+            prompt_ids=tuple(row["prompt_ids"]),
+            completion_text=row["completion_text"],
+            completion_ids=tuple(row["completion_ids"]),
+            behavior_logprobs=tuple(row["behavior_logprobs"]),
+            finish_reason=row["finish_reason"],
+        ),
+        verdict=Verdict(
+            kind="correct", answer=row["answer"], verifier_version=row["verifier_version"]
+        ),
+        reward=row["reward"],
+        temperature=row["temperature"],
+        top_p=row["top_p"],
+        top_k=row["top_k"],
+        template_version=row["template_version"],
+    )

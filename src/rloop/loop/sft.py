@@ -13,7 +13,7 @@ from rloop.engines.base import Engine, TrainingSequence
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.watch import TuneWatch
+from rloop.loop.stopping import FinetuneStopRules
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import ColdstartConfig, FinetuneConfig
 from rloop.types import Example, Place, PolicyRef, stable_hash
@@ -23,8 +23,8 @@ NUM_LINES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneStep:
-    """One supervised update. Example: FinetuneStep(step=3, num_steps=40, metrics={"loss_mean":
+class SFTStep:
+    """One supervised update. Example: SFTStep(step=3, num_steps=40, metrics={"loss_mean":
     0.7}).
     """
 
@@ -42,7 +42,7 @@ def sft_steps(
     place: Place,
     *,
     num_done: int = 0,
-) -> Iterator[FinetuneStep]:
+) -> Iterator[SFTStep]:
     """Do and yield each update of the passes over the examples after the first `num_done`.
 
     The order of an epoch depends on the place's seed alone. An epoch is cut into as few updates as
@@ -65,7 +65,7 @@ def sft_steps(
         batch = [sequences[index] for index in split_evenly(order, per_epoch)[number]]
         rate = learning_rate(config.optimizer, step, num_steps)
         metrics = engine.update(batch, Objective(loss="sft"), learning_rate=rate)
-        yield FinetuneStep(step=step + 1, num_steps=num_steps, metrics=metrics, batch=batch)
+        yield SFTStep(step=step + 1, num_steps=num_steps, metrics=metrics, batch=batch)
 
 
 class Finetuning:
@@ -88,7 +88,7 @@ class Finetuning:
         self._examples = examples
         self._place = place
         self._key = f"{place.iteration}/{place.phase}"
-        self._watch = TuneWatch(config.optimizer.learning_rate, place)
+        self._stop_rules = FinetuneStopRules(config.optimizer.learning_rate, place)
         self._alarms = Alarms(context.recipe, context.log, context.console)
         self._step = 0
 
@@ -97,7 +97,7 @@ class Finetuning:
         context, engine = self._context, self._context.engine
         point = context.begin(self._key)
         self._step = int(point["step"])
-        self._watch.streaks = dict(point["streaks"])
+        self._stop_rules.streaks = dict(point["streaks"])
         self._alarms.recall(read_metrics(context.run_dir), self._place)
         try:
             with context.log.span(self._place.phase, self._place):
@@ -112,7 +112,7 @@ class Finetuning:
         except Interrupted:
             self._save_point()
             raise
-        self._watch.check_learned()
+        self._stop_rules.check_learned()
         name = self._place.policy
         policy = engine.save_policy(context.policy_dir(name), name)
         context.end(self._key, policy_result(policy, context.run_dir))
@@ -134,7 +134,7 @@ class Finetuning:
                     self._save_point()
                 context.progress(replace(place, step=update.step))
 
-    def _record(self, update: FinetuneStep) -> None:
+    def _record(self, update: SFTStep) -> None:
         context, here = self._context, replace(self._place, step=update.step)
         context.log.metrics(here, update.metrics)
         if update.step % max(1, update.num_steps // NUM_LINES) == 0:
@@ -142,10 +142,10 @@ class Finetuning:
         is_skipped = bool(update.metrics.get("skipped_updates_count"))
         skipped = context.keep_skipped(here, update.batch) if is_skipped else None
         self._alarms.step(here, update.metrics, skipped=skipped)
-        self._watch.check(update.metrics)
+        self._stop_rules.check(update.metrics)
         self._step = update.step
 
     def _save_point(self) -> None:
         self._context.save_point(
-            self._key, self._place.policy, self._step, streaks=self._watch.streaks
+            self._key, self._place.policy, self._step, streaks=self._stop_rules.streaks
         )

@@ -27,6 +27,7 @@ from rloop.observe.columns import (
     step_line,
     title_line,
 )
+from rloop.observe.notebook import CellLine, in_notebook
 from rloop.types import PhaseName, Place
 
 LINES_PER_TITLE = 30
@@ -99,8 +100,10 @@ class Console:
 
         `clock` gives seconds.
         """
-        self._screen = _screen(file or sys.stderr)
-        self._results = _screen(results or sys.stdout)
+        self._in_notebook = file is None and in_notebook()
+        default = sys.stdout if self._in_notebook else sys.stderr
+        self._screen = _screen(file or default, is_plain=self._in_notebook)
+        self._results = _screen(results or sys.stdout, is_plain=self._in_notebook)
         self._progress: Progress | None = None
         self._num_open = 0
         self._num_steps: dict[str, int] = {}
@@ -180,12 +183,19 @@ class Console:
     @contextmanager
     def _drawn(self, name: str, what: str, total: int, unit: str) -> Iterator[Bar]:
         """Yield a bar, drawn where there is a terminal; bars of phases inside it come below."""
+        if self._in_notebook:
+            line = CellLine(self._clock)
+            try:
+                yield Bar(total, lambda bar: line.write(bar.done, total, numbers(bar, unit, what)))
+            finally:
+                line.clear()
+            return
         if not self._screen.is_terminal:
             yield Bar(total, lambda bar: self._tell(bar, what, unit), clock=self._clock)
             return
         progress = self._open_progress()
-        task = progress.add_task(name, total=total, unit=unit, bar=None)
-        bar = Bar(total, lambda bar: progress.update(task, completed=bar.done, bar=bar))
+        bar = Bar(total, lambda bar: progress.update(task, completed=bar.done))
+        task = progress.add_task(name, total=total, unit=unit, bar=bar)
         try:
             yield bar
         finally:
@@ -234,15 +244,21 @@ class _Numbers(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the numbers of a task."""
-        bar: Bar | None = task.fields["bar"]
-        parts = [f"{int(task.completed)}/{_count(int(task.total or 0), task.fields['unit'])}"]
-        if bar is not None and bar.tokens_per_s is not None:
-            parts.append(f"{bar.tokens_per_s:,.0f} tok/s")
-        if bar is not None and bar.seconds_left is not None:
-            parts.append(f"{clock_time(bar.seconds_left)} left")
-        else:
-            parts.append(clock_time(task.elapsed or 0.0))
-        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+        return Text(
+            numbers(task.fields["bar"], task.fields["unit"]), no_wrap=True, overflow="ellipsis"
+        )
+
+
+def numbers(bar: Bar, unit: str, what: str = "") -> str:
+    """Return how far a phase is. Example: `12/40 steps  1,234 tok/s  5:12 left`."""
+    parts = [what] * bool(what) + [f"{bar.done}/{_count(bar.total, unit)}"]
+    if bar.tokens_per_s is not None:
+        parts.append(f"{bar.tokens_per_s:,.0f} tok/s")
+    left = bar.seconds_left
+    parts.append(
+        f"{clock_time(bar.seconds)} so far" if left is None else f"{clock_time(left)} left"
+    )
+    return "  ".join(parts)
 
 
 def plain(text: str) -> str:
@@ -250,8 +266,15 @@ def plain(text: str) -> str:
     return "".join(c for c in text.replace("\t", " ") if c.isprintable() or c == "\n")
 
 
-def _screen(file: TextIO) -> Screen:
-    screen = Screen(file=file, markup=False, highlight=False, emoji=False)
+def _screen(file: TextIO, *, is_plain: bool) -> Screen:
+    screen = Screen(
+        file=file,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        force_jupyter=False,
+        force_terminal=False if is_plain else None,
+    )
     if not screen.is_terminal:
         screen.width = PIPE_WIDTH
     return screen

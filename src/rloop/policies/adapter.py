@@ -28,7 +28,7 @@ from rloop.policies.directory import (
     first_line,
 )
 from rloop.policies.finite import check_finite
-from rloop.policies.model_size import find_model
+from rloop.policies.model_files import find_model
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -290,3 +290,13 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
         and a.shape == b.shape
         and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
     )
+
+
+def save_merged(source: Path, directory: Path) -> None:
+    """Write a base and an adapter as one model into a directory, in the base's precision."""
+    loaded = load_policy(source, dtype="auto", device=torch.device("cpu"), trust_remote_code=False)
+    whole = directory / "whole"
+    save_policy(loaded.model, whole, source_dir=source)
+    for path in list(whole.iterdir()):
+        path.rename(directory / path.name)
+    whole.rmdir()

@@ -2,7 +2,7 @@
 
 The `gguf` package's reader makes an object of each of 100,000 vocabulary entries, which takes
 seconds; here lists of texts are passed over unless they are asked for.
-Source: the GGUF specification (docs/gguf.md of ggml), versions 2 and 3, little-endian.
+Source: the GGUF specification (gguf.md in the docs of ggml), versions 2 and 3, little-endian.
 """
 
 import mmap

@@ -9,12 +9,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from tokenizers import Tokenizer
 
 from rloop.errors import EngineError, EngineUnavailable
@@ -218,6 +219,16 @@ def read_attention_window(source: str) -> int | None:
         return None
 
 
+def fetch_description(source: str) -> None:
+    """Bring a hub model's JSON files into the hub's cache, unless its files are here; no weights.
+
+    Nothing where the hub does not answer: what reads the files says that they are missing.
+    """
+    if find_model(source) is None and is_hub_name(source) and not Path(source).exists():
+        with suppress(OSError, ValueError):
+            snapshot_download(source, allow_patterns=["*.json", "*.jinja"])
+
+
 def measure_model(source: str) -> ModelSize | None:
     """Return the sizes of a model; None too for a `random:` one, which a run makes at its start."""
     try:
@@ -268,13 +279,45 @@ def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
     if path.suffix == ".gguf":
         yield from read_gguf_header(path).shapes.items()
         return
-    for file in sorted(path.glob("*.safetensors")):
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        yield from _configured_shapes(_read_config(path)).items()
+    for file in files:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header: Mapping[str, Any] = json.loads(stream.read(length))
         for name, tensor in header.items():
             if name != "__metadata__":
                 yield name, tensor["shape"]
+
+
+def _configured_shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the matrices of a Llama or Qwen by its configuration alone; the norms are left out.
+
+    KeyError for a mixture of experts, whose matrices have other names.
+    """
+    if any("expert" in key for key in config):
+        raise KeyError("experts")
+    width, inner, heads = (
+        config[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads")
+    )
+    head_width = config.get("head_dim") or width // heads
+    queries, keys = heads * head_width, (config.get("num_key_value_heads") or heads) * head_width
+    shapes = {"model.embed_tokens.weight": [config["vocab_size"], width]}
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = [config["vocab_size"], width]
+    for layer in range(config["num_hidden_layers"]):
+        for name, shape in (
+            ("self_attn.q_proj", [queries, width]),
+            ("self_attn.k_proj", [keys, width]),
+            ("self_attn.v_proj", [keys, width]),
+            ("self_attn.o_proj", [width, queries]),
+            ("mlp.gate_proj", [inner, width]),
+            ("mlp.up_proj", [inner, width]),
+            ("mlp.down_proj", [width, inner]),
+        ):
+            shapes[f"model.layers.{layer}.{name}.weight"] = shape
+    return shapes
 
 
 def read_tokenizer(source: str) -> TokenizerFiles | None:

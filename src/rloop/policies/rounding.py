@@ -5,7 +5,7 @@ by 0.00002. Rounded to nearest nothing is left of that. Here each weight goes to
 neighbours with the probability of what the lower one cuts off, so that its expectation is the
 master. The chance is drawn once a phase for each weight and then kept: the same masters always give
 the same weights, and a weight changes only where its master moved. See decision 12 in
-docs/decisions.
+docs/explanation/decisions.
 """
 
 import torch

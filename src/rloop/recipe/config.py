@@ -1,31 +1,20 @@
 """The recipe as checked models: what a run is, with nothing filled in later.
 
 Every model refuses unknown keys, wrong types and values out of range. A field's docstring is its
-only description; `rloop config` prints it. `defaults.py` has values for the required keys.
+only description; `rloop config` prints it. `engine.py` has the engine, `defaults.py` values for the
+required keys.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rloop.recipe import checks
+from rloop.recipe.engine import EngineConfig
+from rloop.recipe.fields import Count, CountOrZero, Fraction, NonNegative, Positive, Strict
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
 Date = Annotated[str, AfterValidator(checks.check_date)]
-Device = Annotated[str, AfterValidator(checks.check_device)]
 TemplateArgs = Annotated[dict[str, Any], AfterValidator(checks.check_template_args)]
-
-
-class Strict(BaseModel):
-    """Frozen, no unknown keys, field docstrings as descriptions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class PolicyConfig(Strict):
@@ -140,6 +129,9 @@ class SamplingConfig(Strict):
     """Nucleus mass; 1 turns it off."""
     top_k: CountOrZero = 0
     """Most likely tokens kept; 0 turns it off."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion, such as `["\\nQuestion:"]`. Verifiers see what is before; the
+    tokens are stored and trained on as sampled."""
 
 
 class OptimizerConfig(Strict):
@@ -311,66 +303,21 @@ class EvaluateConfig(Strict):
     """RL steps between evaluations inside exploration; 0 turns them off."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals over problems."""
+    temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] = (0.3, 0.5, 0.7, 1.0)
+    """Where the loop's base and its last policy are measured at the end: is training more than
+    sharpening? Empty turns it off."""
+    temperature_samples: Count = 16
+    """Completions per problem at each of those temperatures, at most `samples`."""
 
+    @property
+    def samples_per_temperature(self) -> int:
+        """Completions per problem of that check."""
+        return min(self.samples, self.temperature_samples)
 
-class LoraConfig(Strict):
-    """Low-rank adaptation: each target's weight changes by alpha / rank times B A, merged in."""
-
-    rank: Count
-    """Rank of the change, peft's `r`."""
-    alpha: Positive
-    """Scale of the change, times rank; peft's `lora_alpha`."""
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Last parts of the adapted linear layers' names, such as `q_proj`; when absent all but the
-    output embedding, peft's `all-linear`."""
-
-
-class TinkerConfig(Strict):
-    """A server that speaks the Tinker protocol; its key comes from the variable TINKER_API_KEY."""
-
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")]
-    """Where the server answers, such as `http://127.0.0.1:8000`."""
-    base_model: str | None = None
-    """What the server calls the model of `policy.path`; the same when absent."""
-    rank: Count = 32
-    """Rank of the adapter that is trained."""
-    max_in_flight: Count = 64
-    """Prompts that are sampled at the same time, each with its whole group."""
-    patience_s: Positive = 300.0
-    """How long a server that is away, busy or failing is asked again (seconds)."""
-    loss_reduction: Literal["auto", "sum", "mean"] = "auto"
-    """What the server does with its tokens' losses: adds them up, or takes means over a sequence's
-    tokens and then over sequences. `auto` finds out where a server is not known to add."""
-
-
-class EngineConfig(Strict):
-    """What runs the model."""
-
-    name: Literal["native", "tinker"] = "native"
-    """`native` runs it here; `tinker` on a server, which `engine.tinker` names. The keys below that
-    are about devices, memory and `lora` are the native engine's."""
-    tinker: TinkerConfig | None = None
-    """The server of `engine.name: tinker`."""
-    device: Device = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where
-    the device multiplies it natively."""
-    max_batch: Count = 256
-    """Completions decoded at the same time."""
-    fused: bool = True
-    """Decode on a CPU with kernels that the machine's C compiler builds once; a warning says where
-    that cannot be done."""
-    microbatch_tokens: Count = 4096
-    """Most tokens of one forward and backward pass, pads included where rows are padded. A CPU's
-    packed rows have none, and are joined up to 1024 only."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more work."""
-    offload_optimizer: bool = False
-    """Keep master weights, gradients and optimizer moments in CPU memory; with `engine.lora` the
-    start policy's weights instead."""
-    lora: LoraConfig | None = None
-    """Train low-rank changes instead of all weights, fresh ones in each phase; off when absent."""
+    @property
+    def check_completions(self) -> int:
+        """Completions per problem that the check draws in all, from both policies."""
+        return 2 * len(set(self.temperatures)) * self.samples_per_temperature
 
 
 class Recipe(Strict):
@@ -422,3 +369,12 @@ class Recipe(Strict):
         """Return the recipe with `prompt.date` set, where it has none."""
         prompt = self.prompt.model_copy(update={"date": self.prompt.date or day})
         return self.model_copy(update={"prompt": prompt})
+
+    def limited(self, size: int) -> "Recipe":
+        """Return the recipe with at most so many problems of each evaluation task."""
+        tasks = [
+            task.model_copy(update={"size": min(size, task.size or size)})
+            for task in self.tasks.evaluate
+        ]
+        config = self.tasks.model_copy(update={"evaluate": tuple(tasks)})
+        return self.model_copy(update={"tasks": config})

@@ -24,7 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "finetune": {
         "epochs": 2,
         "batch_size": 64,
-        "optimizer": {"learning_rate": 5e-6},  # a rate far above RL's forgets (docs/results.md)
+        "optimizer": {"learning_rate": 5e-6},  # a rate far above RL's forgets (docs/results)
     },
     "evaluate": {"samples": 8, "k": [1, 8], "sampling": {"max_completion_tokens": 1024}},
 }

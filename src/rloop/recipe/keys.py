@@ -1,4 +1,4 @@
-"""Every key of a recipe in words, read from the models in `config.py`; nothing is written twice.
+"""Every key of a recipe in words, read from its models; nothing is written twice.
 
 `rloop config` lists them; errors say by them what a value may be, and what an unknown key may mean.
 """
@@ -15,12 +15,30 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
 from rloop.recipe.defaults import COLDSTART, DEFAULTS
 
 REQUIRED = "required"
 MAX_MEANT = 3
 """Keys that an unknown one is taken for at most."""
+FREE = frozenset(
+    {
+        *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
+        *("keep_explored", "keep_policies", "sinks"),
+        *("evaluate.temperatures", "evaluate.temperature_samples"),
+        *("tasks.data_dir", "tasks.verifier_workers"),
+        *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),
+    }
+)
+"""Keys that decide no result; whether the problems are the same is checked by themselves."""
+ROUNDING = frozenset(
+    {
+        *("engine.max_batch", "engine.microbatch_tokens", "engine.fused"),
+        *("engine.gradient_checkpointing", "engine.offload_optimizer"),
+    }
+)
+"""Keys that decide how large sums are cut: memory, speed, and the last bits of every number."""
 ELSEWHERE = {
     # TRL
     "beta": "explore.kl_coef",
@@ -81,6 +99,24 @@ class RecipeField:
 def recipe_fields() -> dict[str, RecipeField]:
     """Return every key of a recipe, parents before children, in the order of `config.py`."""
     return {field.key: field for field in _walk(Recipe, "")}
+
+
+def fields_below(section: str | None) -> list[RecipeField]:
+    """Return a key and those below it, or all keys; ConfigError for a key that no recipe has.
+
+    Example: `explore.sampling`, `explore.sampling.top_p`, ... of `explore.sampling`
+    """
+    if section is None:
+        return list(recipe_fields().values())
+    key = general(section.split("."))
+    found = [
+        field
+        for name, field in recipe_fields().items()
+        if name == key or name.startswith(f"{key}.")
+    ]
+    if not found:
+        raise ConfigError(explain_unknown(section.split(".")))
+    return found
 
 
 def general(path: Sequence[int | str]) -> str:

@@ -19,6 +19,7 @@ from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
 from rloop.recipe.defaults import fill
 from rloop.recipe.keys import describe, explain_unknown, general, is_text, recipe_fields
+from rloop.recipe.packaged import packaged_recipes
 
 RESOLVED = "config.json"
 """A run's own recipe, whose paths are as they were when it began."""
@@ -37,6 +38,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.name != RESOLVED:
         _start_at(path.parent, data)
     return make_recipe({"name": run_name(path.stem), **data}, overrides, source=str(path))
+
+
+def load_text(text: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML text, as `load_recipe` that of a file in the current folder."""
+    return make_recipe(_mapping(text, "recipe"), overrides)
 
 
 def make_recipe(
@@ -144,6 +150,11 @@ def resolved_json(recipe: Recipe) -> str:
     return recipe.model_dump_json(indent=2) + "\n"
 
 
+def recipe_yaml(recipe: Recipe) -> str:
+    """Return every value of the recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-6 is a number, a date is text, and a key stands once."""
 
@@ -191,13 +202,17 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"There is no recipe at {path}.{_near(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a recipe: {error}.") from error
+    return _mapping(text, str(path))
+
+
+def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
         data = _load_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {_where(error)}.") from error
+        raise ConfigError(f"{source} is not valid YAML: {_where(error)}.") from error
     if not isinstance(data, dict):
         raise ConfigError(
-            f"{path} holds {_kind(data)}, not a mapping of keys such as `explore:` to values."
+            f"{source} holds {_kind(data)}, not a mapping of keys such as `explore:` to values."
         )
     return data
 
@@ -233,7 +248,8 @@ def _complete(folder: Path, section: object, key: str, prefix: str = "") -> None
 
 def _near(path: Path) -> str:
     siblings = sorted(str(found) for found in path.parent.glob("*.y*ml"))
-    return f" Here are: {', '.join(siblings)}." if siblings else ""
+    here = f" Here are: {', '.join(siblings)}." if siblings else ""
+    return f"{here} rloop comes with: {', '.join(packaged_recipes())}."
 
 
 def _where(error: yaml.YAMLError) -> str:

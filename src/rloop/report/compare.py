@@ -13,6 +13,7 @@ from rloop.evaluation.intervals import Estimate
 from rloop.report import charts
 from rloop.report.charts import Figure, Heading
 from rloop.report.compare_checks import fairness_warnings
+from rloop.report.compare_curves import CurveResult, compare_curves
 from rloop.report.compare_results import (
     BEFORE,
     TaskResult,
@@ -57,6 +58,8 @@ class Comparison:
     figures: tuple[Figure, ...]
     warnings: tuple[str, ...]
     confidence: float
+    curves: tuple[CurveResult, ...] = ()
+    """Methods against the base and the reference over temperatures; empty where not measured."""
 
     @property
     def covers(self) -> str:
@@ -95,6 +98,8 @@ def compare_runs(paths: Sequence[Path], reference: str | None = None) -> Compari
     for values in _common_tasks(runs, confidence):
         tasks.append(task_result(values, groups, against, values.metrics(ks, taus)))
         figures += _task_figures(values, groups, tasks[-1], len(tasks) - 1)
+    curves, drawn = compare_curves(groups, against, confidence)
+    figures += drawn
     figures.append(_reward_figure(reward_rows(groups)))
     return Comparison(
         groups=tuple(groups),
@@ -103,6 +108,7 @@ def compare_runs(paths: Sequence[Path], reference: str | None = None) -> Compari
         figures=tuple(figure for figure in figures if figure is not None),
         warnings=(*warnings, *others, *fairness_warnings(groups)),
         confidence=confidence,
+        curves=tuple(curves),
     )
 
 
@@ -148,6 +154,18 @@ def comparison_json(found: Comparison) -> list[dict[str, Any]]:
         for task in found.tasks
         for metric in task.metrics
         for method in task.methods
+    ] + [
+        {
+            "task": result.task,
+            "metric": f"gain_over_curve@{result.gain.k}",
+            "method": result.method,
+            "reference": result.against,
+            "temperatures": list(result.gain.temperatures),
+            "difference": result.gain.value,
+            "difference_low": result.gain.low,
+            "difference_high": result.gain.high,
+        }
+        for result in found.curves
     ]
 
 

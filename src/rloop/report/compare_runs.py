@@ -18,6 +18,7 @@ from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.checkpoints import Checkpoint
 from rloop.observe.metric_keys import flatten
 from rloop.recipe.config import Recipe
+from rloop.recipe.keys import FREE, ROUNDING
 from rloop.recipe.load import recipe_of_policy
 from rloop.recipe.methods import METHODS, method_title
 from rloop.report.held_out import HeldOut, read_held_out
@@ -25,14 +26,6 @@ from rloop.run_directory import Run, is_run, read_run
 from rloop.store.trajectories import TrajectoryStore
 from rloop.text import visible
 
-UNTRAINED = (
-    *("sinks.", "keep_explored.", "keep_policies.", "explore.checkpoint_every."),
-    *("finetune.checkpoint_every.", "coldstart.checkpoint_every."),
-    *("tasks.data_dir.", "tasks.verifier_workers."),
-    *("engine.max_batch.", "engine.microbatch_tokens.", "engine.fused."),
-    *("engine.gradient_checkpointing.", "engine.offload_optimizer."),
-)
-"""Beginnings of dotted keys that decide where things go, how fast, or the last bits of a number."""
 DATED = ("prompt.date.",)
 """What matters only to a chat template that writes it; prompts that differ are warned of anyway."""
 MEASURED = ("evaluate.", "tasks.evaluate.")
@@ -215,7 +208,7 @@ def training_keys(recipe: Mapping[str, Any]) -> dict[str, str]:
     How it is measured does not, unless exploration ends early by what is measured.
     """
     flat = recipe_keys(recipe)
-    is_free: tuple[str, ...] = (*UNTRAINED, *DATED)
+    is_free: tuple[str, ...] = (*(f"{key}." for key in FREE | ROUNDING), *DATED)
     if flat.get("explore.early_stop.pass_at_k_falls", "false") in ("false", "null", "0"):
         is_free = (*is_free, *MEASURED)
     return {key: value for key, value in flat.items() if not f"{key}.".startswith(is_free)}

@@ -18,7 +18,8 @@ from rloop.evaluation.overfitting import (
 from rloop.report.formatting import percent, percent_interval, points, points_interval
 from rloop.report.held_out import HeldOut
 from rloop.report.tables import Cell, TaskTable, verdict
-from rloop.run_directory import Run
+from rloop.report.temperatures import after_training
+from rloop.run_directory import Row, Run
 from rloop.store.trajectories import TrajectoryStore
 
 MIN_CUT_CHANGE = 0.1
@@ -66,11 +67,14 @@ def conclusions(
 ) -> list[TaskConclusions]:
     """Return what is to be said of each task that has an outcome."""
     held = {one.task: one for one in tasks}
+    gains = {gain["task"]: gain for gain in after_training(run).gains}
     found = []
     for table in tables:
         if table.outcome is None or table.row(table.reference) is None:
             continue
         said: list[Conclusion | None] = [_help(table, run.confidence)]
+        if table.task in gains:
+            said.append(sharpening(gains[table.task]))
         if table.task in held:
             kind, _, k = table.headline_metrics[-1].partition("@")
             if kind == "pass":
@@ -130,6 +134,21 @@ def _help(table: TaskTable, confidence: float) -> Conclusion:
         answer=word if difference is None else f"{word}: {points(difference)} points",
         kind=kind,
         sentences=(*headline(table, confidence), *_cut(table)),
+    )
+
+
+def sharpening(gain: Row) -> Conclusion:
+    """Return whether the policy lies above the base's whole curve of accuracy against pass@k."""
+    kind = "gain" if gain["low"] > 0 else "loss" if gain["high"] <= 0 else "unclear"
+    word = {"gain": "Yes", "loss": "No", "unclear": "Cannot tell"}[kind]
+    return Conclusion(
+        question="More than sharpening?",
+        answer=f"{word}: {100 * gain['value']:+.1f} points",
+        kind=kind,
+        sentences=(
+            f"At the base's best temperature with as much pass@{gain['k']}, the difference in "
+            f"accuracy lies between {100 * gain['low']:+.1f} and {100 * gain['high']:+.1f} points.",
+        ),
     )
 
 

@@ -42,7 +42,9 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     try:
         with _written_whole(directory) as partial:
             if (source / "adapter_config.json").is_file():
-                _write_merged(source, partial)
+                from rloop.policies.checkpoint import save_merged
+
+                save_merged(source, partial)
             else:
                 shutil.copytree(source, partial, dirs_exist_ok=True)
             _add_texts(partial, texts, base_card)
@@ -55,20 +57,6 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     if not run.is_complete:
         sys.stderr.write(f"{run_dir} is not finished: {name} may not be its last policy.\n")
     return source
-
-
-def _write_merged(source: Path, partial: Path) -> None:
-    """Write a base and an adapter as one model, in the base's precision."""
-    import torch
-
-    from rloop.policies.checkpoint import load_policy, save_policy
-
-    loaded = load_policy(source, dtype="auto", device=torch.device("cpu"), trust_remote_code=False)
-    whole = partial / "whole"
-    save_policy(loaded.model, whole, source_dir=source)
-    for path in list(whole.iterdir()):
-        path.rename(partial / path.name)
-    whole.rmdir()
 
 
 def _texts(run: Run, policy: str, directory: str, base_card: Path | None) -> dict[str, str]:

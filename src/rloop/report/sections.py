@@ -27,6 +27,8 @@ from rloop.report.phase_figures import (
 )
 from rloop.report.step_charts import checkpoints_by_step, curves_by_step
 from rloop.report.tables import TaskTable
+from rloop.report.temperatures import after_training, tables_of
+from rloop.report.temperatures import curve_figure as temperature_figure
 from rloop.run_directory import Row, Run, estimate, estimates
 from rloop.store.trajectories import TrajectoryStore
 
@@ -57,6 +59,10 @@ def run_figures(
     found: dict[str, Iterable[Figure | None]] = {
         "learning": () if run.is_evaluation else learning_figures(run, store, tables),
         "pass_curves": [pass_figure(run, held, i, others) for i, held in enumerate(tasks)],
+        "temperatures": [
+            temperature_figure(*table, index)
+            for index, table in enumerate(tables_of(after_training(run).points).items())
+        ],
         "forgetting": [
             matrix_figure(held, index, is_forgetting=is_forgetting)
             for index, held in enumerate(tasks)

@@ -1,18 +1,55 @@
 """The page of `rloop eval --temperatures`: avg@n against pass@k, a curve a policy."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rloop.disk import write_text
+from rloop.errors import StoreError
 from rloop.evaluation.intervals import Estimate
+from rloop.evaluation.sharpening import gain_sentence
 from rloop.observe import metric_keys
 from rloop.report.charts import Figure, Heading, tradeoff
 from rloop.report.html import render_page
-from rloop.run_directory import Row
+from rloop.run_directory import Row, Run
 
 PLACE = ("policy", "temperature", "is_base")
 """What a row of a table is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AfterTraining:
+    """What a run measured at several temperatures at its end; empty where it has not, or not yet.
+
+    Example: AfterTraining(folder=Path("runs/demo/temperatures/iter-002"), points=[{"policy":
+    "base", "temperature": 0.5, ...}], gains=[{"policy": "iter-002", "value": 0.12, ...}])
+    """
+
+    folder: Path
+    points: list[Row]
+    """Rows of `scores.json`."""
+    gains: list[Row]
+    """Rows of `sharpening.json`: how far the policy lies above the base's curve."""
+
+
+def after_training(run: Run) -> AfterTraining:
+    """Read what a run measured at its end; StoreError where it is damaged."""
+    complete = sorted(run.directory.glob("temperatures/*/sharpening.json"))
+    if not complete:
+        return AfterTraining(folder=run.directory, points=[], gains=[])
+    folder = complete[-1].parent  # of the last iteration, where a run was extended
+    try:
+        points, gains = (
+            json.loads((folder / name).read_text()) for name in ("scores.json", complete[-1].name)
+        )
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{folder} is damaged ({error}). Remove it; `rloop resume {run.directory}` measures "
+            "again."
+        ) from error
+    return AfterTraining(folder=folder, points=points, gains=gains)
 
 
 def tables_of(points: Sequence[Row]) -> dict[str, list[Row]]:
@@ -48,20 +85,10 @@ def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
         policies=list(dict.fromkeys(point["policy"] for point in points)),
         temperatures=sorted({point["temperature"] for point in points}),
         tables=tables,
-        sentences=[told(gain) for gain in gains],
+        sentences=[gain_sentence(gain) for gain in gains],
     )
     write_text(path, page)
     return path
-
-
-def told(gain: Row) -> str:
-    """Return what a row of `sharpening.json` says, as a sentence."""
-    low, high = 100 * gain["low"], 100 * gain["high"]
-    return (
-        f"{gain['policy']} on {gain['task']}, {gain['verdict']}: at temperature "
-        f"{gain['temperature']:g} it is {100 * gain['value']:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}] against the base's best at equal pass@{gain['k']}."
-    )
 
 
 def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:

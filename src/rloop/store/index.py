@@ -24,7 +24,7 @@ from rloop.store.parquet import read_checked, read_whole
 from rloop.store.schema import OLDER, SCHEMA, VERSION_KEY, part_of_schema
 from rloop.text import excerpt
 
-_FOLDERS = (re.compile(r"iteration=(\d{1,9})"), re.compile(r"phase=([a-z]+)"))
+_FOLDERS = (re.compile(r"iteration[-=](\d{1,9})"), re.compile(r"phase[-=]([a-z]+)"))
 _FILE = re.compile(r"step-(\d{1,9})(?:-(.+))?\.parquet")
 _AT_THE_END = 2**31 - 1
 FILES_A_REFRESH = 32
@@ -62,7 +62,7 @@ correct and wrong ones, errors aside."""
 class StepFile:
     """A file of the store as it was seen; a file that was replaced is another one.
 
-    Example: StepFile(path=Path("runs/demo/trajectories/iteration=2/phase=explore/step-000004
+    Example: StepFile(path=Path("runs/demo/trajectories/iteration-2/phase-explore/step-000004
     .parquet"), iteration=2, phase="explore", step=4, part="", mtime_ns=1, size=100)
     """
 

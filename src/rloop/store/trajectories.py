@@ -1,11 +1,12 @@
 """The trajectory store: one parquet file a step, written whole or not at all, read with SQL.
 
-    RUN/trajectories/iteration=1/phase=explore/step-000012.parquet
-    RUN/trajectories/iteration=1/phase=evaluate/step-000000-base-gsm8k.parquet   (with a part)
+    RUN/trajectories/iteration-1/phase-explore/step-000012.parquet
+    RUN/trajectories/iteration-1/phase-evaluate/step-000000-base-gsm8k.parquet   (with a part)
 
-Rows are self-describing (iteration and phase are columns too), so any tool reads the files: DuckDB
-and polars by `**/*.parquet`, pandas by the folder with `partitioning=None`. Files set aside by
-`drop_after` end in a number and match neither.
+Rows are self-describing (iteration and phase are columns), so any tool reads the files: pandas by
+`read_parquet("RUN/trajectories")`, DuckDB and polars by `**/*.parquet`. Files set aside by
+`drop_after` end in a number and match neither. Runs of rloop 0.1 have folders `iteration=1` and
+`phase=explore`, which pandas takes for more columns; a run that goes on keeps those it has.
 """
 
 import os
@@ -179,7 +180,8 @@ class TrajectoryStore:
         return moved
 
     def _folder(self, iteration: int, phase: str) -> Path:
-        return self._root / f"iteration={iteration}" / f"phase={phase}"
+        before = self._root / f"iteration={iteration}" / f"phase={phase}"
+        return before if before.exists() else self._root / f"iteration-{iteration}/phase-{phase}"
 
     def _files(
         self, iteration: int | None = None, phase: str | None = None, step: int | None = None
@@ -187,7 +189,8 @@ class TrajectoryStore:
         """Return the paths of a place, sorted; no temporary and no superseded ones."""
         if not self._run_dir.is_dir():
             raise StoreError(f"{self._run_dir} is not a directory; name the folder of a run.")
-        names = f"iteration={'*' if iteration is None else iteration}/phase={phase or '*'}"
+        number = "*" if iteration is None else iteration
+        names = f"iteration[-=]{number}/phase[-=]{phase or '*'}"
         found = sorted(self._root.glob(f"{names}/*.parquet"))
         return [path for path in found if step is None or _step(path) == step]
 
@@ -227,7 +230,7 @@ def _dataset(files: Sequence[Path]) -> ds.FileSystemDataset:
 
 def _place(path: Path) -> ds.Expression:
     """Return what holds for every row of a file, from where it lies."""
-    iteration, phase = (folder.name.partition("=")[2] for folder in list(path.parents)[1::-1])
+    iteration, phase = (re.split("[-=]", folder.name)[1] for folder in list(path.parents)[1::-1])
     return (
         (ds.field("iteration") == int(iteration))
         & (ds.field("phase") == phase)

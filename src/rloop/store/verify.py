@@ -37,7 +37,7 @@ StepKey = tuple[int, str, int]
 class Issue:
     """One thing that is wrong.
 
-    Example: Issue(kind="trajectory files", file="trajectories/iteration=1/phase=explore/step-
+    Example: Issue(kind="trajectory files", file="trajectories/iteration-1/phase-explore/step-
     000012.parquet", message="it is torn or not a parquet file (...)", is_damaged=True)
     """
 
@@ -145,7 +145,7 @@ def _read_trajectories(result: Verification) -> Counter[tuple[StepKey, str, str]
     stored: Counter[tuple[StepKey, str, str]] = Counter()
     root = result.run_dir / "trajectories"
     files = {file.path: file for file in list_step_files(root)}
-    for path in sorted(root.glob("iteration=*/phase=*/*.parquet")):
+    for path in sorted(root.glob("iteration[-=]*/phase[-=]*/*.parquet")):
         file = files.get(path)
         if file is None:
             name = str(path.relative_to(result.run_dir))

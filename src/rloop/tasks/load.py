@@ -215,10 +215,7 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
         if len(problems) == size or num_idle == patience:
             break
     if not problems:
-        raise TaskError(
-            f"{config.source} yielded no problem that passes the filters in {num_read} "
-            "draws: relax them"
-        )
+        raise TaskError(f"no problem of {num_read} from {config.source} passes filters: relax them")
     return LoadedTask(
         name=config.name or dataset,
         split=split,
@@ -295,8 +292,7 @@ class Tasks:
         lines = [task.summary() for task in self.loaded]
         if self.num_train_duplicates:
             lines.append(
-                f"{self.num_train_duplicates} training problems already appear in an earlier task: "
-                "removed"
+                f"{self.num_train_duplicates} training problems repeat an earlier task's: removed"
             )
         for names, count in sorted(
             Counter((a.task, b.task) for a, b in self.held_out_pairs).items()

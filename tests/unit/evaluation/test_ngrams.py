@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from doubles_ngrams import diversity, jaccard, similarity, token_ngrams
+from doubles_ngrams import diversity, jaccard, token_ngrams
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rloop.algo.ngrams import ngram_hashes
-from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs, visit_similarity
+from rloop.algo.diversity import ngram_hashes
+from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs
 
 completion = st.lists(st.integers(0, 3), max_size=12)
 groups = st.lists(completion, min_size=1, max_size=6)
@@ -56,19 +56,6 @@ def test_a_prefix_is_not_its_own_padding():
 
 def test_one_completion_has_no_pair():
     assert math.isnan(mean_of_pairs(np.ones((1, 1))))
-
-
-@given(st.lists(completion, max_size=4), st.lists(completion, min_size=1, max_size=4))
-def test_two_visits_are_as_similar_as_in_the_plain_form(now, before):
-    a, b = {"p": now, "only": [[1]]}, {"p": before, "other": [[1]]}
-    assert visit_similarity(a, b) == pytest.approx(similarity(a, b), nan_ok=True)
-
-
-def test_similarity_of_two_visits_equals_a_value_worked_by_hand():
-    # 1234 against 1234 and against another: (1 + 0) / 2; [5, 6] is not visited again
-    now = {"p": [[1, 2, 3, 4]], "q": [[5, 6]]}
-    assert visit_similarity(now, {"p": [[1, 2, 3, 4], [9, 9]]}) == 0.5
-    assert math.isnan(visit_similarity(now, {"other": [[1]]}))
 
 
 def test_the_plain_form_equals_values_worked_by_hand():

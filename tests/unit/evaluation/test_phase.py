@@ -29,8 +29,8 @@ from rloop.errors import StoreError
 from rloop.evaluation import phase
 from rloop.evaluation.phase import Evaluator, chunks
 from rloop.evaluation.tallies import Tally, stored_tallies
-from rloop.loop.session import resume
 from rloop.recipe.config import EvaluateConfig, Recipe, SamplingConfig
+from rloop.session.process import resume
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, Problem, Verdict
 

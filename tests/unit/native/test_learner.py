@@ -13,7 +13,8 @@ from rloop.engines.native import attention
 from rloop.engines.native.learner import Learner
 from rloop.engines.native.logprobs import sequence_logprobs
 from rloop.errors import EngineError
-from rloop.recipe.config import EngineConfig, OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 
 SFT = Objective(loss="sft")
 DAPO = Objective(loss="dapo", clip_low=0.2, clip_high=0.28)

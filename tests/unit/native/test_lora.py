@@ -15,7 +15,8 @@ from rloop.engines.native.learner import Learner
 from rloop.engines.native.lora import LowRankWeights
 from rloop.errors import EngineError
 from rloop.policies.checkpoint import save_policy
-from rloop.recipe.config import EngineConfig, LoraConfig, OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
+from rloop.recipe.engine import EngineConfig, LoraConfig
 
 RANK, ALPHA = 4, 8.0
 SFT = Objective(loss="sft")

@@ -21,7 +21,8 @@ from rloop.engines.native.logprobs import completion_logprobs
 from rloop.engines.native.memory import Budget, explained, is_out_of_memory, return_freed
 from rloop.engines.native.sampler import Batch, Sampler
 from rloop.errors import EngineError
-from rloop.recipe.config import EngineConfig, OptimizerConfig, SamplingConfig
+from rloop.recipe.config import OptimizerConfig, SamplingConfig
+from rloop.recipe.engine import EngineConfig
 
 CPU_SAYS = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "

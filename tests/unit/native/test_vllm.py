@@ -135,6 +135,19 @@ def test_logprobs_are_those_of_transformers_over_the_whole_vocabulary(
     assert widest_gap(sampler.policy, requests(), completions, settings.temperature) < TOLERANCE
 
 
+def test_a_stop_text_ends_a_completion_behind_the_token_that_completes_it(sampler: Sampler):
+    decode = sampler.policy.renderer.decode
+    whole = draw(sampler, requests())
+    stop = max((decode(one.completion_ids) for one in whole), key=len)[3:4]
+    found = draw(sampler, requests(), SETTINGS.model_copy(update={"stop": (stop,)}))
+    assert any(stop in decode(one.completion_ids) for one in found)
+    for one in found:
+        assert len(one.behavior_logprobs) == len(one.completion_ids)
+        assert stop not in decode(one.completion_ids[:-1])
+        if stop in decode(one.completion_ids):
+            assert one.finish_reason == "stop"
+
+
 def test_temperature_zero_takes_the_likeliest_tokens_and_states_logprobs_at_one(
     sampler: Sampler,
 ):
@@ -193,11 +206,18 @@ class ScriptedVllm:
         self.calls.append(model)
 
     def write(
-        self, prompts: Sequence[object], seeds: Sequence[int], settings: object, *, stop_ids: object
-    ) -> Iterator[Written]:
+        self,
+        prompts: Sequence[object],
+        seeds: Sequence[int],
+        settings: object,
+        *,
+        stop_ids: object,
+        stops: object,
+    ) -> Iterator[tuple[int, Written]]:
+        del settings, stops
         self.calls.append((list(seeds), stop_ids))
         for index in reversed(range(len(prompts))):
-            yield index, (7, EOS), (-0.5, -0.25)
+            yield index, ((7, EOS), (-0.5, -0.25))
 
 
 def test_weights_come_first_and_seeds_fit_in_63_bits():

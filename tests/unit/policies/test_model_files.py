@@ -71,9 +71,17 @@ def test_a_gguf_files_linear_maps_have_the_names_that_adapters_use():
     assert 16 * sum(ends for _, ends in size.linears.values()) == 4_884_480
 
 
-def test_what_is_not_here_or_cannot_be_told_has_no_size(tmp_path):
+def test_without_weights_the_configuration_tells_the_size(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    assert measure_model(str(tmp_path)) is None  # no weights
+    size = measure_model(str(tmp_path))
+    assert size is not None
+    # 2 x 50 x 8 + 3 layers x (2 x 8 x 8 + 2 x 4 x 8 + 3 x 20 x 8)
+    assert size.parameters == 800 + 3 * 672
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"num_experts": 8}))
+    assert measure_model(str(tmp_path)) is None
+
+
+def test_what_is_not_here_or_cannot_be_told_has_no_size(tmp_path):
     write_shard(tmp_path / "model.safetensors", norm=[8])
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 8}))
     assert measure_model(str(tmp_path)) is None  # sizes under other names

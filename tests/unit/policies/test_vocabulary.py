@@ -14,7 +14,8 @@ from rloop.engines.native.logprobs import sequence_logprobs
 from rloop.engines.native.sampler import Sampler
 from rloop.policies.checkpoint import LoadedPolicy, load_policy, save_policy
 from rloop.policies.vocabulary import unknown_ids
-from rloop.recipe.config import EngineConfig, OptimizerConfig, SamplingConfig
+from rloop.recipe.config import OptimizerConfig, SamplingConfig
+from rloop.recipe.engine import EngineConfig
 
 NUM_TOKENS, NUM_ROWS = 100, 128
 

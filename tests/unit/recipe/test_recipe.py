@@ -12,6 +12,9 @@ from rloop.recipe.checks import recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.recipe.keys import ELSEWHERE, recipe_fields
 from rloop.recipe.load import load_recipe, resolved_json
+from rloop.recipe.packaged import packaged_recipes
+
+PACKAGED = f"rloop comes with: {', '.join(packaged_recipes())}"
 
 RECIPE = """
 name: small
@@ -238,7 +241,7 @@ def test_a_system_text_that_the_template_leaves_out_is_a_warning(path):
     ("override", "meant"),
     [
         ("explore.min_entropy=0.1", "explore.early_stop.min_entropy"),
-        ("rank=2", "engine.lora.rank"),
+        ("rank=2", "engine.tinker.rank or engine.lora.rank"),
         ("explore.learning_rate=0.1", "explore.optimizer.learning_rate"),
         ("batch_size=2", "coldstart.batch_size or finetune.batch_size"),
     ],
@@ -279,12 +282,14 @@ def test_a_file_that_is_no_recipe_is_refused_in_a_sentence(path, text, words):
 
 def test_a_missing_file_names_the_recipes_beside_it(path):
     assert refusal(path.with_name("smal.yaml")) == (
-        f"There is no recipe at {path.with_name('smal.yaml')}. Here are: {path}."
+        f"There is no recipe at {path.with_name('smal.yaml')}. Here are: {path}. {PACKAGED}."
     )
 
 
 def test_a_folder_or_a_binary_file_is_refused_in_a_sentence(path):
-    assert refusal(path.parent) == f"{path.parent} is a folder, not a recipe. Here are: {path}."
+    assert refusal(path.parent) == (
+        f"{path.parent} is a folder, not a recipe. Here are: {path}. {PACKAGED}."
+    )
     path.write_bytes(b"\xff\xfe\x00")
     assert "cannot be read as a recipe" in refusal(path)
 

@@ -243,12 +243,10 @@ def test_a_folder_without_runs_and_runs_with_nothing_in_common_are_refused(sweep
     with pytest.raises(StoreError, match="is not a run directory"):
         compare_runs([tmp_path])
     other = write_method_run(tmp_path, "rloop", 0, RLOOP, task="others")
-    with pytest.raises(
-        StoreError, match=r"rl-seed-0 has sums-heldout; rloop-seed-0 has"
-    ):
+    with pytest.raises(StoreError, match=r"rl-seed-0 has sums-heldout; rloop-seed-0 has"):
         compare_runs([sweep / "rl-seed-0", other])
     shutil.rmtree(other / "trajectories")
-    with pytest.raises(StoreError, match="no evaluation in its store"):
+    with pytest.raises(StoreError, match="no evaluation"):
         compare_runs([other])
 
 
@@ -266,7 +264,7 @@ def test_an_evaluation_of_a_runs_policy_has_that_runs_method_and_seed(sweep, tmp
         lines = (found / "metrics.jsonl").read_text().splitlines()
         kept = [line for line in lines if '"policy": "iter-002"' in line]
         (found / "metrics.jsonl").write_text(f"{kept[0]}\n")
-        for other in ("iteration=0", "iteration=1"):
+        for other in ("iteration-0", "iteration-1"):
             shutil.rmtree(found / "trajectories" / other)
     both = compare_runs([folder / "eval-0", folder / "eval-1", sweep / "rl-seed-0"])
     assert [(g.label, g.seeds) for g in both.groups] == [

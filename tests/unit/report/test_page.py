@@ -238,7 +238,7 @@ def test_an_evaluation_has_a_page_of_its_own_kind(build_run) -> None:
     (run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     edit_json(run_dir / "manifest.json", phases={"0/evaluation": {}})
     edit_json(run_dir / "config.json", policy={"path": "models/my-model"})
-    for name in ("iteration=1", "iteration=2"):
+    for name in ("iteration-1", "iteration-2"):
         shutil.rmtree(run_dir / "trajectories" / name)
     page = read_page(run_dir)
     text = said(page)

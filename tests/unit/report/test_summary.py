@@ -52,7 +52,9 @@ def test_replay_is_told(config) -> None:
     config["explore"] |= {"replay_per_group": 2}
     text = describe_method(config)
     assert text.startswith("RL with replay: 2 iterations. Each is ")
-    assert "Each starts from the base; from the second on, 2 stored successes join each group." in text
+    assert (
+        "Each starts from the base; from the second on, 2 stored successes join each group." in text
+    )
     assert text.endswith("the RL weights are the result.")
 
 

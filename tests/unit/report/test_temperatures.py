@@ -46,10 +46,10 @@ def test_the_curve_has_accuracy_across_and_pass_at_k_upwards() -> None:
 
 
 def test_a_page_escapes_names_and_holds_every_number(tmp_path) -> None:
-    gain = {"policy": "<b>iter</b>", "task": "sums", "verdict": "cannot tell", "temperature": 1.0}
-    gain |= {"k": 8, "value": 0.021, "low": -0.01, "high": 0.05}
+    gain = {"policy": "<b>iter</b>", "task": "sums", "verdict": "beyond sharpening", "k": 8}
+    gain |= {"temperature": 1.0, "value": 0.2, "low": 0.1, "high": 0.3}
     text = write_page(POINTS, [gain], tmp_path / "page.html").read_text()
-    assert "cannot tell: at temperature 1 it is +2.1 points [-1.0, +5.0]" in text
     assert "<b>iter</b>" not in text
     assert "75.0 %" in text
     assert "[65.0, 85.0]" in text
+    assert "+20.0 points [+10.0, +30.0] against the base" in text

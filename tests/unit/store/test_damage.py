@@ -21,9 +21,9 @@ from doubles_records import group_at, place_at
 from doubles_runs import begin, scripted, toy_recipe
 
 from rloop.errors import StoreError
-from rloop.loop.session import resume
-from rloop.loop.state import Manifest
+from rloop.loop.manifest import Manifest
 from rloop.run_directory import read_run
+from rloop.session.process import resume
 from rloop.store.expert import (
     EXAMPLE_COLUMNS,
     read_examples,

@@ -106,10 +106,10 @@ def test_links_and_strangers_are_passed_over(store, tmp_path):
     path.with_name("step-000003.parquet").mkdir()
     elsewhere = tmp_path / "elsewhere"
     path.parent.parent.rename(elsewhere)
-    (tmp_path / "trajectories" / "iteration=1").symlink_to(elsewhere)
+    (tmp_path / "trajectories" / "iteration-1").symlink_to(elsewhere)
     assert list(list_step_files(tmp_path / "trajectories")) == []
-    (tmp_path / "trajectories" / "iteration=1").unlink()
-    elsewhere.rename(tmp_path / "trajectories" / "iteration=1")
+    (tmp_path / "trajectories" / "iteration-1").unlink()
+    elsewhere.rename(tmp_path / "trajectories" / "iteration-1")
     assert [file.step for file in list_step_files(tmp_path / "trajectories")] == [1]
     linked = tmp_path / "run"
     linked.mkdir()

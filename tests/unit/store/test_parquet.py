@@ -30,7 +30,7 @@ def test_other_readers_of_parquet_do_not_see_it(tmp_path):
 
 
 def test_a_file_sealed_by_an_earlier_rloop_is_read(tmp_path):
-    folder = tmp_path / "trajectories/iteration=1/phase=explore"
+    folder = tmp_path / "trajectories/iteration-1/phase-explore"
     folder.mkdir(parents=True)
     shutil.copy(SEALED, folder / "step-000001.parquet")
     store = TrajectoryStore(tmp_path)

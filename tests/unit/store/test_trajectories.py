@@ -36,7 +36,7 @@ def sql(query: str) -> list:
 
 def test_a_step_lies_where_the_design_says(store, tmp_path):
     path = add(store, 12)
-    assert path == tmp_path / "trajectories/iteration=1/phase=explore/step-000012.parquet"
+    assert path == tmp_path / "trajectories/iteration-1/phase-explore/step-000012.parquet"
     assert [p.name for p in path.parent.iterdir()] == ["step-000012.parquet"]
 
 
@@ -347,7 +347,7 @@ def test_other_columns_under_our_version_are_named(store):
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_file(store, tmp_path):
-    folder = tmp_path / "trajectories/iteration=1/phase=explore"
+    folder = tmp_path / "trajectories/iteration-1/phase-explore"
     folder.mkdir(parents=True)
     # The temporary file is a link to a device that is always full: a real ENOSPC, without a mock.
     (folder / "step-000001.parquet.tmp").symlink_to("/dev/full")
@@ -370,7 +370,7 @@ def test_later_steps_are_set_aside_and_kept(store, tmp_path):
     first, second, third = (add(store, step) for step in (1, 2, 3))
     other = add(store, 3, iteration=2)
     moved = store.drop_after(1, "explore", 1)
-    aside = tmp_path / "trajectories/.superseded/iteration=1/phase=explore"
+    aside = tmp_path / "trajectories/.superseded/iteration-1/phase-explore"
     assert moved == [aside / f"{second.name}.1", aside / f"{third.name}.1"]
     assert [path.exists() for path in (first, second, third, other)] == [True, False, False, True]
     add(store, 2, completions=[("5", False)])
@@ -382,10 +382,25 @@ def test_later_steps_are_set_aside_and_kept(store, tmp_path):
     assert sql(f"select count(*) from '{pattern}'") == [(4,)]
 
 
+def test_a_run_with_the_folders_of_0_1_is_read_and_goes_on_in_them(store, tmp_path):
+    first = add(store, 1)
+    old = tmp_path / "trajectories/iteration=1/phase=explore"
+    old.parent.mkdir()
+    first.parent.rename(old)
+    assert add(store, 1).parent == old
+    assert add(store, 2).parent == old
+    assert add(store, 1, iteration=2).parent.name == "phase-explore"
+    reader = TrajectoryStore(tmp_path)
+    assert reader.count(iteration=1) == 2 * reader.count(iteration=2)
+    assert reader.query("select distinct iteration from trajectories order by 1").to_pydict() == {
+        "iteration": [1, 2]
+    }
+
+
 def test_pandas_and_duckdb_open_the_files_without_rloop(store, tmp_path):
     for iteration, step in ((1, 1), (1, 2), (2, 1)):
         path = add(store, step, iteration=iteration)
-    frame = pd.read_parquet(tmp_path / "trajectories", partitioning=None)
+    frame = pd.read_parquet(tmp_path / "trajectories")
     assert frame.groupby("iteration").size().to_dict() == {1: 4, 2: 2}
     assert list(pd.read_parquet(path).columns) == SCHEMA.names
     pattern = tmp_path / "trajectories/**/*.parquet"

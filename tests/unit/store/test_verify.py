@@ -11,15 +11,15 @@ from doubles_kill import comparable
 from doubles_runs import begin, logged, scripted, toy_recipe, watched
 
 from rloop.errors import EngineError, StoreError
-from rloop.loop.quarantine import quarantine
-from rloop.loop.session import resume
 from rloop.observe.run_log import read_metrics
+from rloop.session.process import resume
+from rloop.session.quarantine import quarantine
 from rloop.store.records import read_record, write_record
 from rloop.store.verify import verify_run
 
-EXPLORED = "trajectories/iteration=1/phase=explore/step-000003.parquet"
-BASE = "trajectories/iteration=0/phase=evaluate/step-000000-base-held.parquet"
-KEPT = "trajectories/iteration=2/phase=evaluate/step-000000-iter-002-held.parquet"
+EXPLORED = "trajectories/iteration-1/phase-explore/step-000003.parquet"
+BASE = "trajectories/iteration-0/phase-evaluate/step-000000-base-held.parquet"
+KEPT = "trajectories/iteration-2/phase-evaluate/step-000000-iter-002-held.parquet"
 EXPERT = "expert/iter-002.parquet"
 
 
@@ -84,12 +84,12 @@ REWARD = ('"explore/reward_mean":0.5', '"explore/reward_mean":0.6')
     [
         (lambda run: (run / BASE).unlink(), "base (iteration 0, step 0) on held: 16 samples, 0 ar"),
         (lambda run: cut(run / EXPERT), "expert/iter-002.parquet: it is torn or not a parquet"),
-        (lambda run: rewrite(run, "metrics.jsonl", *REWARD), "metrics.jsonl: it is not as it was"),
+        (lambda run: rewrite(run, "metrics.jsonl", *REWARD), "metrics.jsonl: it has changed"),
         (lambda run: rewrite(run, "events.jsonl", "{", "["), "events.jsonl: it, line 1, is not v"),
         (lambda run: rewrite(run, "config.json", "{", "["), "config.json: it is not valid JSON"),
         (
             lambda run: (run / EXPLORED).rename((run / EXPLORED).with_name("three.parquet")),
-            "three.parquet: it is not named as rloop names its files",
+            "three.parquet: its name",
         ),
     ],
 )
@@ -109,16 +109,16 @@ def test_torn_weights_are_found_without_torch(run_dir):
 
 
 def test_what_is_left_over_is_listed_and_no_fault(run_dir):
-    (run_dir / "trajectories/iteration=1/phase=explore/step-000009.parquet.tmp").write_text("x")
-    aside = run_dir / "trajectories/.superseded/iteration=1/phase=explore/step-000004.parquet.1"
+    (run_dir / "trajectories/iteration-1/phase-explore/step-000009.parquet.tmp").write_text("x")
+    aside = run_dir / "trajectories/.superseded/iteration-1/phase-explore/step-000004.parquet.1"
     aside.parent.mkdir(parents=True)
     aside.write_bytes(bytes(7))
     found = verify_run(run_dir)
     assert found.is_sound
     assert found.leftovers == [
-        "trajectories/.superseded: 1 files, 7 bytes; sampled again after a resume, kept",
-        "trajectories/iteration=1/phase=explore/step-000009.parquet.tmp: left by a crash; delete "
-        "it when nothing runs",
+        "trajectories/.superseded: 1 files, 7 bytes; superseded: sampled again after a resume",
+        "trajectories/iteration-1/phase-explore/step-000009.parquet.tmp: left by a crash; delete "
+        "it when no run is active",
     ]
 
 
@@ -158,7 +158,7 @@ def test_a_torn_step_is_moved_away_and_the_run_is_sound_without_it(run_dir):
 def test_a_step_lost_before_selection_leaves_the_others_to_select_from(run_dir, capsys):
     """The run stops after its first exploration; one of four steps is torn, three are selected."""
     edit(run_dir / "manifest.json", forget_after("1/explore"))
-    for name in ("expert", "trajectories/iteration=2"):
+    for name in ("expert", "trajectories/iteration-2"):
         shutil.rmtree(run_dir / name)
     keep_log(run_dir, lambda line: line["iteration"] == 0 or line["policy"] == "explored-001")
     cut(run_dir / EXPLORED)
@@ -195,7 +195,7 @@ def test_what_can_be_made_again_is_made_again_the_same(run_dir, whole, name):
 
 
 def test_an_evaluation_inside_exploration_is_lost_and_its_numbers_stay(run_dir):
-    name = "trajectories/iteration=1/phase=evaluate/step-000002-explored-001-held.parquet"
+    name = "trajectories/iteration-1/phase-evaluate/step-000002-explored-001-held.parquet"
     cut(run_dir / name)
     (said,) = put_away(run_dir)
     assert said.startswith(f"{name}: these samples are lost; metrics.jsonl has")

@@ -82,5 +82,5 @@ def test_every_reference_of_every_file_agrees_with_itself_by_the_math_verifier(p
     with VerifierPool(num_workers=2, timeout_s=10.0) as pool:
         report = check_references(task.problems, pool, policy="drop")
     bad = {problem.answer: verdict.reason for problem, verdict in report.bad}
-    print(f"{path.name}: {report.summary()} {bad}")  # noqa: T201 (what docs/reliability.md quotes)
+    print(f"{path.name}: {report.summary()} {bad}")  # noqa: T201 (what docs/explanation/reliability.md quotes)
     assert len(report.kept) >= 0.995 * len(task.problems), bad

@@ -14,7 +14,7 @@ from doubles_tinker import free_port
 from rloop.engines.tinker import protocol
 from rloop.engines.tinker.protocol import Server, side_by_side
 from rloop.errors import EngineError, EngineUnavailable
-from rloop.recipe.config import TinkerConfig
+from rloop.recipe.engine import TinkerConfig
 
 Answer = tuple[int, Any]
 

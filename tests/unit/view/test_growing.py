@@ -83,7 +83,7 @@ def test_a_damaged_log_or_manifest_is_named_and_the_browser_still_works(client, 
 
 
 def test_a_damaged_step_is_named_on_every_page_and_breaks_none(client, runs):
-    path = runs / "toy/trajectories/iteration=1/phase=explore/step-000002.parquet"
+    path = runs / "toy/trajectories/iteration-1/phase-explore/step-000002.parquet"
     path.write_bytes(path.read_bytes()[:-20])
     browser = client(runs)
     for address in ("/run?run=toy", "/steps?run=toy&iteration=1", "/problems?run=toy"):

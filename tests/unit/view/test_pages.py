@@ -195,7 +195,11 @@ def test_a_problem_has_its_success_rate_over_all_steps(client, runs):
         ),
         ("/problem?run=toy&problem=zebra", 404, "toy has no problem 'zebra'."),
         ("/completion?run=toy&place=1/explore/1&group=z&member=9", 404, "no completion 9 of 'z'"),
-        ("/steps?run=toy&iteration=two", 400, "iteration must be a whole number from 0, not 'two'."),
+        (
+            "/steps?run=toy&iteration=two",
+            400,
+            "iteration must be a whole number from 0, not 'two'.",
+        ),
         ("/nowhere", 404, "Page not found."),
         ("/static/secrets.txt", 404, "File not found."),
     ],

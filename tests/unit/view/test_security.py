@@ -94,7 +94,7 @@ def test_links_that_lead_out_are_not_followed(client, runs, tmp_path, finished):
 
 
 def test_the_charts_of_a_run_with_a_link_inside_are_not_drawn(client, runs, tmp_path):
-    step = next((runs / "toy" / "trajectories").rglob("phase=evaluate/*.parquet"))
+    step = next((runs / "toy" / "trajectories").rglob("phase-evaluate/*.parquet"))
     outside = tmp_path / "outside.parquet"
     step.rename(outside)
     step.symlink_to(outside)

@@ -187,7 +187,10 @@ class NativeEngine:
         self._source, self._is_changed = policy, False
 
     def save_state(self, directory: Path) -> None:
-        """Write masters and moments, whole or not at all."""
+        """Write masters and moments, whole or not at all: rank 0 does, also for the others."""
+        if self._ranks is not None and self._ranks.rank > 0:
+            self._learning().save(directory)
+            return
         with written_whole(directory, needed_bytes=0) as partial:
             self._learning().save(partial)
 

@@ -24,7 +24,8 @@ from rloop.engines.native.memory import Budget, explained, return_freed
 from rloop.engines.native.optimizer import MasterWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
-from rloop.recipe.config import EngineConfig, OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 
 OPTIMIZER_REMEDY = (
     "Add --set engine.offload_optimizer=true, which keeps it in CPU memory, or train low-rank "
@@ -62,7 +63,9 @@ class Learner:
         self._masters: MasterWeights | None = None
         if optimizer_config.learning_rate > 0.0:
             with explained("float32 weights for the optimizer", OPTIMIZER_REMEDY):
-                self._masters = MasterWeights(model, optimizer_config, engine_config, seed=seed)
+                self._masters = MasterWeights(
+                    model, optimizer_config, engine_config, seed=seed, ranks=ranks
+                )
 
     def at_start(self) -> AbstractContextManager[None]:
         """Make the model the start policy inside the block; only adapters can, or a frozen
@@ -166,8 +169,8 @@ class Learner:
         return totals
 
     def save(self, directory: Path) -> None:
-        """Write masters and moments to an existing directory (safetensors); a frozen learner has
-        none.
+        """Write masters and moments to an existing directory (safetensors), from rank 0; a frozen
+        learner has none.
         """
         if self._masters is not None:
             self._masters.save(directory)

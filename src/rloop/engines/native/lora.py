@@ -7,7 +7,7 @@ Shape letters: O outputs and I inputs of a linear layer, R rank.
 The model holds W, merged and rounded after each step, so that sampler, learner and whatever saves
 or serves it see one plain model, to the bit. Autograd gives the gradient G of W, from which the
 adapter's follow: dB = alpha / R * G A^T and dA = alpha / R * B^T G. See
-docs/decisions/0007-adapters-are-merged-at-each-step.md.
+docs/explanation/decisions/0007-adapters-are-merged-at-each-step.md.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import LoraConfig
+from rloop.recipe.engine import LoraConfig
 from rloop.types import stable_hash
 
 
@@ -64,6 +64,9 @@ class Adapter:
 
 class LowRankWeights:
     """Adapters on a model's linear layers; every other weight is frozen until `close`."""
+
+    is_shared_out = False
+    """Every process has all adapters: they are small."""
 
     def __init__(
         self, model: PreTrainedModel, config: LoraConfig, *, seed: int, offload: bool

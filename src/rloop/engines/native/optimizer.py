@@ -1,16 +1,18 @@
 """The optimizer: float32 master weights, AdamW on them, and their state on disk.
 
-Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`lora.py`).
+Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`lora.py`). With
+several processes each has the masters and moments of a part of the weights (ZeRO, arXiv 1910.02054,
+stage 1): it does their step and gives the others the new weights.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,9 +21,11 @@ from rloop.engines.native.lora import LowRankWeights
 from rloop.engines.native.ranks import Ranks
 from rloop.errors import EngineError
 from rloop.policies.rounding import StochasticRounding
-from rloop.recipe.config import EngineConfig, OptimizerConfig
+from rloop.recipe.config import OptimizerConfig
+from rloop.recipe.engine import EngineConfig
 
-TENSORS_FILE = "learner.safetensors"
+TENSORS_FILE = "learner{}.safetensors"
+"""Of rank 0; `learner-1.safetensors` has what rank 1 gave it."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -29,15 +33,22 @@ class MasterWeights:
     """Masters with AdamW."""
 
     def __init__(
-        self, model: PreTrainedModel, config: OptimizerConfig, engine: EngineConfig, *, seed: int
+        self,
+        model: PreTrainedModel,
+        config: OptimizerConfig,
+        engine: EngineConfig,
+        *,
+        seed: int,
+        ranks: Ranks | None = None,
     ) -> None:
-        """Take the masters from the model.
+        """Take the masters from the model, which is the same in all processes.
 
         The seed decides the first numbers of adapters, and which way weights are rounded.
         """
         offload = engine.offload_optimizer
+        self._ranks = ranks
         self._weights: WholeWeights | LowRankWeights = (
-            WholeWeights(model, seed=seed, offload=offload)
+            WholeWeights(model, seed=seed, offload=offload, ranks=ranks)
             if engine.lora is None
             else LowRankWeights(model, engine.lora, seed=seed, offload=offload)
         )
@@ -84,39 +95,56 @@ class MasterWeights:
         return self._weights.at_start()
 
     def save(self, directory: Path) -> None:
-        """Write masters, moments and step counts to an existing directory."""
+        """Write masters, moments and step counts to an existing directory, a file a process.
+
+        Rank 0 writes what all have. An error waits until the others have given theirs.
+        """
         tensors = {f"master.{name}": master.detach() for name, master in self._masters.items()}
         for name, master in self._masters.items():
             for kind, value in self._optimizer.state.get(master, {}).items():
                 tensors[f"{kind}.{name}"] = value.reshape(1) if value.dim() == 0 else value
-        save_file(
-            {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / TENSORS_FILE
-        )
+        if self._ranks is None:
+            _write(tensors, directory, 0)
+            return
+        error: Exception | None = None
+        for owner in range(self._ranks.size if self._weights.is_shared_out else 1):
+            found = self._ranks.fetch(tensors, owner)
+            try:
+                if found and error is None:
+                    _write(found, directory, owner)
+            except (OSError, SafetensorError) as failed:
+                error = failed
+        if error is not None:
+            raise error
 
     @torch.no_grad()
     def load(self, directory: Path) -> None:
         """Continue from a saved state, to the bit; the model gets the masters' weights.
 
-        The file is read tensor by tensor: it is three times as large as the masters themselves.
+        However many processes wrote it. It is read tensor by tensor: it is three times as large as
+        the masters themselves.
         """
-        with safe_open(directory / TENSORS_FILE, framework="pt") as stored:
-            names = set(stored.keys())
+        paths = sorted(directory.glob(TENSORS_FILE.format("*"))) or [directory]
+        with ExitStack() as stack:
+            files = [stack.enter_context(safe_open(path, framework="pt")) for path in paths]
+            stored = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (no dict)
             for name, master in self._masters.items():
                 key = f"master.{name}"
-                shape = stored.get_slice(key).get_shape() if key in names else "none"
+                shape = stored[key].get_slice(key).get_shape() if key in stored else "none"
                 if shape != list(master.shape):
                     raise EngineError(
                         f"The saved learner in {directory} belongs to another model: for {name} it "
                         f"has {shape}, not {list(master.shape)}. Resume with the run's own recipe."
                     )
-                master.copy_(stored.get_tensor(key))
-                if f"step.{name}" not in names:
+                master.copy_(stored[key].get_tensor(key))
+                if (key := f"step.{name}") not in stored:
                     continue
-                step = stored.get_tensor(f"step.{name}").reshape(()).to(master.device)
+                step = stored[key].get_tensor(key).reshape(()).to(master.device)
                 state = self._optimizer.state[master] = {"step": step}
                 for moment in MOMENTS:
+                    key = f"{moment}.{name}"
                     state[moment] = torch.zeros_like(master)
-                    state[moment].copy_(stored.get_tensor(f"{moment}.{name}"))
+                    state[moment].copy_(stored[key].get_tensor(key))
         self._weights.write()
 
     def close(self) -> None:
@@ -126,6 +154,11 @@ class MasterWeights:
         self._optimizer.state.clear()
         self._optimizer.param_groups.clear()
         self._masters.clear()
+
+
+def _write(tensors: Mapping[str, torch.Tensor], directory: Path, owner: int) -> None:
+    whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    save_file(whole, directory / TENSORS_FILE.format(f"-{owner}" if owner else ""))
 
 
 def resident_bytes(model: PreTrainedModel, config: EngineConfig) -> int:
@@ -156,61 +189,79 @@ class WholeWeights:
     Otherwise they are copies: every micro-batch's gradient is added to a float32 sum on the model's
     device as soon as autograd has it, and freed; after a step the masters are rounded into the
     model. Offloaded masters get that sum, and the model their weights, once an update, through
-    memory that a GPU can read and write by itself. See decisions 2 and 12 in docs/decisions.
+    memory that a GPU can read and write by itself. See decisions 2, 12 and 13.
     """
 
-    def __init__(self, model: nn.Module, *, seed: int, offload: bool) -> None:
+    def __init__(
+        self, model: nn.Module, *, seed: int, offload: bool, ranks: Ranks | None = None
+    ) -> None:
         """`offload` keeps the masters and all that follows from them on the CPU.
 
         The seed decides which way each weight is rounded.
         """
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._ranks = ranks
+        self._owners = _owners(self._parameters, 1 if ranks is None else ranks.size)
+        number = 0 if ranks is None else ranks.rank
+        mine = {n: p for n, p in self._parameters.items() if self._owners[n] == number}
         floats = all(p.dtype == torch.float32 for p in self._parameters.values())
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._transit: dict[str, torch.Tensor] = {}
-        self.masters = dict(self._parameters)
-        self.holders = self.masters
-        """Parameters at which the gradients of an update are summed."""
+        self.masters = mine
+        """Those of the weights whose step is done here."""
+        self.holders = dict(self._parameters)
+        """Parameters at which the gradients of an update are summed, of all weights."""
         self._shares_model = floats and not offload
         if self._shares_model:
             return
         self._rounding = StochasticRounding(seed)
         device = torch.device("cpu") if offload else None
-        for name, parameter in self._parameters.items():
+        for name, parameter in mine.items():
             copy = parameter.detach().to(device=device, dtype=torch.float32, copy=True)
             self.masters[name] = nn.Parameter(copy)
-        if offload:
-            self.holders = {name: _holder(p) for name, p in self._parameters.items()}
         for name, parameter in self._parameters.items():
+            is_apart = offload or name not in self.masters
+            self.holders[name] = _holder(parameter) if is_apart else self.masters[name]
             register: Any = parameter.register_post_accumulate_grad_hook
             self._hooks.append(register(partial(_move_gradient, self.holders[name])))
 
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether other processes have the masters of other weights."""
+        return self._ranks is not None
+
     @torch.no_grad()
     def hand_over(self) -> None:
-        """Give offloaded masters the gradient that was summed on the model's device."""
-        if self.holders is self.masters:
-            return
+        """Give offloaded masters the gradient that was summed on the model's device.
+
+        Gradients whose masters another process has are done with.
+        """
         for name, holder in self.holders.items():
-            if holder.grad is not None:
+            master = self.masters.get(name)
+            if master is holder:
+                continue
+            if master is not None and holder.grad is not None:
                 room = self._room(name, torch.float32)
-                self.masters[name].grad = room.copy_(holder.grad, non_blocking=True)
-                holder.grad = None
-        if torch.cuda.is_available():
+                master.grad = room.copy_(holder.grad, non_blocking=True)
+            holder.grad = None
+        if self._transit and torch.cuda.is_available():
             torch.cuda.synchronize()
 
     @torch.no_grad()
     def write(self) -> None:
         """Round the masters into the model; offloaded ones end with their gradients."""
-        if self._shares_model:
-            return
-        for name, parameter in self._parameters.items():
-            if self.holders is self.masters:
-                self._rounding.write(name, self.masters[name], parameter)
+        for name, master in self.masters.items() if not self._shares_model else ():
+            parameter = self._parameters[name]
+            if self.holders[name] is master:
+                self._rounding.write(name, master, parameter)
                 continue
-            self.masters[name].grad = None  # the rounded weights take its room
+            master.grad = None  # the rounded weights take its room
             room = self._room(name, parameter.dtype)
-            self._rounding.write(name, self.masters[name], room)
+            self._rounding.write(name, master, room)
             parameter.copy_(room, non_blocking=True)
+        if self._ranks is not None:
+            pairs = [(p.data, self._owners[name]) for name, p in self._parameters.items()]
+            self._ranks.spread(pairs)
 
     def drop_gradients(self) -> None:
         """Forget gradients that are at the model's own parameters."""
@@ -231,6 +282,15 @@ class WholeWeights:
         if name not in self._transit:
             self._transit[name] = torch.empty(parameter.numel(), pin_memory=parameter.is_cuda)
         return self._transit[name].view(dtype)[: parameter.numel()].view(parameter.shape)
+
+
+def _owners(parameters: Mapping[str, nn.Parameter], size: int) -> dict[str, int]:
+    """Return which process has the masters of each weight: the largest first, to whom has least."""
+    totals, owners = [0] * size, {}
+    for name in sorted(parameters, key=lambda name: -parameters[name].numel()):
+        owners[name] = totals.index(min(totals))
+        totals[owners[name]] += parameters[name].numel()
+    return owners
 
 
 def _holder(parameter: nn.Parameter) -> nn.Parameter:

@@ -1,8 +1,9 @@
 """The native engine on several devices: rank 0 leads, the other processes do as it does.
 
-Weights, masters and moments are the same on every process. Completions and training sequences are
-shared out; gradients are summed in float32, so that all take the same step. Policies and saved
-states are written by rank 0 and read by all: the run directory lies where every process sees it.
+Weights are the same on every process, which samples and computes gradients with them. Completions
+and training sequences are shared out; gradients are summed in float32; masters and moments are
+shared out, and each process does the step of its part (`optimizer.py`). Policies and saved states
+are written by rank 0 and read by all: the run directory lies where every process sees it.
 """
 
 import atexit
@@ -92,7 +93,8 @@ class ParallelEngine:
         return policy
 
     def save_state(self, directory: Path) -> None:
-        """Write masters and moments from here; they are the same everywhere."""
+        """Write masters and moments, of which every process has a part."""
+        self._ranks.tell(("save_state", directory))
         self._engine.save_state(directory)
 
     def describe(self) -> Mapping[str, str]:
@@ -166,6 +168,8 @@ def _do(engine: NativeEngine, ranks: Ranks, name: str, *given: Any) -> None:  # 
         engine.load(*given)
     elif name == "saved":
         engine.saved(*given)
+    elif name == "save_state":
+        engine.save_state(*given)
     elif name == "close":
         engine.close()
 

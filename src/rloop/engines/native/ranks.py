@@ -6,7 +6,7 @@ of the sequences, with gradients and metrics summed in float32.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -95,6 +95,30 @@ class Ranks:
     def maximum(self, tensors: Sequence[torch.Tensor]) -> None:
         """Take the largest over the processes, in place."""
         self._reduce(tensors, dist.ReduceOp.MAX)
+
+    def spread(self, tensors: Sequence[tuple[torch.Tensor, int]]) -> None:
+        """Give all processes each tensor as the process has it whose number stands beside it."""
+        with self._reached():
+            works = [dist.broadcast(tensor, owner, async_op=True) for tensor, owner in tensors]
+            for work in works:
+                work.wait()
+
+    def fetch(self, tensors: Mapping[str, torch.Tensor], owner: int) -> dict[str, torch.Tensor]:
+        """Return the owner's tensors on rank 0, in the memory of its CPU; nothing elsewhere."""
+        kinds: list[Any] = [{key: (t.shape, t.dtype, t.device.type) for key, t in tensors.items()}]
+        found = {}
+        with self._reached():
+            dist.broadcast_object_list(kinds, src=owner)
+            for key, (shape, dtype, device) in kinds[0].items():
+                if self.rank == owner == 0:
+                    found[key] = tensors[key].cpu()
+                elif self.rank == owner:
+                    dist.send(tensors[key].contiguous(), dst=0)
+                elif self.rank == 0:
+                    received = torch.empty(shape, dtype=dtype, device=device)
+                    dist.recv(received, src=owner)
+                    found[key] = received.cpu()
+        return found
 
     def leave(self) -> None:
         """Leave the group."""

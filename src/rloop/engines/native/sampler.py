@@ -20,6 +20,7 @@ from rloop.engines.native.cpu.kernels import KernelsUnavailable
 from rloop.engines.native.decode import PlainStep, PrefillCache, Prefilled, fitting_rows
 from rloop.engines.native.memory import Budget, free
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.policies.stop_texts import StopTexts
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
 from rloop.recipe.config import SamplingConfig
 from rloop.types import FinishReason
@@ -167,6 +168,7 @@ class Batch:
         self._policy = policy
         self._decode_step = decode_step
         self._settings = settings
+        self._stops = StopTexts(policy.renderer.decode, settings.stop)
         self._prefill_tokens = prefill_tokens
         self._unknown = unknown_ids(policy.model)
         self._queue = deque(requests.items())
@@ -278,10 +280,14 @@ class Batch:
                 continue
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            is_stop = token in self._policy.stop_ids
+            is_stop = token in self._policy.stop_ids or self._is_stopped(row)
             if is_stop or len(row.token_ids) >= self._settings.max_completion_tokens:
                 self._rows[number] = None
                 reason: FinishReason = "stop" if is_stop else "length"
                 sampled = Sampled(tuple(row.token_ids), tuple(row.logprobs), reason)
                 finished.append((row.index, sampled))
         return finished
+
+    def _is_stopped(self, row: Row) -> bool:
+        """Whether the row's newest token completes a stop text."""
+        return self._stops.end(row.token_ids, len(row.token_ids) - 1) is not None

@@ -26,6 +26,7 @@ from rloop.engines.native.decode import CACHE_SHARE, token_bytes
 from rloop.engines.native.memory import explained, free, free_bytes
 from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.checkpoint import LoadedPolicy
+from rloop.policies.stop_texts import StopTexts
 from rloop.policies.vocabulary import mask_unknown, unknown_ids
 from rloop.recipe.config import SamplingConfig
 from rloop.types import stable_hash
@@ -48,8 +49,8 @@ LARGEST_GAP = 0.25
 """Mean difference of log-probabilities to transformers (nats) that rounding cannot explain."""
 SEED_BITS = 63
 """vLLM takes seeds as signed 64-bit numbers."""
-Written = tuple[int, tuple[int, ...], tuple[float, ...]]
-"""Index of the prompt, the sampled ids (a stop id is the last), the log-probability of each."""
+Written = tuple[tuple[int, ...], tuple[float, ...]]
+"""The sampled ids (a stop id is the last) and the log-probability of each."""
 STARTUP_ERRORS = (ValueError, RuntimeError, OSError, ImportError)
 """What its start raises for a model or a machine that it cannot serve."""
 
@@ -150,7 +151,7 @@ class VllmModel:
         """Raise when vLLM computes another model than transformers does from the same weights."""
         prompt = (1, 2)
         greedy = SamplingConfig(max_completion_tokens=4, temperature=0.0)
-        (_, ids, logprobs), *_ = self.write([prompt], [0], greedy, stop_ids=())
+        (_, (ids, logprobs)), *_ = self.write([prompt], [0], greedy, stop_ids=())
         with torch.inference_mode():
             logits = model(torch.tensor([prompt + ids], device=model.device)).logits[0].float()
             logits = mask_unknown(logits, self._unknown)
@@ -182,14 +183,15 @@ class VllmModel:
         if not requests:
             return
         self.take_weights(policy.model)
-        written = self.write(
+        stops = StopTexts(policy.renderer.decode, settings.stop)
+        for index, (ids, logprobs) in self.write(
             [request.prompt_ids for request in requests],
             [request.seed % 2**SEED_BITS for request in requests],
             settings,
             stop_ids=policy.stop_ids,
-        )
-        for index, ids, logprobs in written:
-            is_stop = ids[-1] in policy.stop_ids
+            stops=stops,
+        ):
+            is_stop = ids[-1] in policy.stop_ids or stops.end(ids) is not None
             yield index, Sampled(ids, logprobs, "stop" if is_stop else "length")
 
     def write(
@@ -199,15 +201,16 @@ class VllmModel:
         settings: SamplingConfig,
         *,
         stop_ids: Sequence[int],
-    ) -> Iterator[Written]:
-        """Yield what follows each prompt, in the order of finishing.
+        stops: StopTexts | None = None,
+    ) -> Iterator[tuple[int, Written]]:
+        """Yield (index, what follows) of each prompt, up to a stop text, as they finish.
 
         Closing the iterator drops what is not finished.
         """
         self._temperature = settings.temperature or 1.0
         if not self._is_cpu:
             _seed_all(stable_hash(*seeds))
-        numbers: dict[str, int] = {}
+        numbers, seen = dict[str, int](), dict[str, int]()
         try:
             for number, (ids, seed) in enumerate(zip(prompts, seeds, strict=True)):
                 self._num_requests += 1
@@ -217,8 +220,13 @@ class VllmModel:
                 numbers[name] = number
             while numbers:
                 for output in self._engine.step():
-                    if output.finished:
-                        yield numbers.pop(output.request_id), *_tokens(output.outputs[0])
+                    name, found = output.request_id, output.outputs[0]
+                    end = stops.end(found.token_ids, seen.get(name, 0)) if stops else None
+                    seen[name] = len(found.token_ids)
+                    if end is not None and not output.finished:
+                        self._engine.abort_request([name])
+                    if name in numbers and (output.finished or end is not None):
+                        yield numbers.pop(name), _tokens(found, end)
         finally:
             if numbers:
                 self._engine.abort_request(list(numbers))
@@ -343,8 +351,8 @@ def cache_room(model: PreTrainedModel, learner_bytes: int) -> int:
     found = free_bytes(model.device)
     if found is None:
         return sys.maxsize
-    weights = model.num_parameters() * model.dtype.itemsize
-    return max(0, int(CACHE_SHARE * (found - weights - learner_bytes)))
+    taken = model.num_parameters() * model.dtype.itemsize + learner_bytes
+    return max(0, int(CACHE_SHARE * (found - taken)))
 
 
 def _seed_all(seed: int) -> None:
@@ -384,9 +392,9 @@ def _refresh_head(module: nn.Module) -> None:
             part.quant_method.process_weights_after_loading(part)
 
 
-def _tokens(output: "CompletionOutput") -> tuple[tuple[int, ...], tuple[float, ...]]:
-    if output.finish_reason not in ("stop", "length"):
+def _tokens(output: "CompletionOutput", end: int | None) -> Written:
+    if end is None and output.finish_reason not in ("stop", "length"):
         raise EngineError(f"vLLM gave up on a completion: {output.finish_reason}.")
-    ids = tuple(output.token_ids)
-    found = zip(output.logprobs, ids, strict=True)
+    ids = tuple(output.token_ids)[:end]
+    found = zip(output.logprobs[:end], ids, strict=True)
     return ids, tuple(float(at_position[token].logprob) for at_position, token in found)

@@ -32,8 +32,9 @@ from rloop.policies.checkpoint import load_renderer
 from rloop.policies.directory import first_line, is_adapter, written_whole
 from rloop.policies.prepare import prepare_policy
 from rloop.policies.renderer import Renderer
+from rloop.policies.stop_texts import StopTexts
 from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
-from rloop.types import PolicyRef, stable_hash
+from rloop.types import FinishReason, PolicyRef, stable_hash
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +154,7 @@ class TinkerEngine:
                 f"prompt, not {count}."
             )
         found = []
+        stops = StopTexts(self.renderer.decode, settings.stop)
         for one in sequences:
             ids, logprobs = tuple(one["tokens"]), tuple(one.get("logprobs") or ())
             if len(ids) != len(logprobs) or not ids:
@@ -160,7 +162,10 @@ class TinkerEngine:
                     f"The Tinker server {self._server.url} gave a completion of {len(ids)} tokens "
                     f"with {len(logprobs)} log-probabilities; rloop needs one for each."
                 )
-            found.append(Sampled(ids, logprobs, one["stop_reason"]))
+            # Servers take stop tokens or stop texts, not both.
+            end = stops.end(ids)
+            reason: FinishReason = one["stop_reason"] if end is None else "stop"
+            found.append(Sampled(ids[:end], logprobs[:end], reason))
         return found
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:

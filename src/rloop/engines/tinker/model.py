@@ -17,7 +17,7 @@ from rloop.engines.tinker.gradients import (
 )
 from rloop.engines.tinker.protocol import SKYRL, Server
 from rloop.errors import EngineError
-from rloop.recipe.config import TinkerConfig
+from rloop.recipe.engine import TinkerConfig
 
 CHUNK_SEQUENCES, CHUNK_TOKENS = 128, 65_536
 """Most of one request's: servers bound a request's bytes."""

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from rloop.errors import EngineError, EngineUnavailable
-from rloop.recipe.config import TinkerConfig
+from rloop.recipe.engine import TinkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,303 @@
+"""A run as a process: a fresh or resumed directory, its tools built, used and closed, its exit
+code.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rloop.check.estimate import disk, disk_warnings, run_completions
+from rloop.disk import write_text
+from rloop.engines.base import Engine
+from rloop.engines.rollout import Rollout
+from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError, TaskError
+from rloop.evaluation.divergence import Divergence
+from rloop.loop.context import Context, policy_from, policy_result
+from rloop.loop.heartbeat import Heartbeat
+from rloop.loop.interrupt import Interrupt, Interrupted
+from rloop.loop.manifest import Manifest, RunLock
+from rloop.loop.phases import Phases
+from rloop.loop.problems import RunProblems, load_problems
+from rloop.loop.run import run_loop
+from rloop.observe.console import Console, warnings_shown
+from rloop.observe.run_log import RunLog, final_rows
+from rloop.policies.model_files import measure_model
+from rloop.policies.prompts import shown, today
+from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import load_recipe, resolved_json
+from rloop.recipe.methods import method_title
+from rloop.session.environment import add_engine, environment
+from rloop.session.resume import plan, recipe_in_force
+from rloop.store.records import RESCORED_KEY
+from rloop.store.trajectories import TrajectoryStore
+from rloop.tasks.pool import VerifierPool
+from rloop.types import PolicyRef
+
+EngineBuilder = Callable[[Recipe], Engine]
+"""Builds the engine that a recipe names; given by the caller, for the loop knows the seam only."""
+STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
+"""What a start may have written when it is killed before the manifest."""
+
+
+def start(
+    recipe_path: Path,
+    recipe: Recipe,
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    *,
+    text: str | None = None,
+) -> int:
+    """Begin a run in a new or empty directory; return its exit code.
+
+    `text` is the recipe as it was given, where no file at `recipe_path` has it.
+    """
+    console = Console()
+    recipe = recipe.dated(today())
+    make_directory(run_dir)
+    refuse_used(run_dir)
+    is_again = any(run_dir.iterdir())
+    with RunLock(run_dir):
+        refuse_used(run_dir)
+        if is_again:
+            console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
+        (run_dir / "manifest.json").unlink(missing_ok=True)
+        facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
+        write_text(run_dir / "environment.json", facts)
+        write_text(run_dir / "recipe.yaml", recipe_path.read_text() if text is None else text)
+        # Last: a directory that has it can be resumed.
+        write_text(run_dir / "config.json", resolved_json(recipe))
+        Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
+        return work(recipe, run_dir, build_engine, console)
+
+
+def make_directory(run_dir: Path) -> None:
+    """Make the run directory; ConfigError says why it cannot be."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The run directory {run_dir} cannot be made ({error.strerror}). Choose another --out."
+        ) from error
+
+
+def refuse_used(run_dir: Path) -> None:
+    """Raise ConfigError unless the directory is free, or holds a start that computed nothing."""
+    names = {path.name.removesuffix(".tmp") for path in run_dir.iterdir()}
+    is_torn_start = ".lock" in names and names <= STARTED
+    is_start = "config.json" in names and "trajectories" not in names
+    if names and not is_torn_start and not (is_start and not Manifest(run_dir).has_begun):
+        raise ConfigError(
+            f"{run_dir} is not empty. Continue it with `rloop resume {run_dir}`, or choose another "
+            "--out."
+        )
+
+
+def resume(
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    recipe_path: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Continue an interrupted run from its last saved point; return its exit code.
+
+    A recipe or `a.b=value` overrides may extend its budget: `session.resume` says how.
+    """
+    config = run_dir / "config.json"
+    if not config.exists():
+        raise StoreError(f"{run_dir} holds no run (no config.json). Begin one with `rloop run`.")
+    written = read_resolved(config)
+    console = Console()
+    with RunLock(run_dir):
+        manifest = Manifest(run_dir)
+        if (run_dir / "trajectories").exists() and not manifest.has_begun:
+            raise StoreError(
+                f"{run_dir} has trajectories but no manifest.json that says what is complete. "
+                "Restore it from a backup, or begin a new run."
+            )
+        rescored = manifest.result(RESCORED_KEY)
+        if rescored is not None:
+            raise StoreError(
+                f"{run_dir} holds the trajectories of {rescored['from']}, judged again; nothing "
+                f"goes on from here. Continue the run itself: `rloop resume {rescored['from']}`."
+            )
+        manifest.check_logged()
+        store = TrajectoryStore(run_dir)
+        store.count()  # a torn file is named before anything is loaded
+        is_given = recipe_path is not None or bool(overrides)
+        given = load_recipe(recipe_path or config, overrides) if is_given else None
+        recipe, notes = recipe_in_force(run_dir, written, given, manifest)
+        for note in (*notes, *plan(manifest, store, recipe)):
+            console.say(note)
+        return work(recipe, run_dir, build_engine, console)
+
+
+def read_resolved(config: Path) -> Recipe:
+    """Return the recipe of a run's `config.json`; StoreError says what is wrong with it."""
+    try:
+        return Recipe.model_validate_json(config.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+    except ValueError as error:
+        reason = str(error)
+    raise StoreError(
+        f"{config} is not a recipe that this rloop reads ({reason}); restore it from a backup."
+    )
+
+
+def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
+    """Run every phase that is not complete; return 0, 1 (degenerate) or 130 (interrupted)."""
+    from rloop.session.temperatures import measure_after_training  # it begins evaluations like this
+
+    interrupt = Interrupt(console.say)
+    try:
+        with open_run(recipe, run_dir, build_engine, console, interrupt) as context:
+            phases = Phases(context)
+            policy = run_loop(phases)
+            measure_after_training(context, phases.base, policy)
+    except (Interrupted, KeyboardInterrupt):
+        has_begun = Manifest(run_dir).has_begun
+        saved = (
+            "; what was done is saved. Continue" if has_begun else " before a first result. Begin"
+        )
+        console.say(f"Interrupted{saved}: rloop resume {run_dir}")
+        return 130
+    except DegenerateRun as error:
+        console.stop(f"{error} Everything so far is kept in {run_dir}.")
+        return 1
+    except (ConfigError, TaskError, EngineError) as error:
+        if "rloop resume" in str(error) or not Manifest(run_dir).has_begun:
+            raise
+        kept = f"What was done is kept; go on with `rloop resume {run_dir}`."
+        raise type(error)(f"{error} {kept}") from error
+    finally:
+        interrupt.restore()
+    console.final_table(final_rows(run_dir))
+    return 0
+
+
+@contextmanager
+def open_run(
+    recipe: Recipe,
+    run_dir: Path,
+    build_engine: EngineBuilder,
+    console: Console,
+    interrupt: Interrupt,
+) -> Iterator[Context]:
+    """Build the tools of a locked directory, yield them as a context, close them after all."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings_shown(console))
+        heartbeat = stack.enter_context(Heartbeat(run_dir, console.warn))
+        pool = stack.enter_context(
+            VerifierPool(recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s)
+        )
+        problems = load_problems(recipe, pool)
+        run_log = RunLog(run_dir, recipe.sinks)
+        stack.callback(run_log.close)
+        engine = build_engine(recipe)
+        stack.callback(engine.close)
+        add_engine(run_dir / "environment.json", engine.describe())
+        manifest = Manifest(run_dir)
+        drop_orphans(run_dir, manifest)
+        base = prepare_base(recipe, run_dir, engine, manifest)
+        problems = problems.fitting(engine.renderer.report, recipe)
+        check_same_problems(manifest, problems)
+        console.header(facts(recipe, problems, engine))
+        for note in problems.notes:
+            console.say(note)
+        show_prompt(problems, console)
+        num_held_out = sum(map(len, problems.evaluate.values()))
+        written = disk(recipe, num_held_out, measure_model(str(base.path)))
+        for warning in (*recipe_warnings(recipe), *disk_warnings(written, run_dir)):
+            console.warn(warning)
+        store = TrajectoryStore(run_dir)
+        yield Context(
+            recipe=recipe,
+            run_dir=run_dir,
+            rollout=Rollout(engine=engine, verify=heartbeat.watching(pool), rewards=recipe.rewards),
+            base=base,
+            problems=problems,
+            store=store,
+            divergence=Divergence(engine, store, confidence=recipe.evaluate.confidence),
+            log=run_log,
+            console=console,
+            manifest=manifest,
+            interrupt=interrupt,
+            heartbeat=heartbeat,
+        )
+
+
+def show_prompt(problems: RunProblems, console: Console) -> None:
+    """Show the first prompt as the policy gets it, and what is odd about prompts."""
+    if problems.first_prompt:
+        console.say(f"First prompt:\n{shown(problems.first_prompt)}")
+    for warning in problems.warnings:
+        console.warn(warning)
+
+
+def drop_orphans(run_dir: Path, manifest: Manifest) -> None:
+    """Remove saved states that a killed process left: one that it had not pointed to yet, or no
+    longer did.
+    """
+    point = manifest.in_progress
+    kept = point and point["state"]
+    for state in (run_dir / "state").glob("*"):
+        if str(state.relative_to(run_dir)) != kept:
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def _weighted(recipe: Recipe) -> str:
+    return " + ".join(f"{reward.weight:g} {reward.label}" for reward in recipe.rewards)
+
+
+def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, str]:
+    """Return what the console shows before a run: model, tasks, method, budget, machine."""
+    explore = recipe.explore
+    tokens = run_completions(recipe) * explore.sampling.max_completion_tokens
+    held_out = ", ".join(f"{name} ({len(those)})" for name, those in problems.evaluate.items())
+    method = method_title(recipe.model_dump(mode="json"))
+    turns = f"{recipe.iterations} x {explore.steps} RL steps"
+    return {
+        "run": f"{recipe.name}, seed {recipe.seed}",
+        "model": recipe.policy.path,
+        "train": f"{len(problems.train)} problems",
+        "held out": held_out,
+        "method": f"{method}, {turns}, {explore.loss} loss",
+        **({"reward": _weighted(recipe)} if recipe.rewards else {}),
+        "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
+        f"at most {tokens:,} tokens",
+        **engine.describe(),
+    }
+
+
+def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manifest) -> PolicyRef:
+    """Return the recipe's base policy as a Hugging Face directory, prepared once, and load it."""
+    found = manifest.result("0/prepare")
+    if found is not None:
+        policy = policy_from(found, run_dir)
+        engine.load(policy)
+        return policy
+    directory = run_dir / "policies" / "base"
+    policy = engine.prepare(recipe.policy.path, directory, seed=recipe.seed)
+    manifest.complete("0/prepare", policy_result(policy, run_dir))
+    return policy
+
+
+def check_same_problems(manifest: Manifest, problems: RunProblems) -> None:
+    """Record the problems of a fresh run; refuse to resume one on others."""
+    found, digest = manifest.result("0/problems"), problems.digest()
+    if found is None:
+        counts = {"train": len(problems.train), "coldstart": len(problems.coldstart)}
+        counts |= {name: len(those) for name, those in problems.evaluate.items()}
+        manifest.complete("0/problems", {"digest": digest, "counts": counts})
+    elif found["digest"] != digest:
+        raise StoreError(
+            f"The problems differ from those the run began with ({found['counts']}). Give it the "
+            "files it had then (tasks.data_dir, RLOOP_DATA), or begin a new run."
+        )

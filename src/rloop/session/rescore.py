@@ -1,0 +1,349 @@
+"""`rloop store rescore`: every trajectory of a run judged again, without sampling.
+
+The result is a run directory of its own, which the report, the comparison and the viewer read:
+
+    RUN-rescored/
+      trajectories/      as in the run, with new verdicts, answers and rewards
+      metrics.jsonl      rewards, avg@n, pass@k and so on told anew; losses and times as they were
+      changes.parquet    old and new verdict of every trajectory whose verdict or answer changed
+      manifest.json      names the run, the verifier and its versions; policies stay in the run
+      config.json  recipe.yaml  environment.json  events.jsonl  expert/    as in the run
+
+The expert sets are those that the run was trained on, by the old verdicts.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rloop.disk import new_path
+from rloop.errors import StoreError
+from rloop.evaluation.recount import recount
+from rloop.observe import metric_keys
+from rloop.observe.run_log import read_metrics
+from rloop.recipe.config import Recipe, RewardConfig
+from rloop.session.process import read_resolved
+from rloop.store.index import StepFile, list_step_files, read_step
+from rloop.store.records import (
+    LOGGED_KEY,
+    RESCORED_KEY,
+    check_logged,
+    logged_mark,
+    read_record,
+    write_record,
+)
+from rloop.store.schema import SCHEMA, SCHEMA_VERSION
+from rloop.store.trajectories import TrajectoryStore, open_store
+from rloop.tasks.pool import VerifierPool
+from rloop.tasks.rejudge import COLUMNS, Rejudge
+from rloop.tasks.rewards import weighted_sum, weights_of
+from rloop.tasks.verifiers.registry import check_verifier_name
+from rloop.text import visible
+from rloop.threads import allowed_cores
+from rloop.types import Place, Verdict
+
+CHANGES = "changes.parquet"
+MAX_EXAMPLES = 6
+MAX_ALIKE = 2
+"""Examples of one task and one change."""
+_SLICE = 4096
+"""Trajectories that are judged at the same time."""
+_COPIED = ("recipe.yaml", "environment.json", "events.jsonl", "expert")
+_PLACE = ("iteration", "phase", "step", "policy", "task", "problem_id", "member")
+_IDENTITY = ("policy", "problem_id", "member")
+_JUDGED = ("verdict", "answer", "reason", "verifier_version")
+_CHANGES = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in _PLACE),
+        *(pa.field(f"{when}_{name}", pa.string()) for when in ("old", "new") for name in _JUDGED),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One metric of one policy on one task, by the old and by the new verdicts.
+
+    Example: Effect(policy="iter-001", task="gsm8k", metric="avg@8", old=0.41, new=0.43)
+    """
+
+    policy: str
+    task: str
+    metric: str
+    old: float
+    new: float
+
+    @property
+    def change(self) -> float:
+        """New minus old."""
+        return self.new - self.old
+
+
+@dataclass(slots=True)
+class Rescored:
+    """What judging again changed; filled in as files pass."""
+
+    directory: Path
+    notes: list[str] = field(default_factory=list)
+    num_trajectories: int = 0
+    num_changed: int = 0
+    """With another verdict or another answer."""
+    confusion: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(task, old verdict, new verdict) -> trajectories."""
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of `changes.parquet` with reference and completion, of different kinds first."""
+    effects: list[Effect] = field(default_factory=list)
+
+    def headline_effects(self) -> list[Effect]:
+        """Return the effects on avg@n and on pass@k of the largest k."""
+        names = metric_keys.headline(metric_keys.in_order({e.metric for e in self.effects}))
+        return [e for e in self.effects if e.metric in names]
+
+    def confusion_rows(self) -> list[tuple[object, ...]]:
+        """Return task, old verdict and the counts of each new verdict."""
+        kinds = sorted({(task, old) for task, old, _ in self.confusion})
+        return [
+            (task, old, *(self.confusion[task, old, new] for new in ("correct", "wrong", "error")))
+            for task, old in kinds
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it in plain values."""
+        columns = ("task", "old", "correct", "wrong", "error")
+        return {
+            "directory": str(self.directory),
+            "trajectories": self.num_trajectories,
+            "changed": self.num_changed,
+            "confusion": [dict(zip(columns, row, strict=True)) for row in self.confusion_rows()],
+            "effects": [{**asdict(effect), "change": effect.change} for effect in self.effects],
+            "examples": self.examples,
+            "notes": self.notes,
+        }
+
+    def lines(self) -> list[str]:
+        """Return examples, notes and the result, a line each."""
+        shown = [
+            f"{row['problem_id']}, {row['policy']}, member {row['member']}: {row['old_verdict']} "
+            f"({_quoted(row['old_answer'])}) -> {row['new_verdict']} "
+            f"({_quoted(row['new_answer'])}); reference {_quoted(row['reference'])}; it ends "
+            f"{_quoted(row['completion_text'][-60:])}"
+            for row in self.examples
+        ]
+        end = (
+            f"{self.num_changed:,} of {self.num_trajectories:,} trajectories have another verdict "
+            f"or answer -> {self.directory} ({CHANGES} has each; `rloop report` and `rloop "
+            "compare` read it)."
+        )
+        return [*shown, *map(visible, self.notes), end]
+
+
+def _quoted(text: str | None) -> str:
+    return "no answer" if text is None else repr(visible(text))
+
+
+def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None) -> Rescored:
+    """Judge all trajectories of a run into a new run directory, whole or not at all.
+
+    `verifier` stands in for those of the recipe. ConfigError when the directory exists, TaskError
+    when the verifier does not judge the problems' own references correct.
+    """
+    if verifier is not None:
+        check_verifier_name(verifier)
+    open_store(run_dir)
+    recipe = read_resolved(run_dir / "config.json")
+    manifest = read_record(run_dir / "manifest.json")
+    check_logged(run_dir, manifest)
+    target = out or run_dir.with_name(f"{run_dir.resolve().name}-rescored")
+    _check_room(run_dir, target)
+    found = Rescored(directory=target)
+    workers = max(recipe.tasks.verifier_workers, allowed_cores())
+    with (
+        new_path(target) as folder,
+        closing(VerifierPool(workers, recipe.tasks.verifier_timeout_s)) as pool,
+    ):
+        folder.mkdir()
+        judge = Rejudge(recipe.tasks, verifier, pool)
+        versions = _judge_all(run_dir, folder, judge, found, recipe)
+        found.notes += judge.notes()
+        _write_log(run_dir, folder, recipe, found)
+        _write_record(run_dir, folder, recipe, verifier, versions)
+    return found
+
+
+def _check_room(run_dir: Path, target: Path) -> None:
+    """Raise StoreError when there is too little room for the trajectories a second time."""
+    size = sum(file.size for file in list_step_files(run_dir / "trajectories"))
+    if target.parent.is_dir() and size > (free := shutil.disk_usage(target.parent).free):
+        raise StoreError(
+            f"{target} needs {size:,} bytes, and {target.parent} has {free:,} free. Free some "
+            "space, or choose another --out."
+        )
+
+
+def _judge_all(
+    run_dir: Path, folder: Path, judge: Rejudge, found: Rescored, recipe: Recipe
+) -> list[str]:
+    """Write every step with its new verdicts, and what changed; return the verifiers' versions."""
+    store, versions = TrajectoryStore(folder), set()
+    files = sorted(list_step_files(run_dir / "trajectories"), key=lambda file: file.in_time)
+    if not files:
+        raise StoreError(f"{run_dir} has no trajectories to judge.")
+    with pq.ParquetWriter(folder / CHANGES, _CHANGES, compression="zstd") as writer:
+        for file in files:
+            old = read_step(file, SCHEMA.names)
+            asked = old.select(COLUMNS)
+            parts = (asked.slice(i, _SLICE).to_pylist() for i in range(0, len(old), _SLICE))
+            verdicts = [verdict for part in parts for verdict in judge.verdicts(part)]
+            new = _with_verdicts(old, verdicts, recipe.rewards)
+            store.append_table(_place(file), new, part=file.part)
+            changed = _changes(old, new)
+            writer.write_table(changed)
+            versions |= {verdict.verifier_version for verdict in verdicts}
+            _count(found, old, new, changed)
+    return sorted(versions)
+
+
+def _place(file: StepFile) -> Place:
+    phase: Any = file.phase
+    return Place(run="", seed=0, iteration=file.iteration, phase=phase, step=file.step)
+
+
+def _with_verdicts(
+    rows: pa.Table, verdicts: Sequence[Verdict], rewards: Sequence[RewardConfig]
+) -> pa.Table:
+    """Return the rows with new verdicts; of the recipe's rewards accuracy follows them."""
+    weights = weights_of(rewards)
+    accuracy = {reward.label for reward in rewards if reward.function == "accuracy"}
+    pairs = zip(rows["rewards"].to_pylist(), verdicts, strict=True)
+    named = [_rejudged(old, verdict, accuracy) for old, verdict in pairs]
+    columns = {
+        "answer": [verdict.answer for verdict in verdicts],
+        "correct": [verdict.is_correct for verdict in verdicts],
+        "verdict": [verdict.kind for verdict in verdicts],
+        "reason": [verdict.reason for verdict in verdicts],
+        "reward": [
+            verdict.reward
+            if entries is None
+            else weighted_sum({e["name"]: e["value"] or 0.0 for e in entries}, weights)
+            for verdict, entries in zip(verdicts, named, strict=True)
+        ],
+        "score": [verdict.score for verdict in verdicts],
+        "rewards": named,
+        "schema_version": [SCHEMA_VERSION] * len(verdicts),
+        "verifier_version": [verdict.verifier_version for verdict in verdicts],
+    }
+    for name, values in columns.items():
+        kind = SCHEMA.field(name)
+        rows = rows.set_column(SCHEMA.get_field_index(name), kind, pa.array(values, kind.type))
+    return rows
+
+
+def _rejudged(
+    entries: list[dict[str, Any]] | None, verdict: Verdict, accuracy: set[str]
+) -> list[dict[str, Any]] | None:
+    """Return a row's rewards with what the new verdict says of those that are accuracy."""
+    value = None if verdict.kind == "error" else verdict.reward
+    new = {"value": value, "reason": verdict.reason}
+    return entries and [e | new if e["name"] in accuracy else e for e in entries]
+
+
+def _changes(old: pa.Table, new: pa.Table) -> pa.Table:
+    """Return the rows whose verdict or answer changed, as `changes.parquet` has them."""
+    is_other = pc.or_(_differs(old, new, "verdict"), _differs(old, new, "answer"))
+    sides = {"old": old, "new": new}
+    columns = {name: old[name] for name in _PLACE}
+    columns |= {f"{when}_{name}": sides[when][name] for when in sides for name in _JUDGED}
+    return pa.table(columns, schema=_CHANGES).filter(is_other)
+
+
+def _differs(old: pa.Table, new: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return whether a column differs, row by row; two nulls are alike."""
+    mark = "\x00"
+    return pc.not_equal(pc.fill_null(old[name], mark), pc.fill_null(new[name], mark))
+
+
+def _count(found: Rescored, old: pa.Table, new: pa.Table, changed: pa.Table) -> None:
+    verdicts = (old["task"], old["verdict"], new["verdict"])
+    found.confusion.update(zip(*(column.to_pylist() for column in verdicts), strict=True))
+    found.num_trajectories += len(old)
+    found.num_changed += len(changed)
+    if len(found.examples) == MAX_EXAMPLES:
+        return
+    turned = changed.filter(pc.not_equal(changed["old_verdict"], changed["new_verdict"]))
+    shown = Counter((row["task"], row["old_verdict"], row["new_verdict"]) for row in found.examples)
+    texts = old.select([*_IDENTITY, "reference", "completion_text"])
+    for row in turned.to_pylist():
+        kind = (row["task"], row["old_verdict"], row["new_verdict"])
+        shown[kind] += 1
+        if shown[kind] <= MAX_ALIKE and len(found.examples) < MAX_EXAMPLES:
+            is_it = [pc.equal(texts[name], row[name]) for name in _IDENTITY]
+            text = texts.filter(reduce(pc.and_, is_it)).to_pylist()[0]
+            found.examples.append({**row, **text})
+
+
+def _write_log(run_dir: Path, folder: Path, recipe: Recipe, found: Rescored) -> None:
+    """Write metrics.jsonl told anew, and note what it did to every evaluation."""
+    old = read_metrics(run_dir)
+    new = list(recount(old, TrajectoryStore(folder), recipe.evaluate, seed=recipe.seed))
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in new)
+    (folder / "metrics.jsonl").write_text(text)
+    for before, after in zip(old, new, strict=True):
+        if before["phase"] == "evaluate":
+            found.effects += _effects(before, after)
+
+
+def _effects(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Effect]:
+    step = f"@{before['step']}" if before["step"] else ""
+    for key, old in before.items():
+        found = metric_keys.split_key(key.removeprefix("evaluate/"))
+        if found is not None:
+            policy = f"{before['policy']}{step}"
+            yield Effect(policy=policy, task=found[0], metric=found[1], old=old, new=after[key])
+
+
+def _write_record(
+    run_dir: Path, folder: Path, recipe: Recipe, verifier: str | None, versions: list[str]
+) -> None:
+    """Write what the directory says about itself: the run's own record, with new numbers."""
+    for name in _COPIED:
+        source = run_dir / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        elif source.exists():
+            shutil.copyfile(source, folder / name)
+    config = recipe.model_dump(mode="json")
+    config["name"] = f"{recipe.name}-rescored"
+    for kind in ("train", "evaluate") if verifier is not None else ():
+        for task in config["tasks"][kind]:
+            task["verifier"] = verifier
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    _write_manifest(run_dir, folder, {"verifier": verifier, "versions": versions})
+
+
+def _write_manifest(run_dir: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    manifest, log = read_record(run_dir / "manifest.json"), folder / "metrics.jsonl"
+    lines = {(r["iteration"], r["policy"]): r for r in read_metrics(folder) if not r["step"]}
+    phases: dict[str, Any] = {RESCORED_KEY: {"from": str(run_dir.resolve()), **facts}}
+    for key, result in manifest["phases"].items():
+        iteration, phase, *policy = key.split("/", 2)
+        phases[key] = result
+        if phase == "evaluate":
+            line = lines[int(iteration), policy[0]]
+            result["metrics"] = {name: line[f"evaluate/{name}"] for name in result["metrics"]}
+            if "0/evaluation" in phases:
+                text = json.dumps(result["metrics"], indent=2) + "\n"
+                (folder / "metrics.json").write_text(text)
+        elif "path" in result:
+            result["path"] = str((run_dir / result["path"]).resolve())
+    manifest |= {"phases": phases, "in_progress": None, LOGGED_KEY: logged_mark(log)}
+    write_record(folder / "manifest.json", manifest)

@@ -1,0 +1,169 @@
+"""What resuming a run does: which phases it skips, and whether it may go on with another recipe.
+
+It may where a run that had the new values from its very start would have come to where this one is:
+more of the budget, and what decides no result.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rloop.disk import write_text
+from rloop.errors import ConfigError
+from rloop.loop.manifest import Manifest
+from rloop.recipe.config import Recipe
+from rloop.recipe.keys import FREE, ROUNDING
+from rloop.recipe.load import resolved_json
+from rloop.recipe.methods import last_phase
+from rloop.store.trajectories import TrajectoryStore
+
+RAISED = frozenset({"iterations", "tasks.max_error_frac"})
+"""Keys that only say where a run ends. So does `explore.steps`, at times."""
+
+CAN_CHANGE = (
+    f"What may change: {' and '.join(sorted(RAISED))}, upwards; explore.steps, upwards, while the "
+    "learning rate is constant and the first exploration is not through; "
+    f"{', '.join(sorted(FREE | ROUNDING))}."
+)
+
+Differences = Mapping[str, tuple[Any, Any]]
+"""Dotted key -> old and new value, where the two differ."""
+
+
+def recipe_in_force(
+    run_dir: Path, written: Recipe, given: Recipe | None, manifest: Manifest
+) -> tuple[Recipe, list[str]]:
+    """Return the recipe to go on with, and sentences about what changed.
+
+    `written` is the run's config.json, `given` what the command line asks for. A change that is
+    accepted is recorded; ConfigError shows the difference where it must not be.
+    """
+    config = run_dir / "config.json"
+    if not manifest.recipes:
+        manifest.record_recipe(_data(written))
+    *_, recipe = known = [Recipe.model_validate(data) for data in manifest.recipes]
+    edited = differences(recipe, written)
+    if edited and written in known:
+        # The process that recorded a change was killed before it wrote config.json.
+        write_text(config, resolved_json(recipe))
+    elif edited:
+        raise ConfigError(
+            f"{config} was edited since the run began: {told(edited)}. Put it back; what may "
+            "change is asked for with the command, as in "
+            f"`rloop resume {run_dir} --set iterations=3`."
+        )
+    if given is not None and recipe.prompt.date:
+        given = given.dated(recipe.prompt.date)
+    found = differences(recipe, given or recipe)
+    if given is None or not found:
+        return recipe, []
+    refused = {k: pair for k, pair in found.items() if not _is_allowed(k, pair, recipe, manifest)}
+    if refused:
+        lines = "\n  " + told(refused, "\n  ")
+        raise ConfigError(
+            f"{run_dir} cannot go on with another recipe:{lines}\nWhat is done "
+            "would have come out otherwise; begin a new run with `rloop run RECIPE --out DIR`.\n"
+            f"{CAN_CHANGE}"
+        )
+    manifest.record_recipe(_data(given))
+    write_text(config, resolved_json(given))
+    notes = [f"The recipe is changed from here on: {told(found)}."]
+    if ROUNDING & found.keys():
+        notes.append(
+            "Sums are cut in other ways from here on: numbers equal those of a run without the "
+            "change up to rounding, not to the bit."
+        )
+    return given, notes
+
+
+def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manifest) -> bool:
+    old, new = pair
+    if key == "explore.steps":
+        return new > old and _steps_may_grow(recipe, manifest)
+    return new > old if key in RAISED else key in FREE | ROUNDING
+
+
+def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
+    """Whether no exploration has come to its last step, or was steered by their number."""
+    point, config = manifest.in_progress, recipe.explore
+    if point is None or point["key"] != "1/explore":
+        return manifest.result("1/explore") is None
+    is_steered = config.optimizer.schedule != "constant" or config.optimizer.warmup_frac > 0
+    return point["step"] < config.steps and not is_steered
+
+
+def differences(old: Recipe, new: Recipe) -> Differences:
+    """Return the keys whose values differ, in the order of the recipe.
+
+    A recipe that names no `prompt.date` has that of the other.
+    """
+    day = old.prompt.date or new.prompt.date
+    if day:
+        old, new = old.dated(day), new.dated(day)
+    return dict(_differences(_data(old), _data(new), ""))
+
+
+def told(found: Differences, separator: str = "; ") -> str:
+    """Return differences in words. Example: `iterations: 2 -> 3; seed: 0 -> 1`."""
+    pairs = found.items()
+    return separator.join(f"{key}: {old!r:.60} -> {new!r:.60}" for key, (old, new) in pairs)
+
+
+def _data(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json")
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, tuple[Any, Any]]]:  # noqa: ANN401 (JSON)
+    """Yield the innermost keys, as `--set` has them, at which two values differ."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        are_tasks = any(isinstance(entry, dict) for entry in old)
+        old, new = (dict(enumerate(old)), dict(enumerate(new))) if are_tasks else (old, new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old | new:
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _differences(old.get(name), new.get(name), inner)
+    elif old != new:
+        yield key, (old, new)
+
+
+def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator[str]:
+    """Yield what is complete, where the run goes on, and which steps are done again."""
+    is_complete = last_phase(recipe.model_dump(mode="json")) in manifest.phases
+    phases: dict[str, list[str]] = {}
+    for key in manifest.completed():
+        iteration, _, name = key.partition("/")
+        phases.setdefault(iteration, []).append(name.replace("/", " "))
+    complete = [f"iteration {i} ({', '.join(names)})" for i, names in phases.items()]
+    if is_complete:
+        yield "The run is complete; `--set iterations=N` lets it go on."
+    else:
+        yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
+    point = manifest.in_progress
+    if point is None:
+        return
+    iteration, _, name = point["key"].partition("/")
+    where = f"{name.replace('/', ' ')} of iteration {iteration}"
+    if name == "explore":
+        yield from _redone(where, int(iteration), point, store)
+    elif name.startswith("evaluate"):
+        yield f"Going on with {where}; problems that are stored are not sampled again."
+    elif point["step"]:
+        yield f"Going on with {where} after update {point['step']}."
+    else:
+        yield f"Beginning {where} again."
+
+
+def _redone(
+    where: str, iteration: int, point: Mapping[str, Any], store: TrajectoryStore
+) -> Iterator[str]:
+    step = last = int(point["step"])
+    while store.count(iteration=iteration, phase="explore", step=last + 1):
+        last += 1
+    saved = f"the saved point at step {step}" if step else "there is no saved point yet"
+    yield f"Going on with {where} after step {step}." if step else f"Beginning {where} again."
+    if last > step:
+        steps = f"step {last}" if last == step + 1 else f"steps {step + 1} to {last}"
+        reason = f"{saved} does not cover {'it' if last == step + 1 else 'them'}" if step else saved
+        yield (
+            f"Redoing {steps}: {reason}. What was sampled is set aside in trajectories/.superseded."
+        )

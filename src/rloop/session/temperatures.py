@@ -1,0 +1,376 @@
+"""Policies measured at several temperatures: what sharpening alone gives, and what training adds.
+
+A folder with an evaluation of its own for each point, each of the form that `rloop eval` writes:
+
+    runs/temperatures-iter-002/
+      plan.json        what is measured: policy, temperature, folder and recipe of each point
+      base-t0.5/  base-t1/  iter-002-t0.5/  iter-002-t1/  ...
+      scores.json      every number, when all are measured
+      sharpening.json  whether each policy is more than a sharper base (evaluation/sharpening.py)
+
+A policy is loaded once for all its temperatures. All points share problems, samples and random
+streams, so only policy and temperature differ.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rloop.disk import write_text
+from rloop.errors import ConfigError, StoreError
+from rloop.evaluation.sharpening import Curve, gain_over_base, gain_sentence
+from rloop.evaluation.tallies import stored_tallies
+from rloop.loop.context import Context, policy_from
+from rloop.loop.manifest import Manifest, RunLock
+from rloop.policies.prompts import today
+from rloop.recipe.config import Recipe
+from rloop.recipe.load import recipe_of_policy
+from rloop.session.evaluate import (
+    Score,
+    Tools,
+    begin,
+    evaluation_place,
+    is_evaluation,
+    open_tools,
+    scores_in,
+    work,
+)
+from rloop.session.process import EngineBuilder, make_directory
+from rloop.store.trajectories import TrajectoryStore
+from rloop.types import PolicyRef
+
+PLAN = "plan.json"
+GAINS = "sharpening.json"
+ToolsOpener = Callable[[Recipe], AbstractContextManager[Tools]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A policy at a temperature.
+
+    Example: Point(policy="iter-002", temperature=0.5, folder="iter-002-t0.5", is_base=False,
+    recipe=Recipe(...))
+    """
+
+    policy: str
+    """What tables and charts call it."""
+    temperature: float
+    folder: str
+    """Of its evaluation, inside the folder of all."""
+    is_base: bool
+    """Whether it is what the loop of a measured policy began with: the curve to beat."""
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredPoint:
+    """A policy at a temperature, and one metric of one task there.
+
+    Example: MeasuredPoint(policy="iter-002", temperature=0.5, is_base=False,
+    folder="iter-002-t0.5", task="gsm8k", metric="avg@32", value=0.41, low=0.38, high=0.44)
+    """
+
+    policy: str
+    temperature: float
+    is_base: bool
+    folder: str
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+def read_temperatures(text: str) -> list[float]:
+    """Return the temperatures of a list such as `0.3,0.5,1`, rising; ConfigError for others."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = [-1.0]
+    if not all(0 <= temperature < float("inf") for temperature in found):
+        raise ConfigError(
+            f"--temperatures takes numbers of at least 0, such as 0.3,0.5,0.7,1.0; got {text!r}."
+        )
+    return found
+
+
+def read_fractions(text: str) -> list[float]:
+    """Return the fractions of a list such as `0.3,0.5`, rising; ConfigError for others."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = [-1.0]
+    if not all(0 < fraction < 1 for fraction in found):
+        raise ConfigError(
+            f"--mix takes numbers between 0 and 1, such as 0.3,0.5,0.7; got {text!r}."
+        )
+    return found
+
+
+def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Path) -> list[str]:
+    """Write means of each policy's weights and its base's into `folder/policies`; return their
+    paths.
+
+    A fraction is the policy's part, the rest is what the loop of its run began with. What is there
+    is not written again. ConfigError for a policy that lies in no run with its base.
+    """
+    from rloop.policies.mean import mean_policy
+
+    found = []
+    for policy in policies:
+        base, path = loop_start(policy), Path(policy).resolve()
+        if base is None or not path.is_dir():
+            raise ConfigError(
+                f"{policy} lies in no run with its base, so --mix has nothing to average it with. "
+                "Name RUN/policies/NAME, or leave --mix out."
+            )
+        for fraction in fractions:
+            name = f"{path.parts[-3]}-{path.name}-{fraction:g}"
+            directory = folder / "policies" / name
+            parts = (
+                (PolicyRef(name="base", path=Path(base)), 1 - fraction),
+                (PolicyRef(name=path.name, path=path), fraction),
+            )
+            if not directory.exists():
+                make_directory(directory.parent)
+                mean_policy(parts, directory, name, seed=0)
+            found.append(str(directory))
+    return found
+
+
+def with_bases(policies: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what the loops of the policies' runs began with, and the other policies, each once."""
+    bases = list(
+        {Path(path).resolve(): path for path in map(loop_start, policies) if path}.values()
+    )
+    known = {Path(path).resolve() for path in bases}
+    others = {
+        Path(policy).resolve() if Path(policy).exists() else policy: policy for policy in policies
+    }
+    return bases, [policy for where, policy in others.items() if where not in known]
+
+
+def loop_start(policy: str) -> str | None:
+    """Return the policy that the loop of a policy's run began with; None where there is none.
+
+    That is the cold-started one where there is one, else the base.
+    """
+    config = recipe_of_policy(policy)
+    if config is None:
+        return None
+    run_dir = config.parent
+    manifest = Manifest(run_dir)
+    found = manifest.result("0/coldstart") or manifest.result("0/prepare")
+    if found is None:
+        return None
+    path = policy_from(found, run_dir).path
+    return str(path) if path.exists() else None  # `keep_policies: last` may have removed it
+
+
+def plan_points(
+    recipes: Sequence[Recipe], temperatures: Sequence[float], bases: Sequence[str]
+) -> list[Point]:
+    """Return every policy at every temperature; a recipe names one policy in `policy.path`.
+
+    `bases` are the paths of those to beat. Policies of one name are told apart by their run's.
+    """
+    names = _names([recipe.policy.path for recipe in recipes])
+    points = []
+    for name, recipe in zip(names, recipes, strict=True):
+        for temperature in temperatures:
+            sampling = recipe.evaluate.sampling.model_copy(update={"temperature": temperature})
+            evaluate = recipe.evaluate.model_copy(update={"sampling": sampling})
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
+            points.append(
+                Point(
+                    policy=name,
+                    temperature=temperature,
+                    folder=f"{stem}-t{temperature:g}",
+                    is_base=recipe.policy.path in bases,
+                    recipe=recipe.model_copy(update={"evaluate": evaluate}).dated(today()),
+                )
+            )
+    return points
+
+
+def measure_points(
+    points: Sequence[Point], folder: Path, build_engine: EngineBuilder
+) -> list[MeasuredPoint]:
+    """Measure what is not complete yet, and write `scores.json`; the folder is new or planned."""
+    return _measure_points(points, folder, lambda recipe: open_tools(recipe, folder, build_engine))
+
+
+def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef) -> None:
+    """Measure what a run began and ended with at `evaluate.temperatures`, on the run's engine.
+
+    Into `temperatures/POLICY` of the run; what is complete there is read. Prints whether the policy
+    is more than sharpening.
+    """
+    recipe = context.recipe
+    temperatures = sorted(set(recipe.evaluate.temperatures))
+    if not temperatures or not policy.path.exists():  # RL may have broken the policy
+        return
+    samples = recipe.evaluate.samples_per_temperature
+    ks = tuple(k for k in recipe.evaluate.k if k <= samples)
+    few = {"samples": samples, "k": ks if max(ks, default=1) > 1 else (1, samples)}
+    recipes = [
+        recipe.model_copy(
+            update={
+                "policy": recipe.policy.model_copy(update={"path": str(one.path)}),
+                "evaluate": recipe.evaluate.model_copy(update=few),
+            }
+        )
+        for one in (base, policy)
+    ]
+    points = plan_points(recipes, temperatures, [str(base.path)])
+    folder = context.run_dir / "temperatures" / policy.name
+    listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
+    context.console.say(
+        f"More than sharpening? {base.name} and {policy.name} at temperatures {listed}, "
+        f"{samples} completions per problem."
+    )
+    tools = Tools(
+        rollout=context.rollout,
+        problems=replace(context.problems, train=(), coldstart=()),
+        console=context.console,
+        resumable=context.run_dir,
+    )
+    _measure_points(points, folder, lambda _: nullcontext(tools), is_prepared=True)
+    for gain in json.loads((folder / GAINS).read_text()):
+        context.console.say(f"{gain_sentence(gain)}")
+
+
+def _measure_points(
+    points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool = False
+) -> list[MeasuredPoint]:
+    make_directory(folder)
+    with RunLock(folder):
+        if not (folder / PLAN).exists() and set(folder.iterdir()) - {
+            folder / ".lock",
+            folder / "policies",
+        }:
+            raise ConfigError(f"{folder} is not empty. Choose another --out.")
+        plan = [asdict(p) | {"recipe": p.recipe.model_dump(mode="json")} for p in points]
+        write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+        for _, those in groupby(points, key=lambda point: point.policy):
+            _measure_policy(list(those), folder, open_for, is_prepared=is_prepared)
+        found = [one for point in points for one in _measured(point, folder)]
+        write_text(folder / "scores.json", json.dumps([*map(asdict, found)], indent=2) + "\n")
+        gains = gains_over_base(points, folder)
+        write_text(folder / GAINS, json.dumps(gains, indent=2) + "\n")
+        return found
+
+
+def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any]]:
+    """Return how far each policy lies above the base's curve on each task: policy, task,
+    temperature, k, value, low, high, verdict. Nothing where there is not one base.
+
+    The temperature is the highest that was measured, chosen before anything is seen.
+    """
+    bases = [point for point in points if point.is_base]
+    if len({point.policy for point in bases}) != 1:
+        return []
+    counts = {point.folder: _correct(point, folder) for point in points}
+    found: list[dict[str, Any]] = []
+    for name in dict.fromkeys(point.policy for point in points if not point.is_base):
+        those = [point for point in points if point.policy == name]
+        settings = those[0].recipe.evaluate
+        for task in dict.fromkeys(task for point in those for task in counts[point.folder]):
+            base, policy = (
+                Curve.of(
+                    [(p.temperature, counts[p.folder].get(task, {})) for p in side],
+                    settings.samples,
+                )
+                for side in (bases, those)
+            )
+            gain = gain_over_base(
+                base,
+                policy,
+                k=max(settings.k),
+                temperature=max(policy.temperatures),
+                confidence=settings.confidence,
+                seed=those[0].recipe.seed,
+            )
+            found.append({"policy": name, "task": task, **asdict(gain), "verdict": gain.verdict})
+    return found
+
+
+def _correct(point: Point, folder: Path) -> dict[str, dict[str, int]]:
+    """Return how many completions of each problem are correct, by task."""
+    place = evaluation_place(point.recipe)
+    tallies = stored_tallies(TrajectoryStore(folder / point.folder), place)
+    return {
+        task: {problem_id: found.correct for problem_id, found in those.items()}
+        for task, those in tallies.items()
+    }
+
+
+def is_planned(folder: Path) -> bool:
+    """Whether a folder is one of policies at several temperatures."""
+    return (folder / PLAN).is_file()
+
+
+def read_plan(folder: Path) -> list[Point]:
+    """Return the points that a folder was begun with."""
+    try:
+        rows: list[dict[str, Any]] = json.loads((folder / PLAN).read_text())
+        return [Point(**row | {"recipe": Recipe.model_validate(row["recipe"])}) for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{folder / PLAN} does not say what is measured; restore it from a backup, or begin "
+            "again with another --out."
+        ) from error
+
+
+def _measure_policy(
+    points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool
+) -> None:
+    """Measure one policy at those of its temperatures that are not complete."""
+    left = [point for point in points if _scores(point, folder) is None]
+    if not left:
+        return
+    path = Path(left[0].recipe.policy.path)
+    with open_for(left[0].recipe) as tools:
+        prepared = PolicyRef(name=path.name, path=path.resolve()) if is_prepared else None
+        for point in left:
+            home = folder / point.folder
+            if is_evaluation(home):
+                with RunLock(home):
+                    work(point.recipe, home, tools, is_first=prepared is None)
+            else:
+                begin(point.recipe, home, tools, prepared=prepared)
+            prepared = policy_from(Manifest(home).phases["0/prepare"], home)
+
+
+def _scores(point: Point, folder: Path) -> list[Score] | None:
+    home = folder / point.folder
+    return scores_in(home) if is_evaluation(home) else None
+
+
+def _measured(point: Point, folder: Path) -> list[MeasuredPoint]:
+    return [
+        MeasuredPoint(
+            policy=point.policy,
+            temperature=point.temperature,
+            is_base=point.is_base,
+            folder=point.folder,
+            **asdict(score),
+        )
+        for score in _scores(point, folder) or ()
+    ]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return what to call policies: the last part, with the run's name where it repeats."""
+    short = [Path(path).name for path in paths]
+    times = Counter(short)
+    return [
+        name if times[name] == 1 else "/".join([*Path(path).resolve().parts[-3:-2], name])
+        for name, path in zip(short, paths, strict=True)
+    ]
