@@ -84,8 +84,7 @@ class Rejudge:
         if self._reworded:
             yield (
                 f"{len(self._reworded)} problems now have a different reference in their "
-                "task, such "
-                f"as {min(self._reworded)}: judged by the one that the run had."
+                f"task, such as {min(self._reworded)}: judged by the one that the run had."
             )
 
     def _problem(self, row: Mapping[str, Any]) -> Problem:

@@ -146,7 +146,7 @@ def test_problems_whose_task_is_gone_are_judged_by_what_the_store_has(run_dir):
     assert found.num_changed == 0
     assert any("gone.jsonl" in note for note in found.notes)
     assert (
-        "6 problems are not in the recipe's tasks today, such as sums/train/sum-0: judged by what "
+        "6 problems are no longer in the recipe's tasks, such as sums/train/sum-0: judged by what "
         "the store has of them."
     ) in found.notes
 

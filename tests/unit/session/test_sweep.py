@@ -91,7 +91,7 @@ def test_what_a_sweep_costs_is_told_before_it_starts(tmp_path):
 def test_two_seeds_are_warned_of_before_they_run(tmp_path, seeds, is_warned):
     recipe = toy_recipe(tmp_path)
     _, warnings = describe_sweep(recipe, plan(tmp_path, seeds=seeds))
-    assert any(said.startswith("Two seeds can hardly show") for said in warnings) == is_warned
+    assert any(said.startswith("Two seeds") for said in warnings) == is_warned
 
 
 @pytest.fixture(scope="module")
