@@ -82,6 +82,12 @@ def test_an_unknown_option_exits_2_and_says_so_on_standard_error(rloop):
     assert "--stepz" in err
 
 
+def test_the_name_that_another_tool_has_for_a_command_is_answered(rloop):
+    code, _, err = rloop("train", "recipe.yaml")
+    assert code == 2
+    assert "Did you mean 'run'?" in err
+
+
 def test_a_wrong_recipe_exits_2_with_one_line_and_no_traceback(rloop):
     code, out, err = rloop("run", ROOT / "recipes/tiny.yaml", "--set", "explore.grup_size=4")
     assert (code, out) == (2, "")
@@ -98,7 +104,7 @@ def test_a_run_into_a_folder_that_is_not_empty_names_resume(rloop, run_dir):
 def test_resuming_what_is_no_run_exits_1(rloop, tmp_path):
     code, out, err = rloop("resume", tmp_path)
     assert (code, out) == (1, "")
-    assert f"{tmp_path} holds no run" in err
+    assert f"{tmp_path} is not a run directory" in err
 
 
 def test_config_lists_every_key_as_json(rloop):

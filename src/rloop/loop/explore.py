@@ -8,7 +8,7 @@ from typing import Any
 from rloop.errors import DegenerateRun, NonFinitePolicy
 from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, phase_seed, policy_result
+from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
 from rloop.loop.rl import RLState, RLStep, RLTrainer, Successes
 from rloop.loop.stopping import StopRules, needs_explored_weights
@@ -33,7 +33,7 @@ class Progress(RLState):
 
 
 class Exploration:
-    """RL from one start policy; its product is the trajectories, not the last weights."""
+    """RL from one start policy. Its product is the trajectories, not the last weights."""
 
     def __init__(
         self,
@@ -59,13 +59,12 @@ class Exploration:
         self._is_broken = False
 
     def run(self, weights: Mapping[str, float] | None, replayed: Successes | None) -> PolicyRef:
-        """Explore to the end, or to an early stop; resume from a saved point where there is one."""
+        """Explore to the end or to an early stop, from the saved point if there is one."""
         context, config = self._context, self._config
         point = context.begin(self._key)
         self._restore(point)
-        engine = context.engine
-        engine.load(self._start)
-        engine.begin(config.optimizer, seed=phase_seed(self._place), state=context.state_of(point))
+        context.engine.load(self._start)
+        context.begin_training(config.optimizer, self._place, point)
         trainer = RLTrainer(
             rollout=context.rollout,
             config=config,
@@ -95,8 +94,8 @@ class Exploration:
         return self._finish()
 
     def _take_steps(self, trainer: RLTrainer, bar: Bar) -> None:
-        """Take the steps that are left, until one of them is to be the last."""
-        # An interrupt may have come in the middle of the saved step's evaluation.
+        """Take the remaining steps, until one of them is the last."""
+        # The interrupt may have come during the saved step's evaluation.
         self._at.reason = self._at.reason or self._evaluate_if_due()
         for result in trainer.steps(self._at) if self._at.reason is None else ():
             self._record(result)
@@ -107,9 +106,10 @@ class Exploration:
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """End the exploration, not the run, when its policy gives NaN: its pool is what counts.
+        """If the policy gives NaN, end the exploration, not the run: its trajectories are what
+        counts.
 
-        Where RL's weights are what the run goes on with, DegenerateRun says so.
+        Raises DegenerateRun if the run would continue from RL's weights.
         """
         try:
             yield
@@ -122,7 +122,8 @@ class Exploration:
             self._at.reason = self._at.reason or f"RL broke its policy. {error}".rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
-        """Go back to the point; files of later steps are set aside, those steps come again."""
+        """Go back to the saved point: files of later steps are moved aside, and the steps
+        repeated."""
         known = {one.name for one in fields(Progress)}
         self._at = Progress(**{name: point[name] for name in known & point.keys()})
         self._stop_rules.streaks = self._at.streaks = dict(self._at.streaks)
@@ -133,7 +134,7 @@ class Exploration:
         self._context.check_stored(iteration, point)
 
     def _record(self, result: RLStep) -> None:
-        """Store first, before anything can filter or fail, then log."""
+        """Store the step, before anything can filter or fail, and then log it."""
         place, metrics = replace(self._place, step=result.step), result.metrics
         self._context.store.append(place, result.groups)
         self._context.log.metrics(place, metrics, result.groups)
@@ -144,7 +145,7 @@ class Exploration:
         self._at.trajectories += sum(len(group.trajectories) for group in result.groups)
 
     def _decide(self, result: RLStep) -> None:
-        """Decide whether exploration ends after this step; save a point where one is due."""
+        """Decide whether exploration ends after this step; save a point if one is due."""
         rule = self._stop_rules.early_stop(result.metrics)
         self._at.reason = (
             self._stop_rules.check(result)
@@ -164,11 +165,11 @@ class Exploration:
         return rule if self._may_end() else None
 
     def _may_end(self) -> bool:
-        """Whether a rule of `early_stop` may end the exploration by now."""
+        """Whether a rule of `early_stop` may end the exploration yet."""
         return self._at.step >= self._config.early_stop.min_steps
 
     def _evaluate(self) -> float:
-        """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
+        """Evaluate the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
         place = replace(self._place, phase="evaluate", step=self._at.step)
         found = context.measure(
@@ -197,7 +198,5 @@ class Exploration:
             "sampled_tokens": self._at.sampled_tokens,
             "trajectories": self._at.trajectories,
         }
-        result = policy_result(policy, context.run_dir, **facts)
-        context.end(self._key, result)
-        context.drop_states()
+        context.end(self._key, policy_result(policy, context.run_dir, **facts))
         return policy

@@ -1,5 +1,5 @@
-"""Supervised fine-tuning on stored token ids, for a cold start and for RFT: epochs of updates,
-watched, with saved points.
+"""Supervised fine-tuning on stored token ids, for a cold start and for RFT: epochs of updates, with
+alarms and saved points.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from rloop.algo.objective import Objective
 from rloop.algo.schedule import learning_rate, split_evenly
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, phase_seed, policy_result
+from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
 from rloop.loop.stopping import FinetuneStopRules
 from rloop.observe.run_log import read_metrics
@@ -19,7 +19,7 @@ from rloop.recipe.config import ColdstartConfig, FinetuneConfig
 from rloop.types import Example, Place, PolicyRef, stable_hash
 
 NUM_LINES = 10
-"""Lines of a fine-tuning on the console."""
+"""Most lines of one fine-tuning on the console."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class SFTStep:
     num_steps: int
     metrics: Mapping[str, float]
     batch: Sequence[TrainingSequence] = ()
-    """What it trained on."""
+    """The batch it trained on."""
 
 
 def sft_steps(
@@ -43,7 +43,7 @@ def sft_steps(
     *,
     num_done: int = 0,
 ) -> Iterator[SFTStep]:
-    """Do and yield each update of the passes over the examples after the first `num_done`.
+    """Do and yield the updates of all epochs over the examples, after the first `num_done`.
 
     The order of an epoch depends on the place's seed alone. An epoch is cut into as few updates as
     `batch_size` allows, of nearly equal size.
@@ -69,7 +69,7 @@ def sft_steps(
 
 
 class Finetuning:
-    """SFT of one start policy; its product is the policy that the place names."""
+    """SFT of one start policy; its product is the policy named in its place."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Finetuning:
         self._step = 0
 
     def run(self) -> PolicyRef:
-        """Train to the end; resume from a saved point where there is one."""
+        """Train to the end, from the saved point if there is one."""
         context, engine = self._context, self._context.engine
         point = context.begin(self._key)
         self._step = int(point["step"])
@@ -103,11 +103,7 @@ class Finetuning:
             with context.log.span(self._place.phase, self._place):
                 engine.load(self._start)
                 examples = self._examples()
-                engine.begin(
-                    self._config.optimizer,
-                    seed=phase_seed(self._place),
-                    state=context.state_of(point),
-                )
+                context.begin_training(self._config.optimizer, self._place, point)
                 self._train(examples)
         except Interrupted:
             self._save_point()
@@ -116,11 +112,10 @@ class Finetuning:
         name = self._place.policy
         policy = engine.save_policy(context.policy_dir(name), name)
         context.end(self._key, policy_result(policy, context.run_dir))
-        context.drop_states()
         return policy
 
     def _train(self, examples: Sequence[Example]) -> None:
-        """Do the updates that are left."""
+        """Do the remaining updates."""
         context, place, config = self._context, self._place, self._config
         per_epoch = -(-len(examples) // config.batch_size)
         total = config.epochs * per_epoch

@@ -25,7 +25,7 @@ def check_date(text: str) -> str:
 def check_device(name: str) -> str:
     """Return the name of a device; ValueError for another."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"{name!r} is no device. Give auto, cpu, cuda or cuda:N.")
+        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda or cuda:N.")
     return name
 
 
@@ -209,7 +209,7 @@ def _check_tinker(recipe: "Recipe") -> None:
     explore = recipe.explore
     for is_asked, asked, why in (
         (recipe.engine.lora, "engine.lora", "engine.tinker.rank says how adapters are"),
-        (explore.sampler != "native", "explore.sampler", "the server samples"),
+        (explore.sampler == "vllm", "explore.sampler=vllm", "the server samples"),
         (recipe.mix, "mix", "whole weights cannot be brought to a server"),
         (
             explore.sampling.temperature != 1.0,
