@@ -157,7 +157,7 @@ def test_a_reference_that_was_changed_since_is_told_and_the_old_one_is_used(run_
     point_tasks_at(run_dir, evaluate=changed)
     found = rescore(run_dir)
     assert found.num_changed == 0
-    assert any(note.startswith("1 problems have another reference") for note in found.notes)
+    assert any(note.startswith("1 problems now have a different reference") for note in found.notes)
 
 
 def point_tasks_at(run_dir: Path, **files: Path) -> None:
