@@ -46,8 +46,8 @@ class CurveResult:
         kind = "above" if gain.low > 0 else "below" if gain.high < 0 else "not clearly above"
         at = " and ".join(f"{temperature:g}" for temperature in dict.fromkeys(gain.temperatures))
         return (
-            f"{self.method} lies {kind} the curve of {self.against} on {self.task}: at temperature "
-            f"{at} it is {100 * gain.value:+.1f} points [{low:+.1f}, {high:+.1f}] against the best "
+            f"{self.method} is {kind} the curve of {self.against} on {self.task}: at temperature "
+            f"{at} it has {100 * gain.value:+.1f} points [{low:+.1f}, {high:+.1f}] against the best "
             f"of {self.against} with as much pass@{gain.k}."
         )
 
