@@ -25,7 +25,7 @@ from rloop.engines.rollout import Rollout
 from rloop.evaluation.phase import task_metrics
 from rloop.evaluation.tallies import tally
 from rloop.loop.context import phase_seed
-from rloop.loop.rl import Explorer, RLState
+from rloop.loop.rl import RLState, RLTrainer
 from rloop.loop.select import select_and_write
 from rloop.loop.sft import sft_steps
 from rloop.recipe.config import ColdstartConfig, FinetuneConfig, Recipe
@@ -80,7 +80,7 @@ class MinimalLoop:
         place = self.place(iteration, "explore", f"explored-{iteration:03d}")
         self.engine.load(start)
         self.engine.begin(config.optimizer, seed=phase_seed(place))
-        explorer = Explorer(rollout=self.rollout, config=config, problems=self.train, place=place)
+        explorer = RLTrainer(rollout=self.rollout, config=config, problems=self.train, place=place)
         for step in explorer.steps(RLState()):
             self.store.append(step.groups[0].trajectories[0].place, step.groups)
             reward = step.metrics["reward_mean"]

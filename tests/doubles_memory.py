@@ -40,7 +40,7 @@ def peak_bytes(recipe: Recipe, characters: int) -> int:
 def _measure(text: str, characters: int) -> int:
     from rloop.engines.native.engine import NativeEngine
     from rloop.engines.rollout import Rollout
-    from rloop.loop.rl import Explorer, RLState
+    from rloop.loop.rl import RLState, RLTrainer
     from rloop.loop.sft import sft_steps
 
     recipe = Recipe.model_validate_json(text)
@@ -58,7 +58,7 @@ def _measure(text: str, characters: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         engine = NativeEngine(recipe)
         base = engine.prepare(recipe.policy.path, Path(folder) / "base", seed=0)
-        explorer = Explorer(
+        explorer = RLTrainer(
             rollout=Rollout(engine=engine, verify=Alternately()),
             config=recipe.explore.model_copy(update={"steps": 2}),
             problems=problems,

@@ -8,7 +8,7 @@ from contenders.measure import read_work, report, reward
 from contenders.native import load_engine
 
 from rloop.engines.rollout import Rollout
-from rloop.loop.rl import Explorer, RLState
+from rloop.loop.rl import RLTrainer, RLState
 from rloop.recipe.config import ExploreConfig, OptimizerConfig, SamplingConfig
 from rloop.types import Place, Problem, Verdict
 
@@ -46,7 +46,7 @@ def main() -> None:
         Problem(problem_id=str(n), task="bench", question=p["text"], answer="", verifier="exact")
         for n, p in enumerate(work["prompts"][: shape["problems"]])
     ]
-    explorer = Explorer(
+    explorer = RLTrainer(
         rollout=Rollout(engine=engine, verify=MemberVerify()),
         config=config,
         problems=problems,

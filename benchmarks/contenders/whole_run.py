@@ -21,7 +21,7 @@ from rloop.engines.native.engine import NativeEngine
 from rloop.engines.registry import build_engine
 from rloop.engines.rollout import Rollout
 from rloop.loop import sft
-from rloop.loop.rl import Explorer
+from rloop.loop.rl import RLTrainer
 from rloop.session.process import start
 from rloop.recipe.load import load_recipe
 
@@ -68,7 +68,7 @@ def listen(spans: Spans) -> None:
     """Record what the engine does, by phase."""
     module: Any = native
     for owner, name, kind in (
-        (Explorer, "steps", "explore"),
+        (RLTrainer, "steps", "explore"),
         (Rollout, "groups", "evaluate"),
         (sft, "sft_steps", "finetune"),
     ):

@@ -160,7 +160,7 @@ def test_a_start_that_computed_nothing_is_repeated_and_a_run_is_not(rloop, recip
     assert "policy.path '/no/model' does not exist" in told
     code, told = rloop("run", recipe, "--out", "run")
     assert code == 0
-    assert "run holds a start that computed nothing; beginning again." in told
+    assert "starting over" in told
     code, told = rloop("run", recipe, "--out", "run")
     assert code == 2
     assert "run is not empty. Continue it with `rloop resume run`" in told
@@ -169,7 +169,7 @@ def test_a_start_that_computed_nothing_is_repeated_and_a_run_is_not(rloop, recip
 def test_a_place_where_no_run_directory_can_be_is_said(rloop, recipe):
     code, told = rloop("run", recipe, "--out", recipe)
     assert code == 2
-    assert "cannot be made (File exists). Choose another --out." in told
+    assert "(File exists). Choose another --out." in told
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def torn(killed, recipe):
 def test_a_killed_run_goes_on_from_wherever_it_was_moved(rloop, torn):
     code, told = rloop("resume", torn)
     assert code == 0
-    assert "Going on with explore of iteration 1 after step 2." in told
+    assert "explore of iteration 1 after step 2." in told
     code, told = rloop("export", torn, "out")
     assert (code, told) == (0, "")
 
@@ -290,8 +290,8 @@ EXPLORED = "trajectories/iteration-1/phase-explore"
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda run: cut(run / "config.json"), "config.json is not a recipe that this rloop reads"),
-        (lambda run: (run / "config.json").write_text("{}"), "reads (name: Field required)"),
+        (lambda run: cut(run / "config.json"), "config.json is not a recipe that"),
+        (lambda run: (run / "config.json").write_text("{}"), "(name: Field required)"),
         (lambda run: cut(run / "manifest.json"), "manifest.json is not valid JSON"),
         (lambda run: (run / "manifest.json").write_text("[]"), "does not hold a JSON object"),
         (lambda run: (run / "manifest.json").write_text('{"version": 1}'), "lacks its phases"),

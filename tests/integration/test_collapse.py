@@ -128,8 +128,8 @@ def test_the_batch_of_a_skipped_update_is_kept_as_json_lines(tmp_path: Path):
     [
         (
             "1.0",
-            "Stopped: All completions were cut at 6 tokens in 3 steps in a row. It was not so at "
-            "first: RL has collapsed the policy. Lower explore.optimizer.learning_rate=1, or "
+            "Stopped: All completions were cut at 6 tokens in 3 steps in a row. The first steps "
+            "were normal: RL has collapsed the policy. Lower explore.optimizer.learning_rate=1, or "
             "explore.steps.",
         ),
         (

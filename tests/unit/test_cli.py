@@ -98,7 +98,7 @@ def test_a_run_into_a_folder_that_is_not_empty_names_resume(rloop, run_dir):
 def test_resuming_what_is_no_run_exits_1(rloop, tmp_path):
     code, out, err = rloop("resume", tmp_path)
     assert (code, out) == (1, "")
-    assert f"{tmp_path} holds no run" in err
+    assert f"{tmp_path} is not a run directory" in err
 
 
 def test_config_lists_every_key_as_json(rloop):

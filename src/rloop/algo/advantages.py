@@ -1,11 +1,11 @@
 """Group advantages and the shaping of rewards: one pure function per equation.
 
-Whether a group is trained on is decided by correctness (DAPO, section 3.2; verl's `filter_groups`
-by `acc`): it has correct and wrong members. Neither length shaping nor a graded reward makes a
-signal of a group that is all wrong or all correct.
+Correctness decides whether a group is trained on (DAPO, section 3.2; verl's `filter_groups` by
+`acc`): it must have correct and wrong members. Neither length shaping nor a graded reward turns an
+all-wrong or all-correct group into a signal.
 
-G = members of a group: the completions of one prompt, in member order. A group whose rewards are
-all equal has no signal; every estimator gives it exact zeros, a group of one included.
+G = members of a group: the completions of one prompt, in member order. A group with equal rewards,
+such as a group of one, has no signal, and every estimator returns exact zeros for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +19,14 @@ STD_EPSILON = 1e-6
 
 
 def has_signal(rewards_G: Sequence[float]) -> bool:
-    """Whether the rewards differ, so that the group has advantages other than zero."""
+    """Whether the rewards differ, so that the group has nonzero advantages."""
     return len(set(rewards_G)) > 1
 
 
 def grpo_advantages(rewards_G: Sequence[float]) -> list[float]:
     """Return (r - mean) / (std + 1e-6) with the sample (n - 1) standard deviation, as TRL and verl.
 
-    Example: [1, 0, 0, 0] -> [1.5, -0.5, -0.5, -0.5], short of 1e-5.
+    Example: [1, 0, 0, 0] -> [1.5, -0.5, -0.5, -0.5], up to 1e-5.
     """
     if not has_signal(rewards_G):
         return [0.0] * len(rewards_G)
@@ -59,8 +59,8 @@ def rloo_advantages(rewards_G: Sequence[float]) -> list[float]:
 def maxrl_advantages(rewards_G: Sequence[float]) -> list[float]:
     """Return (r - mean) / mean (MaxRL, arXiv 2602.02710): the gradient of log p, not of p.
 
-    For rewards of 0 and 1 the mean estimates the success rate p, and the rarer successes are, the
-    more each weighs. Rewards must not be negative. Example: [1, 0, 0, 0] -> [3, -1, -1, -1].
+    For rewards of 0 and 1 the mean estimates the success rate p, so rarer successes weigh more.
+    Rewards must not be negative. Example: [1, 0, 0, 0] -> [3, -1, -1, -1].
     """
     if not has_signal(rewards_G):
         return [0.0] * len(rewards_G)
@@ -74,7 +74,7 @@ ESTIMATORS: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
     "rloo": rloo_advantages,
     "maxrl": maxrl_advantages,
 }
-"""Every estimator by its name in `explore.advantage`: the rewards of a group to its advantages."""
+"""Each estimator by its name in `explore.advantage`, from a group's rewards to its advantages."""
 
 
 def shaped_reward(trajectory: Trajectory, config: ExploreConfig) -> float:
@@ -88,11 +88,11 @@ def shaped_reward(trajectory: Trajectory, config: ExploreConfig) -> float:
 
 
 def member_advantages(group: Group, config: ExploreConfig) -> list[float] | None:
-    """Return the advantage of each member by its shaped reward, None without a signal.
+    """Return the advantage of each member from the shaped rewards; None without a signal.
 
-    A member that the verifier or a reward failed on has no reward that is known: it stays out of
-    the mean and the standard deviation, and its advantage is 0 (as TRL does where every reward
-    function gives None).
+    If the verifier or a reward failed on a member, its reward is unknown: it is left out of the
+    mean and the standard deviation, and its advantage is 0 (as in TRL if every reward function
+    returns None).
     """
     known = [not t.has_error for t in group.trajectories]
     rewards = [shaped_reward(t, config) for t in group.trajectories if not t.has_error]
@@ -103,11 +103,11 @@ def member_advantages(group: Group, config: ExploreConfig) -> list[float] | None
 
 
 def is_trained_on(trajectory: Trajectory, config: ExploreConfig) -> bool:
-    """Whether the tokens of a member of a group with a signal are in the loss.
+    """Whether the tokens of a member (of a group with a signal) are in the loss.
 
-    Not where its reward is not known; not where it was cut and `mask_truncated` is on: then it
-    counts for its group's advantages, and neither for the loss nor for its denominator (DAPO's
-    overlong filtering, as TRL does by `mask_truncated_completions`).
+    They are not if its reward is unknown, or if it was truncated and `mask_truncated` is on. A
+    truncated member still counts for its group's advantages, but neither for the loss nor for its
+    denominator (DAPO's overlong filtering, TRL's `mask_truncated_completions`).
     """
     is_masked = config.mask_truncated and trajectory.completion.is_truncated
     return not trajectory.has_error and not is_masked
@@ -116,7 +116,7 @@ def is_trained_on(trajectory: Trajectory, config: ExploreConfig) -> bool:
 def soft_overlong_penalty(
     num_tokens: int, *, max_tokens: int, buffer_tokens: int, penalty: float
 ) -> float:
-    """Return what is added to the reward of a long completion, in [-penalty, 0] (DAPO, eq. 13).
+    """Return the penalty on the reward of a long completion, in [-penalty, 0] (DAPO, eq. 13).
 
     0 up to `max_tokens - buffer_tokens`, then linear, and -penalty at `max_tokens` (arXiv
     2503.14476). A buffer of 0 turns it off.

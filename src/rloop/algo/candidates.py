@@ -1,4 +1,5 @@
-"""What selection chooses from: all that exploration sampled, as columns without tokens and text."""
+"""The candidates of selection: everything that exploration sampled, as columns without tokens and
+text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """All trajectories of the window, one entry a trajectory in each column.
+    """All trajectories of the window; each column has one entry per trajectory.
 
     Example: two trajectories of one problem, the second cut at the length limit:
     Candidates(problem_ids=("t/0",), tasks=("t",), problem_index=[0, 0], correct=[True, False],
@@ -33,7 +34,7 @@ class Candidates:
     correct: BoolArray
     """[N] judged correct."""
     judged: BoolArray
-    """[N] the verdict is not an error; a failed verifier says nothing of the problem."""
+    """[N] the verdict is not an error; a failed verifier says nothing about the problem."""
     stopped: BoolArray
     """[N] finish_reason is "stop"."""
     truncated: BoolArray
@@ -51,7 +52,7 @@ class Candidates:
     behavior_logprob_sum: FloatArray
     """[N] log-probability of the whole completion when it was sampled (nats)."""
     completion_ids: Callable[[IntArray], Sequence[npt.ArrayLike]]
-    """Reads the token ids of some rows; called only for those `prefer: diverse` chooses from."""
+    """Reads the token ids of some rows; called only for those that `prefer: diverse` compares."""
 
     @classmethod
     def from_table(

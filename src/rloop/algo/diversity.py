@@ -1,6 +1,6 @@
 """How completions differ: their token n-grams as 64-bit hashes, and the most different ones.
 
-Two different n-grams share a hash with a chance of 2^-64, which for a million n-grams is 3e-8 in
+Two different n-grams share a hash with probability 2^-64; among a million n-grams that is 3e-8 in
 all.
 """
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 NGRAM = 4
-"""Tokens in an n-gram wherever completions are compared."""
+"""Tokens in an n-gram, wherever completions are compared."""
 Hashes = npt.NDArray[np.uint64]
 IntArray = npt.NDArray[np.int64]
 _LOW = np.uint64(2**16 - 1)
-"""Bits of a hash that tell most n-grams from the few looked for."""
+"""Bits of a hash that distinguish most n-grams from the few wanted ones."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 """Odd multiplier of the hash (2^64 / golden ratio)."""
 
@@ -22,7 +22,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 def ngram_hashes(completions: Sequence[npt.ArrayLike], n: int = NGRAM) -> tuple[IntArray, Hashes]:
     """Return (owner, hash) of every n-gram of every completion in order, repeats included.
 
-    `owner` is the completion's index. One shorter than n tokens is one n-gram, itself.
+    `owner` is the completion's index. A completion shorter than n tokens is one n-gram.
     """
     rows = [np.asarray(ids, np.int64) for ids in completions]
     lengths = np.array([max(len(ids), n) for ids in rows])
@@ -56,7 +56,7 @@ def farthest_points(completions: Sequence[npt.ArrayLike], count: int) -> list[in
 
     The first is index 0; each next one has the largest distance to its nearest chosen one (Gonzalez
     1985), ties to the lower index. Distance is 1 - Jaccard similarity of the sets of token 4-grams;
-    a completion shorter than four tokens counts as one n-gram, itself. All when count is larger.
+    a completion shorter than four tokens counts as one n-gram. Returns all if `count` is larger.
     """
     if count >= len(completions):
         return list(range(len(completions)))
@@ -80,7 +80,7 @@ def farthest_points(completions: Sequence[npt.ArrayLike], count: int) -> list[in
 
 
 def _marks(low: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Return for each possible value whether it is among those given."""
+    """Return for each possible value whether it is among the given ones."""
     marks = np.zeros(int(_LOW) + 1, bool)
     marks[low] = True
     return marks

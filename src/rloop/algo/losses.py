@@ -5,7 +5,7 @@ B its sequences, of `lengths_B` tokens each.
 
 Every loss is a sum over the micro-batch divided by a count over the WHOLE optimizer update
 (`UpdateCounts`), so the sum of the micro-batches' losses, and its gradient, do not depend on the
-split. The behavior log-probabilities, as stored at sampling time, are the ratio's denominator; the
+split. The behavior log-probabilities, as stored at sampling time, are the ratio's denominator. The
 log-ratio is clamped to +-20, as in verl, so that one broken token cannot overflow.
 """
 
@@ -19,15 +19,15 @@ from rloop.algo.objective import Objective
 MAX_LOG_RATIO = 20.0
 
 Loss = tuple[torch.Tensor, torch.Tensor]
-"""A scalar with a gradient, and [N] where the clip cut a token's gradient off, or its weight."""
+"""A scalar with a gradient, and [N] whether the clip cut a token's gradient or weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateCounts:
-    """The denominators: what one optimizer update trains on, all micro-batches together.
+    """The denominators: counts over all micro-batches of one optimizer update.
 
-    Sequences whose own advantage is zero count; whole groups without a signal are not handed to the
-    learner, so they do not dilute the mean.
+    Sequences with a zero advantage count. Groups without a signal never reach the learner, so they
+    do not dilute the mean.
     """
 
     num_tokens: int
@@ -37,26 +37,26 @@ class UpdateCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """What a loss needs of a micro-batch; [N] tensors but for the lengths."""
+    """What a loss needs from a micro-batch; [N] tensors, except for the lengths."""
 
     policy_logprobs_N: torch.Tensor
-    """By the learner now, with a gradient."""
+    """From the learner now, with a gradient."""
     behavior_logprobs_N: torch.Tensor | None
-    """By the sampler, as stored; None in SFT."""
+    """From the sampler, as stored; None in SFT."""
     reference_logprobs_N: torch.Tensor | None
-    """By the frozen policy of the divergence penalty; None without one."""
+    """From the frozen reference policy of the KL penalty; None without one."""
     advantages_N: torch.Tensor
     """The sequence's advantage, repeated for each token."""
     weights_N: torch.Tensor
     """The sequence's weight, repeated for each token (`sft`)."""
     lengths_B: Sequence[int]
     entropy_N: torch.Tensor | None = None
-    """Of the policy's distribution, with a gradient; needed when `entropy_coef` > 0."""
+    """Of the policy's distribution, with a gradient; needed if `entropy_coef` > 0."""
 
     @property
     def log_ratio_N(self) -> torch.Tensor:
-        """policy - behavior; zeros, with the policy's gradient, where nothing was stored: the
-        policy is its own behavior.
+        """policy - behavior. If nothing was stored, the policy is its own behavior policy: zeros
+        with the policy's gradient.
         """
         stored_N = self.behavior_logprobs_N
         policy_N = self.policy_logprobs_N
@@ -74,19 +74,19 @@ class LossOutput:
 
     loss: torch.Tensor
     ratio_N: torch.Tensor
-    """exp(policy - behavior); ones where nothing was stored."""
+    """exp(policy - behavior); ones if nothing was stored."""
     is_clipped_N: torch.Tensor
-    """True where the clip cut the token's gradient off, or its weight (`cispo`)."""
+    """True where the clip cut the token's gradient, or its weight (`cispo`)."""
     kl_N: torch.Tensor
     """k3 divergence from the reference; zeros without one."""
 
 
 def capped_ratio(ratio: torch.Tensor, advantages: torch.Tensor, cap: float) -> torch.Tensor:
-    """Return min(ratio, cap) where the advantage is negative, else the ratio; any shape.
+    """Return min(ratio, cap) for negative advantages, else the ratio; any shape.
 
-    Dual-clip PPO (Ye et al. 2020, arXiv 1912.09729), but a ratio that is cut keeps the gradient
-    cap * d log ratio. The clip bounds the ratio of a good token alone: where the sampler gave a bad
-    one far less probability than the learner does, it would drown the rest of the update.
+    Dual-clip PPO (Ye et al. 2020, arXiv 1912.09729), except that a capped ratio keeps the gradient
+    cap * d log ratio. PPO's clip limits the ratio of good tokens only: a bad token with a far
+    smaller probability in the sampler than in the learner would dominate the update.
     """
     scale = (cap / ratio.detach()).clamp(max=1.0)
     return ratio * torch.where(advantages < 0.0, scale, 1.0)
@@ -147,7 +147,7 @@ def cispo_loss(batch: TokenBatch, objective: Objective, counts: UpdateCounts) ->
 def sft_loss(batch: TokenBatch, objective: Objective, counts: UpdateCounts) -> Loss:
     """Return sum_n -w_n logprob_n / num_tokens: the token-mean negative log-likelihood, weighted.
 
-    The weights are taken as they are, so that a batch of light examples moves the policy less.
+    The weights are not normalised, so a batch of light examples moves the policy less.
     """
     del objective
     policy_N = batch.policy_logprobs_N
@@ -161,7 +161,7 @@ LOSSES: Mapping[str, Callable[[TokenBatch, Objective, UpdateCounts], Loss]] = {
     "cispo": cispo_loss,
     "sft": sft_loss,
 }
-"""Every loss by its name in `explore.loss`; `sft` is fine-tuning's own."""
+"""Each loss by its name in `explore.loss`; `sft` is for fine-tuning."""
 
 
 def k3_divergence(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ def k3_divergence(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tenso
 
 
 def compute_loss(objective: Objective, batch: TokenBatch, counts: UpdateCounts) -> LossOutput:
-    """Return the micro-batch's part of the update's loss, penalty and entropy bonus included."""
+    """Return the micro-batch's part of the update's loss, with KL penalty and entropy bonus."""
     loss, is_clipped_N = LOSSES[objective.loss](batch, objective, counts)
     kl_N = torch.zeros_like(batch.policy_logprobs_N)
     if batch.reference_logprobs_N is not None:

@@ -6,7 +6,7 @@ from math import inf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What an update minimises: a loss, its clip range, a divergence penalty, an entropy bonus.
+    """What an update minimises: a loss with its clip range, a KL penalty and an entropy bonus.
 
     Example: Objective(loss="dapo", clip_low=0.2, clip_high=0.28); Objective(loss="sft")
     """
@@ -18,10 +18,10 @@ class Objective:
     clip_high: float = 0.0
     """Ratios are clipped above 1 + clip_high (`dapo`, `gspo`, `cispo`)."""
     importance_cap: float = inf
-    """No bad token's ratio weighs more than this (`dapo`)."""
+    """Cap on the ratio of a token with a negative advantage (`dapo`)."""
     kl_coef: float = 0.0
-    """Weight of the k3 divergence from the reference policy; 0 turns it off."""
+    """Weight of the KL (k3) from the reference policy; 0 turns it off."""
     entropy_coef: float = 0.0
-    """Weight of the entropy, which is a bonus; 0 turns it off."""
+    """Weight of the entropy bonus; 0 turns it off."""
     temperature: float = 1.0
     """Divides the logits: the sampling temperature in RL, 1 in SFT."""

@@ -1,4 +1,5 @@
-"""Which problems come next in exploration: a function of the seed and of how many were drawn."""
+"""Which problems come next in exploration, as a function of the seed and the number drawn so
+far."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -8,7 +9,7 @@ from rloop.types import Place, Problem, stable_hash
 
 
 class ProblemOrder:
-    """Draws problems: every one once an epoch in shuffled order, or by weight.
+    """Draws problems: each one once per epoch in shuffled order, or by weight.
 
     `drawn` is the whole state.
     """
@@ -21,7 +22,8 @@ class ProblemOrder:
         *,
         drawn: int = 0,
     ) -> None:
-        """Order the problems by the run's seed and the iteration; `drawn` of them are past."""
+        """Order the problems by the run's seed and the iteration; `drawn` of them were drawn
+        before."""
         self._problems = tuple(problems)
         self._key = (place.seed, place.iteration, place.phase, "order")
         self._cumulative = None
@@ -34,9 +36,10 @@ class ProblemOrder:
         self.drawn = drawn
 
     def draw(self, count: int, exclude: Collection[str] = ()) -> list[Problem]:
-        """Return the next problems, all different and none excluded (fewer when there are too few).
+        """Return the next problems, all different and none excluded (fewer if there are too few).
 
-        A step excludes the problems it has drawn already: their random streams would repeat.
+        A step excludes the problems it has already drawn, because their random streams would
+        repeat.
         """
         seen = set(exclude)
         count = min(count, len(self._problems) - len(seen))

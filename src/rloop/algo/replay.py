@@ -1,7 +1,8 @@
 """Replay: successes sampled earlier join the group sampled now (RLEP, arXiv 2507.07451).
 
-Advantages are those of the joined group, G + M members; each member keeps the log-probabilities
-under which it was sampled, so that the ratio corrects for what another policy wrote.
+Advantages are computed over the joined group of G + M members. Each member keeps the
+log-probabilities under which it was sampled, so the ratio corrects for completions of another
+policy.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ from rloop.types import Group, Trajectory, stable_hash
 
 
 def join_replayed(group: Group, successes: Sequence[Trajectory], count: int) -> Group:
-    """Return the group with `count` of the problem's stored successes behind its own members.
+    """Return the group with `count` of the problem's stored successes after its own members.
 
-    Drawn uniformly without replacement, all of them where they are fewer, by a seed that is the
-    group's own: (seed, iteration, phase, step, problem).
+    They are drawn uniformly without replacement (all if there are fewer), with the group's own
+    seed: (seed, iteration, phase, step, problem).
     """
     place = group.trajectories[0].place
     seed = stable_hash(

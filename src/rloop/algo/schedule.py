@@ -10,10 +10,10 @@ Item = TypeVar("Item")
 
 
 def split_evenly(items: Sequence[Item], num_parts: int) -> list[Sequence[Item]]:
-    """Cut items, in their order, into parts whose sizes differ by one at most, larger ones first.
+    """Split items, in order, into parts whose sizes differ by at most one, larger ones first.
 
-    Adam makes a full step from any batch, so a small rest would weigh as much as a whole one. There
-    are as many parts as items where these are fewer.
+    Adam takes a full step from any batch, so a small last batch would weigh as much as a full one.
+    With fewer items than parts, each item is a part.
     """
     num_parts = min(num_parts, len(items))
     size, num_larger = divmod(len(items), max(num_parts, 1))
@@ -24,10 +24,10 @@ def split_evenly(items: Sequence[Item], num_parts: int) -> list[Sequence[Item]]:
 def learning_rate(config: OptimizerConfig, position: float, num_updates: int) -> float:
     """Return the rate of the update at `position` (from 0) of a phase of `num_updates`.
 
-    Linear over the first `warmup_frac`, where update i of w gets (i + 1) / w of the peak so that
-    none is wasted on a rate of zero; then constant, or half a cosine that starts at the peak and
-    would reach zero one update after the last. Positions between two updates are those of an RL
-    step that does fewer updates than planned. Later updates than planned keep the last rate.
+    Linear over the first `warmup_frac`, where update i of w gets (i + 1) / w of the peak, so that
+    no update has a rate of zero; then constant, or half a cosine that starts at the peak and would
+    reach zero one update after the last. Fractional positions come from RL steps that do fewer
+    updates than planned. Updates beyond the plan keep the last rate.
     """
     position = min(position, num_updates - 1)
     num_warmup = ceil(config.warmup_frac * num_updates)

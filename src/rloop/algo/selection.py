@@ -1,11 +1,11 @@
-"""The select phase as a pure function: from all that exploration sampled to the expert set.
+"""The select phase as a pure function, from everything that exploration sampled to the expert set.
 
     success    = correct and stopped by itself (a truncated completion is never imitated)
     hard       = success rate of the problem, over ALL its judged trajectories, <= max_success_rate
-    different  = one of those successes of a problem whose text is the same
+    different  = the first of a problem's successes with equal text
     kept       = at most per_problem_cap of those, chosen by `prefer`
 
-Knows no store and no model. The result does not depend on the order of the rows.
+This module knows no store and no model. The result does not depend on the order of the rows.
 Shapes: N candidate trajectories, P problems, K kept.
 """
 
@@ -41,19 +41,19 @@ class ProblemReport:
     outcome: Outcome
     """`not_solved` (no success), `too_easy` (success rate above the limit), else `kept`."""
     success_rate: float
-    """num_correct / trajectories with a verdict, errors aside; 0 where all were errors."""
+    """num_correct / trajectories without verdict errors; 0 if all were errors."""
     num_trajectories: int
     num_correct: int
     num_successes: int
     """Correct and stopped."""
     num_different: int
-    """Left after duplicates are removed; 0 unless kept."""
+    """Successes without duplicates; 0 unless kept."""
     num_kept: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The expert set: which rows, how much each weighs, and how it came about.
+    """The expert set: its rows, their weights, and how they were selected.
 
     Example: Selection(rows=[4, 0], weights=[1.0, 1.0], problems=[...],
     counts={"pool_count": 16, ...}, success_rate_histogram=(3, 0, 1, 0, 0, 0, 0, 0, 0, 2))
@@ -101,7 +101,7 @@ def select_expert_set(candidates: Candidates, config: ExpertConfig, *, seed: int
         "problems_too_easy_count": outcomes.count("too_easy"),
         "problems_kept_count": outcomes.count("kept"),
     }
-    # In whole numbers: 3 of 10 belongs to the bin that begins at 0.3, which 0.3 / 0.1 misses.
+    # In integers, because 3 of 10 belongs to the bin that begins at 0.3, which 0.3 / 0.1 misses.
     bins = np.minimum(NUM_BINS * totals.correct // np.maximum(totals.judged, 1), NUM_BINS - 1)
     return Selection(
         rows=kept,
@@ -114,7 +114,7 @@ def select_expert_set(candidates: Candidates, config: ExpertConfig, *, seed: int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Totals:
-    """What each problem's trajectories came to, [P] each."""
+    """Counts over each problem's trajectories, [P] each."""
 
     trajectories: IntArray
     judged: IntArray
@@ -142,7 +142,7 @@ class _Totals:
 
 
 def _ordered(candidates: Candidates, rows: IntArray) -> IntArray:
-    """Return rows by problem_id, then iteration, step, member; the rest only breaks ties."""
+    """Return rows sorted by problem_id, iteration, step, member; the other keys only break ties."""
     names = np.asarray(candidates.problem_ids, dtype=object)
     rank = np.empty(len(names), np.int64)
     rank[np.argsort(names)] = np.arange(len(names))
@@ -159,7 +159,7 @@ def _ordered(candidates: Candidates, rows: IntArray) -> IntArray:
 
 
 def _distinct(candidates: Candidates, rows: IntArray, *, keep_last: bool) -> IntArray:
-    """Keep the first (or last) of a problem's rows with the same text; order stays."""
+    """Keep the first (or last) of a problem's rows with the same text, in order."""
     ordered = rows[::-1] if keep_last else rows
     texts, problems = candidates.text_hash[ordered], candidates.problem_index[ordered]
     order = np.lexsort([texts, problems])
@@ -172,7 +172,7 @@ def _distinct(candidates: Candidates, rows: IntArray, *, keep_last: bool) -> Int
 def _capped(
     candidates: Candidates, rows: IntArray, prefer: str, cap: int, *, seed: int
 ) -> IntArray:
-    """Keep at most `cap` of each problem's rows, by preference; order stays."""
+    """Keep at most `cap` of each problem's rows, by preference, in order."""
     index = candidates.problem_index[rows]
     starts = np.flatnonzero(np.diff(index, prepend=-1))
     blocks = np.split(rows, starts[1:])
@@ -190,7 +190,7 @@ def _capped(
 def _most_different(
     candidates: Candidates, blocks: Sequence[IntArray], cap: int
 ) -> Iterator[IntArray]:
-    """Yield for each problem's block the positions of `cap` rows; token ids are read in batches."""
+    """Yield the positions of `cap` rows in each problem's block; token ids are read in batches."""
     ends = np.cumsum([candidates.num_tokens[block].sum() for block in blocks])
     for _, batch in groupby(zip(ends // BATCH_TOKENS, blocks, strict=True), itemgetter(0)):
         members = [block for _, block in batch]
@@ -204,7 +204,7 @@ def _most_different(
 def _preferred(
     candidates: Candidates, block: IntArray, prefer: str, cap: int, *, seed: int
 ) -> IntArray:
-    """Return the positions of the `cap` most wanted rows of one problem's block."""
+    """Return the positions of the `cap` preferred rows in one problem's block."""
     if prefer == "newest":
         return np.arange(len(block))[-cap:]
     if prefer == "shortest":
@@ -224,9 +224,8 @@ def _weights(candidates: Candidates, rows: IntArray, config: ExpertConfig) -> Fl
     inverse_frequency  w_i = 1 / (kept rows of i's problem)
     importance         w_i = min(q_median / q_i, weight_cap): the reward, 1, over the behavior
                        probability, truncated. q_i = exp(behavior_logprob_sum_i) is that of the
-                       whole completion, not normalised by its length; q_median = exp(median of
-                       the sums over all kept rows).
-    each then divided by its mean.
+                       whole completion, not normalised by its length; q_median = exp(median of the
+                       sums over all kept rows). each then divided by its mean.
     """
     if config.weight == "uniform" or not len(rows):
         return np.ones(len(rows))

@@ -1,7 +1,7 @@
-"""Checkpoints: what each evaluated policy of a run got right, problem by problem, from the store.
+"""Checkpoints: how often each evaluated policy of a run solved each problem, from the store.
 
-Every curve, matrix and verdict over training starts from these counts; n samples per problem, c of
-them correct. Knows nothing of files or models.
+Every curve, matrix and conclusion about training starts from these counts: c of n samples per
+problem are correct. This module knows no files and no models.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.types import policy_kind
 
 MAX_CHECKPOINTS = 16
-"""Rows of a matrix over checkpoints that can still be read."""
+"""A matrix over checkpoints with more rows cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +38,20 @@ class Checkpoint:
     iteration: int
     """0 for the base and the cold start."""
     step: int
-    """The RL step that it follows; 0 for a policy that is kept."""
+    """The RL step after which it was measured; 0 for a policy that is kept."""
     num_samples: int
     """n, of every problem."""
     counts: Mapping[str, int]
     """c by problem_id."""
     majority: Mapping[str, float] = field(default_factory=dict)
-    """Chance that the most common answer is right, by problem_id; empty where it was not read."""
+    """Chance that the most common answer is right, by problem_id; empty if it was not read."""
     halves: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """c of the members 0, 2, 4, ... and of the others, by problem_id; empty where it was not read.
+    """c of the members 0, 2, 4, ... and of the others, by problem_id; empty if it was not read.
     """
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is a policy of the loop, not RL's weights inside an iteration."""
+        """Whether the loop keeps the policy, as opposed to RL's weights inside an iteration."""
         return policy_kind(self.policy) != "explored"
 
     @property
@@ -61,11 +61,11 @@ class Checkpoint:
 
 
 def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
-    """Return the evaluations of a run in the order of training; within a policy, tasks by name.
+    """Return the evaluations of a run in the order of training, tasks of a policy by name.
 
-    That is base, coldstart, then per iteration the explored policies by rising step and the policy
-    kept. The last evaluation of a task is left out while it lacks problems that the one before has:
-    it is still being measured, or was interrupted. StoreError where problems have unequal numbers
+    The order is base, coldstart, then per iteration the explored policies by step and the policy
+    kept. The last evaluation of a task is left out while it lacks problems of the one before,
+    because it is in progress or was interrupted. Raises StoreError if problems have unequal numbers
     of samples.
     """
     rows = tally_rows(store)
@@ -85,13 +85,15 @@ def read_checkpoints(store: TrajectoryStore) -> list[Checkpoint]:
 def training_paths(
     checkpoints: Sequence[Checkpoint], *, restarts: bool = False
 ) -> dict[str, tuple[Checkpoint, ...]]:
-    """Return the paths through one task's checkpoints: RL of each iteration, then the kept ones.
+    """Return the paths through one task's checkpoints: RL of each iteration, then the kept
+    policies.
 
-    Each is a name, as `RL of iteration 2`, and checkpoints that were trained one from the other.
+    Each is a name such as `RL of iteration 2`, and checkpoints that were trained one from the
+    other.
 
-    RL of an iteration begins at the last policy measured before it: the cold start where there is
-    one, the policy kept by the iteration before, or for RL that goes on, its last weights. RL that
-    `restarts` begins at the last policy of iteration 0 each time.
+    RL of an iteration starts at the last policy measured before it: the cold start, the policy kept
+    by the previous iteration or, for RL that continues, its last weights. RL that `restarts` starts
+    at the last policy of iteration 0 each time.
     """
     paths = {}
     for iteration in sorted({c.iteration for c in checkpoints if not c.is_kept}):
@@ -116,7 +118,7 @@ def pass_curve(
 ) -> dict[int, Estimate]:
     """Return unbiased pass@k with its interval over problems, for each k <= n.
 
-    The numbers are those of metrics.jsonl wherever k is in the recipe. ValueError for k > n.
+    The values equal those of metrics.jsonl if k is in the recipe. Raises ValueError for k > n.
     """
     counts = list(checkpoint.counts.values())
     found = mean_estimates(problem_values(checkpoint.num_samples, counts, ks), confidence)
@@ -126,7 +128,7 @@ def pass_curve(
 def count_matrix(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the problems that all checkpoints have, sorted, and their counts c [C, P].
 
-    ValueError unless the checkpoints are of one task and one number of samples.
+    Raises ValueError unless all checkpoints have the same task and number of samples.
     """
     kinds = {(checkpoint.task, checkpoint.num_samples) for checkpoint in checkpoints}
     if len(kinds) != 1:
@@ -148,10 +150,11 @@ def solved_matrix(checkpoints: Sequence[Checkpoint]) -> Solved:
 
 
 def half_losses(before: Checkpoint, after: Checkpoint) -> tuple[float, float] | None:
-    """Return what `after`, and `before` itself, lose of what `before` solved in half its samples.
+    """Return what `after`, and `before` itself, lose of what `before` solved in half of its
+    samples.
 
-    The second is chance, so the first counts as far as it is larger (`lost_between_halves`). None
-    where there are no two halves.
+    The second is chance; the excess of the first over it is forgetting (`lost_between_halves`).
+    None if there are no two halves.
     """
     problems, _ = count_matrix([before, after])
     if before.num_samples < 2 or not (before.halves and after.halves):
@@ -161,9 +164,11 @@ def half_losses(before: Checkpoint, after: Checkpoint) -> tuple[float, float] | 
 
 
 def spread_checkpoints(checkpoints: Sequence[Checkpoint], limit: int) -> list[int]:
-    """Return the indices of at most `limit` checkpoints: all kept ones, the last, then explored.
+    """Return the indices of at most `limit` checkpoints: all kept ones, the last, then explored
+    ones.
 
-    Explored ones are evenly spaced over training; so are the kept ones where they alone are more.
+    Explored ones are evenly spaced over training; so are the kept ones if they alone exceed the
+    limit.
     """
     last = len(checkpoints) - 1
     must = [i for i, c in enumerate(checkpoints) if c.is_kept or i == last]
@@ -174,14 +179,14 @@ def spread_checkpoints(checkpoints: Sequence[Checkpoint], limit: int) -> list[in
 
 
 def evenly_spaced(items: Sequence[int], limit: int) -> list[int]:
-    """Return at most `limit` items, evenly spaced, the first and the last among them."""
+    """Return at most `limit` items, evenly spaced, including the first and the last."""
     if len(items) <= limit:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def _checkpoint(rows: Sequence[Mapping[str, Any]]) -> Checkpoint:
-    """Return one evaluation from its rows, a problem each."""
+    """Return one evaluation from its rows, one per problem."""
     first = rows[0]
     usual = Counter(int(row["samples"]) for row in rows).most_common(1)[0][0]
     odd = [row for row in rows if row["samples"] != usual]
@@ -190,8 +195,8 @@ def _checkpoint(rows: Sequence[Mapping[str, Any]]) -> Checkpoint:
         raise StoreError(
             f"The evaluation of {first['policy']} (iteration {first['iteration']}, step "
             f"{first['step']}) on {first['task']} has unequal numbers of samples: {named} "
-            f"({len(odd)} such), most problems have {usual}. Its files are damaged or were mixed; "
-            "restore them from a backup, or move them elsewhere to go on without them."
+            f"({len(odd)} such), most problems have {usual}. Its files are damaged or mixed; "
+            "restore them from a backup, or move them elsewhere to continue without them."
         )
     return Checkpoint(
         task=str(first["task"]),
@@ -209,7 +214,8 @@ def _checkpoint(rows: Sequence[Mapping[str, Any]]) -> Checkpoint:
 
 
 def _training_order(checkpoint: Checkpoint) -> tuple[int, bool, int, bool, str, str]:
-    """Return the sort key of training: within an iteration, explored policies before the kept."""
+    """Return the sort key of the order of training: in an iteration, explored policies before the
+    kept one."""
     is_kept, is_base = checkpoint.is_kept, checkpoint.policy == "base"
     place = (checkpoint.iteration, is_kept, checkpoint.step, not is_base)
     return *place, checkpoint.policy, checkpoint.task

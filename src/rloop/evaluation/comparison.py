@@ -1,5 +1,5 @@
-"""Means over seeds and paired differences between methods, with intervals that cover both what
-another seed and what other problems would have given.
+"""Means over seeds and paired differences between methods, with intervals that cover both other
+seeds and other problems.
 
 Values are [S, P]: one row a seed (a whole training run), one column a problem, the same problems
 in all rows, of a metric of `metrics.problem_values`. Seed and problem are crossed random effects,
@@ -8,16 +8,16 @@ grand mean has a part by problems, a part by seeds, and noise that both contain.
 
     half width^2 = (t_{S-1} s_seeds)^2 + (t_{P-1} s_problems)^2, at least (t_{P-1} s_all)^2
 
-with s_seeds^2 = var(seed means) / S, which holds the noise, s_all^2 = var(problem means) / P, which
-holds it too, and s_problems^2 = s_all^2 less the noise, not below 0. Each part has its own Student
-quantile, because 3 seeds tell little of their variance: simulated 95 % intervals of 2 to 5 seeds
-cover 95 to 98 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. One seed says
-nothing of seeds: then the interval is that of `intervals`, and covers problems only. Where
-all problems have the same mean, no interval is narrower than `intervals.equal_values` allows.
+with s_seeds^2 = var(seed means) / S and s_all^2 = var(problem means) / P, which both include the
+noise, and s_problems^2 = s_all^2 minus the noise, at least 0. Each part has its own Student
+quantile, because 3 seeds say little about their variance: simulated 95 % intervals of 2 to 5 seeds
+cover 95 to 98 %, those of a percentile bootstrap over seeds and problems 78 to 96 %. With one seed
+the interval is that of `intervals` and covers problems only. If all problems have the same mean, no
+interval is narrower than `intervals.equal_values` allows.
 
-A difference is paired on the problems. Where both sides have the same seeds it is paired by seed as
-well: such runs share the start policy, the order of the data and the first random streams, and
-where they share nothing pairing costs nothing, for each side would have t_{S-1} by itself too.
+A difference is paired on the problems, and by seed if both sides have the same seeds. Such runs
+share the start policy, the order of the data and the first random streams. If they share nothing,
+pairing costs nothing, because each side alone would have t_{S-1} too.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ Values = NDArray[np.float64]
 
 
 def seed_mean(values: ArrayLike, *, confidence: float) -> Estimate:
-    """Return the mean of values [S, P] that lie in 0 .. 1, with its interval."""
+    """Return the mean of values [S, P] in 0 .. 1, with its interval."""
     rows = _checked(values)
     if len(rows) == 1:
         return mean_fraction(rows[0], confidence)
@@ -56,8 +56,9 @@ def seed_difference(
 ) -> Estimate:
     """Return the mean of `values` [S, P] minus that of `reference` [R, P], with its interval.
 
-    Columns are the same problems in one order; paired by seed, rows are the same seeds in one
-    order (S = R), else independent. With one seed on either side the interval covers problems only.
+    Columns are the same problems in the same order. Paired by seed, rows are the same seeds in the
+    same order (S = R); otherwise they are independent. With one seed on either side the interval
+    covers problems only.
     """
     rows, others = _checked(values), _checked(reference)
     if rows.shape[1] != others.shape[1]:
@@ -77,8 +78,8 @@ def _half_width(
 ) -> float:
     """Return half the interval of the mean of `problem_means` [P], which come from these sides.
 
-    Each side is [S, P] with seeds of its own. One problem has no spread: then seeds alone count
-    here, and `_estimate` widens what they say.
+    Each side is [S, P] with its own seeds. A single problem has no spread, so only seeds count
+    here, and `_estimate` widens the interval.
     """
     probability, num_problems = (1 + confidence) / 2, len(problem_means)
     seeds = sum(
@@ -99,7 +100,8 @@ def _variance(means: NDArray[np.float64]) -> float:
 
 
 def _noise(rows: Values) -> float:
-    """Return what neither seed nor problem explains of values [S, P], as a variance of the mean."""
+    """Return the noise of values [S, P], explained by neither seed nor problem, as a variance of
+    the mean."""
     num_seeds, num_problems = rows.shape
     rest = rows - rows.mean(axis=1, keepdims=True) - rows.mean(axis=0) + rows.mean()
     return float((rest**2).sum() / ((num_seeds - 1) * (num_problems - 1)) / rows.size)
@@ -114,7 +116,7 @@ def _estimate(
 ) -> Estimate:
     """Return the mean of `problem_means` [P] -+ half its interval, cut to `lowest` .. 1.
 
-    Problems without spread among them have at least the interval of `equal_values`.
+    If the problems have no spread, the interval is at least that of `equal_values`.
     """
     value, half = float(problem_means.mean()), _half_width(problem_means, sides, confidence)
     low, high = max(lowest, value - half), min(1.0, value + half)

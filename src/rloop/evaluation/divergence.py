@@ -1,7 +1,7 @@
 """How far training has moved a policy: KL(base, policy) on training prompts.
 
-The probe is completions that the base sampled itself in the first step of the first exploration,
-with its log-probabilities as stored, so measuring costs a forward pass and no sampling. The base is
+The probe is completions that the base itself sampled in the first step of the first exploration,
+with their stored log-probabilities, so measuring costs a forward pass and no sampling. The base is
 the policy that enters the loop: the recipe's, or the cold-started one.
 """
 
@@ -18,12 +18,12 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Example, stable_hash
 
 MAX_COMPLETIONS = 32
-"""Few, for where evaluations are small: it makes the demo's, 320 completions, 15 % longer."""
+"""Few, for small evaluations: the demo's, of 320 completions, takes 15 % longer with it."""
 MAX_TOKENS = 65_536
-"""Prompts included; bounds the time where completions are long."""
+"""Prompts included; limits the time for long completions."""
 
 NUM_RESAMPLES = 10_000
-"""Of the bootstrap: the Monte Carlo error of an endpoint is about 1 % of the width."""
+"""Bootstrap draws: the Monte Carlo error of an endpoint is about 1 % of the width."""
 
 _SQL = f"""
     select problem_id, prompt_ids, completion_ids, behavior_logprobs, temperature
@@ -35,7 +35,7 @@ _SQL = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What the base wrote, and what it thought of each token at its temperature.
+    """The base's completions, with the log-probability of each token at the sampling temperature.
 
     Example: Probe(examples=(Example(problem_id="t/0", prompt_ids=(5, 9), completion_ids=(6, 0)),),
     logprobs=((-0.1, -0.02),), temperature=1.0)
@@ -43,25 +43,25 @@ class Probe:
 
     examples: tuple[Example, ...]
     logprobs: tuple[tuple[float, ...], ...]
-    """[T] for each example, by the sampler."""
+    """[T] for each example, from the sampler."""
     temperature: float
 
 
 class Divergence:
-    """Measures policies of a run on one probe, the same for all of them."""
+    """Measures all policies of a run on the same probe."""
 
     def __init__(self, engine: Engine, store: TrajectoryStore, *, confidence: float) -> None:
-        """Score with `engine` what `store` holds; nothing is read yet."""
+        """Score with `engine` the completions of `store`; nothing is read yet."""
         self._engine = engine
         self._store = store
         self._confidence = confidence
         self._probe: Probe | None = None
 
     def measure(self, *, seed: int) -> dict[str, float]:
-        """Return `kl_base_mean` (nats per token) of the policy that the engine holds, with the
-        ends of its interval.
+        """Return `kl_base_mean` (nats per token) of the policy that the engine holds, with the ends
+        of its interval.
 
-        Nothing comes back while there is no probe: before the first exploration's first step.
+        Empty before the first exploration's first step, when there is no probe.
         """
         probe = self._probe = self._probe or read_probe(self._store)
         if probe is None:
@@ -80,10 +80,10 @@ class Divergence:
 
 
 def read_probe(store: TrajectoryStore) -> Probe | None:
-    """Return the probe of a run, None before its first exploration has stored a step.
+    """Return the probe of a run; None before its first exploration has stored a step.
 
-    One completion of each problem, then a second of each, ... in an order as good as random (that
-    of their seeds), until one passes a bound.
+    One completion of each problem, then a second of each, and so on, ordered by their seeds (as
+    good as random), until one exceeds a bound.
     """
     rows = list(_within(store.query(_SQL).to_pylist(), MAX_TOKENS))
     if not rows:
@@ -103,7 +103,8 @@ def read_probe(store: TrajectoryStore) -> Probe | None:
 
 
 def _within(rows: Sequence[dict[str, Any]], max_tokens: int) -> Iterator[dict[str, Any]]:
-    """Yield rows up to the one that fills the bound, which a long one does not miss for that."""
+    """Yield rows up to and including the one that reaches the bound, so that long completions are
+    not left out."""
     num_tokens = 0
     for row in rows:
         if num_tokens >= max_tokens:
@@ -117,10 +118,10 @@ def mean_divergence(
 ) -> Estimate:
     """Return the mean of k3 over the probe's tokens, with a bootstrap interval over its problems.
 
-    `logprobs` are the policy's, [T] for each example. The base's are the sampler's: where sampler
+    `logprobs` are the policy's, [T] for each example. The base's come from the sampler: if sampler
     and learner differ by g on a token, a policy that has not moved shows about g^2 / 2 (0.0017 for
-    SmolLM2-135M in bfloat16 on a CPU, 0 in float32). With top-p or top-k the tokens are no draws
-    from the distribution that is compared, and the mean is biased. The bootstrap draws the same
+    SmolLM2-135M in bfloat16 on a CPU, 0 in float32). With top-p or top-k the tokens are not drawn
+    from the distribution that is compared, so the mean is biased. The bootstrap draws the same
     problems for every policy of a run, from the run's seed.
     """
     names = {example.problem_id: None for example in probe.examples}
@@ -141,9 +142,10 @@ def mean_divergence(
 def k3(
     base_logprobs: NDArray[np.float64], policy_logprobs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return r - 1 - log r, r = policy / base probability of a token that the base drew.
+    """Return r - 1 - log r, with r = policy / base probability of a token that the base sampled.
 
-    Never negative; its mean is KL(base, policy), and it varies less than -log r (J. Schulman, 2020,
+    It is never negative, its mean is KL(base, policy), and it varies less than -log r (J. Schulman,
+    2020,
     "Approximating KL divergence": k3). Example: equal probabilities give 0, r = 1/2 gives 0.193.
     """
     log_ratio = policy_logprobs - base_logprobs

@@ -1,9 +1,9 @@
-"""How different the completions of one RL step are, and which groups of a run to read for it.
+"""How different the completions of one RL step are, and which groups are read to measure it.
 
-Measured on a sample whose size does not grow with the run; what is sampled is a rule, not chance:
-at most 64 steps, evenly spaced over the run, the first and the last among them; of a step at most
-16 problems, evenly spaced by name; of a group the first 8 members. Distinct answers are counted
-over all trajectories of the step. Only token ids are read, of the files that are needed.
+Measured on a sample whose size does not grow with the run and that is not random: at most 64 steps,
+evenly spaced over the run, including the first and the last; at most 16 problems of a step, evenly
+spaced by name; and the first 8 members of a group. Distinct answers are counted over all
+trajectories of the step. Only token ids are read, and only from the files that are needed.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ _SURVEY = """
 Place = tuple[int, int, str]
 """(iteration, step, policy)."""
 Cell = tuple[Place, str]
-"""A place and a problem_id: where one group of trajectories lies."""
+"""A place and a problem_id, which identify one group of trajectories."""
 IntArray = NDArray[np.int64]
 
 
@@ -49,18 +49,19 @@ class Survey:
     """
 
     places: Sequence[Place]
-    """[S] the RL steps, in order."""
+    """[S] RL steps, in order."""
     starts: IntArray
-    """[S + 1] the first row of each step, and the number of rows."""
+    """[S + 1] first row of each step, and the number of rows."""
     problem_ids: Sequence[str]
     num_completions: IntArray
     num_answers: IntArray
-    """Distinct final answers of the problem in the step; none found is no answer."""
+    """Distinct final answers of the problem in the step; completions without an answer do not
+    count."""
     num_tokens: IntArray
 
 
 def survey_exploration(store: TrajectoryStore) -> Survey:
-    """Return which problems each RL step had: one pass over light columns."""
+    """Return which problems each RL step had, in one pass over small columns."""
     table = store.query(_SURVEY)
     columns = [table[name].to_numpy() for name in ("iteration", "step")]
     is_first = np.ones(table.num_rows, bool)
@@ -95,7 +96,7 @@ def read_groups(
 ) -> dict[Cell, list[Tokens]]:
     """Return the token ids of the first members of each group, in member order.
 
-    The cells are those of groups that the store has.
+    The cells are those of groups in the store.
     """
     wanted = [(*place, name) for place, name in cells]
     if not wanted:
@@ -103,7 +104,7 @@ def read_groups(
     steps: dict[int, set[int]] = defaultdict(set)
     for iteration, step, _, _ in wanted:
         steps[iteration].add(step)
-    # The join picks the rows; these plain conditions are what leaves files unread.
+    # The join picks the rows; these plain conditions let the reader skip files.
     places = " or ".join(
         f"iteration = {iteration} and step in ({', '.join(map(str, sorted(found)))})"
         for iteration, found in steps.items()
@@ -130,7 +131,7 @@ def read_groups(
 
 
 def _step_cells(survey: Survey, step: int) -> list[Cell]:
-    """Return the sampled problems of a step, those with a pair of completions."""
+    """Return the sampled problems of a step that have at least two completions."""
     rows = range(survey.starts[step], survey.starts[step + 1])
     usable = [row for row in rows if survey.num_completions[row] >= 2]
     chosen = evenly_spaced(usable, MAX_STEP_PROBLEMS)
@@ -150,5 +151,5 @@ def _diversity(survey: Survey, step: int, groups: Sequence[Sequence[Tokens]]) ->
 
 
 def _quoted(text: str) -> str:
-    """Return text as a literal of SQL."""
+    """Return text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

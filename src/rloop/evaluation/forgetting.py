@@ -1,4 +1,5 @@
-"""What one checkpoint solved and another no longer does, over the same problems in one order."""
+"""What one checkpoint solved and another no longer solves, over the same problems in the same
+order."""
 
 from collections.abc import Sequence
 
@@ -10,39 +11,39 @@ Solved = NDArray[np.bool_]
 
 
 def forgetting(solved_a: Solved, solved_b: Solved) -> float:
-    """Return |solved by a and not by b| / |solved by a|; NaN when a solved nothing."""
+    """Return |solved by a and not by b| / |solved by a|; NaN if a solved nothing."""
     return _ratio(solved_a & ~solved_b, solved_a)
 
 
 def newly_solved(solved_a: Solved, solved_b: Solved) -> float:
-    """Return |not solved by a, solved by b| / |not solved by a|; NaN when a solved everything."""
+    """Return |not solved by a, solved by b| / |not solved by a|; NaN if a solved everything."""
     return _ratio(~solved_a & solved_b, ~solved_a)
 
 
 def lost_between_halves(before: Solved, after: Solved) -> float:
     """Return |solved by before, not by after| / |solved by before|, from one half to the other.
 
-    Both are [P, 2]: whether a problem is solved in either half of the samples. Halves share no
-    sample, so with `after` = `before` it is what chance alone makes of a policy that forgot nothing
-    (n / 2 samples on either side), without the bias of asking again where a sample was right:
-    means of both counts are those of new samples. NaN when before solved nothing.
+    Both are [P, 2]: whether a problem is solved in each half of the samples. The halves share no
+    sample, so with `after` = `before` the value is what chance alone gives for a policy that forgot
+    nothing (n / 2 samples on either side). It has no selection bias: the means of both counts are
+    those of new samples. NaN if `before` solved nothing.
     """
     lost = before & ~after[:, ::-1]
     return float(lost.sum() / before.sum()) if before.any() else float("nan")
 
 
 def forgetting_matrix(solved: Solved) -> NDArray[np.float64]:
-    """Return forgetting a->b for each pair of the checkpoints [C, P], as [C, C] with a as row."""
+    """Return forgetting a->b for each pair of checkpoints [C, P], as [C, C] with a as row."""
     return np.array([[forgetting(a, b) for b in solved] for a in solved])
 
 
 def newly_solved_matrix(solved: Solved) -> NDArray[np.float64]:
-    """Return newly solved a->b for each pair of the checkpoints [C, P], as [C, C] with a as row."""
+    """Return newly solved a->b for each pair of checkpoints [C, P], as [C, C] with a as row."""
     return np.array([[newly_solved(a, b) for b in solved] for a in solved])
 
 
 def ever_solved_loss(solved: Solved | Sequence[Solved]) -> float:
-    """Return |solved by some checkpoint, not by the last| / |problems| for checkpoints [C, P].
+    """Return |solved by some checkpoint but not by the last| / |problems| for checkpoints [C, P].
 
     NaN without problems.
     """

@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 EXTRA_FRACTION = 0.75
-"""Of a problem, for means of fractions in 0 .. 1: covers from 8 problems on, and is 2 % wider."""
+"""Fraction of a problem, for means in 0 .. 1: reaches its coverage from 8 problems on, 2 %
+wider."""
 EXTRA_DIFFERENCE = 0.02
-"""Of a problem, for means of differences in -1 .. 1. Paired differences vary far less than the mean
-allows, so more would drown what pairing gains."""
+"""Fraction of a problem, for means of differences in -1 .. 1. Paired differences vary far less than
+the mean allows, so a larger value would cancel the gain from pairing."""
 
 Floats = NDArray[np.float64]
 _ANGLES = np.linspace(-np.pi / 2, np.pi / 2, 20_001)
@@ -47,15 +48,15 @@ class Estimate:
 
     @property
     def is_clear_of_zero(self) -> bool:
-        """Whether the interval excludes zero: what makes a difference worth calling one."""
+        """Whether the interval excludes zero, so that the difference counts as one."""
         return self.low > 0 or self.high < 0
 
 
 def mean_fraction(values: Floats, confidence: float) -> Estimate:
     """Return the mean of fractions [P], each in 0 .. 1, with its interval.
 
-    Wilson's for P_eff = P m (1 - m) / s^2 problems and Student's t of P - 1. A problem that is all
-    or nothing varies by m (1 - m), the most there can be, so P_eff is at least P.
+    Wilson's interval for P_eff = P m (1 - m) / s^2 problems and Student's t of P - 1. Values of
+    only 0 and 1 have the variance m (1 - m), the largest possible, so P_eff is at least P.
     """
     values = np.sort(values)  # so that the order of problems changes no digit
     num_problems, mean = _checked(values, confidence)
@@ -87,14 +88,15 @@ def mean_difference(values: Floats, confidence: float) -> Estimate:
 def equal_values(value: float, num_problems: int, confidence: float, *, lowest: float) -> Estimate:
     """Return the mean of `num_problems` values that are all `value`, with an interval.
 
-    Equal values do not say that the next problem is equal. If other values had a share q among all
-    problems, P drawn problems would show none of them with probability (1 - q)^P, which is at least
-    tail = (1 - confidence) / 2 up to q = 1 - tail^(1/P). The others lie anywhere in `lowest` .. 1,
-    so the mean lies between value - q (value - lowest) and value + q (1 - value).
+    Equal values do not mean that the next problem has that value too. If a fraction q of all
+    problems had other values, P drawn problems would show none of them with probability (1 - q)^P,
+    which is at least tail = (1 - confidence) / 2 up to q = 1 - tail^(1/P). The other values lie
+    anywhere in `lowest` .. 1, so the mean lies between value - q (value - lowest) and value + q (1
+    - value).
 
     For P problems that are all solved this is the exact interval of Clopper and Pearson (Biometrika
     26, 1934), tail^(1/P) .. 1, and mirrored for none. P equal differences of 0 give -q .. q. For
-    other values it is wider than need be, never too narrow.
+    other values the interval may be too wide, never too narrow.
 
     Example: equal_values(1.0, 16, 0.95, lowest=0.0) is Estimate(1.0, 0.794, 1.0)
     """
@@ -105,17 +107,17 @@ def equal_values(value: float, num_problems: int, confidence: float, *, lowest: 
 
 
 def is_without_spread(values: Floats | Sequence[float]) -> bool:
-    """Whether values are equal but for rounding, which differences of equal fractions can show."""
+    """Whether values are equal up to rounding, which affects differences of equal fractions."""
     return float(np.ptp(values)) < 1e-9
 
 
 @cache
 def student_quantile(df: int, probability: float) -> float:
-    """Return the quantile of Student's t with `df` >= 1 degrees of freedom, right to 5 digits.
+    """Return the quantile of Student's t with `df` >= 1 degrees of freedom, to 5 digits.
 
-    t = sqrt(df) tan(angle), and the angle's density goes as cos(angle)^(df - 1), integrated on a
-    grid. Above 200 it is Fisher's expansion about the normal quantile (Abramowitz and Stegun
-    26.7.5).
+    t = sqrt(df) tan(angle), where the angle's density is proportional to cos(angle)^(df - 1),
+    integrated on a grid. Above 200 Fisher's expansion about the normal quantile is used (Abramowitz
+    and Stegun 26.7.5).
     """
     if df > 200:
         z = NormalDist().inv_cdf(probability)
@@ -127,7 +129,7 @@ def student_quantile(df: int, probability: float) -> float:
 
 
 def _checked(values: Floats, confidence: float) -> tuple[int, float]:
-    """Return the number of problems and their mean; ValueError for what has none."""
+    """Return the number of problems and their mean; ValueError if there are none."""
     if not values.size:
         raise ValueError("a mean over problems needs at least one problem, got 0")
     if not 0.0 < confidence < 1.0:
@@ -136,6 +138,6 @@ def _checked(values: Floats, confidence: float) -> tuple[int, float]:
 
 
 def _variance(values: Floats, extra: float, largest: float) -> float:
-    """Return s^2 of one problem, as the module's docstring has it."""
+    """Return s^2 of one problem, as in the module's docstring."""
     squares = float(((values - values.mean()) ** 2).sum())
     return (squares + extra * largest) / (len(values) - 1 + extra)

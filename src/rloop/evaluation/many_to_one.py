@@ -1,17 +1,17 @@
 """Dunnett's many-to-one comparison (1955): the last of several checkpoints with each earlier one.
 
-The best of several noisy measurements is above the last even where nothing falls, so a plain
-interval of that one difference is too sure. With D_c = mean over problems of (last - c):
+The best of several noisy measurements is above the last even if nothing falls, so a plain interval
+of that difference is too narrow. With D_c = mean over problems of (last - c):
 
     S    = covariance over problems of the differences, [C-1, C-1], divided by P
     t_c  = |D_c| / sqrt(S_cc)
     M    = max over c of |t*_c|, t* drawn from a multivariate t with P - 1 degrees of freedom and
            the correlations of S: how large the largest t_c gets when no checkpoint differs
 
-A difference is as sure as P(M < t_c); D_c +- q sqrt(S_cc), q the quantile of M, are intervals that
-hold for all c together, so choosing one of them biases nothing. Problems are the unit, paired over
-checkpoints; that each value is itself an estimate from n samples is part of what varies between
-problems. Knows no checkpoints, only values.
+The confidence of a difference is P(M < t_c). The intervals D_c +- q sqrt(S_cc), with q the quantile
+of M, hold for all c together, so choosing one of them adds no bias. Problems are the unit, paired
+over checkpoints. That each value is itself an estimate from n samples is part of the variation
+between problems. This module knows no checkpoints, only values.
 """
 
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Comparison:
     """
 
     differences: list[Estimate]
-    """With intervals that hold for all of them together."""
+    """Their intervals hold for all of them together."""
     sure: list[float]
-    """1 - p, two-sided, adjusted for choosing among them; at least the confidence where the
-    interval excludes zero."""
+    """1 - p, two-sided, adjusted for choosing among them; at least the confidence if the interval
+    excludes zero."""
 
 
 def compare_with_last(values: Floats, *, rng: np.random.Generator, confidence: float) -> Comparison:
     """Return the last row of `values` [C, P] minus each earlier one, C and P at least 2.
 
-    A difference that is the same for every problem has no spread: zero is not sure at all, any
-    other is as sure as the draws can say.
+    A difference that is the same for every problem has no spread: zero has confidence 0, any other
+    the largest that the draws can show.
     """
     differences = values[-1] - values[:-1]
     num_problems = values.shape[1]
@@ -68,7 +68,7 @@ def compare_with_last(values: Floats, *, rng: np.random.Generator, confidence: f
 def _largest_t(
     covariance: Floats, errors: Floats, freedom: int, rng: np.random.Generator
 ) -> Floats:
-    """Return draws of M over the comparisons that have a spread; zeros where none has."""
+    """Return draws of M over the comparisons that have a spread; zeros if none has."""
     has_spread = errors > 0
     if not has_spread.any():
         return np.zeros(NUM_DRAWS)

@@ -1,4 +1,4 @@
-"""What n samples of each problem say of a policy: avg@n, maj@n, pass@k and cover@tau.
+"""What n samples of each problem say about a policy: avg@n, maj@n, pass@k and cover@tau.
 
 n samples per problem, c of them correct. Each metric is a mean over problems, with an interval over
 problems (`intervals`); comparisons with the base policy are paired on the same problems.
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from rloop.evaluation.intervals import Estimate, mean_difference, mean_fraction
 
 Values = Mapping[str, NDArray[np.float64]]
-"""[P] by metric: what each problem adds to the mean."""
+"""[P] by metric: the value of each problem."""
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
@@ -30,10 +30,10 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 def majority_score(samples: Iterable[tuple[str | None, bool]]) -> float:
     """Return the chance that the most common answer of (answer, is correct) samples is right.
 
-    Self-consistency (Wang et al. 2022, arXiv 2203.11171). Answers are equal when the verifier
-    extracted the same text; samples without an answer do not vote. Of equally common answers each
-    is taken with equal probability, so the score is the mean over them; where the verifier judged
-    one text in two ways, its share of right verdicts counts. 0 where nobody voted.
+    Self-consistency (Wang et al. 2022, arXiv 2203.11171). Answers are equal if the verifier
+    extracted the same text; samples without an answer do not vote. Ties are broken with equal
+    probability, so the score is the mean over the tied answers. If the verifier judged one text in
+    two ways, its fraction of right verdicts counts. 0 if there are no votes.
 
     Example: answers 7 (right), 7, 5 (wrong), 5 and 3 (wrong) give 0.5.
     """
@@ -59,7 +59,7 @@ def problem_values(
     """Return the value of each problem for avg@n, maj@n, each pass@k and each cover@tau.
 
     `num_correct` and `majority` (of `majority_score`) are [P]; without `majority` there is no
-    maj@n. cover@tau is 1 where at least tau of the samples are right (2510.08325).
+    maj@n. cover@tau is 1 if at least tau of the samples are right (arXiv 2510.08325).
 
     Example: problem_values(8, [8, 0, 3], (1, 8)) has the keys avg@8, pass@1 and pass@8.
     """
@@ -78,7 +78,7 @@ def metric_values(metric: str, num_samples: int, num_correct: ArrayLike) -> NDAr
     if kind == "avg":
         return counts / num_samples
     if kind == "cover":
-        # c/n and tau, which names have with 6 digits, may be equal but for rounding.
+        # c/n and tau, which has 6 digits in names, may be equal up to rounding.
         return (counts / num_samples >= float(number) - 1e-6).astype(np.float64)
     table = [pass_at_k(num_samples, c, int(number)) for c in range(num_samples + 1)]
     values: NDArray[np.float64] = np.array(table)[counts]
@@ -91,9 +91,10 @@ def mean_estimates(values: Values, confidence: float = 0.95) -> dict[str, Estima
 
 
 def paired_estimates(values: Values, base: Values, confidence: float = 0.95) -> dict[str, Estimate]:
-    """Return each metric as a policy minus the base, problem by problem, with its interval.
+    """Return the policy's minus the base's value of each metric, paired by problem, with its
+    interval.
 
-    The values are over the same problems in the same order.
+    The values are of the same problems in the same order.
     """
     found = {}
     for name, those in values.items():

@@ -1,7 +1,7 @@
-"""How alike many completions are, from the hashes of their token n-grams.
+"""How similar many completions are, from the hashes of their token n-grams.
 
 Sets of n-grams become (owner, gram) pairs in sorted arrays, so that comparing all completions of a
-problem is one matrix product. Tests compare it with the plain form on sets.
+problem is one matrix product. Tests compare this with the plain version on sets.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ Tokens = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 _CHUNK = 4096
-"""Distinct n-grams in one matrix product: bounds its memory."""
+"""Distinct n-grams in one matrix product; limits its memory."""
 
 
 def jaccard_matrix(owners: NDArray[np.int64], hashes: Hashes) -> Floats:
@@ -34,7 +34,7 @@ def jaccard_matrix(owners: NDArray[np.int64], hashes: Hashes) -> Floats:
 
 
 def mean_of_pairs(matrix: Floats) -> float:
-    """Return the mean over pairs of different rows of a symmetric matrix; NaN for one row."""
+    """Return the mean over pairs of different rows of a symmetric matrix; NaN for a single row."""
     above = matrix[np.triu_indices(len(matrix), k=1)]
     return float(above.mean()) if len(above) else float("nan")
 

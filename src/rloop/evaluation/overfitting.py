@@ -1,11 +1,12 @@
-"""The overfitting verdict: since when held-out pass@k falls while the training reward rises.
+"""The overfitting verdict: whether, and since when, held-out pass@k falls while the training reward
+rises.
 
 Along a path of checkpoints (start policy, RL's weights at rising steps; or the policies kept) the
 last one is compared with every earlier one, problem by problem, by `many_to_one`: the onset is the
-best of several noisy measurements, and the test allows for that choice. The training reward is what
-these very policies earned between the onset and the last checkpoint: inside RL that of the RL
-steps; of policies kept that of the first step of each exploration, which they wrote, for the
-rewards of later steps belong to weights that are thrown away. Five outcomes:
+best of several noisy measurements, and the test accounts for that choice. The training reward is
+the one that these policies earned between the onset and the last checkpoint: inside RL, that of the
+RL steps; for the policies kept, that of the first step of each exploration, which they sampled,
+because later rewards belong to weights that are thrown away. Five outcomes:
 
     overfits   held-out is clearly below the best earlier checkpoint, the reward clearly rose
     falls      held-out is clearly below, the reward did not clearly rise, or is not known
@@ -31,11 +32,11 @@ from rloop.types import stable_hash
 Kind = Literal["overfits", "falls", "rises", "holds", "too few"]
 
 MIN_CHECKPOINTS = 3
-"""A start, an end and one between them: with fewer an onset has no place."""
+"""A start, an end and one between them: with fewer there is no onset to find."""
 MIN_PROBLEMS = 8
-"""From here on the test keeps its level in simulations."""
+"""From this number on the test keeps its level in simulations."""
 MIN_REWARDS = 6
-"""RL steps, or groups of two first steps, from which a rise of the reward can be told: three at
+"""Fewest RL steps (or groups of two first steps) that can show a rise of the reward: three at
 either end."""
 _FIRST_STEPS = """
     select iteration, num_correct / num_rows as value from groups
@@ -51,15 +52,15 @@ class Rewards:
     """
 
     by_step: Mapping[tuple[int, int], float]
-    """Fraction that is correct by (iteration, RL step): the reward where it is not graded."""
+    """Fraction correct by (iteration, RL step): the reward, unless it is graded."""
     first_steps: Mapping[int, Sequence[float]]
-    """Mean reward of each group of an iteration's first step, by iteration; empty where the
-    iterations draw problems of different difficulty, so that they do not compare."""
+    """Mean reward of each group of an iteration's first step, by iteration; empty if the iterations
+    draw problems of different difficulty, which cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardChange:
-    """The training reward at the beginning and at the end of what lies between two checkpoints.
+    """The training reward at the beginning and at the end of the steps between two checkpoints.
 
     Example: RewardChange(before=0.41, after=0.58, change=Estimate(0.17, 0.13, 0.21))
     """
@@ -90,16 +91,16 @@ class Overfitting:
     values: tuple[float, ...] = ()
     """pass@k of each checkpoint."""
     sure: float = 0.0
-    """1 - p of the difference that decides (`gain` where it rises, else `fall`), adjusted for
-    choosing the checkpoint."""
+    """1 - p of the deciding difference (`gain` if it rises, else `fall`), adjusted for choosing the
+    checkpoint."""
     best: int = 0
-    """Index of the best of the earlier checkpoints, the latest of equals: where a fall begins."""
+    """Index of the best earlier checkpoint, the latest of equal ones: where a fall begins."""
     fall: Estimate | None = None
-    """pass@k of the last minus that of `best`; the interval allows for choosing `best`."""
+    """pass@k of the last minus that of `best`; the interval accounts for choosing `best`."""
     gain: Estimate | None = None
     """pass@k of the last minus that of the start, in the same family of intervals."""
     reward: RewardChange | None = None
-    """Between `best` and the last; None where fewer than `MIN_REWARDS` numbers tell."""
+    """Between `best` and the last; None with fewer than `MIN_REWARDS` values."""
 
 
 def overfitting_verdict(
@@ -110,11 +111,12 @@ def overfitting_verdict(
     seed: int,
     confidence: float = 0.95,
 ) -> Overfitting:
-    """Return the verdict on one path (`training_paths`), on the problems that all of it has.
+    """Return the verdict on one path (`training_paths`), on the problems that all its checkpoints
+    have.
 
-    `rewards` may be those of the whole run. A difference counts when it is at least `confidence`
-    sure, which is when its interval excludes zero; the reward rises when the interval of its
-    change does. ValueError for k > n and for checkpoints of different tasks.
+    `rewards` may be those of the whole run. A difference counts if its confidence is at least
+    `confidence`, that is, if its interval excludes zero; the reward rises if the interval of its
+    change does. Raises ValueError for k > n and for checkpoints of different tasks.
     """
     problems, counts = count_matrix(checkpoints)
     last = checkpoints[-1]
@@ -160,9 +162,10 @@ def reward_change(
 ) -> RewardChange | None:
     """Return how the training reward changed between two checkpoints of one path.
 
-    Inside RL from the first to the last quarter of the steps between them, at least three each;
-    steps draw their problems independently, and a trend inside a quarter widens the interval. Of
-    policies kept from the groups that the first one wrote to those of the last one that explored.
+    Inside RL: from the first to the last quarter of the steps between them, at least three each.
+    Steps draw their problems independently, and a trend inside a quarter widens the interval. For
+    policies kept: from the groups that the first one sampled to those of the last one that
+    explored.
     """
     if last.is_kept:
         wrote = [i for i in rewards.first_steps if first.iteration + 1 < i <= last.iteration + 1]
@@ -197,7 +200,7 @@ def _welch(before: Floats, after: Floats, confidence: float) -> RewardChange:
 def _decide(
     compared: Comparison, best: int, reward: RewardChange | None, confidence: float
 ) -> tuple[Kind, float]:
-    """Return the kind, and how sure the difference is that decides it; `best` is an index."""
+    """Return the kind, and the confidence of the deciding difference; `best` is an index."""
     fall, gain = compared.differences[best], compared.differences[0]
     if fall.value < 0 and compared.sure[best] >= confidence:
         is_rising = reward is not None and reward.change.low > 0
@@ -208,5 +211,5 @@ def _decide(
 
 
 def _place(checkpoint: Checkpoint) -> tuple[int, float]:
-    """Return where a checkpoint stands among (iteration, step): a kept policy after all steps."""
+    """Return a checkpoint's place among (iteration, step): a kept policy comes after all steps."""
     return checkpoint.iteration, math.inf if checkpoint.is_kept else checkpoint.step

@@ -1,11 +1,11 @@
-"""The evaluation phase: sample held-out problems, keep every trajectory, state the metrics with
+"""The evaluation phase: sample held-out problems, store every trajectory, compute the metrics with
 intervals.
 
-Problems are sampled in chunks, each stored whole as soon as it is through, so that an evaluation
-that is interrupted goes on where it was. Chunks follow from the recipe alone and each is one call
-of the sampler: a problem is sampled in the same company whatever was stored before, and a resumed
-evaluation gives the metrics of an uninterrupted one. A Ctrl-C stores what is finished of its chunk
-too; the rest of that one chunk is then sampled in other company, which is the same up to rounding.
+Problems are sampled in chunks, each stored as soon as it is done, so that an interrupted evaluation
+can continue where it was. Chunks depend only on the recipe, and each is one call of the sampler: a
+problem is always sampled in the same batch, and a resumed evaluation gives the metrics of an
+uninterrupted one. After Ctrl-C the finished part of the chunk is stored too; the rest of that chunk
+is then sampled in another batch, which gives the same up to rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,23 +22,24 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, Place, Problem
 
 BATCHES_PER_CHUNK = 16
-"""Full batches of completions in a chunk. At its end the batch runs empty, 4 to 13 % more decoding
-steps at 16 and 20 to 55 % at 4. A crash loses one chunk at most, a Ctrl-C none."""
+"""Full batches of completions in a chunk. At the end of a chunk the batch runs empty, which costs 4
+to 13 % more decoding steps at 16 and 20 to 55 % at 4. A crash loses at most one chunk, Ctrl-C
+none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one evaluation found.
+    """The result of one evaluation.
 
     Example: Measurement(counts={"gsm8k": {"gsm8k/test/0": Tally(samples=8, correct=3, ...)}},
     metrics={"gsm8k/avg@8": 0.375, ...})
     """
 
     counts: Mapping[str, Counts]
-    """What the samples of each problem came to, by task."""
+    """The counts of each problem's samples, by task."""
     metrics: Mapping[str, float]
-    """`TASK/avg@n`, `maj@n`, `pass@k` and `cover@tau`, each with `_low` and `_high`, and against
-    the base `_diff`."""
+    """`TASK/avg@n`, `maj@n`, `pass@k` and `cover@tau`, each with `_low` and `_high`, and with
+    `_diff` from the base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Evaluator:
     config: EvaluateConfig
     store: TrajectoryStore
     max_batch: int = EngineConfig.model_fields["max_batch"].default
-    """Completions that the engine decodes at the same time; decides how large a chunk is."""
+    """Completions that the engine decodes at the same time; determines the size of a chunk."""
 
     @property
     def num_problems(self) -> int:
@@ -68,14 +69,14 @@ class Evaluator:
     ) -> Measurement:
         """Measure the policy that the engine holds on every task; `place.policy` names it.
 
-        `policy_version` is that of a policy in training, None for one that is kept.
+        `policy_version` is the version of a policy in training, None for a policy that is kept.
 
-        Problems that the store has of this place already are not sampled again: `on_stored` hears
-        how many, then `on_group` each new one. A policy in training is always sampled anew: what
-        the store has of this step or a later one was written before the run was resumed, by weights
-        that nothing can identify, and is set aside. With `base_counts` (the base policy's)
-        differences are paired on the same problems. StoreError says that the store has another
-        number of samples.
+        Problems that the store already has for this place are not sampled again: `on_stored` gets
+        their number, then `on_group` each new group. A policy in training is always sampled again:
+        what the store has of this step or a later one was written before the run was resumed, by
+        weights that cannot be identified, and is moved aside. With `base_counts` (of the base
+        policy), differences are paired on the same problems. Raises StoreError if the store has
+        another number of samples.
         """
         if policy_version is not None:
             self.store.drop_after(place.iteration, place.phase, place.step - 1)
@@ -92,7 +93,7 @@ class Evaluator:
         return Measurement(counts=counts, metrics=metrics)
 
     def _stored(self, place: Place) -> dict[str, dict[str, Tally]]:
-        """Return what the store has of the problems of each task; StoreError for another n."""
+        """Return the stored counts of each task's problems; StoreError if n differs."""
         rows = stored_tallies(self.store, place)
         found = {
             task: {
@@ -107,7 +108,7 @@ class Evaluator:
         if others:
             raise StoreError(
                 f"Stored problems of {place.policy} have {min(others)} completions each, this "
-                f"evaluation draws {self.config.samples}; the two cannot be mixed. Put "
+                f"evaluation draws {self.config.samples}; the two cannot be mixed. Set "
                 f"evaluate.samples back to {min(others)}, or evaluate into a new directory."
             )
         return found
@@ -120,10 +121,10 @@ class Evaluator:
         on_group: Callable[[Group], None],
         policy_version: int | None,
     ) -> None:
-        """Sample and store the problems of a task that `found` lacks, chunk by chunk; add them.
+        """Sample and store the problems of a task that `found` lacks, chunk by chunk, and add them.
 
-        An error, or a listener that stops the evaluation, leaves what is finished of a chunk
-        stored, but for a policy in training.
+        After an error or an interrupt, the finished part of a chunk is stored, except for a policy
+        in training.
         """
         problems, samples = self.tasks[task], self.config.samples
         numbers = {problem.problem_id: number for number, problem in enumerate(problems)}
@@ -152,10 +153,10 @@ class Evaluator:
     def _append(
         self, task: str, groups: list[Group], numbers: Mapping[str, int], place: Place
     ) -> None:
-        """Store groups as a file; `numbers` has the place in the task of each problem of it.
+        """Store groups as a file; `numbers` has the index of each problem in the task.
 
-        Unless it holds the whole task, it is named after the place of its first problem: whatever
-        an earlier process with other chunks wrote, no file is ever replaced by one with other
+        Unless it has the whole task, the file is named after the index of its first problem, so
+        that no file of an earlier process with other chunks is ever replaced by one with other
         problems.
         """
         groups.sort(key=lambda group: numbers[group.problem.problem_id])
@@ -167,9 +168,9 @@ class Evaluator:
 def chunks(
     problems: Sequence[Problem], num_samples: int, max_batch: int
 ) -> Iterator[Sequence[Problem]]:
-    """Yield the problems in order in parts of nearly equal size.
+    """Yield the problems in order, in chunks of nearly equal size.
 
-    A part has about `BATCHES_PER_CHUNK` x `max_batch` completions, whole problems always.
+    A chunk has about `BATCHES_PER_CHUNK` x `max_batch` completions, and only whole problems.
     """
     num_chunks = round(len(problems) * num_samples / (BATCHES_PER_CHUNK * max_batch))
     num_chunks = max(1, min(num_chunks, len(problems)))
@@ -181,7 +182,7 @@ def chunks(
 def task_metrics(
     counts: Counts, config: EvaluateConfig, *, base: Counts | None = None
 ) -> dict[str, float]:
-    """Return the metrics of one task with their intervals, and paired against the base.
+    """Return the metrics of one task with their intervals, and paired differences from the base.
 
     Names are those of `problem_values`, each with `_low` and `_high`, and with `_diff`.
     """

@@ -1,8 +1,8 @@
-"""Lines of a run's log told again from the verdicts that a store has now.
+"""Recompute the lines of a run's log from the verdicts that a store has now.
 
-What follows from verdicts (rewards, group health, avg@n, pass@k and so on, paired differences) is
-computed as it was when the run went; what does not (losses, lengths, times) stays. With the
-verdicts of the run itself every line comes back as it was.
+What depends on verdicts (rewards, group fractions, avg@n, pass@k and so on, paired differences) is
+computed as during the run; everything else (losses, lengths, times) stays. With the run's own
+verdicts every line comes out unchanged.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +38,8 @@ Line = dict[str, Any]
 def recount(
     lines: Iterable[Line], store: TrajectoryStore, config: EvaluateConfig, *, seed: int
 ) -> Iterator[Line]:
-    """Yield the lines of metrics.jsonl in order, with what follows from verdicts told anew."""
+    """Yield the lines of metrics.jsonl in order, with everything that depends on verdicts
+    recomputed."""
     steps = {(r["iteration"], r["step"]): r for r in store.query(_STEPS).to_pylist()}
     for row in store.query(_REWARDS).to_pylist():
         steps[row["iteration"], row["step"]][f"reward_{row['name']}_mean"] = row["value"]
@@ -69,15 +70,15 @@ def recount(
 
 
 def _told_anew(old: Any, new: Any) -> Any:  # noqa: ANN401 (JSON)
-    """Return the new value, or the old one where they differ by the order of a sum alone."""
+    """Return the new value, or the old one if they differ only by the order of a sum."""
     are_numbers = isinstance(old, float) and isinstance(new, float)
     return old if are_numbers and isclose(old, new, rel_tol=1e-12, abs_tol=1e-12) else new
 
 
 def _is_whole(line: Line, counts: Mapping[str, Counts]) -> bool:
-    """Whether the store has every problem of an evaluation; StoreError when it is the base's.
+    """Whether the store has every problem of an evaluation; StoreError if the base's are missing.
 
-    A part of an evaluation may have been set aside as damaged; its line stays as it was then.
+    A part of an evaluation may be in quarantine; its line then stays unchanged.
     """
     is_whole = all(
         line.get(f"evaluate/{task}/problems_count") in (None, len(those))

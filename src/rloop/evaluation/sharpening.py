@@ -1,8 +1,9 @@
-"""Is a trained policy more than a sharper base? Against the base at every measured temperature.
+"""Is a trained policy more than a sharper base? It is compared with the base at every measured
+temperature.
 
-The base at a lower temperature is more accurate and solves fewer problems in k tries; so are most
-policies that RL makes. A policy has found something where it lies above the base's whole curve of
-accuracy against pass@k.
+At a lower temperature the base is more accurate and solves fewer problems in k tries, like most
+policies that RL produces. A policy has learned more than that if it lies above the base's whole
+curve of accuracy against pass@k.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ NUM_RESAMPLES = 4_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A policy's correct completions, of so many a problem, at rising temperatures.
+    """A policy's number of correct completions of each problem, at rising temperatures.
 
     Example: Curve(temperatures=(0.5, 1.0), num_samples=8, correct_TP=[[8, 0], [5, 2]])
     """
@@ -29,7 +30,8 @@ class Curve:
     temperatures: tuple[float, ...]
     num_samples: int
     correct_TP: NDArray[np.int64]
-    """[temperatures, problems]; the problems are the same, in one order, for all that is compared.
+    """[temperatures, problems]; everything that is compared has the same problems in the same
+    order.
     """
 
     @classmethod
@@ -66,8 +68,8 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """`beyond sharpening` where the interval lies above zero, `not beyond sharpening` where it
-        lies at or below, else `cannot tell`.
+        """`beyond sharpening` if the interval lies above zero, `not beyond sharpening` if it lies
+        at or below zero, else `cannot tell`.
         """
         if self.low > 0:
             return "beyond sharpening"
@@ -75,8 +77,8 @@ class Gain:
 
 
 def gain_sentence(gain: Mapping[str, Any]) -> str:
-    """Return what a gain says, from a row of `sharpening.json`: a gain's fields, policy, task,
-    verdict.
+    """Return a sentence about a gain, from a row of `sharpening.json`: a gain's fields, policy,
+    task, verdict.
     """
     low, high = 100 * gain["low"], 100 * gain["high"]
     return (
@@ -93,11 +95,11 @@ def gain_over_base(
 
         gain = avg(policy) - max over T in B of avg(base at T)
 
-    B are the base's temperatures with at least the policy's pass@k, and the one with the next
-    lower pass@k: between two measured points the base's curve is not known, so the more accurate
-    one counts, and a coarse list of temperatures never makes a gain. The interval is a paired
-    bootstrap over problems, in which each draw finds B anew. Its level holds for one temperature of
-    the policy, chosen beforehand. In simulations a base that is only sharper is called beyond
+    B are the base's temperatures with at least the policy's pass@k, and the one with the next lower
+    pass@k. The base's curve between two measured points is unknown, so the more accurate one
+    counts, and a coarse list of temperatures never creates a gain. The interval is a paired
+    bootstrap over problems; each draw finds B again. Its level holds for one temperature of the
+    policy, chosen beforehand. In simulations a base that is only sharper is called beyond
     sharpening in 0 to 1.3 % of the cases (40 to 200 problems, 8 to 32 samples).
     """
     at = policy.temperatures.index(temperature)

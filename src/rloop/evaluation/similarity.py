@@ -1,10 +1,10 @@
-"""How alike the completions of different steps and policies are, on the problems that they share.
+"""How similar the completions of different steps and policies are, on the problems they share.
 
-RL steps draw different problems, so two steps seldom share one. Steps are therefore pooled into
-bins of neighbouring steps of one iteration: long enough that each problem comes once, 12 at most in
-all. Cost does not grow with the run; what is compared is a rule, not chance: a bin of many tokens
-is narrowed to its middle steps (40 million tokens in all bins), of problems the 64 that most bins
-have, of each problem its first group in a bin, and of a group the first 8 members.
+RL steps draw different problems, so two steps rarely share one. Steps are therefore pooled into
+bins of neighbouring steps of one iteration, long enough that each problem comes once, at most 12
+bins in all. The cost does not grow with the run, and the sample is not random: a bin with many
+tokens is narrowed to its middle steps (40 million tokens in all bins); compared are the 64 problems
+that most bins have, the first group of each problem in a bin, and the first 8 members of a group.
 """
 
 from collections import Counter
@@ -25,12 +25,12 @@ from rloop.types import PhaseName, stable_hash
 MAX_BINS = 12
 MAX_PROBLEMS = 64
 MAX_TOKENS = 40_000_000
-"""Tokens of the steps that bins read."""
+"""Most tokens of the steps that bins read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similarity:
-    """How alike the completions of some policies are, on the problems that they share.
+    """How similar the completions of several policies are, on the problems they share.
 
     Example: Similarity(labels=("1: 1-8", "1: 9-16"), similarity=array([[0.4, 0.3], [0.3, 0.5]]),
     num_shared=array([[16, 9], [9, 16]]))
@@ -39,17 +39,18 @@ class Similarity:
     labels: tuple[str, ...]
     """[C] `iteration: first step-last step` for bins, the checkpoint's label for checkpoints."""
     similarity: Floats
-    """[C, C] mean Jaccard similarity of token 4-grams over pairs of different completions of one
-    problem, a mean over problems: below the diagonal's, policies differ. NaN without a pair."""
+    """[C, C] Jaccard similarity of token 4-grams, mean over pairs of different completions of a
+    problem and over problems. Policies differ where it is below the diagonal's. NaN without a
+    pair."""
     num_shared: NDArray[np.int64]
-    """[C, C] problems that the mean is over."""
+    """[C, C] number of problems in the mean."""
 
 
 def step_similarity(store: TrajectoryStore, survey: Survey) -> Similarity:
-    """Return how alike bins of neighbouring RL steps are, over the run and its iterations.
+    """Return how similar bins of neighbouring RL steps are, over the run and its iterations.
 
-    With no exploration there are no bins. `num_shared` is 0 where bins share no problem, as in a
-    run that sees each problem once: `checkpoint_similarity` compares policies there.
+    Without an exploration there are no bins. `num_shared` is 0 if bins share no problem, as in a
+    run that sees each problem once; `checkpoint_similarity` compares policies then.
     """
     bins = _bins(survey)
     cells: list[dict[str, Cell]] = []
@@ -64,7 +65,7 @@ def step_similarity(store: TrajectoryStore, survey: Survey) -> Similarity:
 
 
 def checkpoint_similarity(store: TrajectoryStore, checkpoints: Sequence[Checkpoint]) -> Similarity:
-    """Return how alike the evaluated policies are, on the held-out problems that they share.
+    """Return how similar the evaluated policies are, on the held-out problems they share.
 
     Cost grows with the checkpoints: `checkpoints.spread_checkpoints` chooses a bounded number.
     """
@@ -77,7 +78,7 @@ def checkpoint_similarity(store: TrajectoryStore, checkpoints: Sequence[Checkpoi
 def _bins(survey: Survey) -> list[Sequence[int]]:
     """Return the steps of each bin: equal parts of an iteration, narrowed to their middle.
 
-    A part has as many groups as the iteration has problems, or more: an epoch, so that parts share
+    A part has at least as many groups as the iteration has problems (an epoch), so that parts share
     problems.
     """
     iterations = sorted({iteration for iteration, _, _ in survey.places})
@@ -92,7 +93,7 @@ def _bins(survey: Survey) -> list[Sequence[int]]:
 
 
 def _narrowed(survey: Survey, steps: Sequence[int], max_tokens: int) -> Sequence[int]:
-    """Return as many middle steps as have at most `max_tokens` tokens, one at least."""
+    """Return the middle steps with at most `max_tokens` tokens together, at least one."""
     first, last = survey.starts[steps[0]], survey.starts[steps[-1] + 1]
     mean_tokens = int(survey.num_tokens[first:last].sum()) / len(steps)
     count = min(len(steps), max(1, int(max_tokens / max(1.0, mean_tokens))))
@@ -112,7 +113,7 @@ def _similarity(
     labels: Sequence[str],
     cells: Sequence[Mapping[str, Cell]],
 ) -> Similarity:
-    """Return the similarity of columns, each of which has a cell for some problems."""
+    """Return the similarity of columns, each with a cell for some of the problems."""
     chosen = _most_shared(cells)
     wanted = [column[name] for column in cells for name in chosen if name in column]
     groups = read_groups(store, phase, wanted)
@@ -129,10 +130,10 @@ def _similarity(
 
 
 def _most_shared(cells: Sequence[Mapping[str, Cell]]) -> list[str]:
-    """Return the problems that most columns have, of equals those with the smallest hash."""
+    """Return the problems that most columns have; ties go to the smallest hash."""
     counts = Counter(chain.from_iterable(cells))
     least = sorted(counts.values(), reverse=True)[:MAX_PROBLEMS][-1:]
-    # A run may have millions of problems: only those that can be chosen are hashed.
+    # A run may have millions of problems, so only those that can be chosen are hashed.
     candidates = [name for name, count in counts.items() if count >= least[0]]
     candidates.sort(key=lambda name: (-counts[name], stable_hash(name)))
     return candidates[:MAX_PROBLEMS]

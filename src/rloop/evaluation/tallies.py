@@ -1,4 +1,4 @@
-"""What each problem's samples came to, of groups in memory and of evaluations in a store."""
+"""Counts of each problem's samples, from groups in memory and from evaluations in a store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rloop.types import Group, Place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """All that the metrics need of one problem's samples.
+    """What the metrics need to know about one problem's samples.
 
     Example: Tally(samples=8, correct=3, majority=1.0, tokens=912, truncated=1, errors=0)
     """
@@ -54,7 +54,7 @@ _SQL = """
 
 
 def tally(group: Group) -> Tally:
-    """Return what the samples of a group came to."""
+    """Return the counts of a group's samples."""
     completions = [trajectory.completion for trajectory in group.trajectories]
     verdicts = [trajectory.verdict for trajectory in group.trajectories]
     return Tally(
@@ -68,17 +68,17 @@ def tally(group: Group) -> Tally:
 
 
 def tally_rows(store: TrajectoryStore, where: str = "phase = 'evaluate'") -> list[dict[str, Any]]:
-    """Return a row for each problem of each stored evaluation, of the rows that `where` admits.
+    """Return a row for each problem of each stored evaluation, from the rows that match `where`.
 
-    Keys are task, policy, iteration, step and problem_id, by which they are sorted, those of a
-    `Tally`, and `correct_even`, the correct ones among the members 0, 2, 4, ...
+    Keys are task, policy, iteration, step and problem_id (the sort order), the fields of a `Tally`,
+    and `correct_even`, the number correct among the members 0, 2, 4, ...
     """
     rows: list[dict[str, Any]] = store.query(_SQL.format(where=where)).to_pylist()
     return rows
 
 
 def stored_tallies(store: TrajectoryStore, place: Place) -> dict[str, dict[str, Tally]]:
-    """Return what is stored of one evaluation, by task and problem_id."""
+    """Return the counts of one stored evaluation, by task and problem_id."""
     if not store.count(iteration=place.iteration, phase=place.phase, step=place.step):
         return {}
     policy = place.policy.replace("'", "''")

@@ -1,8 +1,8 @@
-"""Alarms: numbers which say that learning goes wrong, on the console and in events.jsonl.
+"""Alarms: numbers that suggest that learning goes wrong, on the console and in events.jsonl.
 
-An alarm stops nothing. It sounds when its condition begins to hold, and again only after the
-condition has been absent for `QUIET_STEPS` steps. What they compare with is taken from the steps
-before, so a resumed phase hears the same alarms: `recall` reads them back from metrics.jsonl.
+An alarm never stops a run. It sounds when its condition first holds, and again only after
+`QUIET_STEPS` steps without it. Alarms compare a step with the steps before it. So that a resumed
+phase sounds the same alarms, `recall` reads those steps from metrics.jsonl.
 """
 
 import time
@@ -21,17 +21,17 @@ from rloop.types import Place
 
 QUIET_STEPS = 10
 FIRST_STEPS = 3
-"""Steps whose mean later ones are compared with; until then those so far."""
+"""Later steps are compared with the mean of this many first steps (or of those so far)."""
 ENTROPY_COLLAPSE = 0.1
-"""Of the first steps' entropy. In 2505.22617 73 % is gone after 200 steps, with most of the gain; a
-tenth lies beyond, where R = b - a exp(H) has little left to give."""
+"""Fraction of the first steps' entropy. In arXiv 2505.22617 73 % is gone after 200 steps, with most
+of the gain; at a tenth, R = b - a exp(H) has little left to give."""
 ENTROPY_EXPLOSION = 3.0
 """Times the first steps' entropy: healthy runs here end below 1.1 times."""
 TRUNCATED = 0.5
-"""Fraction of completions cut at the limit, which can be no successes."""
+"""Fraction of completions cut at the token limit, which cannot be successes."""
 LENGTH_COLLAPSE = 0.25
-"""Of the first steps' length, with no more reward than they had: an answer that became terse and
-right is no alarm (0.44 in the demo)."""
+"""Fraction of the first steps' length, if the reward is no higher than theirs: a short answer that
+is right is no alarm (0.44 in the demo)."""
 GRADIENT_SPIKE = 10.0
 """Times the median of the last `NORMS` norms: the demo's runs stay below 6 times."""
 NORMS = 20
@@ -39,14 +39,14 @@ FEWEST_NORMS = 3
 GAP = 0.1
 """Nats between learner and sampler, mean over tokens: bfloat16 alone gives 0.02 to 0.04."""
 CLIPPED = 0.5
-"""Fraction of tokens whose gradient, or weight, the clip cut: half of the batch is thrown away."""
+"""Fraction of tokens whose gradient or weight the clip cut: half of the batch is thrown away."""
 SILENT_STEPS = 3
 """Steps in a row without a signal in any group; explore.max_dead_steps ends the phase."""
 ERRORS = 0.5
-"""Of tasks.max_error_frac, at which the run stops."""
+"""Fraction of tasks.max_error_frac, at which the run stops."""
 DIVERGENCE = 1.0
-"""Nats per token from the base: its own tokens have become e times less likely on average. RLoop's
-policies in the demo lie at up to 0.53, plain RL's, which has overfitted, at 1.4, collapse at 60."""
+"""Nats per token from the base: on average its own tokens have become e times less likely. RLoop's
+policies in the demo reach 0.53, an overfitted plain RL 1.4, a collapsed policy 60."""
 
 Metrics = Mapping[str, float]
 
@@ -78,9 +78,10 @@ class Alarms:
         self._last_held: dict[str, int] = {}
 
     def step(self, place: Place, metrics: Metrics, *, skipped: Path | None = None) -> None:
-        """Look at a step's metrics (keys without the phase); sound what begins to hold.
+        """Check a step's metrics (keys without the phase) and sound new alarms.
 
-        `skipped` is the file of an update that was skipped as not finite.
+        `skipped` is the file with the batch of an update that was skipped because it was not
+        finite.
         """
         for alarm in self._due(place.step, self._held(place.phase, metrics)):
             kept = ""
@@ -89,12 +90,12 @@ class Alarms:
             self._sound(place, alarm, f"{alarm.text}{kept}")
 
     def evaluation(self, place: Place, metrics: Metrics) -> None:
-        """Look at an evaluation's metrics; sound what begins to hold."""
+        """Check an evaluation's metrics and sound new alarms."""
         for alarm in self._due(place.step, _evaluation_alarms(metrics)):
             self._sound(place, alarm, alarm.text)
 
     def recall(self, lines: Iterable[Mapping[str, Any]], place: Place) -> None:
-        """See again, in silence, the lines of metrics.jsonl that the place's phase wrote so far."""
+        """Silently read the lines of metrics.jsonl that the place's phase has written so far."""
         for line in lines:
             if (line["iteration"], line["policy"]) != (place.iteration, place.policy):
                 continue
@@ -134,8 +135,8 @@ class Alarms:
         )
 
     def _held(self, phase: str, metrics: Metrics) -> list[Alarm]:
-        """Return the alarms of a step that hold, then remember its numbers."""
-        if "correct_frac" in metrics:  # then the reward's mean does not say how often it is right
+        """Return the alarms that hold at a step, then remember its numbers."""
+        if "correct_frac" in metrics:  # the mean reward is then not the fraction that is right
             metrics = {**metrics, "reward_mean": metrics["correct_frac"]}
         held = [*_skip_alarms(metrics)]
         if phase == "explore":
@@ -172,15 +173,15 @@ class Alarms:
             yield Alarm(what="entropy_collapse", value=value, threshold=low, text=text)
         if value > high:
             text = f"entropy is {value:.3g} nats a token, over three times the first steps' "
-            text += f"{start:.3g}: the policy falls apart"
+            text += f"{start:.3g}: the policy is becoming random"
             yield Alarm(what="entropy_explosion", value=value, threshold=high, text=text)
 
     def _length_alarms(self, metrics: Metrics) -> Iterator[Alarm]:
         cut = metrics.get("truncated_frac", 0.0)
         if cut > TRUNCATED:
             limit = self._recipe.explore.sampling.max_completion_tokens
-            text = f"{cut:.0%} of the completions were cut at {limit} tokens; none of those can be "
-            text += "a success"
+            text = f"{cut:.0%} of the completions hit the limit of {limit} tokens; they can earn "
+            text += "reward, but fine-tuning will not use them"
             yield Alarm(what="length_limit", value=cut, threshold=TRUNCATED, text=text)
         length, start = (
             metrics.get("completion_tokens_mean"),
@@ -228,7 +229,7 @@ def _ratio_alarms(metrics: Metrics) -> Iterator[Alarm]:
         text += "of the policy loss are noise"
         yield Alarm(what="logprob_gap", value=gap, threshold=GAP, text=text)
     if clipped > CLIPPED:
-        text = f"the clip cuts off {clipped:.0%} of the tokens: each step's updates go too far"
+        text = f"the clip cuts off {clipped:.0%} of the tokens: the updates of a step are too large"
         yield Alarm(what="clipping", value=clipped, threshold=CLIPPED, text=text)
 
 

@@ -1,4 +1,4 @@
-"""What every phase of a run works with."""
+"""What every phase of a run uses: recipe, problems, engine, store and logs."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ class Context:
 
     @property
     def engine(self) -> Engine:
-        """What samples and learns."""
+        """The engine that samples and learns."""
         return self.rollout.engine
 
     def place(self, iteration: int, phase: PhaseName, *, policy: str = "") -> Place:
@@ -61,9 +61,9 @@ class Context:
         )
 
     def begin(self, key: str) -> Mapping[str, Any]:
-        """Return the saved point of the phase: the one of an interrupted run, else its very start.
+        """Return the phase's saved point if the run was interrupted in it, else its start.
 
-        Metrics written after that point are cut off; the phase writes them again.
+        Metrics written after that point are removed; the phase writes them again.
         """
         iteration, phase, *_ = key.split("/")
         self.heartbeat.beat(self.place(int(iteration), cast(PhaseName, phase)))
@@ -82,10 +82,10 @@ class Context:
         return point
 
     def save_point(self, key: str, name: str, step: int, **facts: Any) -> None:  # noqa: ANN401 (JSON)
-        """Save the engine's state after a step, with what the phase itself has to remember.
+        """Save the engine's state after a step, with what the phase itself must remember.
 
-        The manifest then points at it, and the state before is let go. A state that the manifest
-        points to is never written again: to be killed then would lose it.
+        The manifest then points at it, and the previous state is removed. A state that the manifest
+        points at is never overwritten, because a kill during the write would lose it.
         """
         before = self.manifest.in_progress
         saved = before and before["state"]
@@ -100,28 +100,28 @@ class Context:
             shutil.rmtree(self.run_dir / saved, ignore_errors=True)
 
     def state_of(self, point: Mapping[str, Any]) -> Path | None:
-        """Return the engine's state of a saved point; None at the start of a phase."""
+        """Return the directory of a saved point's engine state; None at the start of a phase."""
         return self.run_dir / point["state"] if point["state"] else None
 
     def drop_states(self) -> None:
-        """Let go of the saved states of a phase that is complete."""
+        """Remove the saved states of a complete phase."""
         shutil.rmtree(self.run_dir / "state", ignore_errors=True)
 
     def end(self, key: str, result: Mapping[str, Any]) -> None:
-        """Record a phase as complete, once all that it logged is on the disk."""
+        """Record a phase as complete, after everything it logged has reached the disk."""
         self.log.position()
         logged = logged_mark(self.run_dir / "metrics.jsonl")
         self.manifest.complete(key, result, logged=logged)
 
     def progress(self, place: Place) -> None:
-        """Say that the run got to this place; Ctrl-C is honoured here, by raising Interrupted."""
+        """Report that the run reached this place; after Ctrl-C, raise Interrupted."""
         self.heartbeat.beat(place)
         self.interrupt.check()
 
     def keep_skipped(self, place: Place, batch: Sequence[TrainingSequence]) -> Path | None:
-        """Write what an update that was skipped as not finite was computed from, as JSON lines.
+        """Write the batch of an update that was skipped because it was not finite, as JSON lines.
 
-        Return the file; None where it could not be written: a run does not stop for a diagnosis.
+        Return the file, or None if it could not be written: a failed diagnosis does not stop a run.
         """
         name = f"{place.iteration:03d}-{place.phase}-{place.step:06d}.jsonl"
         path = self.run_dir / "nonfinite" / name
@@ -141,12 +141,12 @@ class Context:
         *,
         policy_version: int | None = None,
     ) -> Measurement:
-        """Evaluate a policy, with a bar, events and a line of metrics; Ctrl-C is honoured.
+        """Evaluate a policy, with a progress bar, events and a line of metrics.
 
-        None is the policy in training, of so many updates.
+        None stands for the policy in training, after that many updates.
 
-        From iteration 1 on the line says how far the policy is from the base that entered the loop.
-        DegenerateRun says that too many verdicts were errors.
+        From iteration 1 on, the line has the KL from the policy that entered the loop. Raises
+        Interrupted after Ctrl-C, and DegenerateRun if too many verdicts were errors.
         """
         if policy is not None:
             self.engine.load(policy)
@@ -185,7 +185,7 @@ class Context:
         return found
 
     def check_stored(self, iteration: int, sampled: Mapping[str, Any]) -> None:
-        """Raise StoreError unless all `trajectories` that an exploration sampled are stored."""
+        """Raise StoreError unless the store has all trajectories that an exploration sampled."""
         stored = self.store.count(iteration=iteration, phase="explore")
         wanted = sampled.get("trajectories", stored)
         if stored != wanted:
@@ -196,10 +196,10 @@ class Context:
             )
 
     def drop_policies(self, *, before: int) -> None:
-        """Remove the policies of earlier iterations where the recipe keeps the last alone.
+        """Remove the policies of earlier iterations if the recipe keeps only the last.
 
-        Nothing needs them any more; base and cold start stay. Each is gone by name before it is
-        gone in part.
+        Nothing needs them any more; base and cold start stay. Each is renamed before its files are
+        deleted, so that no partial policy is found under its name.
         """
         if self.recipe.keep_policies == "all":
             return
@@ -216,15 +216,15 @@ class Context:
 
 
 def phase_seed(place: Place) -> int:
-    """Return the seed of what an engine draws by itself while a phase trains."""
+    """Return the seed of an engine's own random draws while a phase trains."""
     return stable_hash(place.seed, place.iteration, place.phase, "adapters")
 
 
 def policy_result(policy: PolicyRef, run_dir: Path, **facts: object) -> dict[str, Any]:
     """Return a policy as the manifest records it.
 
-    Its path is relative to the run directory where it lies inside, so that a run may be moved and
-    resumed from anywhere.
+    A path inside the run directory is relative to it, so that a run can be moved and resumed from
+    anywhere.
     """
     path, home = policy.path.resolve(), run_dir.resolve()
     inside = path.is_relative_to(home)
@@ -236,5 +236,5 @@ def policy_result(policy: PolicyRef, run_dir: Path, **facts: object) -> dict[str
 
 
 def policy_from(result: Mapping[str, Any], run_dir: Path) -> PolicyRef:
-    """Return the policy that a manifest's result names."""
+    """Return the policy that a result in the manifest names."""
     return PolicyRef(name=result["policy"], path=run_dir / result["path"])

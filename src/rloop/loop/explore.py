@@ -1,4 +1,4 @@
-"""The exploration phase: pull RL steps, keep every trajectory, watch, evaluate, save points."""
+"""The exploration phase: RL steps, stored and watched, with evaluations and saved points."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes
-from rloop.loop.stopping import Watch, needs_explored_weights
+from rloop.loop.rl import RLState, RLStep, RLTrainer, Successes
+from rloop.loop.stopping import StopRules, needs_explored_weights
 from rloop.observe.console import Bar
 from rloop.observe.run_log import read_metrics
 from rloop.types import PolicyRef
@@ -33,7 +33,7 @@ class Progress(RLState):
 
 
 class Exploration:
-    """RL from one start policy; its product is the trajectories, not the last weights."""
+    """RL from one start policy. Its product is the trajectories, not the last weights."""
 
     def __init__(
         self,
@@ -53,20 +53,20 @@ class Exploration:
         self._place = context.place(iteration, "explore", policy=self._name)
         self._base_counts = base_counts
         self._keep_policy = keep_policy
-        self._watch = Watch(context.recipe)
+        self._stop_rules = StopRules(context.recipe)
         self._alarms = Alarms(context.recipe, context.log, context.console)
         self._at = Progress()
         self._is_broken = False
 
     def run(self, weights: Mapping[str, float] | None, replayed: Successes | None) -> PolicyRef:
-        """Explore to the end, or to an early stop; resume from a saved point where there is one."""
+        """Explore to the end or to an early stop, from the saved point if there is one."""
         context, config = self._context, self._config
         point = context.begin(self._key)
         self._restore(point)
         engine = context.engine
         engine.load(self._start)
         engine.begin(config.optimizer, seed=phase_seed(self._place), state=context.state_of(point))
-        explorer = Explorer(
+        trainer = RLTrainer(
             rollout=context.rollout,
             config=config,
             problems=context.problems.train,
@@ -82,7 +82,7 @@ class Exploration:
                 ) as bar,
                 self._surviving(),
             ):
-                self._pull(explorer, bar)
+                self._take_steps(trainer, bar)
             if self._at.reason is not None:
                 ended = f"Exploration ends early at step {self._at.step}: {self._at.reason}."
                 context.console.say(ended)
@@ -94,22 +94,23 @@ class Exploration:
             raise
         return self._finish()
 
-    def _pull(self, explorer: Explorer, bar: Bar) -> None:
-        """Take the steps that are left, until one of them is to be the last."""
-        # An interrupt may have come in the middle of the saved step's evaluation.
+    def _take_steps(self, trainer: RLTrainer, bar: Bar) -> None:
+        """Take the remaining steps, until one of them is the last."""
+        # The interrupt may have come during the saved step's evaluation.
         self._at.reason = self._at.reason or self._evaluate_if_due()
-        for result in explorer.steps(self._at) if self._at.reason is None else ():
+        for result in trainer.steps(self._at) if self._at.reason is None else ():
             self._record(result)
             bar.advance(self._at.step, tokens=self._at.sampled_tokens)
-            self._judge(result)
+            self._decide(result)
             if self._at.reason is not None:
                 break
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """End the exploration, not the run, when its policy gives NaN: its pool is what counts.
+        """If the policy gives NaN, end the exploration, not the run: its trajectories are what
+        counts.
 
-        Where RL's weights are what the run goes on with, DegenerateRun says so.
+        Raises DegenerateRun if the run would continue from RL's weights.
         """
         try:
             yield
@@ -122,18 +123,19 @@ class Exploration:
             self._at.reason = self._at.reason or f"RL broke its policy. {error}".rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
-        """Go back to the point; files of later steps are set aside, those steps come again."""
+        """Go back to the saved point: files of later steps are moved aside, and the steps
+        repeated."""
         known = {one.name for one in fields(Progress)}
         self._at = Progress(**{name: point[name] for name in known & point.keys()})
-        self._watch.streaks = self._at.streaks = dict(self._at.streaks)
+        self._stop_rules.streaks = self._at.streaks = dict(self._at.streaks)
         self._alarms.recall(read_metrics(self._context.run_dir), self._place)
         store, iteration = self._context.store, self._place.iteration
         store.drop_after(iteration, "explore", self._at.step)
         store.drop_after(iteration, "evaluate", self._at.evaluated_step)
         self._context.check_stored(iteration, point)
 
-    def _record(self, result: ExploreStep) -> None:
-        """Store first, before anything can filter or fail, then log."""
+    def _record(self, result: RLStep) -> None:
+        """Store the step, before anything can filter or fail, and then log it."""
         place, metrics = replace(self._place, step=result.step), result.metrics
         self._context.store.append(place, result.groups)
         self._context.log.metrics(place, metrics, result.groups)
@@ -143,11 +145,11 @@ class Exploration:
         self._at.sampled_tokens += int(metrics["sampled_tokens_count"])
         self._at.trajectories += sum(len(group.trajectories) for group in result.groups)
 
-    def _judge(self, result: ExploreStep) -> None:
-        """Decide whether exploration ends after this step; save a point where one is due."""
-        rule = self._watch.early_stop(result.metrics)
+    def _decide(self, result: RLStep) -> None:
+        """Decide whether exploration ends after this step; save a point if one is due."""
+        rule = self._stop_rules.early_stop(result.metrics)
         self._at.reason = (
-            self._watch.check(result)
+            self._stop_rules.check(result)
             or (rule if self._may_end() else None)
             or self._evaluate_if_due()
         )
@@ -160,15 +162,15 @@ class Exploration:
         if not every or self._at.step % every or self._at.evaluated_step == self._at.step:
             return None
         previous = self._at.last_pass_at_k
-        rule = self._watch.early_stop_on_evaluation(previous, self._evaluate())
+        rule = self._stop_rules.early_stop_on_evaluation(previous, self._evaluate())
         return rule if self._may_end() else None
 
     def _may_end(self) -> bool:
-        """Whether a rule of `early_stop` may end the exploration by now."""
+        """Whether a rule of `early_stop` may end the exploration yet."""
         return self._at.step >= self._config.early_stop.min_steps
 
     def _evaluate(self) -> float:
-        """Measure the policy in training; return the mean over tasks of pass@(largest k)."""
+        """Evaluate the policy in training; return the mean over tasks of pass@(largest k)."""
         context = self._context
         place = replace(self._place, phase="evaluate", step=self._at.step)
         found = context.measure(

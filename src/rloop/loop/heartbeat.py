@@ -1,12 +1,12 @@
-"""A run's pulse: where it stands, for other programs to read, and a word when it stands still.
+"""A run's heartbeat: where it is, for other programs to read, and a warning when it stands still.
 
     RUN/heartbeat.json       {"pid": 812, "iteration": 2, "phase": "explore", "step": 7,
                               "time": 1767225600.0}     of the last progress, in seconds since 1970
     RUN/stalls/stall-1.txt   what every thread was doing when there had been none for too long
 
-The file is there while a process works on the run; one that was killed leaves it. Progress is a
-step, an update, a problem measured, or a completion handed to the verifiers. Nothing is ever
-stopped here: what is slow may be right.
+The file exists while a process works on the run; a killed process leaves it behind. Progress is a
+step, an update, a problem measured, or a completion passed to the verifiers. Nothing is ever
+stopped here, because slow work may be right.
 """
 
 import faulthandler
@@ -24,18 +24,18 @@ from rloop.tasks.rewards import Verify
 from rloop.types import Place, Problem, Verdict
 
 LEAST_S = 300.0
-"""No run is said to stand still before this (seconds)."""
+"""No run counts as standing still before this (seconds)."""
 TIMES_LONGEST = 10
-"""Nor before this many times the longest that it went without progress so far."""
+"""Nor before this many times its longest time without progress so far."""
 TICK_S = 1.0
-"""Between two looks, and between two writes of the file (seconds)."""
+"""Between two checks, and between two writes of the file (seconds)."""
 
 
 class Heartbeat:
     """Watches from a thread of its own; one per run and process."""
 
     def __init__(self, run_dir: Path, warn: Callable[[str], None]) -> None:
-        """Begin to watch; `warn` shows a sentence to the user."""
+        """Start the watching thread; `warn` shows a sentence to the user."""
         self._run_dir = run_dir
         self._path = run_dir / "heartbeat.json"
         self._warn = warn
@@ -48,7 +48,7 @@ class Heartbeat:
         self._thread.start()
 
     def beat(self, place: Place | None = None) -> None:
-        """Say that the run got somewhere: to a place, or further at the same."""
+        """Record progress: a new place, or more work at the same one."""
         if place is not None:
             self._where = {"iteration": place.iteration, "phase": place.phase, "step": place.step}
         now = time.monotonic()
@@ -56,22 +56,22 @@ class Heartbeat:
         self._last = now
 
     def watching(self, verify: Verify) -> Verify:
-        """Return the verifier, with each completion that it is given counted as progress."""
+        """Return the verifier wrapped so that each completion it gets counts as progress."""
         return _Watching(self, verify)
 
     def is_waiting_for(self, verdict: "Future[Verdict]") -> None:
-        """Remember a verdict until it is there."""
+        """Keep a pending verdict until it is done."""
         self._pending.add(verdict)
         verdict.add_done_callback(self._pending.discard)
 
     def close(self) -> None:
-        """Stop watching and take the file away."""
+        """Stop watching and remove the file."""
         self._closing.set()
         self._thread.join()
         self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
-        """Return the heartbeat, which watches already."""
+        """Return the heartbeat, which is already watching."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +91,7 @@ class Heartbeat:
                 spoken_s = quiet_s
 
     def _write(self) -> None:
-        """Replace the file; a disk that is full does not end a run here."""
+        """Replace the file; a full disk does not end the run here."""
         line = {"pid": os.getpid(), **self._where, "time": round(time.time(), 3)}
         temporary = self._path.with_suffix(".json.tmp")
         with suppress(OSError):
@@ -99,7 +99,7 @@ class Heartbeat:
             temporary.replace(self._path)
 
     def _speak(self, quiet_s: float) -> None:
-        """Say where the run stands, and write what every thread is doing."""
+        """Warn where the run stands still, and write the stacks of all threads."""
         num_verdicts = len(self._pending)
         verdicts = f"{num_verdicts} verdict{'s' if num_verdicts > 1 else ''}"
         awaited = verdicts if num_verdicts else "the engine"
@@ -110,7 +110,7 @@ class Heartbeat:
         except OSError as error:
             self._warn(f"{said} Its stacks could not be written ({error.strerror}).")
         else:
-            self._warn(f"{said} It goes on; what every thread is doing stands in {stacks}.")
+            self._warn(f"{said} The run continues; the stacks of all threads are in {stacks}.")
 
     def _dump(self, said: str) -> Path:
         folder = self._run_dir / "stalls"
@@ -124,7 +124,7 @@ class Heartbeat:
 
 
 class _Watching:
-    """A verifier whose work a heartbeat hears of."""
+    """A verifier that reports its work to a heartbeat."""
 
     def __init__(self, heartbeat: Heartbeat, verify: Verify) -> None:
         self._heartbeat = heartbeat

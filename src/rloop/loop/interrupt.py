@@ -1,7 +1,7 @@
 """Ctrl-C: the first asks the run to stop at the next safe point, the second stops it at once.
 
-Signals within `ONE_S` of the first are the same Ctrl-C: a launcher passes on what the terminal has
-sent to all its processes already.
+Signals within `ONE_S` of the first count as the same Ctrl-C, because a launcher forwards a signal
+that the terminal has already sent to all its processes.
 """
 
 import signal
@@ -20,7 +20,7 @@ class Interrupt:
     """Remembers that the user asked to stop."""
 
     def __init__(self, announce: Callable[[str], None]) -> None:
-        """Take over SIGINT and SIGTERM until `restore`."""
+        """Handle SIGINT and SIGTERM until `restore`."""
         self._announce = announce
         self.is_requested = False
         self._when = 0.0
@@ -35,7 +35,7 @@ class Interrupt:
             raise Interrupted
 
     def restore(self) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

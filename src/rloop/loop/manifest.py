@@ -1,8 +1,8 @@
 """The manifest: which phases are complete and what each produced, replaced atomically.
 
-A phase is done when its key (`2/finetune`) stands here with its result; a run that is resumed asks
-here first and redoes nothing. The resolved recipe stands here too, so that a changed one is
-noticed. Beside it a lock keeps a second process out of the run directory.
+A phase is complete when the manifest has its key (`2/finetune`) with its result. A resumed run
+looks here first and redoes nothing. The resolved recipe is here too, so that a change is noticed. A
+lock keeps a second process out of the run directory.
 """
 
 import fcntl
@@ -16,14 +16,14 @@ from rloop.store.records import LOGGED_KEY, check_logged, read_record, write_rec
 
 VERSION = 1
 PREPARATION = ("0/prepare", "0/problems")
-"""What a run does before it computes anything."""
+"""The key of what a run does before it computes anything."""
 
 
 class Manifest:
     """Results of complete phases and the saved point of the one in progress."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Read `manifest.json` where there is one."""
+        """Read `manifest.json` if there is one."""
         self._path = run_dir / "manifest.json"
         self._data: dict[str, Any] = {
             "version": VERSION,
@@ -35,17 +35,17 @@ class Manifest:
             self._data = _read_manifest(self._path)
 
     def result(self, key: str) -> Mapping[str, Any] | None:
-        """Return what the phase produced, None when it is not complete."""
+        """Return what the phase produced; None if it is not complete."""
         found: Mapping[str, Any] | None = self._data["phases"].get(key)
         return found
 
     def complete(
         self, key: str, result: Mapping[str, Any], *, logged: Mapping[str, int] | None = None
     ) -> None:
-        """Record a phase as complete; whatever was in progress is over.
+        """Record a phase as complete; nothing is in progress any more.
 
-        `logged` is the mark of metrics.jsonl (`store.records.logged_mark`), which nothing cuts any
-        more.
+        `logged` is the mark of metrics.jsonl (`store.records.logged_mark`); nothing before it is
+        removed any more.
         """
         self._data["phases"][key] = dict(result)
         self._data["in_progress"] = None
@@ -75,16 +75,16 @@ class Manifest:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the run got beyond its preparation, so that there is something to keep."""
+        """Whether the run has got beyond its preparation, so that there is something to keep."""
         return self.in_progress is not None or any(k not in PREPARATION for k in self.completed())
 
     @property
     def recipes(self) -> list[dict[str, Any]]:
-        """Every resolved recipe that the run has had, the one in force last."""
+        """Every resolved recipe that the run has had, the current one last."""
         return [entry["recipe"] for entry in self._data.get("recipes", ())]
 
     def record_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Put another recipe in force, beside the phase after which it came."""
+        """Change the current recipe, and record after which phase."""
         entry = {"after": next(reversed(self.completed()), None), "recipe": dict(recipe)}
         self._data["recipes"] = [*self._data.get("recipes", ()), entry]
         self._write()
@@ -113,7 +113,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 class RunLock:
     """Holds a run directory for this process; the kernel frees it when the process ends.
 
-    So there is no stale lock: the file stays for good, and a dead process holds nothing.
+    So there is no stale lock: the file stays, and a dead process holds nothing.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -133,11 +133,11 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Give the directory free."""
+        """Release the directory."""
         self._file.close()
 
     def __enter__(self) -> Self:
-        """Return the lock, which is held already."""
+        """Return the lock, which is already held."""
         return self
 
     def __exit__(self, *_: object) -> None:

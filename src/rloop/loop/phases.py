@@ -1,5 +1,5 @@
-"""The phases of a run: each returns what it produced, and does nothing when the manifest has it
-already.
+"""The phases of a run. Each returns what it produced, and does nothing if the manifest already has
+it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +31,8 @@ class Phases:
     def evaluate(self, policy: PolicyRef, iteration: int) -> None:
         """Measure a policy on the held-out tasks, paired with the base policy of the loop.
 
-        Iteration 0 is the base itself; the last one measured there (after a cold start) is what the
-        iterations are compared with.
+        Iteration 0 is the base itself. The last policy measured there (after a cold start) is the
+        one that the iterations are compared with.
         """
         context, key = self._context, f"{iteration}/evaluate/{policy.name}"
         place = context.place(iteration, "evaluate", policy=policy.name)
@@ -73,10 +73,10 @@ class Phases:
         return self.base
 
     def explore(self, policy: PolicyRef, iteration: int) -> PolicyRef:
-        """Do RL from the policy (replay: from the base); every trajectory goes to the store.
+        """Do RL from the policy (with replay from the base); every trajectory goes to the store.
 
-        The returned policy's directory exists when something needs it: no fine-tuning follows, it
-        starts from the explored policy, or `keep_explored` is on.
+        The returned policy's directory exists only if something needs it: no fine-tuning follows,
+        fine-tuning starts from the explored policy, or `keep_explored` is on.
         """
         context = self._context
         found = context.manifest.result(f"{iteration}/explore")
@@ -112,13 +112,13 @@ class Phases:
         return exploration.run(weights, replayed)
 
     def _explored(self, iteration: int) -> Mapping[str, Any]:
-        """Return what the manifest has of an exploration that is complete."""
+        """Return the manifest's result of a complete exploration."""
         found = self._context.manifest.result(f"{iteration}/explore")
         assert found is not None, f"iteration {iteration} has not explored yet"
         return found
 
     def select(self, iteration: int) -> int:
-        """Keep the successes on hard problems as the expert set; return how many."""
+        """Keep the successes on hard problems as the expert set; return their number."""
         context, key = self._context, f"{iteration}/select"
         found = context.manifest.result(key)
         if found is not None:
@@ -167,8 +167,8 @@ class Phases:
     def mix(
         self, start: PolicyRef, explored: PolicyRef, policy: PolicyRef, iteration: int
     ) -> PolicyRef:
-        """Return the mean of weights that the iteration hands over; `policy` is the fine-tuned one,
-        or the explored one of plain RL.
+        """Return the iteration's policy, a mean of weights; `policy` is the fine-tuned one, or for
+        plain RL the explored one.
         """
         from rloop.policies.mean import mean_policy
 

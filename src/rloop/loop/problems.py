@@ -1,4 +1,5 @@
-"""The problems of a run: loaded, judged against their own references, and parted by what fits."""
+"""The problems of a run: loaded, tested against their own references, and filtered by prompt
+length."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,18 +17,18 @@ from rloop.types import Problem, PromptReport, stable_hash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProblems:
-    """What a run explores, is measured on, and cold-starts from, with the counts on the way."""
+    """Training, held-out and cold-start problems of a run, with the counts of what was left out."""
 
     train: tuple[Problem, ...]
     evaluate: Mapping[str, tuple[Problem, ...]]
     coldstart: tuple[Problem, ...]
     notes: tuple[str, ...]
     first_prompt: str = ""
-    """The prompt of the first problem; empty until it is known what fits."""
+    """The prompt of the first problem; empty until the prompt lengths are known."""
     warnings: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """Return a hash of every problem, so that a resumed run can tell that they are the same."""
+        """Return a hash of all problems, by which a resumed run can tell that they are the same."""
         held_out = chain.from_iterable(self.evaluate.values())
         parts = [
             f"{p.problem_id}\x1e{p.question}\x1e{p.answer}"
@@ -40,8 +41,8 @@ class RunProblems:
     ) -> "RunProblems":
         """Return the problems whose prompts fit; the others are counted in the notes.
 
-        TaskError where none does; ConfigError where the longest prompt and a completion are more
-        than the policy's context.
+        Raises TaskError if none fits, and ConfigError if the longest prompt and a completion exceed
+        the policy's context.
         """
         notes = list(self.notes)
         reports: list[PromptReport] = []
@@ -125,9 +126,10 @@ def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
 
 
 def load_held_out(recipe: Recipe, pool: VerifierPool) -> RunProblems:
-    """Load the held-out tasks alone, those problems whose own references are judged correct.
+    """Load only the held-out tasks, and of these the problems whose own references are judged
+    correct.
 
-    Of a recipe that names none, the part of the training tasks that its run holds out.
+    If the recipe names none, these are the problems of the training tasks that its run holds out.
     """
     found: dict[str, tuple[Problem, ...]] = {}
     notes: list[str] = []

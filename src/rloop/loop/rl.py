@@ -22,26 +22,26 @@ from rloop.tasks.rewards import reward_metrics
 from rloop.types import Group, Place, Problem, Trajectory
 
 Successes = Mapping[str, Sequence[Trajectory]]
-"""Stored successes by problem_id, to be replayed."""
+"""Stored successes by problem_id, for replay."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RLState:
-    """How far an exploration is: with the engine's state, all that continues it."""
+    """The state of an exploration: with the engine's state, all that is needed to continue it."""
 
     step: int = 0
     """Steps done."""
     drawn: int = 0
     """Problems drawn so far."""
     policy_version: int = 0
-    """Updates that moved the policy: neither frozen, nor skipped, nor without a gradient."""
+    """Updates that moved the policy: not frozen, not skipped, and with a gradient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExploreStep:
-    """One RL step: every group sampled in it, before any filter, and how the updates went.
+class RLStep:
+    """One RL step: every group sampled in it, before any filter, and the metrics of its updates.
 
-    Example: ExploreStep(step=3, groups=(...), metrics={"reward_mean": 0.41, "entropy_mean": 1.2})
+    Example: RLStep(step=3, groups=(...), metrics={"reward_mean": 0.41, "entropy_mean": 1.2})
     """
 
     step: int
@@ -49,41 +49,42 @@ class ExploreStep:
     metrics: Mapping[str, float]
     """Keys without the phase: `reward_mean`, `grad_norm`, `sample_s`, ..."""
     skipped: tuple[TrainingSequence, ...] = ()
-    """What the first update of the step that was skipped as not finite was computed from."""
+    """The batch of the step's first update that was skipped because it was not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explorer:
-    """RL of the policy that the rollout's engine holds and trains."""
+class RLTrainer:
+    """RL of the policy that the rollout's engine holds and trains; `steps` is the algorithm."""
 
     rollout: Rollout
     config: ExploreConfig
     problems: Sequence[Problem]
     place: Place
     problem_weights: Mapping[str, float] | None = None
-    """How often each problem is drawn (`explore.focus: hard`); None shuffles them in epochs."""
+    """Weight of each problem in the draw (`explore.focus: hard`); None shuffles them in epochs."""
     replayed: Successes | None = None
-    """What joins groups as `explore.replay_per_group` says."""
+    """Successes that join groups, `explore.replay_per_group` of each problem."""
 
     @property
     def engine(self) -> Engine:
-        """What samples and learns."""
+        """The engine that samples and learns."""
         return self.rollout.engine
 
-    def steps(self, state: RLState) -> Iterator[ExploreStep]:
-        """Do and yield the steps that are left; `state` is kept up to date."""
+    def steps(self, state: RLState) -> Iterator[RLStep]:
+        """Do and yield the remaining steps; `state` is kept up to date."""
         order = ProblemOrder(self.problems, self.place, self.problem_weights, drawn=state.drawn)
         while state.step < self.config.steps:
             begin = time.perf_counter()
             groups, trained = self._sample(order, state)
             sampled = time.perf_counter()
-            batches = [self._sequences(part) for part in self._parts(trained)]
+            parts = split_evenly(trained, self.config.updates_per_step)
+            batches = [self._sequences(part) for part in parts]
             updates = self._update([batch for batch in batches if batch], state)
             learned = time.perf_counter()
             state.step += 1
             state.drawn = order.drawn
             state.policy_version += sum(_has_moved(metrics) for _, metrics in updates)
-            yield ExploreStep(
+            yield RLStep(
                 step=state.step,
                 groups=tuple(groups),
                 metrics=sampling_metrics(groups, len(trained))
@@ -94,10 +95,10 @@ class Explorer:
             )
 
     def _sample(self, order: ProblemOrder, state: RLState) -> tuple[list[Group], list[Group]]:
-        """Return every group sampled in a step, and those to train on.
+        """Return every group sampled in a step, and the groups to train on.
 
-        Dynamic sampling: `refill_rounds` times at most, other problems take the place of those
-        whose groups have no signal.
+        Dynamic sampling: other problems replace those whose groups have no signal, at most
+        `refill_rounds` times.
         """
         wanted, groups, trained = self.config.prompts_per_step, list[Group](), list[Group]()
         for _ in range(1 + self.config.refill_rounds):
@@ -111,7 +112,7 @@ class Explorer:
         return groups, trained
 
     def _groups(self, problems: Sequence[Problem], state: RLState) -> list[Group]:
-        """Sample and judge one group a problem; return them in the order of the problems."""
+        """Sample and judge one group per problem; return them in the order of the problems."""
         groups = self.rollout.groups(
             problems,
             self.config.group_size,
@@ -123,16 +124,12 @@ class Explorer:
         return [by_id[problem.problem_id] for problem in problems]
 
     def _joined(self, group: Group) -> Group:
-        """Return the group with what is replayed among its members."""
+        """Return the group with the replayed successes among its members."""
         successes = (self.replayed or {}).get(group.problem.problem_id, ())
         return join_replayed(group, successes, self.config.replay_per_group)
 
-    def _parts(self, groups: Sequence[Group]) -> list[Sequence[Group]]:
-        """Split the groups into the step's updates, of nearly equal size."""
-        return split_evenly(groups, self.config.updates_per_step)
-
     def _sequences(self, groups: Sequence[Group]) -> list[TrainingSequence]:
-        """Return what an update trains on: completions with their advantages."""
+        """Return the training data of an update: completions with their advantages."""
         return [
             TrainingSequence(
                 prompt_ids=t.completion.prompt_ids,
@@ -151,9 +148,9 @@ class Explorer:
     def _update(
         self, batches: Sequence[list[TrainingSequence]], state: RLState
     ) -> list[tuple[list[TrainingSequence], dict[str, float]]]:
-        """Do one update a batch; return each batch with its metrics.
+        """Do one update per batch; return each batch with its metrics.
 
-        The schedule counts steps: a step of fewer updates, or of none, takes as much of it.
+        The schedule counts steps, so a step with fewer updates, or none, takes as much of it.
         """
         config, planned = self.config, self.config.updates_per_step
         objective = Objective(
@@ -165,7 +162,8 @@ class Explorer:
             entropy_coef=config.entropy_coef,
             temperature=config.sampling.temperature or 1.0,
         )
-        # Before the first update, which moves what adapters compute the reference by.
+        # Before the first update, because adapters compute the reference from the weights that it
+        # moves.
         batches = [self._with_reference(batch, objective) for batch in batches]
         done = []
         for number, batch in enumerate(batches):
@@ -177,7 +175,7 @@ class Explorer:
     def _with_reference(
         self, batch: list[TrainingSequence], objective: Objective
     ) -> list[TrainingSequence]:
-        """Fill in the start policy's log-probabilities where there is a divergence penalty."""
+        """Add the start policy's log-probabilities if there is a KL penalty."""
         if objective.kl_coef == 0:
             return batch
         temperature = objective.temperature
@@ -198,8 +196,8 @@ def _has_moved(metrics: Mapping[str, float]) -> bool:
 
 
 def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str, float]:
-    """Return a step's numbers over every sampled trajectory, before any filter: rewards, group
-    health, different answers, lengths and verdict errors.
+    """Return the metrics of a step over every sampled trajectory, before any filter: rewards, group
+    fractions, distinct answers, lengths and verdict errors.
     """
     trajectories = [t for group in groups for t in group.trajectories]
     num_groups, total = len(groups), len(trajectories)
@@ -224,12 +222,13 @@ def sampling_metrics(groups: Sequence[Group], num_with_signal: int) -> dict[str,
 
 
 def _num_answers(group: Group) -> int:
-    """Return how many different answers a group gave; a completion without one adds none."""
+    """Return the number of distinct answers in a group; completions without an answer do not
+    count."""
     return len({t.verdict.answer for t in group.trajectories} - {None})
 
 
 def timing_metrics(groups: Sequence[Group], sample_s: float, learn_s: float) -> dict[str, float]:
-    """Return the seconds of a step by part, and the sampler's speed."""
+    """Return the seconds of a step's parts, and the sampler's speed."""
     num_tokens = sum(len(t.completion.completion_ids) for g in groups for t in g.trajectories)
     return {
         "sample_s": sample_s,
@@ -240,9 +239,11 @@ def timing_metrics(groups: Sequence[Group], sample_s: float, learn_s: float) -> 
 
 
 def mean_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return a step's updates as one: maxima of `_max`, sums of `_count`, token means of the rest.
+    """Merge the metrics of a step's updates: maxima of `_max`, sums of `_count`, token means of the
+    rest.
 
-    The sampler-learner gap is the first update's, before the step's own learning moves the policy.
+    The gap between sampler and learner is the first update's, before the step's own learning moves
+    the policy.
     """
     merged: dict[str, float] = {}
     for key in {key: None for update in updates for key in update}:

@@ -1,8 +1,8 @@
 """The method: explore, select, fine-tune the policy the iteration started from, evaluate; repeat.
 
-RLoop (arXiv 2511.04285). RL's weights are thrown away at the end of an iteration, its trajectories
-are not. Every phase below is idempotent: one that the manifest knows to be complete returns what
-it produced.
+RLoop (arXiv 2511.04285). At the end of an iteration RL's weights are thrown away, and its
+trajectories are kept. Every phase below is idempotent: one that is complete in the manifest returns
+what it produced.
 """
 
 from rloop.loop.phases import Phases
@@ -10,7 +10,7 @@ from rloop.types import PolicyRef
 
 
 def run_loop(phases: Phases) -> PolicyRef:
-    """Run every phase that is not complete yet; return the last iteration's policy."""
+    """Run every phase that is not complete; return the last iteration's policy."""
     recipe, policy = phases.recipe, phases.base
     phases.evaluate(policy, iteration=0)
     if recipe.coldstart is not None:

@@ -1,7 +1,8 @@
-"""What the loop takes from the store: the expert set, and what later explorations learn from it.
+"""What the loop reads from the store: the expert set, and what later explorations need.
 
-The select phase goes from the pool to the expert set on disk, by `algo.selection`. Explorations of
-`focus: hard` draw problems by their success rate so far; those with replay get earlier successes.
+The select phase writes the expert set from the pool of trajectories, by `algo.selection`.
+Explorations with `focus: hard` draw problems by their success rate so far; those with replay get
+earlier successes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,11 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Completion, Place, Problem, Trajectory, Verdict, stable_hash
 
 HOPELESS_WEIGHT = 0.25
-"""Weight of a problem never solved so far, beside 1 for one never tried."""
+"""Weight of a problem that was tried and never solved; one never tried has 1."""
 EASY_WEIGHT = 0.05
-"""Least weight: a problem always solved comes back now and then."""
+"""Smallest weight, so that a problem that is always solved still comes back now and then."""
 MAX_PER_PROBLEM = 64
-"""Different successes of a problem that are held in memory, chosen by hash."""
+"""Distinct successes per problem that are held in memory, chosen by hash."""
 REPLAYED_COLUMNS = (
     *("run", "iteration", "step", "policy", "policy_version", "problem_id", "group_id", "member"),
     *("prompt_ids", "completion_ids", "behavior_logprobs", "prompt_text", "completion_text"),
@@ -37,7 +38,8 @@ REPLAYED_COLUMNS = (
 def select_and_write(
     store: TrajectoryStore, run_dir: Path, recipe: Recipe, iteration: int
 ) -> dict[str, int]:
-    """Write the iteration's expert set, and why each problem is in it or not; return the counts."""
+    """Write the iteration's expert set, and for each problem why it is in it or not; return the
+    counts."""
     assert recipe.expert is not None, "a recipe that selects has an expert section"
     first = 1 if recipe.expert.window == "accumulated" else iteration
     pool = store.pool(range(first, iteration + 1))
@@ -59,8 +61,8 @@ def focus_weights(
 ) -> Mapping[str, float]:
     """Return how often each problem should be explored, for `explore.focus: hard`.
 
-    1 - success rate over all explorations so far, verdict errors left out; problems that were
-    tried and never solved may be hopeless and get 0.25, those never tried get 1.
+    The weight is 1 - success rate over all explorations so far, without verdict errors. Problems
+    that were tried and never solved may be hopeless and get 0.25; those never tried get 1.
     """
     table = store.query(
         "select problem_id, avg(correct::int) as success_rate from trajectories where phase = "
@@ -81,8 +83,8 @@ def read_successes(
 ) -> Mapping[str, tuple[Trajectory, ...]]:
     """Return successes of the explorations before an iteration, by problem_id.
 
-    As in selection a success is correct and stopped by itself, and of equal texts one counts, the
-    first. `seed` is the run's.
+    As in selection, a success is correct and stopped by itself, and of equal texts only the first
+    counts. `seed` is the run's.
     """
     known = {problem.problem_id: problem for problem in problems}
     pool = store.pool(range(1, before))

@@ -1,5 +1,5 @@
-"""Supervised fine-tuning on stored token ids, for a cold start and for RFT: epochs of updates,
-watched, with saved points.
+"""Supervised fine-tuning on stored token ids, for a cold start and for RFT: epochs of updates, with
+alarms and saved points.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,18 +13,18 @@ from rloop.engines.base import Engine, TrainingSequence
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, phase_seed, policy_result
 from rloop.loop.interrupt import Interrupted
-from rloop.loop.stopping import TuneWatch
+from rloop.loop.stopping import FinetuneStopRules
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import ColdstartConfig, FinetuneConfig
 from rloop.types import Example, Place, PolicyRef, stable_hash
 
 NUM_LINES = 10
-"""Lines of a fine-tuning on the console."""
+"""Most lines of one fine-tuning on the console."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneStep:
-    """One supervised update. Example: FinetuneStep(step=3, num_steps=40, metrics={"loss_mean":
+class SFTStep:
+    """One supervised update. Example: SFTStep(step=3, num_steps=40, metrics={"loss_mean":
     0.7}).
     """
 
@@ -32,7 +32,7 @@ class FinetuneStep:
     num_steps: int
     metrics: Mapping[str, float]
     batch: Sequence[TrainingSequence] = ()
-    """What it trained on."""
+    """The batch it trained on."""
 
 
 def sft_steps(
@@ -42,8 +42,8 @@ def sft_steps(
     place: Place,
     *,
     num_done: int = 0,
-) -> Iterator[FinetuneStep]:
-    """Do and yield each update of the passes over the examples after the first `num_done`.
+) -> Iterator[SFTStep]:
+    """Do and yield the updates of all epochs over the examples, after the first `num_done`.
 
     The order of an epoch depends on the place's seed alone. An epoch is cut into as few updates as
     `batch_size` allows, of nearly equal size.
@@ -65,11 +65,11 @@ def sft_steps(
         batch = [sequences[index] for index in split_evenly(order, per_epoch)[number]]
         rate = learning_rate(config.optimizer, step, num_steps)
         metrics = engine.update(batch, Objective(loss="sft"), learning_rate=rate)
-        yield FinetuneStep(step=step + 1, num_steps=num_steps, metrics=metrics, batch=batch)
+        yield SFTStep(step=step + 1, num_steps=num_steps, metrics=metrics, batch=batch)
 
 
 class Finetuning:
-    """SFT of one start policy; its product is the policy that the place names."""
+    """SFT of one start policy; its product is the policy named in its place."""
 
     def __init__(
         self,
@@ -88,16 +88,16 @@ class Finetuning:
         self._examples = examples
         self._place = place
         self._key = f"{place.iteration}/{place.phase}"
-        self._watch = TuneWatch(config.optimizer.learning_rate, place)
+        self._stop_rules = FinetuneStopRules(config.optimizer.learning_rate, place)
         self._alarms = Alarms(context.recipe, context.log, context.console)
         self._step = 0
 
     def run(self) -> PolicyRef:
-        """Train to the end; resume from a saved point where there is one."""
+        """Train to the end, from the saved point if there is one."""
         context, engine = self._context, self._context.engine
         point = context.begin(self._key)
         self._step = int(point["step"])
-        self._watch.streaks = dict(point["streaks"])
+        self._stop_rules.streaks = dict(point["streaks"])
         self._alarms.recall(read_metrics(context.run_dir), self._place)
         try:
             with context.log.span(self._place.phase, self._place):
@@ -112,7 +112,7 @@ class Finetuning:
         except Interrupted:
             self._save_point()
             raise
-        self._watch.check_learned()
+        self._stop_rules.check_learned()
         name = self._place.policy
         policy = engine.save_policy(context.policy_dir(name), name)
         context.end(self._key, policy_result(policy, context.run_dir))
@@ -120,7 +120,7 @@ class Finetuning:
         return policy
 
     def _train(self, examples: Sequence[Example]) -> None:
-        """Do the updates that are left."""
+        """Do the remaining updates."""
         context, place, config = self._context, self._place, self._config
         per_epoch = -(-len(examples) // config.batch_size)
         total = config.epochs * per_epoch
@@ -134,7 +134,7 @@ class Finetuning:
                     self._save_point()
                 context.progress(replace(place, step=update.step))
 
-    def _record(self, update: FinetuneStep) -> None:
+    def _record(self, update: SFTStep) -> None:
         context, here = self._context, replace(self._place, step=update.step)
         context.log.metrics(here, update.metrics)
         if update.step % max(1, update.num_steps // NUM_LINES) == 0:
@@ -142,10 +142,10 @@ class Finetuning:
         is_skipped = bool(update.metrics.get("skipped_updates_count"))
         skipped = context.keep_skipped(here, update.batch) if is_skipped else None
         self._alarms.step(here, update.metrics, skipped=skipped)
-        self._watch.check(update.metrics)
+        self._stop_rules.check(update.metrics)
         self._step = update.step
 
     def _save_point(self) -> None:
         self._context.save_point(
-            self._key, self._place.policy, self._step, streaks=self._watch.streaks
+            self._key, self._place.policy, self._step, streaks=self._stop_rules.streaks
         )

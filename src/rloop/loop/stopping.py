@@ -1,46 +1,47 @@
-"""Watching learning: when a run must stop because nothing can be learned, when a phase ends early.
+"""Stop rules: when a run must stop because nothing can be learned, when a phase ends early.
 
-An exploration that has collapsed has good trajectories from before: it ends, its pool is selected
-from, and the loop goes on from the policy that the iteration started from. Only where RL's weights
-are what the run is for, or where there never was anything to learn, the run stops.
+A collapsed exploration still has good trajectories from before the collapse. It ends, its pool is
+used for selection, and the loop continues from the policy that the iteration started from. The run
+stops only if it needs RL's own weights, or if there never was anything to learn.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rloop.errors import DegenerateRun
-from rloop.loop.rl import ExploreStep
+from rloop.loop.rl import RLStep
 from rloop.recipe.config import Recipe
 from rloop.types import Group, Place
 
 MAX_SKIPPED = 5
-"""Steps with updates, or updates of a fine-tuning, skipped in a row as not finite that end a phase:
-a bad batch is over by the next; weights that overflow stay, for a skipped update changes none."""
+"""A phase ends after this many RL steps, or fine-tuning updates, in a row that were skipped because
+they were not finite. A bad batch is over with the next; overflowing weights stay, because a skipped
+update does not change them."""
 
 RATE = "explore.optimizer.learning_rate"
 LONGER = "Raise explore.sampling.max_completion_tokens, or teach the policy to stop (coldstart)."
 
 
 def needs_explored_weights(recipe: Recipe) -> bool:
-    """Whether the run goes on from RL's weights (plain RL, or `finetune.init: explored`)."""
+    """Whether the run continues from RL's weights (plain RL, or `finetune.init: explored`)."""
     return recipe.finetune is None or recipe.finetune.init == "explored"
 
 
-class Watch:
-    """Counts steps in a row in which a rule holds; one watch per exploration."""
+class StopRules:
+    """Counts steps in a row in which a rule holds; one object an exploration."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """Start with no streaks; those of a saved point may be set."""
+        """Start without streaks; those of a saved point can be set."""
         self._explore = recipe.explore
         self._max_error_frac = recipe.tasks.max_error_frac
         self._needs_weights = needs_explored_weights(recipe)
         self.streaks: dict[str, int] = {}
 
-    def check(self, result: ExploreStep) -> str | None:
-        """Return why exploration cannot go on after this step, None when it can.
+    def check(self, result: RLStep) -> str | None:
+        """Return why exploration cannot continue after this step; None if it can.
 
-        DegenerateRun when verdicts fail, or when there is nothing to go on with either: the
-        exploration never had anything to learn from, or its weights are what the run needs.
+        Raises DegenerateRun if verdicts fail, or if the run cannot continue without this
+        exploration: it never had anything to learn from, or the run needs its weights.
         """
         _check_errors(result.groups, self._max_error_frac)
         limit = self._explore.max_dead_steps
@@ -71,17 +72,18 @@ class Watch:
         return f"all completions were cut at {tokens} tokens in {limit} steps in a row"
 
     def _end(self, reason: str, remedy: str, *, had_signal: bool) -> str:
-        """Return the reason where the loop goes on without this exploration's weights."""
+        """Return the reason if the loop can continue without this exploration's weights, else
+        raise."""
         if had_signal and not self._needs_weights:
             return reason
         if had_signal:
             rate = self._explore.optimizer.learning_rate
-            remedy = "It was not so at first: RL has collapsed the policy. Lower "
+            remedy = "The first steps were normal: RL has collapsed the policy. Lower "
             remedy += f"{RATE}={rate:g}, or explore.steps."
         raise DegenerateRun(f"{reason[0].upper()}{reason[1:]}. {remedy}")
 
     def early_stop(self, metrics: Mapping[str, float]) -> str | None:
-        """Return why exploration should end now by `explore.early_stop`, None to go on."""
+        """Return why exploration should end now by `explore.early_stop`; None to continue."""
         rules = self._explore.early_stop
         entropy, norm = metrics.get("entropy_mean"), metrics.get("grad_norm")
         for name, limit, holds in (
@@ -95,7 +97,7 @@ class Watch:
         return None
 
     def early_stop_on_evaluation(self, previous: float | None, current: float) -> str | None:
-        """Return why exploration should end after a held-out pass@k, None to go on."""
+        """Return why exploration should end after a held-out pass@k; None to continue."""
         wanted = self._explore.early_stop.pass_at_k_falls
         falls = self._count("falls", previous is not None and current < previous)
         if wanted is not None and falls >= wanted:
@@ -107,15 +109,15 @@ class Watch:
         return self.streaks[name]
 
 
-class TuneWatch:
-    """Counts the updates of a fine-tuning that were skipped; one watch per phase."""
+class FinetuneStopRules:
+    """Counts the updates of a fine-tuning that were skipped; one object a phase."""
 
     def __init__(self, learning_rate: float, place: Place) -> None:
-        """Watch the phase that makes `place.policy`; the error names its learning rate."""
+        """StopRules the phase that makes `place.policy`; the error names its learning rate."""
         self._rate = learning_rate
         self._place = place
         self.streaks: dict[str, int] = {}
-        """Counts so far; those of a saved point may be set."""
+        """Counts so far; those of a saved point can be set."""
 
     def check(self, metrics: Mapping[str, float]) -> None:
         """Raise DegenerateRun after too many skipped updates in a row."""
@@ -157,7 +159,7 @@ def check_verdicts(metrics: Mapping[str, float], max_error_frac: float, run_dir:
             raise DegenerateRun(
                 f"{value:.0%} of the verdicts on {task} were errors, more than "
                 f"tasks.max_error_frac={max_error_frac} allows. See `rloop store show {run_dir} "
-                "--phase evaluate --verdict error`, then mend the verifier or raise the limit."
+                "--phase evaluate --verdict error`, then fix the verifier or raise the limit."
             )
 
 

@@ -1,5 +1,5 @@
-"""Lines of the console: of steps in fixed columns, the same digits in every line, at most 80 wide
-(but for rewards of the recipe's own); of evaluations; and the table at the end of a run.
+"""Lines of the console: steps in fixed columns with the same digits in every line, at most 80 wide
+(except with the recipe's own rewards); evaluations; and the table at the end of a run.
 """
 
 import math
@@ -15,7 +15,7 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One number of a step line; negative digits: in powers of ten with that many.
+    """One number of a step line; negative digits mean scientific notation with that many.
 
     Example: Column(title="reward", key="reward_mean", width=6, digits=3) shows 0.4375 as ` 0.438`
     """
@@ -39,7 +39,7 @@ EXPLORE = (
     Column(title="tok/s", key="tokens_per_s", width=6, digits=0),
     Column(title="s", key="step_s", width=5, digits=1),
 )
-"""solved, mixed, wrong: fractions of groups with all, some and no completion correct."""
+"""solved, mixed, wrong: fractions of groups with all, some or no completion correct."""
 
 FINETUNE = (
     Column(title="loss", key="loss_mean", width=7, digits=4),
@@ -48,14 +48,14 @@ FINETUNE = (
 )
 
 HEADINGS = ("task", "policy", "value [interval]", "difference [interval]")
-"""Of the final table."""
+"""Headings of the final table."""
 _STEP_WIDTH = {"explore": 4, "finetune": 11, "coldstart": 11}
 
 
 def columns_of(phase: str, metrics: Metrics) -> tuple[Column, ...]:
     """Return the columns of a learning phase's step lines; none for other phases.
 
-    Those of the recipe's rewards come last, and may go beyond 80 characters.
+    Columns of the recipe's rewards come last, and may exceed 80 characters.
     """
     if phase != "explore":
         return FINETUNE if phase in _STEP_WIDTH else ()
@@ -74,7 +74,7 @@ def title_line(phase: str, metrics: Metrics) -> str:
 
 
 def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
-    """Return the numbers under `title_line`; `-` for one that is not there, `nan` as such."""
+    """Return the numbers under `title_line`; `-` for a missing one, `nan` as it is."""
     step = str(place.step)
     if place.phase != "explore" and num_steps is not None:
         step = f"{place.step}/{num_steps}"
@@ -83,7 +83,7 @@ def step_line(place: Place, metrics: Metrics, *, num_steps: int | None) -> str:
 
 
 def evaluation_lines(place: Place, metrics: Metrics) -> list[str]:
-    """Return a line for the policy and its KL from the start, then one a task: avg@n, pass@k."""
+    """Return a line with the policy and its KL from the start, then one per task: avg@n, pass@k."""
     step = f", step {place.step}" if place.step else ""
     tasks: dict[str, list[str]] = {}
     for key in metrics:
@@ -101,7 +101,7 @@ def evaluation_lines(place: Place, metrics: Metrics) -> list[str]:
 
 
 def interval(metrics: Metrics, key: str, sign: str = "") -> str:
-    """Return a value with its interval, `0.412 [0.351, 0.470]`; empty when it is not there."""
+    """Return a value with its interval, `0.412 [0.351, 0.470]`; empty if it is missing."""
     value, low, high = (metrics.get(key + end) for end in ("", "_low", "_high"))
     if value is None:
         return ""
@@ -111,7 +111,8 @@ def interval(metrics: Metrics, key: str, sign: str = "") -> str:
 
 
 def _cell(column: Column, value: float | None) -> str:
-    """Return a number in the column's width; in powers of ten where the digits cannot show it."""
+    """Return a number in the column's width; in scientific notation if the digits cannot show
+    it."""
     if value is None or not math.isfinite(value):
         text = "-" if value is None else f"{value}"
     elif column.digits < 0:
@@ -127,9 +128,9 @@ def _cell(column: Column, value: float | None) -> str:
 def final_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return cells under `HEADINGS`; `rows` are evaluate lines of metrics.jsonl.
 
-    A line for each task, under it avg@n, maj@n, then pass@k by k (pass@1 left out: avg@n equals
-    it), each with the policies in the order of the run, so that what is to be compared stands one
-    below the other. cover@tau is for the report: here it would double the length.
+    A line for each task, then avg@n, maj@n and pass@k by k (without pass@1, which equals avg@n),
+    each with the policies in the order of the run, so that comparable values are below each other.
+    cover@tau is only in the report, because it would double the length here.
     """
     keys = (split_key(key.removeprefix("evaluate/")) for row in rows for key in row)
     found = dict.fromkeys(key for key in keys if key is not None)
@@ -143,7 +144,7 @@ def final_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _block(rows: Sequence[Mapping[str, Any]], task: str, metric: str) -> list[tuple[str, ...]]:
-    """Return a row for each policy that has the metric; only the first names it."""
+    """Return a row for each policy with the metric; only the first row names it."""
     key = f"evaluate/{task}/{metric}"
     measured = [row for row in rows if row.get(key) is not None]
     return [
@@ -158,5 +159,6 @@ def _block(rows: Sequence[Mapping[str, Any]], task: str, metric: str) -> list[tu
 
 
 def reference(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what differences are taken from: the cold start where there is one, else the base."""
+    """Return the policy that differences are taken from: the cold start if there is one, else the
+    base."""
     return "coldstart" if any(row["policy"] == "coldstart" for row in rows) else "base"

@@ -1,8 +1,8 @@
 """What a run shows: progress on standard error, the final table on standard output.
 
-A terminal gets bars and colour; anything else plain lines, and one about every half a minute that
-says how far a long phase is. With the command line's tables this is the only place that prints.
-Text of a model or a user is shown as text: no markup, no control characters.
+A terminal gets bars and colour. Anything else gets plain lines, and about every half a minute one
+with the progress of a long phase. Besides the command line's tables, this is the only place that
+prints. Text from a model or a user is shown as text: no markup, no control characters.
 """
 
 import logging
@@ -31,11 +31,11 @@ from rloop.observe.notebook import CellLine, in_notebook
 from rloop.types import PhaseName, Place
 
 LINES_PER_TITLE = 30
-"""Step lines after which the columns are named again."""
+"""Step lines after which the column titles are repeated."""
 SILENCE_S = 30.0
-"""Seconds without a line after which progress is one, where no bar is drawn."""
+"""Seconds without output after which a progress line is printed, if no bar is drawn."""
 PIPE_WIDTH = 10_000
-"""Columns where there is no terminal: nothing is wrapped."""
+"""Width without a terminal, so that nothing is wrapped."""
 
 
 class Bar:
@@ -58,16 +58,16 @@ class Bar:
         self._origin: tuple[float, int, int] = (self._started, 0, 0)
 
     def advance(self, done: int, *, tokens: int = 0) -> None:
-        """Say how far the phase is: units and sampled tokens since its very start."""
+        """Set the progress of the phase: units and sampled tokens since its start."""
         if self.done == 0 and done > 1:
-            # The first news of a resumed phase counts what was done before; rates begin here.
+            # The first report of a resumed phase includes earlier work; rates start here.
             self._origin = (self._clock(), done, tokens)
         self.done, self.tokens = done, tokens
         self._on_change(self)
 
     @property
     def seconds(self) -> float:
-        """Since the phase began in this process."""
+        """Seconds since the phase began in this process."""
         return self._clock() - self._started
 
     @property
@@ -79,7 +79,7 @@ class Bar:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the phase ends at the rate so far, None before there is a rate."""
+        """Seconds until the phase ends at the rate so far; None before there is a rate."""
         start, done, _ = self._origin
         if self.done <= done:
             return None
@@ -87,7 +87,7 @@ class Bar:
 
 
 class Console:
-    """Progress for people; say nothing here that a program should read."""
+    """Progress for people; nothing that a program should read."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Console:
         self._written = clock()
 
     def header(self, facts: Mapping[str, str]) -> None:
-        """Show what the run is: one fact a line, names aligned."""
+        """Show what the run is: one fact per line, names aligned."""
         width = max(map(len, facts), default=0)
         for name, value in facts.items():
             text = Text(f"{name:<{width}}  ", style="dim", end="")
@@ -125,7 +125,7 @@ class Console:
     ) -> Iterator[Bar]:
         """Show a phase of `total` units (`step`); the caller advances the bar it yields.
 
-        Without an iteration it stands alone, as an evaluation outside a run does.
+        Without an iteration it is an evaluation outside a run.
         """
         self._num_steps[phase] = total
         what = phase.capitalize() if iteration is None else f"Iteration {iteration}, {phase}"
@@ -160,7 +160,7 @@ class Console:
         self._print(Text("Warning: ", style="bold yellow").append(plain(text), style="not bold"))
 
     def stop(self, text: str) -> None:
-        """Show why the run ends here."""
+        """Show why the run ends."""
         self._print(Text("Stopped: ", style="bold red").append(plain(text), style="not bold"))
 
     def final_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -182,7 +182,7 @@ class Console:
 
     @contextmanager
     def _drawn(self, name: str, what: str, total: int, unit: str) -> Iterator[Bar]:
-        """Yield a bar, drawn where there is a terminal; bars of phases inside it come below."""
+        """Yield a bar, drawn only on a terminal; bars of nested phases are below it."""
         if self._in_notebook:
             line = CellLine(self._clock)
             try:
@@ -206,7 +206,7 @@ class Console:
                 self._progress = None
 
     def _tell(self, bar: Bar, what: str, unit: str) -> None:
-        """Print how far a phase is, unless something was written a short while ago."""
+        """Print the progress of a phase, unless something was printed recently."""
         if bar.done >= bar.total or self._clock() - self._written < SILENCE_S:
             return
         left = "" if bar.seconds_left is None else f", {clock_time(bar.seconds_left)} left"
@@ -230,7 +230,7 @@ class Console:
         return self._progress
 
     def _print(self, text: Text) -> None:
-        """Print something else than a step line; the next one names its columns again."""
+        """Print something other than a step line; the next step line repeats the column titles."""
         self._titled = None
         self._write(text)
 
@@ -240,10 +240,10 @@ class Console:
 
 
 class _Numbers(ProgressColumn):
-    """`12/40 steps  1,234 tok/s  5:12 left`; redrawn with every refresh, so that time moves."""
+    """`12/40 steps  1,234 tok/s  5:12 left`; redrawn at every refresh, so that the time moves."""
 
     def render(self, task: Task) -> Text:
-        """Return the numbers of a task."""
+        """Return the numbers of a progress task."""
         return Text(
             numbers(task.fields["bar"], task.fields["unit"]), no_wrap=True, overflow="ellipsis"
         )
@@ -262,7 +262,8 @@ def numbers(bar: Bar, unit: str, what: str = "") -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that cannot move the cursor, colour or reorder: only what is printable."""
+    """Return text without anything that could move the cursor, change colours or reorder: only
+    printable characters."""
     return "".join(c for c in text.replace("\t", " ") if c.isprintable() or c == "\n")
 
 
@@ -292,7 +293,7 @@ def clock_time(seconds: float) -> str:
 
 
 class _Warnings(logging.Handler):
-    """Hands warnings to a console."""
+    """Passes warnings to a console."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
@@ -304,7 +305,7 @@ class _Warnings(logging.Handler):
 
 @contextmanager
 def warnings_shown(console: Console) -> Iterator[None]:
-    """Show what the logger `rloop` warns of inside the block; nothing else is changed."""
+    """Show the warnings of the logger `rloop` inside the block; nothing else changes."""
     logger, handler = logging.getLogger("rloop"), _Warnings(console)
     logger.addHandler(handler)
     try:

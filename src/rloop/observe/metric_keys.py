@@ -1,4 +1,5 @@
-"""Keys: an evaluation's `TASK/avg@n`, `TASK/pass@k` and so on, an RL step's rewards, a recipe's."""
+"""Keys of metrics: an evaluation's `TASK/avg@n`, `TASK/pass@k` and so on, an RL step's rewards;
+keys of recipes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ _REWARD = re.compile(r"reward_(\w+)_mean")
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Return (task, metric); None for any other key. A task's name may hold anything.
+    """Return (task, metric); None for any other key. A task's name may contain anything.
 
     Lines of metrics.jsonl have `evaluate/` before it.
     Example: split_key("gsm8k/pass@8") -> ("gsm8k", "pass@8"); split_key("gsm8k/pass@8_low") -> None
@@ -20,9 +21,9 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """Return avg@n, maj@n, pass@k by rising k, cover@tau by rising tau.
+    """Return avg@n, maj@n, pass@k by k, cover@tau by tau.
 
-    pass@1 is left out beside avg@n, which it equals.
+    pass@1 is left out if avg@n is there, which it equals.
     """
     found = sorted(metrics, key=_place)
     has_average = any(metric.startswith("avg@") for metric in found)
@@ -30,7 +31,7 @@ def in_order(metrics: Iterable[str]) -> list[str]:
 
 
 def headline(ordered: Iterable[str]) -> list[str]:
-    """Return of metrics in order avg@n and pass@(largest k): the first, and the last pass@k."""
+    """Return avg@n and pass@(largest k) of ordered metrics: the first, and the last pass@k."""
     metrics = list(ordered)
     passes = [metric for metric in metrics if metric.startswith("pass@")]
     return list(dict.fromkeys((*metrics[:1], *passes[-1:])))
@@ -42,14 +43,14 @@ def _place(metric: str) -> tuple[int, float]:
 
 
 def reward_names(metrics: Iterable[str]) -> list[str]:
-    """Return the names of the recipe's rewards among keys of an RL step, in their order."""
+    """Return the names of the recipe's rewards among the keys of an RL step, in their order."""
     return [found[1] for key in metrics if (found := _REWARD.fullmatch(key))]
 
 
 def training_accuracy(line: Mapping[str, Any]) -> float | None:
-    """Return which fraction of an RL step's completions was correct, from its line of the log.
+    """Return the fraction of an RL step's completions that was correct, from its line of the log.
 
-    Where the reward is correctness, its mean says so.
+    If the reward is correctness, this is its mean.
     """
     value = line.get("explore/correct_frac", line.get("explore/reward_mean"))
     return None if value is None else float(value)

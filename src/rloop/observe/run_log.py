@@ -5,9 +5,9 @@
     events.jsonl   {"name":"fine_tune","iteration":1,"phase":"finetune","step":0,
                     "start":1767225600.0,"seconds":12.5,...}
 
-Nothing here adds a time of day to metrics, so a resumed run can write the same bytes as one that
-was not interrupted. Each line reaches the file at once; a last line torn by a crash is cut when the
-log is opened again.
+Metrics contain no time of day, so a resumed run can write the same bytes as an uninterrupted one.
+Each line reaches the file at once; a last line torn by a crash is removed when the log is opened
+again.
 """
 
 import json
@@ -33,7 +33,7 @@ _LEARNING = ("coldstart", "explore", "finetune")
 
 
 class GlobalStep:
-    """Counts the steps of learning phases end to end; other phases stand where learning stands.
+    """Counts the steps of learning phases end to end; other phases get the current count.
 
     Example: explore 1 to 40 of iteration 1, its evaluation, 10 fine-tuning updates, then step 3 of
     iteration 2's exploration: 1 .. 40, 40, 41 .. 50, 53.
@@ -47,14 +47,14 @@ class GlobalStep:
 
     @classmethod
     def after(cls, lines: Iterable[Mapping[str, Any]]) -> Self:
-        """Return the count that stands after the lines of metrics.jsonl."""
+        """Return the count after the lines of metrics.jsonl."""
         found = cls()
         for line in lines:
             found.at(line["iteration"], line["phase"], line["step"])
         return found
 
     def at(self, iteration: int, phase: str, step: int) -> int:
-        """Return the global step of a place; places are asked for in the order of the run."""
+        """Return the global step of a place; places must come in the order of the run."""
         if phase in _LEARNING:
             if self._phase != (iteration, phase):
                 self._phase, self._base = (iteration, phase), self._last
@@ -63,10 +63,10 @@ class GlobalStep:
 
 
 class RunLog:
-    """Appends to a run directory's logs, and to other trackers on the way."""
+    """Appends to a run directory's logs, and sends metrics to other trackers."""
 
     def __init__(self, run_dir: Path, sinks: Sequence[str] = ()) -> None:
-        """Open the logs of a run; `sinks` are names as in the recipe."""
+        """Open the logs of a run; `sinks` are the recipe's names of trackers."""
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir
         lines = read_metrics(run_dir)
@@ -79,10 +79,10 @@ class RunLog:
     def metrics(
         self, place: Place, values: Mapping[str, float], groups: Sequence[Group] = ()
     ) -> None:
-        """Append a line; each key gets the phase in front: `reward_mean` -> `explore/reward_mean`.
+        """Append a line; keys get the phase as a prefix: `reward_mean` -> `explore/reward_mean`.
 
         A value that is not finite is written as null and counted in `nonfinite_count`. Trackers
-        get the first completions of `groups` too.
+        also get the first completions of `groups`.
         """
         line = _place(place) | {"policy": place.policy}
         if place.policy:
@@ -102,13 +102,13 @@ class RunLog:
                 sink.write(step, finite, shown)
 
     def event(self, name: str, place: Place, start: float, seconds: float, **facts: Any) -> None:  # noqa: ANN401 (JSON values)
-        """Append what was done: `start` in seconds since 1970, and how long it took."""
+        """Append an event: `start` in seconds since 1970, and its duration."""
         times = {"start": round(start, 3), "seconds": round(seconds, 6)}
         self._events.append({"name": name, **_place(place), **times, **facts})
 
     @contextmanager
     def span(self, name: str, place: Place, **facts: Any) -> Iterator[None]:  # noqa: ANN401 (JSON values)
-        """Log the block as an event; one that raises is logged with `error`, and raises on."""
+        """Log the block as an event; if it raises, log it with `error` and re-raise."""
         start, began = time.time(), time.perf_counter()
         try:
             yield
@@ -119,13 +119,14 @@ class RunLog:
             self.event(name, place, start, time.perf_counter() - began, **facts)
 
     def position(self) -> int:
-        """Return the length of metrics.jsonl (bytes), after making sure it is on the disk."""
+        """Return the length of metrics.jsonl (bytes), after making sure that it is on the disk."""
         return self._metrics.sync()
 
     def truncate(self, position: int) -> None:
-        """Cut metrics.jsonl back to a saved position; what followed is written again.
+        """Truncate metrics.jsonl to a saved position; what followed is written again.
 
-        Other trackers have those lines and cannot take them back, so they get only newer ones.
+        Other trackers already have those lines and cannot take them back, so they get only newer
+        ones.
         """
         self._metrics.truncate(position)
         lines = read_metrics(self._run_dir)
@@ -145,10 +146,10 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def final_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the evaluations of whole policies in the order in which they were made.
+    """Return the evaluations of whole policies, in order.
 
-    Evaluations inside an exploration are curves, not rows; of an explored policy only the last
-    counts.
+    Evaluations inside an exploration belong to curves, not tables; of an explored policy only the
+    last counts.
     """
     latest: dict[str, dict[str, Any]] = {}
     for line in read_metrics(run_dir):
@@ -158,7 +159,7 @@ def final_rows(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log without a torn last one; any other raises StoreError."""
+    """Return the lines of a log without a torn last one; any other damage raises StoreError."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
@@ -168,15 +169,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             found.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise StoreError(
-                f"{path}, line {number}, is not valid JSON ({error}); remove that line to go on."
+                f"{path}, line {number}, is not valid JSON ({error}); remove that line to continue."
             ) from error
         if not isinstance(found[-1], dict):
-            raise StoreError(f"{path}, line {number}, is no JSON object; remove it to go on.")
+            raise StoreError(f"{path}, line {number}, is not a JSON object; remove it to continue.")
     return found
 
 
 class _LineFile:
-    """A file of JSON lines without a buffer of its own: what was appended is in the file."""
+    """An unbuffered file of JSON lines: what was appended is in the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -219,5 +220,5 @@ def _place(place: Place) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 (a number of another library)
-    """Return a NumPy scalar as Python's own number."""
+    """Return a NumPy scalar as a Python number."""
     return value.item()

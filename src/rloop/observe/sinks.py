@@ -1,8 +1,8 @@
 """Other trackers that metrics go to: TensorBoard, Weights & Biases, trackio, MLflow.
 
-Each is imported only when the recipe's `sinks` names it, and keeps its files where it always does:
-`docs/how-to/trackers.md`. A run that is resumed goes on in the same tracker run, whose id lies in
-the run directory's `sink_id`. A tracker that fails costs its own points, never the run.
+Each is imported only if the recipe's `sinks` names it, and keeps its files where it usually does
+(`docs/how-to/trackers.md`). A resumed run continues in the same tracker run, whose id is in the run
+directory's `sink_id`. If a tracker fails, its points are lost, never the run.
 """
 
 import json
@@ -23,11 +23,11 @@ from rloop.observe.metric_keys import flatten
 from rloop.types import Trajectory
 
 PROJECT = "rloop"
-"""Project (experiment, for MLflow) that runs are filed under."""
+"""Project of the runs (for MLflow the experiment)."""
 REST_S = 60.0
-"""A tracker that failed is left alone this long, for each try may wait for a server."""
+"""A tracker that failed is left alone for this long, because each try may wait for a server."""
 PARAMS_PER_CALL = 100
-"""What MLflow takes at once."""
+"""Most values that MLflow takes at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class Sink(Protocol):
     def write(
         self, step: int, values: Mapping[str, float], completions: Sequence[Trajectory] = ()
     ) -> None:
-        """Log finite values, and some completions, at a global step, which never falls."""
+        """Log finite values, and some completions, at a global step, which never decreases."""
         ...
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is pending, and close."""
         ...
 
 
@@ -72,8 +72,8 @@ class WandB:
     """A W&B run, in `RUN/wandb`; WANDB_MODE=offline keeps it there."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Start the run, or go on with it."""
-        # Where it prepares tables for upload; by itself that is the home directory.
+        """Start the run, or continue it."""
+        # Where it prepares tables for upload; its default is the home directory.
         os.environ.setdefault("WANDB_DATA_DIR", str(run_dir / "wandb"))
         wandb = _load("wandb", "wandb")
         self._wandb = wandb
@@ -107,7 +107,7 @@ class WandB:
 
 
 class Trackio:
-    """A trackio run in the folder TRACKIO_DIR, or where TRACKIO_SPACE_ID says."""
+    """A trackio run in the folder TRACKIO_DIR, or in the Space TRACKIO_SPACE_ID."""
 
     def __init__(self, run_dir: Path) -> None:
         """Start the run, or go on with it."""
@@ -138,17 +138,17 @@ class Trackio:
         self._run.log({**values, **({"completions": traces} if traces else {})}, step=step)
 
     def close(self) -> None:
-        """Finish the run; through the module, which would else finish it again at exit."""
+        """Finish the run through the module, which would otherwise finish it again at exit."""
         with redirect_stdout(sys.stderr):
             self._trackio.finish()
 
 
 class MLflow:
-    """An MLflow run where MLFLOW_TRACKING_URI says, else where MLflow itself would put it."""
+    """An MLflow run at MLFLOW_TRACKING_URI, else at MLflow's own default."""
 
     def __init__(self, run_dir: Path) -> None:
         """Start the run, or go on with it."""
-        # Its usage statistics need a network; its seven tries would hold the run up for minutes.
+        # Its usage statistics need a network, and its seven tries would delay the run for minutes.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -198,7 +198,7 @@ class MLflow:
 
 
 class Guarded:
-    """A tracker that may fail: one warning is logged, and the run goes on without its points."""
+    """A tracker that may fail: one warning is logged, and the run continues without its points."""
 
     def __init__(
         self, name: str, sink: Sink, *, clock: Callable[[], float] = time.monotonic
@@ -220,19 +220,19 @@ class Guarded:
             self._sink.write(step, values, completions)
         except Exception as error:  # noqa: BLE001 -- foreign code, and whatever it meets
             self._rests_until = self._clock() + REST_S
-            self._warn(f"took no metrics at step {step}", error)
+            self._warn(f"failed to log metrics at step {step}", error)
 
     def close(self) -> None:
         """Close the tracker."""
         try:
             self._sink.close()
         except Exception as error:  # noqa: BLE001 -- foreign code, and whatever it meets
-            self._warn("did not end well", error)
+            self._warn("failed to close", error)
 
     def _warn(self, what: str, error: Exception) -> None:
         if not self._has_warned:
             _log.warning(
-                "%s %s (%s). The run goes on; metrics.jsonl has every number.",
+                "%s %s (%s). The run continues; metrics.jsonl has every number.",
                 self._name,
                 what,
                 _reason(error),
@@ -243,21 +243,21 @@ class Guarded:
 _SINKS: dict[str, tuple[Callable[[Path], Sink], str]] = {
     "tensorboard": (TensorBoard, "The run directory must be writable."),
     "wandb": (WandB, "Log in with `wandb login`, or set WANDB_MODE=offline."),
-    "trackio": (Trackio, "Set TRACKIO_DIR to a folder that can be written."),
+    "trackio": (Trackio, "Set TRACKIO_DIR to a writable folder."),
     "mlflow": (
         MLflow,
         "Set MLFLOW_TRACKING_URI to a server that answers, or to sqlite:///mlflow.db, which "
         'mlflow-skinny cannot write: pip install "rloop-rl[mlflow]".',
     ),
 }
-"""Name in the recipe -> the tracker, and what to do when it does not start."""
+"""Name in the recipe -> the tracker, and what to do if it does not start."""
 
 
 def open_sinks(names: Sequence[str], run_dir: Path) -> list[Sink]:
     """Return the trackers of those names, each for this run.
 
-    Raises ConfigError for one that does not start: with the command that installs it where its
-    package is missing, else with its own reason.
+    Raises ConfigError if one does not start: with the install command if its package is missing,
+    else with its own reason.
     """
     return [_open(name, run_dir) for name in names]
 
@@ -277,20 +277,20 @@ def _load(extra: str, module: str) -> Any:  # noqa: ANN401 (a foreign module)
         return import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"sinks: {extra} needs a package that is not here ({error.name}). Install it: "
+            f"sinks: {extra} needs a package that is not installed ({error.name}). Install it: "
             f'pip install "rloop-rl[{extra}]"'
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of a message, or the error's kind where it has none."""
+    """Return the first sentence of an error's message, or its type if it has none."""
     lines = str(error).strip().splitlines()
     return re.split(r"(?<=\w)[.;] ", lines[0])[0].rstrip(".") if lines else type(error).__name__
 
 
 @contextmanager
 def _without_terminal() -> Iterator[None]:
-    """Hide standard input: W&B asks for an account at a terminal, and a run asks nothing."""
+    """Hide standard input: W&B prompts for an account at a terminal, and a run never prompts."""
     stdin = sys.stdin
     with open(os.devnull) as nothing:
         sys.stdin = nothing
@@ -301,7 +301,7 @@ def _without_terminal() -> Iterator[None]:
 
 
 def _shown(trajectory: Trajectory) -> dict[str, str | float | None]:
-    """Return what a table shows of a trajectory, by column."""
+    """Return a trajectory's values for a table, by column."""
     return {
         "problem": trajectory.problem.problem_id,
         "prompt": trajectory.completion.prompt_text,
@@ -315,9 +315,9 @@ def _shown(trajectory: Trajectory) -> dict[str, str | float | None]:
 
 
 def _sink_id(run_dir: Path) -> str:
-    """Return the run's id at the trackers, made on first use."""
+    """Return the run's id for trackers, created on first use."""
     path = run_dir / "sink_id"
-    # Empty: the process that made it was killed before it wrote.
+    # Empty if the process that created it was killed before it wrote.
     found = path.read_text().strip() if path.exists() else ""
     if not found:
         found = uuid.uuid4().hex
@@ -337,5 +337,5 @@ def _note(run_dir: Path) -> str:
 
 
 def _mlflow_name(key: str) -> str:
-    """Return a key without what MLflow refuses: pass@8 becomes pass_at_8."""
+    """Return a key without characters that MLflow refuses: pass@8 becomes pass_at_8."""
     return re.sub(r"[^\w./: -]", "_", key.replace("@", "_at_"))

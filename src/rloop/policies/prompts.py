@@ -77,7 +77,6 @@ class PromptText:
         self._template: Template | None = None
         self._form = FORMS[0]
         if config.template is not None:
-            _require_problem(config.template)
             source = config.template
         else:
             source = choose_template(chat_template)
@@ -299,11 +298,6 @@ def check_context(
 def today() -> str:
     """Return the date that a run which begins now pins, as `2026-11-30`."""
     return date.today().isoformat()
-
-
-def _require_problem(template: str) -> None:
-    if "{problem}" not in template:
-        raise EngineError(f"prompt.template must contain {{problem}}, got {template!r}.")
 
 
 def _version(config: PromptConfig, source: str) -> str:

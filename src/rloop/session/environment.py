@@ -29,9 +29,9 @@ PACKAGES = (
 
 
 def environment(recipe_path: Path, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Return what is written to `environment.json`; without a recipe all that is installed counts.
+    """Return the content of `environment.json`; without a recipe, all installed packages count.
 
-    The commit is that of the repository in which `recipe_path` lies.
+    The commit is that of the repository that contains `recipe_path`.
     """
     return {
         "python": platform.python_version(),
@@ -65,7 +65,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit(folder: Path) -> str | None:
-    """Return the commit that the recipe's folder is at, with `-dirty` when files differ."""
+    """Return the commit of the recipe's folder, with `-dirty` if files differ from it."""
     try:
         found = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],

@@ -1,13 +1,13 @@
 """Evaluation outside a run: the sampler, template and verifier of runs, on any policy.
 
-It has a directory of its own, of the form of a run's, so that what reads runs reads it too:
+It has its own directory, in the form of a run's, so that everything that reads runs can read it:
 
     runs/eval-iter-002/
       config.json  environment.json  manifest.json  events.jsonl  trajectories/
       metrics.jsonl    one evaluate line, of iteration 0
       metrics.json     its numbers again, `TASK/METRIC`
 
-`rloop resume` goes on with one that was interrupted and samples no stored problem again.
+`rloop resume` continues an interrupted evaluation and samples no stored problem again.
 """
 
 import json
@@ -68,20 +68,21 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What measures a policy: an engine that loads it once, and the held-out problems."""
+    """The tools of an evaluation: an engine that loads the policy once, and the held-out
+    problems."""
 
     rollout: Rollout
     problems: RunProblems
     console: Console
     resumable: Path
-    """The folder that `rloop resume` goes on with after an interrupt."""
+    """The folder that `rloop resume` continues after an interrupt."""
 
 
 def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -> list[Score]:
     """Measure `policy.path` on `tasks.evaluate`; return avg@n, pass@k and so on of each task.
 
-    Everything is kept in `folder`, which is new or empty, or holds a start that sampled nothing;
-    else ConfigError. KeyboardInterrupt follows on Ctrl-C, after saying how to go on.
+    Everything is kept in `folder`, which must be new, empty, or a start that sampled nothing; else
+    ConfigError. After Ctrl-C it says how to continue and raises KeyboardInterrupt.
     """
     refuse_used(folder)
     recipe = recipe.dated(today())
@@ -90,7 +91,7 @@ def evaluate_policy(recipe: Recipe, folder: Path, build_engine: EngineBuilder) -
 
 
 def resume_evaluation(folder: Path, build_engine: EngineBuilder) -> list[Score]:
-    """Go on with an evaluation that was interrupted; one that is complete is only read."""
+    """Continue an interrupted evaluation; a complete one is only read."""
     recipe = read_resolved(folder / "config.json")
     with RunLock(folder):
         found = scores_in(folder)
@@ -103,7 +104,7 @@ def resume_evaluation(folder: Path, build_engine: EngineBuilder) -> list[Score]:
 
 @contextmanager
 def open_tools(recipe: Recipe, resumable: Path, build_engine: EngineBuilder) -> Iterator[Tools]:
-    """Yield the engine of a recipe and its held-out problems, closed after all."""
+    """Yield the engine of a recipe and its held-out problems; close the engine afterwards."""
     tasks = recipe.tasks
     with VerifierPool(tasks.verifier_workers, tasks.verifier_timeout_s) as pool:
         problems = load_held_out(recipe, pool)
@@ -115,7 +116,7 @@ def open_tools(recipe: Recipe, resumable: Path, build_engine: EngineBuilder) -> 
 def begin(
     recipe: Recipe, folder: Path, tools: Tools, *, prepared: PolicyRef | None = None
 ) -> list[Score]:
-    """Measure into a folder that holds nothing yet; `prepared` is the policy where that is done."""
+    """Measure into an empty folder; `prepared` is the policy if it is prepared already."""
     make_directory(folder)
     with RunLock(folder):
         refuse_used(folder)
@@ -131,7 +132,7 @@ def begin(
 
 
 def scores_in(folder: Path) -> list[Score] | None:
-    """Return what a complete evaluation found; None for one that is not complete."""
+    """Return the results of a complete evaluation; None if it is not complete."""
     for key, result in Manifest(folder).phases.items():
         if key.startswith("0/evaluate/"):
             return list(scores_of(result["metrics"]))
@@ -144,12 +145,12 @@ def is_evaluation(folder: Path) -> bool:
 
 
 def free_folder(root: Path, recipe: Recipe, kind: str = "eval") -> Path:
-    """Return `root/KIND-POLICY`, or with `-2`, `-3`, ... whichever does not exist."""
+    """Return `root/KIND-POLICY`, or with `-2`, `-3`, ... the first that does not exist."""
     return next(folder for folder in _folders(root, recipe, kind) if not folder.exists())
 
 
 def unfinished(root: Path, recipe: Recipe) -> list[Path]:
-    """Return the folders that `free_folder` named before for evaluations that did not end."""
+    """Return the earlier folders of `free_folder` whose evaluations are incomplete."""
     named = takewhile(Path.exists, _folders(root, recipe))
     return [one for one in named if is_evaluation(one) and not (one / "metrics.json").exists()]
 
@@ -180,9 +181,9 @@ def refuse_used(folder: Path) -> None:
 
 
 def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -> list[Score]:
-    """Sample what is not stored yet, in a folder that is locked; return what was found.
+    """Sample what is not stored yet, in a locked folder; return the results.
 
-    What the console says of policy and problems it says where it `is_first` with them.
+    The console describes policy and problems only if `is_first`.
     """
     manifest, engine, console = Manifest(folder), tools.rollout.engine, tools.console
     prepare_base(recipe, folder, engine, manifest)
@@ -207,7 +208,7 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
         )
         raise KeyboardInterrupt from stop
     except EngineError as error:
-        kept = f"What is stored is kept; go on with `rloop resume {tools.resumable}`."
+        kept = f"What is stored is kept; continue with `rloop resume {tools.resumable}`."
         raise type(error)(f"{error} {kept}") from error
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     check_verdicts(metrics, recipe.tasks.max_error_frac, folder)
@@ -246,7 +247,9 @@ def _measure(
         def skip(num_problems: int) -> None:
             if num_problems:
                 bar.advance(num_problems)
-                console.say(f"Skipping {num_problems} of {bar.total} problems, which are stored.")
+                console.say(
+                    f"Skipping {num_problems} of {bar.total} problems, which are already stored."
+                )
 
         def advance(_: Group) -> None:
             bar.advance(bar.done + 1)
@@ -260,7 +263,7 @@ def _measure(
 def _facts(recipe: Recipe, engine: Engine) -> dict[str, str]:
     """Return what the console shows before an evaluation."""
     config = recipe.evaluate
-    samples = f"{config.samples} a problem, temperature {config.sampling.temperature:g}"
+    samples = f"{config.samples} per problem, temperature {config.sampling.temperature:g}"
     return {"policy": recipe.policy.path, "samples": samples, **engine.describe()}
 
 

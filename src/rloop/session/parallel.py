@@ -1,7 +1,8 @@
-"""Calls side by side, each in a process of its own: a log, a share of the cores, a result.
+"""Function calls in parallel, each in its own process with a log, a share of the cores and a
+result.
 
-Ctrl-C and SIGTERM reach the parent alone; it passes them on, once, and waits until all have saved.
-A parent that was killed takes its calls with it: they save and end too.
+Ctrl-C and SIGTERM reach only the parent, which passes them on once and waits until all have saved.
+If the parent is killed, its calls save and end too.
 """
 
 import multiprocessing
@@ -21,7 +22,7 @@ from rloop.threads import allowed_cores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A function of a module with its arguments, all of which can be pickled.
+    """A module-level function with its arguments, all of which can be pickled.
 
     Example: Call(name="rl-seed-0", log=Path("rl-seed-0.log"), function=f, arguments=(1,))
     """
@@ -39,17 +40,17 @@ def run_side_by_side(
     on_start: Callable[[Call], None],
     on_stop: Callable[[], None],
 ) -> Iterator[tuple[Call, object]]:
-    """Yield each call with its result when it has ended, `jobs` at a time, started in order.
+    """Run `jobs` calls at a time, started in order; yield each with its result when it ends.
 
-    Each has cores / jobs threads and writes what it prints at the end of its log. The result of one
-    whose process died is a sentence about that. KeyboardInterrupt after all have ended, where the
-    user asked to stop, of which `on_stop` is told at once.
+    Each has cores / jobs threads and appends its output to its log. If a process dies, its result
+    is a sentence that says so. If the user asks to stop, `on_stop` is called at once, and
+    KeyboardInterrupt is raised after all calls have ended.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(calls)
     running: dict[Connection, tuple[Call, BaseProcess]] = {}
     threads = {"OMP_NUM_THREADS": str(max(1, allowed_cores() // jobs))}
-    # SIGINT too: a shell starts what it puts in the background with SIGINT ignored.
+    # SIGINT too: a shell starts background jobs with SIGINT ignored.
     previous = {
         number: signal.signal(number, signal.default_int_handler)
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -77,7 +78,7 @@ def run_side_by_side(
 
 
 def _start_with(process: BaseProcess, variables: Mapping[str, str]) -> None:
-    """Start a process in this environment: threads are counted when libraries are imported."""
+    """Start a process with this environment, because libraries count their threads at import."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -102,7 +103,7 @@ def _work(call: Call, end: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Save and end as after Ctrl-C where the parent was killed and cannot pass one on."""
+    """Save and end as after Ctrl-C if the parent was killed and cannot pass one on."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -120,12 +121,12 @@ def _received(call: Call, result: Connection, process: BaseProcess) -> object:
         how = (
             f"was killed by {signal.Signals(-cause).name}" if cause < 0 else f"exited with {cause}"
         )
-        return f"its process {how}; {call.log} has what it said"
+        return f"its process {how}; {call.log} has its output"
     return value
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
-    """Ask processes to save and end, and wait; a second Ctrl-C stops them at once."""
+    """Ask the processes to save and end, and wait; a second Ctrl-C stops them at once."""
     for process in processes:
         _signal(process)
     try:

@@ -1,5 +1,5 @@
-"""A run as a process: a fresh or resumed directory, its tools built, used and closed, its exit
-code.
+"""A run as a process: start or resume a directory, build its tools, run the loop, close them,
+return an exit code.
 """
 
 import json
@@ -39,9 +39,10 @@ from rloop.tasks.pool import VerifierPool
 from rloop.types import PolicyRef
 
 EngineBuilder = Callable[[Recipe], Engine]
-"""Builds the engine that a recipe names; given by the caller, for the loop knows the seam only."""
+"""Builds the engine that a recipe names; passed in by the caller, because the loop knows only the
+engine protocol."""
 STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
-"""What a start may have written when it is killed before the manifest."""
+"""Files that a start may have written if it was killed before the manifest."""
 
 
 def start(
@@ -54,7 +55,7 @@ def start(
 ) -> int:
     """Begin a run in a new or empty directory; return its exit code.
 
-    `text` is the recipe as it was given, where no file at `recipe_path` has it.
+    `text` is the recipe as given, if there is no file at `recipe_path`.
     """
     console = Console()
     recipe = recipe.dated(today())
@@ -64,29 +65,30 @@ def start(
     with RunLock(run_dir):
         refuse_used(run_dir)
         if is_again:
-            console.say(f"{run_dir} holds a start that computed nothing; beginning again.")
+            console.say(f"{run_dir} was started but saved nothing; starting over.")
         (run_dir / "manifest.json").unlink(missing_ok=True)
         facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
         write_text(run_dir / "environment.json", facts)
         write_text(run_dir / "recipe.yaml", recipe_path.read_text() if text is None else text)
-        # Last: a directory that has it can be resumed.
+        # Written last: a directory that has it can be resumed.
         write_text(run_dir / "config.json", resolved_json(recipe))
         Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
         return work(recipe, run_dir, build_engine, console)
 
 
 def make_directory(run_dir: Path) -> None:
-    """Make the run directory; ConfigError says why it cannot be."""
+    """Make the run directory; raise ConfigError if that fails."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"The run directory {run_dir} cannot be made ({error.strerror}). Choose another --out."
+            f"The run directory {run_dir} cannot be created ({error.strerror}). Choose another "
+            "--out."
         ) from error
 
 
 def refuse_used(run_dir: Path) -> None:
-    """Raise ConfigError unless the directory is free, or holds a start that computed nothing."""
+    """Raise ConfigError unless the directory is new, empty, or a start that saved nothing."""
     names = {path.name.removesuffix(".tmp") for path in run_dir.iterdir()}
     is_torn_start = ".lock" in names and names <= STARTED
     is_start = "config.json" in names and "trajectories" not in names
@@ -105,11 +107,13 @@ def resume(
 ) -> int:
     """Continue an interrupted run from its last saved point; return its exit code.
 
-    A recipe or `a.b=value` overrides may extend its budget: `session.resume` says how.
+    A recipe or `a.b=value` overrides can extend its budget; see `session.resume`.
     """
     config = run_dir / "config.json"
     if not config.exists():
-        raise StoreError(f"{run_dir} holds no run (no config.json). Begin one with `rloop run`.")
+        raise StoreError(
+            f"{run_dir} is not a run directory (no config.json). Start a run with `rloop run`."
+        )
     written = read_resolved(config)
     console = Console()
     with RunLock(run_dir):
@@ -122,12 +126,12 @@ def resume(
         rescored = manifest.result(RESCORED_KEY)
         if rescored is not None:
             raise StoreError(
-                f"{run_dir} holds the trajectories of {rescored['from']}, judged again; nothing "
-                f"goes on from here. Continue the run itself: `rloop resume {rescored['from']}`."
+                f"{run_dir} holds the trajectories of {rescored['from']}, judged again, so it "
+                f"cannot be resumed. Continue the run itself: `rloop resume {rescored['from']}`."
             )
         manifest.check_logged()
         store = TrajectoryStore(run_dir)
-        store.count()  # a torn file is named before anything is loaded
+        store.count()  # a torn file is reported before anything is loaded
         is_given = recipe_path is not None or bool(overrides)
         given = load_recipe(recipe_path or config, overrides) if is_given else None
         recipe, notes = recipe_in_force(run_dir, written, given, manifest)
@@ -147,7 +151,8 @@ def read_resolved(config: Path) -> Recipe:
     except ValueError as error:
         reason = str(error)
     raise StoreError(
-        f"{config} is not a recipe that this rloop reads ({reason}); restore it from a backup."
+        f"{config} is not a recipe that this version of rloop can read ({reason}); restore it "
+        "from a backup."
     )
 
 
@@ -174,7 +179,7 @@ def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Co
     except (ConfigError, TaskError, EngineError) as error:
         if "rloop resume" in str(error) or not Manifest(run_dir).has_begun:
             raise
-        kept = f"What was done is kept; go on with `rloop resume {run_dir}`."
+        kept = f"What was done is kept; continue with `rloop resume {run_dir}`."
         raise type(error)(f"{error} {kept}") from error
     finally:
         interrupt.restore()
@@ -190,7 +195,7 @@ def open_run(
     console: Console,
     interrupt: Interrupt,
 ) -> Iterator[Context]:
-    """Build the tools of a locked directory, yield them as a context, close them after all."""
+    """Build the tools of a locked directory, yield them as a context, and close them afterwards."""
     with ExitStack() as stack:
         stack.enter_context(warnings_shown(console))
         heartbeat = stack.enter_context(Heartbeat(run_dir, console.warn))
@@ -234,7 +239,7 @@ def open_run(
 
 
 def show_prompt(problems: RunProblems, console: Console) -> None:
-    """Show the first prompt as the policy gets it, and what is odd about prompts."""
+    """Show the first prompt as the policy gets it, and warnings about prompts."""
     if problems.first_prompt:
         console.say(f"First prompt:\n{shown(problems.first_prompt)}")
     for warning in problems.warnings:
@@ -242,9 +247,7 @@ def show_prompt(problems: RunProblems, console: Console) -> None:
 
 
 def drop_orphans(run_dir: Path, manifest: Manifest) -> None:
-    """Remove saved states that a killed process left: one that it had not pointed to yet, or no
-    longer did.
-    """
+    """Remove saved states of a killed process that the manifest does not point at."""
     point = manifest.in_progress
     kept = point and point["state"]
     for state in (run_dir / "state").glob("*"):
@@ -270,8 +273,8 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
         "held out": held_out,
         "method": f"{method}, {turns}, {explore.loss} loss",
         **({"reward": _weighted(recipe)} if recipe.rewards else {}),
-        "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions a step, "
-        f"at most {tokens:,} tokens",
+        "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions per "
+        f"step, at most {tokens:,} tokens",
         **engine.describe(),
     }
 
@@ -290,7 +293,7 @@ def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manife
 
 
 def check_same_problems(manifest: Manifest, problems: RunProblems) -> None:
-    """Record the problems of a fresh run; refuse to resume one on others."""
+    """Record the problems of a new run; refuse to resume a run with other problems."""
     found, digest = manifest.result("0/problems"), problems.digest()
     if found is None:
         counts = {"train": len(problems.train), "coldstart": len(problems.coldstart)}
@@ -298,6 +301,6 @@ def check_same_problems(manifest: Manifest, problems: RunProblems) -> None:
         manifest.complete("0/problems", {"digest": digest, "counts": counts})
     elif found["digest"] != digest:
         raise StoreError(
-            f"The problems differ from those the run began with ({found['counts']}). Give it the "
-            "files it had then (tasks.data_dir, RLOOP_DATA), or begin a new run."
+            f"The problems differ from those the run started with ({found['counts']}). Restore "
+            "the files it had then (tasks.data_dir, RLOOP_DATA), or start a new run."
         )

@@ -1,8 +1,8 @@
-"""Damaged files moved away, so that a run goes on without them.
+"""Damaged files moved away, so that a run can continue without them.
 
-They move to `RUN/.damaged/` under their own names, never deleted. What can be made again from what
-is left (an evaluation of a policy that is kept, a selection) is forgotten by the manifest, so
-`rloop resume` makes it again. Steps of RL cannot; the manifest counts what is left of them.
+They move to `RUN/.damaged/` under their own names and are never deleted. What can be made again (an
+evaluation of a policy that is kept, a selection) is removed from the manifest, so that `rloop
+resume` makes it again. RL steps cannot be made again; the manifest counts what is left of them.
 """
 
 import json
@@ -18,14 +18,13 @@ from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import DAMAGED, Issue
 
 STANDALONE = "0/evaluation"
-"""Phase of a manifest that `rloop eval` wrote: one evaluation, of a policy that is elsewhere."""
+"""The phase in a manifest of `rloop eval`: one evaluation of a policy that is elsewhere."""
 
 
 def quarantine(run_dir: Path, issues: Sequence[Issue]) -> list[str]:
-    """Move the damaged files of a verification away; return a sentence for each.
+    """Move the damaged files that a verification found; return a sentence for each.
 
-    Files of other kinds (a manifest, weights) come back from a backup alone, and are left where
-    they are.
+    Other files (a manifest, weights) can only come from a backup, and stay where they are.
     """
     damaged = sorted({run_dir / issue.file for issue in issues if issue.is_damaged})
     messages = []
@@ -49,7 +48,7 @@ def quarantine(run_dir: Path, issues: Sequence[Issue]) -> list[str]:
 
 
 def _forget_step(run_dir: Path, manifest: Record, file: StepFile) -> str:
-    """Make the manifest say what is left after a file is gone; return what becomes of its rows."""
+    """Update the manifest after a file is gone; return what happens to its rows."""
     phases, point = manifest["phases"], manifest["in_progress"] or {}
     if file.phase == "explore":
         key = f"{file.iteration}/explore"
@@ -63,12 +62,15 @@ def _forget_step(run_dir: Path, manifest: Record, file: StepFile) -> str:
             for step in range(1, last + 1)
         ]
         facts["trajectories"] = sum(counts)
-        return "these trajectories are lost; the run goes on without them."
+        return "these trajectories are lost; the run continues without them."
     key = _evaluation(manifest, file)
     if STANDALONE in phases or key == point.get("key") or _is_kept(run_dir, manifest, file, key):
         phases.pop(key, None)
         return "`rloop resume` samples these problems again."
-    return "these samples are lost; metrics.jsonl has what was measured."
+    return (
+        "these samples are lost (the policy was not kept, so they cannot be sampled again); "
+        "metrics.jsonl has the results."
+    )
 
 
 def _evaluation(manifest: Record, file: StepFile) -> str:
@@ -79,7 +81,7 @@ def _evaluation(manifest: Record, file: StepFile) -> str:
 
 
 def _is_kept(run_dir: Path, manifest: Record, file: StepFile, key: str) -> bool:
-    """Whether the policy of an evaluation is there, so that it can be measured again."""
+    """Whether the policy of an evaluation still exists, so that it can be measured again."""
     policy = key.rpartition("/")[2]
     results = manifest["phases"].values()
     paths = [result["path"] for result in results if result.get("policy") == policy]
@@ -87,7 +89,7 @@ def _is_kept(run_dir: Path, manifest: Record, file: StepFile, key: str) -> bool:
 
 
 def _mend_log(run_dir: Path, manifest: Record) -> str:
-    """Keep the lines that can be read; the manifest vouches for those from now on."""
+    """Keep the readable lines and record them in the manifest."""
     path = run_dir / "metrics.jsonl"
     data = path.read_bytes() if path.exists() else b""
     kept, point = _readable(data), manifest["in_progress"]
@@ -107,7 +109,7 @@ def _mend_log(run_dir: Path, manifest: Record) -> str:
 
 
 def _readable(data: bytes) -> bytes:
-    """Return the lines that are whole JSON objects."""
+    """Return the lines that are complete JSON objects."""
 
     def is_object(line: bytes) -> bool:
         try:
@@ -119,7 +121,7 @@ def _readable(data: bytes) -> bytes:
 
 
 def _move(run_dir: Path, path: Path) -> None:
-    """Move a file below `.damaged`; one that is there already under that name gets a number."""
+    """Move a file below `.damaged`, with a number if the name is taken."""
     target = run_dir / DAMAGED / path.relative_to(run_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():

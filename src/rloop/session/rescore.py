@@ -1,6 +1,6 @@
-"""`rloop store rescore`: every trajectory of a run judged again, without sampling.
+"""`rloop store rescore`: judge every trajectory of a run again, without sampling.
 
-The result is a run directory of its own, which the report, the comparison and the viewer read:
+The result is a new run directory that the report, the comparison and the viewer read:
 
     RUN-rescored/
       trajectories/      as in the run, with new verdicts, answers and rewards
@@ -9,7 +9,7 @@ The result is a run directory of its own, which the report, the comparison and t
       manifest.json      names the run, the verifier and its versions; policies stay in the run
       config.json  recipe.yaml  environment.json  events.jsonl  expert/    as in the run
 
-The expert sets are those that the run was trained on, by the old verdicts.
+The expert sets are those the run was trained on, by the old verdicts.
 """
 
 import json
@@ -55,9 +55,9 @@ from rloop.types import Place, Verdict
 CHANGES = "changes.parquet"
 MAX_EXAMPLES = 6
 MAX_ALIKE = 2
-"""Examples of one task and one change."""
+"""Most examples of one kind of change in one task."""
 _SLICE = 4096
-"""Trajectories that are judged at the same time."""
+"""Trajectories judged at the same time."""
 _COPIED = ("recipe.yaml", "environment.json", "events.jsonl", "expert")
 _PLACE = ("iteration", "phase", "step", "policy", "task", "problem_id", "member")
 _IDENTITY = ("policy", "problem_id", "member")
@@ -72,7 +72,7 @@ _CHANGES = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One metric of one policy on one task, by the old and by the new verdicts.
+    """One metric of one policy on one task, by the old and the new verdicts.
 
     Example: Effect(policy="iter-001", task="gsm8k", metric="avg@8", old=0.41, new=0.43)
     """
@@ -91,17 +91,17 @@ class Effect:
 
 @dataclass(slots=True)
 class Rescored:
-    """What judging again changed; filled in as files pass."""
+    """The changes of a rescoring; filled in file by file."""
 
     directory: Path
     notes: list[str] = field(default_factory=list)
     num_trajectories: int = 0
     num_changed: int = 0
-    """With another verdict or another answer."""
+    """Trajectories with another verdict or another answer."""
     confusion: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(task, old verdict, new verdict) -> trajectories."""
     examples: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of `changes.parquet` with reference and completion, of different kinds first."""
+    """Rows of `changes.parquet` with reference and completion, different kinds of change first."""
     effects: list[Effect] = field(default_factory=list)
 
     def headline_effects(self) -> list[Effect]:
@@ -118,7 +118,7 @@ class Rescored:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it in plain values."""
+        """Return everything as plain values."""
         columns = ("task", "old", "correct", "wrong", "error")
         return {
             "directory": str(self.directory),
@@ -131,7 +131,7 @@ class Rescored:
         }
 
     def lines(self) -> list[str]:
-        """Return examples, notes and the result, a line each."""
+        """Return examples, notes and the result, one line each."""
         shown = [
             f"{row['problem_id']}, {row['policy']}, member {row['member']}: {row['old_verdict']} "
             f"({_quoted(row['old_answer'])}) -> {row['new_verdict']} "
@@ -140,9 +140,9 @@ class Rescored:
             for row in self.examples
         ]
         end = (
-            f"{self.num_changed:,} of {self.num_trajectories:,} trajectories have another verdict "
-            f"or answer -> {self.directory} ({CHANGES} has each; `rloop report` and `rloop "
-            "compare` read it)."
+            f"{self.num_changed:,} of {self.num_trajectories:,} trajectories have a new verdict "
+            f"or answer -> {self.directory} ({CHANGES} lists them; `rloop report` and `rloop "
+            "compare` read the directory)."
         )
         return [*shown, *map(visible, self.notes), end]
 
@@ -152,10 +152,10 @@ def _quoted(text: str | None) -> str:
 
 
 def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None) -> Rescored:
-    """Judge all trajectories of a run into a new run directory, whole or not at all.
+    """Judge all trajectories of a run into a new run directory, written completely or not at all.
 
-    `verifier` stands in for those of the recipe. ConfigError when the directory exists, TaskError
-    when the verifier does not judge the problems' own references correct.
+    `verifier` replaces those of the recipe. Raises ConfigError if the directory exists, and
+    TaskError if the verifier rejects the problems' own references.
     """
     if verifier is not None:
         check_verifier_name(verifier)
@@ -181,7 +181,7 @@ def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None)
 
 
 def _check_room(run_dir: Path, target: Path) -> None:
-    """Raise StoreError when there is too little room for the trajectories a second time."""
+    """Raise StoreError if there is too little space for a second copy of the trajectories."""
     size = sum(file.size for file in list_step_files(run_dir / "trajectories"))
     if target.parent.is_dir() and size > (free := shutil.disk_usage(target.parent).free):
         raise StoreError(
@@ -193,7 +193,7 @@ def _check_room(run_dir: Path, target: Path) -> None:
 def _judge_all(
     run_dir: Path, folder: Path, judge: Rejudge, found: Rescored, recipe: Recipe
 ) -> list[str]:
-    """Write every step with its new verdicts, and what changed; return the verifiers' versions."""
+    """Write every step with its new verdicts, and the changes; return the verifiers' versions."""
     store, versions = TrajectoryStore(folder), set()
     files = sorted(list_step_files(run_dir / "trajectories"), key=lambda file: file.in_time)
     if not files:
@@ -221,7 +221,8 @@ def _place(file: StepFile) -> Place:
 def _with_verdicts(
     rows: pa.Table, verdicts: Sequence[Verdict], rewards: Sequence[RewardConfig]
 ) -> pa.Table:
-    """Return the rows with new verdicts; of the recipe's rewards accuracy follows them."""
+    """Return the rows with new verdicts; of the recipe's rewards only accuracy changes with
+    them."""
     weights = weights_of(rewards)
     accuracy = {reward.label for reward in rewards if reward.function == "accuracy"}
     pairs = zip(rows["rewards"].to_pylist(), verdicts, strict=True)
@@ -251,7 +252,7 @@ def _with_verdicts(
 def _rejudged(
     entries: list[dict[str, Any]] | None, verdict: Verdict, accuracy: set[str]
 ) -> list[dict[str, Any]] | None:
-    """Return a row's rewards with what the new verdict says of those that are accuracy."""
+    """Return a row's rewards, with accuracy by the new verdict."""
     value = None if verdict.kind == "error" else verdict.reward
     new = {"value": value, "reason": verdict.reason}
     return entries and [e | new if e["name"] in accuracy else e for e in entries]
@@ -267,7 +268,7 @@ def _changes(old: pa.Table, new: pa.Table) -> pa.Table:
 
 
 def _differs(old: pa.Table, new: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return whether a column differs, row by row; two nulls are alike."""
+    """Return whether a column differs, row by row; two nulls are equal."""
     mark = "\x00"
     return pc.not_equal(pc.fill_null(old[name], mark), pc.fill_null(new[name], mark))
 
@@ -292,7 +293,7 @@ def _count(found: Rescored, old: pa.Table, new: pa.Table, changed: pa.Table) -> 
 
 
 def _write_log(run_dir: Path, folder: Path, recipe: Recipe, found: Rescored) -> None:
-    """Write metrics.jsonl told anew, and note what it did to every evaluation."""
+    """Write metrics.jsonl with recomputed values, and note the effect on every evaluation."""
     old = read_metrics(run_dir)
     new = list(recount(old, TrajectoryStore(folder), recipe.evaluate, seed=recipe.seed))
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in new)
@@ -314,7 +315,7 @@ def _effects(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Ef
 def _write_record(
     run_dir: Path, folder: Path, recipe: Recipe, verifier: str | None, versions: list[str]
 ) -> None:
-    """Write what the directory says about itself: the run's own record, with new numbers."""
+    """Write the directory's own records: the run's, with new numbers."""
     for name in _COPIED:
         source = run_dir / name
         if source.is_dir():

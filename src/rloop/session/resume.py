@@ -1,7 +1,8 @@
-"""What resuming a run does: which phases it skips, and whether it may go on with another recipe.
+"""What resuming a run does: which phases it skips, and whether it can continue with a changed
+recipe.
 
-It may where a run that had the new values from its very start would have come to where this one is:
-more of the budget, and what decides no result.
+A change is allowed if a run with the new values from the start would have reached the same state: a
+larger budget, or keys that do not affect results.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,25 +19,25 @@ from rloop.recipe.methods import last_phase
 from rloop.store.trajectories import TrajectoryStore
 
 RAISED = frozenset({"iterations", "tasks.max_error_frac"})
-"""Keys that only say where a run ends. So does `explore.steps`, at times."""
+"""Keys that only say where a run ends. In some cases so does `explore.steps`."""
 
 CAN_CHANGE = (
-    f"What may change: {' and '.join(sorted(RAISED))}, upwards; explore.steps, upwards, while the "
-    "learning rate is constant and the first exploration is not through; "
+    f"These can be increased: {', '.join(sorted(RAISED))}; and explore.steps, with a constant "
+    "learning rate and before the first exploration ends. These can be changed: "
     f"{', '.join(sorted(FREE | ROUNDING))}."
 )
 
 Differences = Mapping[str, tuple[Any, Any]]
-"""Dotted key -> old and new value, where the two differ."""
+"""Dotted key -> old and new value, for each difference."""
 
 
 def recipe_in_force(
     run_dir: Path, written: Recipe, given: Recipe | None, manifest: Manifest
 ) -> tuple[Recipe, list[str]]:
-    """Return the recipe to go on with, and sentences about what changed.
+    """Return the recipe to continue with, and sentences about what changed.
 
-    `written` is the run's config.json, `given` what the command line asks for. A change that is
-    accepted is recorded; ConfigError shows the difference where it must not be.
+    `written` is the run's config.json, `given` what the command line asks for. An accepted change
+    is recorded; a refused one raises ConfigError with the difference.
     """
     config = run_dir / "config.json"
     if not manifest.recipes:
@@ -61,13 +62,14 @@ def recipe_in_force(
     if refused:
         lines = "\n  " + told(refused, "\n  ")
         raise ConfigError(
-            f"{run_dir} cannot go on with another recipe:{lines}\nWhat is done "
-            "would have come out otherwise; begin a new run with `rloop run RECIPE --out DIR`.\n"
+            f"{run_dir} cannot continue with a changed recipe:{lines}\nThe steps already done used "
+            "the old values. Start a new run with `rloop run RECIPE --out DIR`; to start it from "
+            f"the last policy, add --set policy.path={run_dir}/policies/NAME.\n"
             f"{CAN_CHANGE}"
         )
     manifest.record_recipe(_data(given))
     write_text(config, resolved_json(given))
-    notes = [f"The recipe is changed from here on: {told(found)}."]
+    notes = [f"The recipe changes from here on: {told(found)}."]
     if ROUNDING & found.keys():
         notes.append(
             "Sums are cut in other ways from here on: numbers equal those of a run without the "
@@ -84,7 +86,7 @@ def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manif
 
 
 def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
-    """Whether no exploration has come to its last step, or was steered by their number."""
+    """Whether no exploration has reached its last step, or depended on their number."""
     point, config = manifest.in_progress, recipe.explore
     if point is None or point["key"] != "1/explore":
         return manifest.result("1/explore") is None
@@ -95,7 +97,7 @@ def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
 def differences(old: Recipe, new: Recipe) -> Differences:
     """Return the keys whose values differ, in the order of the recipe.
 
-    A recipe that names no `prompt.date` has that of the other.
+    A recipe without `prompt.date` has that of the other.
     """
     day = old.prompt.date or new.prompt.date
     if day:
@@ -127,7 +129,7 @@ def _differences(old: Any, new: Any, key: str) -> Iterator[tuple[str, tuple[Any,
 
 
 def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator[str]:
-    """Yield what is complete, where the run goes on, and which steps are done again."""
+    """Yield what is complete, where the run continues, and which steps are repeated."""
     is_complete = last_phase(recipe.model_dump(mode="json")) in manifest.phases
     phases: dict[str, list[str]] = {}
     for key in manifest.completed():
@@ -135,7 +137,7 @@ def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator
         phases.setdefault(iteration, []).append(name.replace("/", " "))
     complete = [f"iteration {i} ({', '.join(names)})" for i, names in phases.items()]
     if is_complete:
-        yield "The run is complete; `--set iterations=N` lets it go on."
+        yield "The run is complete; to continue it, use `--set iterations=N`."
     else:
         yield f"Skipping what is complete: {', '.join(complete) or 'nothing'}."
     point = manifest.in_progress
@@ -146,11 +148,11 @@ def plan(manifest: Manifest, store: TrajectoryStore, recipe: Recipe) -> Iterator
     if name == "explore":
         yield from _redone(where, int(iteration), point, store)
     elif name.startswith("evaluate"):
-        yield f"Going on with {where}; problems that are stored are not sampled again."
+        yield f"Continuing with {where}; stored problems are not sampled again."
     elif point["step"]:
-        yield f"Going on with {where} after update {point['step']}."
+        yield f"Continuing with {where} after update {point['step']}."
     else:
-        yield f"Beginning {where} again."
+        yield f"Starting {where} over."
 
 
 def _redone(
@@ -160,10 +162,8 @@ def _redone(
     while store.count(iteration=iteration, phase="explore", step=last + 1):
         last += 1
     saved = f"the saved point at step {step}" if step else "there is no saved point yet"
-    yield f"Going on with {where} after step {step}." if step else f"Beginning {where} again."
+    yield f"Continuing with {where} after step {step}." if step else f"Starting {where} over."
     if last > step:
         steps = f"step {last}" if last == step + 1 else f"steps {step + 1} to {last}"
         reason = f"{saved} does not cover {'it' if last == step + 1 else 'them'}" if step else saved
-        yield (
-            f"Redoing {steps}: {reason}. What was sampled is set aside in trajectories/.superseded."
-        )
+        yield (f"Redoing {steps}: {reason}. What was sampled is moved to trajectories/.superseded.")

@@ -1,10 +1,11 @@
-"""A sweep: methods x seeds of one recipe under one budget, a run directory each, one after another
-or several at a time.
+"""A sweep: methods x seeds of one recipe under one budget, each in its own run directory, one after
+another or several at a time.
 
     DIR/rloop-seed-0  DIR/rloop-seed-1  DIR/rl-seed-0 ...   DIR/sweep.json: how each ended
 
-The same arguments again skip what is complete, resume what has begun and start the rest. Runs share
-nothing: the base is measured, and a cold start done, in each, so that each stands by itself.
+The same arguments again skip complete runs, resume the one that was stopped and start the rest.
+Runs share nothing: each measures the base and does its own cold start, so that each is complete by
+itself.
 """
 
 import json
@@ -51,7 +52,7 @@ class PlannedRun:
     recipe: Recipe
 
     def state(self) -> State:
-        """Return how far the run is."""
+        """Return the state of the run."""
         manifest = Manifest(self.directory)
         key = last_phase(self.recipe.model_dump(mode="json"))
         if manifest.result(key) is not None:
@@ -59,14 +60,14 @@ class PlannedRun:
         return "begun" if manifest.has_begun else "new"
 
     def refuse_others(self) -> None:
-        """Raise ConfigError where the directory holds anything but this very run."""
+        """Raise ConfigError if the directory holds anything but this run."""
         config = self.directory / "config.json"
         if config.exists():
             found = differences(read_resolved(config), self.recipe)
             if found:
                 raise ConfigError(
-                    f"{self.directory} holds another recipe: {told(found)}. Give the arguments "
-                    "that it was begun with, or choose another --out."
+                    f"{self.directory} holds another recipe: {told(found)}. Use the arguments "
+                    "that it was started with, or choose another --out."
                 )
         elif self.directory.exists():
             refuse_used(self.directory)
@@ -75,8 +76,8 @@ class PlannedRun:
 def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> list[PlannedRun]:
     """Return the runs, seed by seed so that methods can be compared early; nothing is written.
 
-    `methods` and `seeds` are as the command line has them. ConfigError for names that are no
-    methods, two methods that are the same recipe, and directories that hold something else.
+    `methods` and `seeds` are as on the command line. Raises ConfigError for unknown methods, for
+    two methods that are the same recipe, and for directories that hold something else.
     """
     chosen = find_methods(methods)
     recipe = recipe.dated(_first_date(directory) or today())
@@ -101,18 +102,18 @@ def plan_sweep(recipe: Recipe, methods: str, seeds: str, directory: Path) -> lis
 
 
 def _first_date(directory: Path) -> str | None:
-    """Return the date of prompts that the sweep's first run began with, None where there is none.
+    """Return the date in the prompts of the sweep's first run; None if there is no run yet.
 
-    The runs are compared problem by problem, so all must see the same prompts.
+    Runs are compared problem by problem, so all must see the same prompts.
     """
     begun = sorted(directory.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
     return next((day for day in (read_resolved(c).prompt.date for c in begun) if day), None)
 
 
 def announce_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> None:
-    """Show what the sweep will cost and what to be warned of.
+    """Show what the sweep will cost, and warnings.
 
-    Loads the tasks; TaskError where one cannot be.
+    Loads the tasks; raises TaskError if that fails.
     """
     console = Console()
     lines, warnings = describe_sweep(recipe, runs)
@@ -123,7 +124,7 @@ def announce_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> None:
 
 
 def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str], list[str]]:
-    """Return what `announce_sweep` shows: sentences, and warnings."""
+    """Return the sentences and the warnings that `announce_sweep` shows."""
     tasks = load_tasks(recipe.tasks)
     held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
     if recipe.coldstart is not None:
@@ -145,8 +146,8 @@ def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str
     warnings = budget_warnings(recipe, find_methods(methods))
     if len({run.seed for run in runs}) == 2:
         warnings.append(
-            "Two seeds can hardly show that methods differ: their intervals are very wide. "
-            "Take three or more with --seeds 3."
+            "Two seeds are too few to estimate seed-to-seed variation, so intervals will be very "
+            "wide. Use three or more: --seeds 3."
         )
     folder = runs[0].directory.parent
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
@@ -165,12 +166,13 @@ def run_sweep(
     again: str,
     jobs: int = 1,
 ) -> int:
-    """Run what is not complete; return 0, 1 when any run failed, or 130 (interrupted).
+    """Run what is not complete; return 0, 1 if any run failed, or 130 (interrupted).
 
-    `finish` is called with the directory of each run that had begun and ended; `again` is the
-    command that goes on. What a run prints as its result goes to standard error. With `jobs` above
-    1 so many run at a time, in processes with their share of the cores; what they print goes to
-    `METHOD-seed-SEED.log` beside the run directory, and `build_engine` must be a module's function.
+    `finish` is called with the directory of each run that started and ended; `again` is the command
+    that continues the sweep. A run's results go to standard error. With `jobs` above 1, that many
+    runs go on at a time, in processes with their share of the cores; their output goes to
+    `METHOD-seed-SEED.log` beside the run directory, and `build_engine` must be a module-level
+    function.
     """
     console = Console()
     ended = {run.directory.name: "complete" for run in runs if run.state() == "complete"}
@@ -185,7 +187,7 @@ def run_sweep(
                 finish(run.directory)
     except KeyboardInterrupt:
         console.say(
-            f"The sweep stopped after {len(ended)} of {len(runs)} runs. Go on with: {again}"
+            f"The sweep stopped after {len(ended)} of {len(runs)} runs. Continue with: {again}"
         )
         return INTERRUPTED
     failed = {name: reason for name, reason in ended.items() if reason != "complete"}
@@ -197,7 +199,7 @@ def run_sweep(
 
 
 Ended = Iterator[tuple[PlannedRun, int, str]]
-"""Runs that have ended, each with its exit code, and why it failed where it did."""
+"""Runs that have ended, each with its exit code and, if it failed, why."""
 
 
 def _one_by_one(
@@ -239,7 +241,7 @@ def _side_by_side(
         console.say("Stopping the runs after their steps; press Ctrl-C again to stop at once.")
 
     if calls:
-        console.say(f"What a run prints goes to its log, such as {calls[0].log}")
+        console.say(f"The output of each run goes to its log, such as {calls[0].log}")
     for call, found in run_side_by_side(calls, jobs, on_start=on_start, on_stop=on_stop):
         code, reason = found if isinstance(found, tuple) else (1, str(found))
         took = clock_time(time.monotonic() - began[call.name])
@@ -255,7 +257,7 @@ def _announced(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, str]]:
 
 
 def _run(run: PlannedRun, recipe_path: Path, build_engine: EngineBuilder) -> tuple[int, str]:
-    """Start or resume a run; return its exit code, and why it failed where it did."""
+    """Start or resume a run; return its exit code and, if it failed, why."""
     try:
         if run.state() == "begun":
             code = resume(run.directory, build_engine)
@@ -269,7 +271,7 @@ def _run(run: PlannedRun, recipe_path: Path, build_engine: EngineBuilder) -> tup
 
 
 def _seeds(text: str, *, first: int) -> list[int]:
-    """Return the seeds of `3` (three, from the first on) or `0,3,7` (these)."""
+    """Return the seeds of `3` (three seeds, starting from `first`) or of `0,3,7` (these)."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts) or parts == ["0"]:
         raise ConfigError(

@@ -1,6 +1,7 @@
-"""Policies measured at several temperatures: what sharpening alone gives, and what training adds.
+"""Policies measured at several temperatures: what sharpening alone gives, and what training adds to
+it.
 
-A folder with an evaluation of its own for each point, each of the form that `rloop eval` writes:
+The folder has one evaluation per point, in the form that `rloop eval` writes:
 
     runs/temperatures-iter-002/
       plan.json        what is measured: policy, temperature, folder and recipe of each point
@@ -8,8 +9,8 @@ A folder with an evaluation of its own for each point, each of the form that `rl
       scores.json      every number, when all are measured
       sharpening.json  whether each policy is more than a sharper base (evaluation/sharpening.py)
 
-A policy is loaded once for all its temperatures. All points share problems, samples and random
-streams, so only policy and temperature differ.
+A policy is loaded once for all its temperatures. All points share problems, number of samples and
+random streams, so only policy and temperature differ.
 """
 
 import json
@@ -59,12 +60,12 @@ class Point:
     """
 
     policy: str
-    """What tables and charts call it."""
+    """Its name in tables and charts."""
     temperature: float
     folder: str
-    """Of its evaluation, inside the folder of all."""
+    """Folder of its evaluation, inside the folder of all points."""
     is_base: bool
-    """Whether it is what the loop of a measured policy began with: the curve to beat."""
+    """Whether it is the policy that entered a measured policy's loop: the curve to beat."""
     recipe: Recipe
 
 
@@ -88,7 +89,8 @@ class MeasuredPoint:
 
 
 def read_temperatures(text: str) -> list[float]:
-    """Return the temperatures of a list such as `0.3,0.5,1`, rising; ConfigError for others."""
+    """Return the temperatures of a list such as `0.3,0.5,1`, rising; ConfigError for anything
+    else."""
     try:
         found = sorted({float(part) for part in text.split(",")})
     except ValueError:
@@ -145,7 +147,7 @@ def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Pat
 
 
 def with_bases(policies: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what the loops of the policies' runs began with, and the other policies, each once."""
+    """Return the policies that entered the loops of the runs, and the other policies, each once."""
     bases = list(
         {Path(path).resolve(): path for path in map(loop_start, policies) if path}.values()
     )
@@ -157,9 +159,9 @@ def with_bases(policies: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def loop_start(policy: str) -> str | None:
-    """Return the policy that the loop of a policy's run began with; None where there is none.
+    """Return the policy that entered the loop of a policy's run; None if there is none.
 
-    That is the cold-started one where there is one, else the base.
+    That is the cold-started policy if there is one, else the base.
     """
     config = recipe_of_policy(policy)
     if config is None:
@@ -176,9 +178,10 @@ def loop_start(policy: str) -> str | None:
 def plan_points(
     recipes: Sequence[Recipe], temperatures: Sequence[float], bases: Sequence[str]
 ) -> list[Point]:
-    """Return every policy at every temperature; a recipe names one policy in `policy.path`.
+    """Return every policy at every temperature; each recipe names one policy in `policy.path`.
 
-    `bases` are the paths of those to beat. Policies of one name are told apart by their run's.
+    `bases` are the paths of the policies to beat. Policies with equal names get their run's name
+    too.
     """
     names = _names([recipe.policy.path for recipe in recipes])
     points = []
@@ -302,7 +305,7 @@ def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any
 
 
 def _correct(point: Point, folder: Path) -> dict[str, dict[str, int]]:
-    """Return how many completions of each problem are correct, by task."""
+    """Return the number of correct completions of each problem, by task."""
     place = evaluation_place(point.recipe)
     tallies = stored_tallies(TrajectoryStore(folder / point.folder), place)
     return {
@@ -312,26 +315,26 @@ def _correct(point: Point, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def is_planned(folder: Path) -> bool:
-    """Whether a folder is one of policies at several temperatures."""
+    """Whether a folder holds policies at several temperatures."""
     return (folder / PLAN).is_file()
 
 
 def read_plan(folder: Path) -> list[Point]:
-    """Return the points that a folder was begun with."""
+    """Return the points that a folder was started with."""
     try:
         rows: list[dict[str, Any]] = json.loads((folder / PLAN).read_text())
         return [Point(**row | {"recipe": Recipe.model_validate(row["recipe"])}) for row in rows]
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(
-            f"{folder / PLAN} does not say what is measured; restore it from a backup, or begin "
-            "again with another --out."
+            f"{folder / PLAN} does not say what is measured; restore it from a backup, or start "
+            "over with another --out."
         ) from error
 
 
 def _measure_policy(
     points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool
 ) -> None:
-    """Measure one policy at those of its temperatures that are not complete."""
+    """Measure one policy at the temperatures that are not complete."""
     left = [point for point in points if _scores(point, folder) is None]
     if not left:
         return
@@ -367,7 +370,8 @@ def _measured(point: Point, folder: Path) -> list[MeasuredPoint]:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Return what to call policies: the last part, with the run's name where it repeats."""
+    """Return the names of policies: the last part of the path, with the run's name if it
+    repeats."""
     short = [Path(path).name for path in paths]
     times = Counter(short)
     return [

@@ -17,7 +17,7 @@ from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.rollout import Rollout
-from rloop.loop.rl import Explorer, ExploreStep, RLState, Successes, mean_metrics, sampling_metrics
+from rloop.loop.rl import RLState, RLStep, RLTrainer, Successes, mean_metrics, sampling_metrics
 from rloop.recipe.config import Recipe
 from rloop.tasks.rewards import Verify
 from rloop.types import Place, Problem, Verdict
@@ -33,13 +33,13 @@ def explore(
     replayed: Successes | None = None,
     verify: Verify | None = None,
     engine: type[NativeEngine] = NativeEngine,
-) -> list[ExploreStep]:
+) -> list[RLStep]:
     """Return the first steps of an exploration of a tiny random model."""
     holder = engine(recipe)
     with TemporaryDirectory() as folder:
         holder.prepare(recipe.policy.path, Path(folder) / "base", seed=0)
     holder.begin(recipe.explore.optimizer, seed=0)
-    explorer = Explorer(
+    explorer = RLTrainer(
         rollout=Rollout(engine=holder, verify=verify or InstantVerify(), rewards=recipe.rewards),
         config=recipe.explore,
         problems=problems,

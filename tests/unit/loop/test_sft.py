@@ -5,7 +5,7 @@ from pathlib import Path
 from doubles_runs import half_right, toy_recipe
 from doubles_scripted import ScriptedEngine
 
-from rloop.loop.sft import FinetuneStep, sft_steps
+from rloop.loop.sft import SFTStep, sft_steps
 from rloop.recipe.config import FinetuneConfig, OptimizerConfig
 from rloop.types import Example, Place
 
@@ -15,7 +15,7 @@ EXAMPLES = [
 ]
 
 
-def tuned(folder: Path, *, num_done: int = 0) -> list[FinetuneStep]:
+def tuned(folder: Path, *, num_done: int = 0) -> list[SFTStep]:
     """Do the updates after the first `num_done` of two epochs in batches of at most 4."""
     rate = OptimizerConfig(learning_rate=1e-3)
     config = FinetuneConfig(epochs=2, batch_size=4, optimizer=rate)
@@ -25,7 +25,7 @@ def tuned(folder: Path, *, num_done: int = 0) -> list[FinetuneStep]:
     return list(sft_steps(engine, EXAMPLES, config, PLACE, num_done=num_done))
 
 
-def ids(updates: list[FinetuneStep]) -> list[int]:
+def ids(updates: list[SFTStep]) -> list[int]:
     return [sequence.completion_ids[0] for update in updates for sequence in update.batch]
 
 

@@ -9,18 +9,18 @@ from doubles_records import group_at, place_at
 from doubles_runs import toy_recipe
 
 from rloop.errors import DegenerateRun
-from rloop.loop.rl import ExploreStep
-from rloop.loop.stopping import MAX_SKIPPED, TuneWatch, Watch
+from rloop.loop.rl import RLStep
+from rloop.loop.stopping import MAX_SKIPPED, FinetuneStopRules, StopRules
 
 
-def watch(folder: Path, **rules: Any) -> Watch:
+def watch(folder: Path, **rules: Any) -> StopRules:
     recipe = toy_recipe(
         folder, evaluate__every=1, explore__early_stop={"patience_steps": 2, **rules}
     )
-    return Watch(recipe)
+    return StopRules(recipe)
 
 
-def reasons(watched: Watch, key: str, values: list[float]) -> list[bool]:
+def reasons(watched: StopRules, key: str, values: list[float]) -> list[bool]:
     return [watched.early_stop({key: value}) is not None for value in values]
 
 
@@ -73,15 +73,15 @@ BAD = {"skipped_updates_count": 1.0, "grad_norm": float("nan")}
 
 def step(
     number: int, metrics: Mapping[str, float] | None = None, *, has_signal: bool = True
-) -> ExploreStep:
+) -> RLStep:
     group = MIXED if has_signal else ALIKE
     numbers = {"groups_signal_frac": float(has_signal), **(metrics or {})}
-    return ExploreStep(step=number, groups=(group,), metrics=numbers)
+    return RLStep(step=number, groups=(group,), metrics=numbers)
 
 
 def test_a_collapsed_exploration_ends_and_one_that_never_learned_stops_the_run(tmp_path: Path):
     recipe = toy_recipe(tmp_path, explore__max_dead_steps=2)
-    watched = Watch(recipe)
+    watched = StopRules(recipe)
     assert watched.check(step(1)) is None
     assert watched.check(step(2, has_signal=False)) is None
     reason = watched.check(step(3, has_signal=False))
@@ -89,7 +89,7 @@ def test_a_collapsed_exploration_ends_and_one_that_never_learned_stops_the_run(t
         "no group had a signal for 2 steps in a row: of the last 1 groups 0 were all correct and 1 "
         "all wrong"
     )
-    never = Watch(recipe)
+    never = StopRules(recipe)
     never.check(step(1, has_signal=False))
     with pytest.raises(DegenerateRun, match=r"^No group had a signal.*Choose easier problems"):
         never.check(step(2, has_signal=False))
@@ -100,7 +100,7 @@ def test_where_rls_weights_are_the_product_a_collapse_stops_the_run(tmp_path: Pa
     changes: dict[str, Any] = {"expert": None, "finetune": None}
     if how == "explored":
         changes = {"finetune__init": "explored"}
-    watched = Watch(toy_recipe(tmp_path, explore__max_dead_steps=2, **changes))
+    watched = StopRules(toy_recipe(tmp_path, explore__max_dead_steps=2, **changes))
     watched.check(step(1))
     watched.check(step(2, has_signal=False))
     with pytest.raises(DegenerateRun, match=r"RL has collapsed.*learning_rate=0.001") as caught:
@@ -109,7 +109,7 @@ def test_where_rls_weights_are_the_product_a_collapse_stops_the_run(tmp_path: Pa
 
 
 def test_updates_skipped_in_a_row_end_the_exploration(tmp_path: Path):
-    watched = Watch(toy_recipe(tmp_path))
+    watched = StopRules(toy_recipe(tmp_path))
     found = [watched.check(step(number, BAD)) for number in range(1, MAX_SKIPPED)]
     # a step without an update says nothing; one that went well begins the count again
     found.append(watched.check(step(MAX_SKIPPED, has_signal=False)))
@@ -124,19 +124,19 @@ def test_updates_skipped_in_a_row_end_the_exploration(tmp_path: Path):
 
 
 def test_streaks_of_a_saved_point_go_on(tmp_path: Path):
-    first = Watch(toy_recipe(tmp_path))
+    first = StopRules(toy_recipe(tmp_path))
     for number in range(1, MAX_SKIPPED):
         first.check(step(number, BAD))
-    second = Watch(toy_recipe(tmp_path))
+    second = StopRules(toy_recipe(tmp_path))
     second.streaks = dict(first.streaks)
     assert second.check(step(MAX_SKIPPED, BAD)) is not None
 
 
 def test_a_fine_tuning_that_learns_nothing_stops_and_names_its_learning_rate():
-    watched = TuneWatch(1e-3, place_at(phase="finetune", policy="iter-001"))
+    watched = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
     for _ in range(MAX_SKIPPED - 1):
         watched.check({"skipped_updates_count": 1.0})
-    resumed = TuneWatch(1e-3, place_at(phase="finetune", policy="iter-001"))
+    resumed = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
     resumed.streaks = dict(watched.streaks)
     with pytest.raises(DegenerateRun, match=r"no iter-001.*5 updates in a row.*finetune\.opt"):
         resumed.check({"skipped_updates_count": 1.0})
@@ -147,7 +147,7 @@ def test_a_short_fine_tuning_stops_where_every_update_was_skipped(
     skipped: list[int],
     stops: bool,  # noqa: FBT001 (a case)
 ):
-    watched = TuneWatch(1e-3, place_at(phase="finetune", policy="iter-001"))
+    watched = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
     for count in skipped:
         watched.check({"skipped_updates_count": float(count)})
     if not stops:

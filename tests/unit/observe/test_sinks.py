@@ -41,8 +41,8 @@ def test_a_tracker_that_fails_is_warned_of_once_left_alone_for_a_while_and_tried
     # tried at steps 1 and 2, let be until 61 s, tried at step 5, let be again
     assert tracker.num_tries == 3
     assert [record.getMessage() for record in caplog.records] == [
-        "mlflow took no metrics at step 2 ([Errno 28] No space left on device). The run goes on; "
-        "metrics.jsonl has every number."
+        "mlflow failed to log metrics at step 2 ([Errno 28] No space left on device). The run "
+        "continues; metrics.jsonl has every number."
     ]
     tracker.broken, now[0] = None, 1.0 + 2 * REST_S
     guarded.write(7, {"explore/reward_mean": 0.75})
@@ -54,7 +54,7 @@ def test_a_tracker_that_fails_at_its_end_is_warned_of_and_no_more(caplog):
     tracker.broken = RuntimeError()
     Guarded("wandb", tracker).close()
     assert [record.getMessage() for record in caplog.records] == [
-        "wandb did not end well (RuntimeError). The run goes on; metrics.jsonl has every number."
+        "wandb failed to close (RuntimeError). The run continues; metrics.jsonl has every number."
     ]
 
 

@@ -17,7 +17,7 @@ from rloop.engines.native.engine import NativeEngine
 from rloop.engines.native.logprobs import check_architecture
 from rloop.engines.rollout import Rollout
 from rloop.errors import DegenerateRun, EngineError, NonFinitePolicy
-from rloop.loop.rl import Explorer, RLState
+from rloop.loop.rl import RLState, RLTrainer
 from rloop.policies.finite import check_finite, check_logits, nonfinite_names
 from rloop.recipe.config import OptimizerConfig
 from rloop.types import Place, PolicyRef
@@ -134,7 +134,7 @@ def test_a_directory_with_nan_weights_is_refused(engine: NativeEngine, base: Pol
 def test_what_a_nan_policy_writes_is_no_data(engine: NativeEngine, base: PolicyRef):
     del base
     config = engine._recipe.explore
-    explorer = Explorer(
+    explorer = RLTrainer(
         rollout=Rollout(engine=engine, verify=InstantVerify()),
         config=config,
         problems=[make_problem(n) for n in range(4)],

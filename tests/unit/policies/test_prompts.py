@@ -68,11 +68,6 @@ def test_the_version_changes_with_what_shapes_a_prompt():
     assert renderer().version == versions[0]
 
 
-def test_a_template_without_the_problem_is_refused():
-    with pytest.raises(EngineError, match=r"must contain \{problem\}, got 'hello'"):
-        text(template="hello")
-
-
 def test_a_model_without_a_chat_template_needs_one():
     tokenizer = character_tokenizer()
     tokenizer.chat_template = None

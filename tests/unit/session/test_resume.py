@@ -88,7 +88,7 @@ def test_what_would_change_the_past_is_refused_with_the_difference(
 ):
     before = files(finished)
     overrides = [override, *(["expert=null"] if override == "finetune=null" else [])]
-    with pytest.raises(ConfigError, match="cannot go on with another recipe") as caught:
+    with pytest.raises(ConfigError, match="changed recipe") as caught:
         resume(finished, scripted(), overrides=overrides)
     assert difference in str(caught.value)
     assert "rloop run RECIPE --out DIR" in str(caught.value)

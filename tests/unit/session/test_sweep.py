@@ -91,7 +91,7 @@ def test_what_a_sweep_costs_is_told_before_it_starts(tmp_path):
 def test_two_seeds_are_warned_of_before_they_run(tmp_path, seeds, is_warned):
     recipe = toy_recipe(tmp_path)
     _, warnings = describe_sweep(recipe, plan(tmp_path, seeds=seeds))
-    assert any(said.startswith("Two seeds can hardly show") for said in warnings) == is_warned
+    assert any(said.startswith("Two seeds") for said in warnings) == is_warned
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_ends_as_if_it_had_not_been(
     code, finished = sweep(runs, source, build)
     assert (code, finished) == (130, ["rloop-seed-0"])
     assert [run.state() for run in runs] == ["complete", "begun"]
-    assert "stopped after 1 of 2 runs. Go on with: rloop sweep again" in capsys.readouterr().err
+    assert "stopped after 1 of 2 runs. Continue with: rloop sweep again" in capsys.readouterr().err
     code, finished = sweep(plan(tmp_path, "rloop,rl", "1"), source)
     assert (code, finished) == (0, ["rl-seed-0"])
     assert "rl, seed 0, goes on" in capsys.readouterr().err
@@ -244,7 +244,7 @@ def test_ctrl_c_stops_all_that_run_and_the_sweep_goes_on_from_there(tmp_path, so
     code = run_sweep(runs, source, build_asking, finish=lambda _: None, again="again", jobs=2)
     told = capsys.readouterr().err
     assert code == 130
-    assert "The sweep stopped after 1 of 3 runs. Go on with: again" in told
+    assert "The sweep stopped after 1 of 3 runs. Continue with: again" in told
     assert "Stopping the runs after their steps; press Ctrl-C again" in told
     assert any(
         "Stopping after this step" in log.read_text() for log in (tmp_path / "sweep").glob("*.log")

@@ -146,7 +146,7 @@ def test_a_torn_step_is_moved_away_and_the_run_is_sound_without_it(run_dir):
     cut(run_dir / EXPLORED)
     torn = (run_dir / EXPLORED).read_bytes()
     assert put_away(run_dir) == [
-        f"{EXPLORED}: these trajectories are lost; the run goes on without them."
+        f"{EXPLORED}: these trajectories are lost; the run continues without them."
     ]
     assert (run_dir / f".damaged/{EXPLORED}").read_bytes() == torn
     found = verify_run(run_dir)
@@ -198,7 +198,7 @@ def test_an_evaluation_inside_exploration_is_lost_and_its_numbers_stay(run_dir):
     name = "trajectories/iteration-1/phase-evaluate/step-000002-explored-001-held.parquet"
     cut(run_dir / name)
     (said,) = put_away(run_dir)
-    assert said.startswith(f"{name}: these samples are lost; metrics.jsonl has")
+    assert said.startswith(f"{name}: these samples are lost")
     assert verify_run(run_dir).is_sound, told(run_dir)
     assert resume(run_dir, scripted()) == 0
 
