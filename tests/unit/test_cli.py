@@ -82,6 +82,12 @@ def test_an_unknown_option_exits_2_and_says_so_on_standard_error(rloop):
     assert "--stepz" in err
 
 
+def test_the_name_that_another_tool_has_for_a_command_is_answered(rloop):
+    code, _, err = rloop("train", "recipe.yaml")
+    assert code == 2
+    assert "Did you mean 'run'?" in err
+
+
 def test_a_wrong_recipe_exits_2_with_one_line_and_no_traceback(rloop):
     code, out, err = rloop("run", ROOT / "recipes/tiny.yaml", "--set", "explore.grup_size=4")
     assert (code, out) == (2, "")

@@ -29,6 +29,8 @@ PROGRAM_BYTES = 450 * 10**6
 KERNEL_BYTES = 110 * 10**6
 """Machine code that oneDNN makes and keeps for the shapes of bfloat16 products (measured)."""
 IN_CPU_MEMORY = ", in CPU memory"
+PACK_TOKENS = 1024
+"""What rows of other problems are joined up to on a CPU."""
 LOGIT_CHUNK_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 """What the learner's float32 logits are cut to."""
 
@@ -325,11 +327,18 @@ def _microbatch_tokens(recipe: Recipe) -> int:
     """Return the tokens of the largest micro-batch: no more than an update has, nor fewer than a
     sequence.
     """
-    explore = recipe.explore
-    longest = recipe.prompt.max_tokens + explore.sampling.max_completion_tokens
+    explore, completion = recipe.explore, recipe.explore.sampling.max_completion_tokens
+    longest = recipe.prompt.max_tokens + completion
     sizes = [explore.prompts_per_step * explore.group_size // explore.updates_per_step]
     sizes += [phase.batch_size for phase in (recipe.finetune, recipe.coldstart) if phase]
-    return max(longest, min(recipe.engine.microbatch_tokens, max(sizes) * longest))
+    most = min(recipe.engine.microbatch_tokens, max(sizes) * longest)
+    if recipe.engine.device == "cpu":
+        # A CPU's rows hold a whole group behind its prompt, and are joined up to PACK_TOKENS.
+        cap = recipe.expert.per_problem_cap if recipe.expert else None
+        tuned = recipe.finetune.batch_size if recipe.finetune else 1
+        alike = max(explore.group_size, min(tuned, cap or tuned))
+        most = min(most, max(PACK_TOKENS, recipe.prompt.max_tokens + alike * completion))
+    return max(longest, most)
 
 
 def cuda_memory() -> list[int]:

@@ -98,6 +98,8 @@ def check_recipe(
     if problems.train is not None:
         num_train = sum(problem.problem_id in kept for problem in problems.train)
     first, said = check_prompts(recipe, problems.train or problems.others, problems.held_out)
+    everything = (*(problems.train or ()), *problems.held_out, *problems.others)
+    longest = longest_prompt(recipe, everything)
     model = measure_model(recipe.policy.path)
     written = disk(recipe, num_evaluate, model)
     demands = [*batch_arithmetic(recipe, num_train, num_evaluate), *written]
@@ -113,9 +115,13 @@ def check_recipe(
     elif model is None:
         warnings.append(_unknown_size(recipe.policy.path))
     else:
-        held = memory(recipe, model, compute_bytes(recipe), num_evaluate=num_evaluate)
-        demands += held
-        warnings += _memory_warnings(recipe, held)
+        here = _here(recipe, longest)
+        held = memory(here, model, compute_bytes(here), num_evaluate=num_evaluate)
+        demands += [
+            Demand("memory", "longest prompt", longest, "tokens", "of these problems"),
+            *held,
+        ]
+        warnings += _memory_warnings(here, held)
     return CheckReport(
         problems=tuple(problems.lines),
         demands=tuple(demands),
@@ -173,6 +179,37 @@ def check_prompts(
             check_context(recipe, section, problem_id, length, context)
     first = next(iter((*train, *held_out)), None)
     return (prompts.text(first) if prompts and first else None), warnings
+
+
+def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int:
+    """Return the tokens of the longest prompt that `prompt.max_tokens` lets pass.
+
+    Where no tokenizer is here to count them, a token for each byte, as no prompt has more; without
+    a chat template `prompt.max_tokens` itself.
+    """
+    config, files = recipe.dated(today()).prompt, read_tokenizer(recipe.policy.path)
+    if files is None or not problems:
+        return config.max_tokens
+    prompts = PromptText(
+        config, chat_template=files.chat_template, special_tokens=files.special_tokens
+    )
+    is_own = config.template is not None
+    lengths = []
+    for text in map(prompts.text, problems):
+        if files.tokenizer is None:
+            lengths.append(min(config.max_tokens, len(text.encode()) + 1))
+        else:
+            lengths.append(files.count(text, is_own=is_own))
+    return max((length for length in lengths if length <= config.max_tokens), default=1)
+
+
+def _here(recipe: Recipe, longest: int) -> Recipe:
+    """Return the recipe on this machine's device, with prompts no longer than the longest."""
+    auto = "cuda" if cuda_memory() else "cpu"
+    device = auto if recipe.engine.device == "auto" else recipe.engine.device
+    engine = recipe.engine.model_copy(update={"device": device})
+    prompt = recipe.prompt.model_copy(update={"max_tokens": longest})
+    return recipe.model_copy(update={"engine": engine, "prompt": prompt})
 
 
 def _check_sampler(recipe: Recipe) -> list[str]:

@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rloop import __version__
 from rloop.cli.evaluate import evaluate, print_points, print_scores
@@ -23,8 +24,23 @@ from rloop.errors import ConfigError, RLoopError
 from rloop.text import format_value
 from rloop.threads import set_threads
 
+NEAREST = {"train": "run", "init": "new", "evaluate": "eval", "diff": "compare", "show": "view"}
+"""Commands of other tools, and the nearest here."""
+
+
+class Commands(TyperGroup):
+    """Answers other tools' names of commands with the nearest here."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 (click's types)
+        """Return the command; a usage error where there is none."""
+        if args[0] in NEAREST:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{NEAREST[args[0]]}'?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="rloop",
+    cls=Commands,
     help="Train a language model by RLoop: explore, select, fine-tune, evaluate, and again.",
     no_args_is_help=True,
     add_completion=False,

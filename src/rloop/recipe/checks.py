@@ -25,7 +25,7 @@ def check_date(text: str) -> str:
 def check_device(name: str) -> str:
     """Return the name of a device; ValueError for another."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"{name!r} is no device. Give auto, cpu, cuda or cuda:N.")
+        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda or cuda:N.")
     return name
 
 

@@ -142,7 +142,7 @@ class OptimizerConfig(Strict):
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: constant, or cosine to zero at the phase's last update."""
     warmup_frac: Fraction = 0.0
-    """Part of the phase's updates over which the rate rises linearly from zero."""
+    """Fraction of the phase's updates used for linear warm-up."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay."""
     grad_clip: NonNegative = 1.0

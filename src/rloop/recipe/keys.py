@@ -20,6 +20,12 @@ from rloop.recipe.config import Recipe
 from rloop.recipe.defaults import COLDSTART, DEFAULTS
 
 REQUIRED = "required"
+PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "of letters, digits, dots, underscores and hyphens, no spaces",
+    r"^[A-Za-z0-9_]+$": "of letters, digits and underscores",
+    r"^https?://[^/@\s]+(/[^@\s]*)?$": "that is an http address",
+}
+"""Patterns of texts, in words."""
 MAX_MEANT = 3
 """Keys that an unknown one is taken for at most."""
 FREE = frozenset(
@@ -138,6 +144,16 @@ def is_text(path: Sequence[str]) -> bool:
     return (describe(path) or "").startswith("text")
 
 
+def keys_with_value(value: object, *, but: str) -> list[str]:
+    """Return the keys whose choices have this value. Example: explore.advantage has `grpo`."""
+    fields = (field for field in recipe_fields().values() if field.key != but)
+    return [
+        field.key
+        for field in fields
+        if str(value) in field.type.removeprefix("one of ").split(", ") and ", " in field.type
+    ]
+
+
 def explain_unknown(path: Sequence[int | str]) -> str:
     """Return a sentence on a key that no recipe has, with what it may mean and what there is."""
     *parents, unknown = path
@@ -221,5 +237,9 @@ def _limits(constraints: Sequence[Any]) -> str:
         for kind, name, sign in _SIGNS
         if isinstance(item, kind)
     ]
-    limits += [f"matching {item.pattern}" for item in constraints if hasattr(item, "pattern")]
+    limits += [
+        PATTERNS.get(item.pattern, f"matching {item.pattern}")
+        for item in constraints
+        if hasattr(item, "pattern")
+    ]
     return " " + " and ".join(limits) if limits else ""

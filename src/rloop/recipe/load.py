@@ -18,7 +18,14 @@ from pydantic_core import ErrorDetails
 from rloop.errors import ConfigError
 from rloop.recipe.config import Recipe
 from rloop.recipe.defaults import fill
-from rloop.recipe.keys import describe, explain_unknown, general, is_text, recipe_fields
+from rloop.recipe.keys import (
+    describe,
+    explain_unknown,
+    general,
+    is_text,
+    keys_with_value,
+    recipe_fields,
+)
 from rloop.recipe.packaged import packaged_recipes
 
 RESOLVED = "config.json"
@@ -253,6 +260,9 @@ def _near(path: Path) -> str:
 
 
 def _where(error: yaml.YAMLError) -> str:
+    if "found character '\\t'" in str(error) and isinstance(error, yaml.MarkedYAMLError):
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return f"line {line} is indented with a tab; use spaces"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
@@ -373,6 +383,11 @@ def _explain(details: ErrorDetails) -> str:
         meaning = recipe_fields()[general(path)].description.split(". ")[0].rstrip(".")
         return f"{key} is missing. It must be {allowed}: {meaning}."
     value = json.dumps(details["input"])
+    if details["type"] == "literal_error":
+        others = keys_with_value(details["input"], but=general(path))
+        value += f", a value of {' and '.join(others)}" if others else ""
+    if details["type"] == "tuple_type" and isinstance(details["input"], str):
+        value += f": write [{details['input']}]"
     value = value if len(value) <= 80 else value[:77] + "..."
     if allowed is None:
         return f"{key}: {details['msg']}, got {value}."

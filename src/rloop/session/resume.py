@@ -64,7 +64,7 @@ def recipe_in_force(
         raise ConfigError(
             f"{run_dir} cannot continue with a changed recipe:{lines}\nThe steps already done used "
             "the old values. Start a new run with `rloop run RECIPE --out DIR`; to start it from "
-            f"the last policy, add --set policy.path={run_dir}/policies/NAME.\n"
+            f"the last policy, add --set policy.path={_last_policy(run_dir, manifest)}.\n"
             f"{CAN_CHANGE}"
         )
     manifest.record_recipe(_data(given))
@@ -76,6 +76,13 @@ def recipe_in_force(
             "change up to rounding, not to the bit."
         )
     return given, notes
+
+
+def _last_policy(run_dir: Path, manifest: Manifest) -> Path:
+    """Return the newest policy of a run that is still there; its folder of policies without one."""
+    made = [result.get("path") for result in manifest.phases.values() if "policy" in result]
+    kept = [run_dir / path for path in made if path and (run_dir / path).is_dir()]
+    return kept[-1] if kept else run_dir / "policies"
 
 
 def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manifest) -> bool:

@@ -342,7 +342,9 @@ def _names(rows: Sequence[Row]) -> str:
 
 
 def _no_column(setting: str, column: str, rows: Sequence[Row], source: str) -> str:
-    return f"{source} has no column {column!r} ({setting}); it has {_names(rows)}"
+    is_usual = setting == f"fields: {column}"
+    remedy = f". Write fields: {{{column}: NAME}} to name the one that holds it" if is_usual else ""
+    return f"{source} has no column {column!r} ({setting}); it has {_names(rows)}{remedy}"
 
 
 def read_question(value: object) -> tuple[str, dict[str, Any]]:

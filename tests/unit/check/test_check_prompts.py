@@ -7,11 +7,12 @@ import pytest
 from doubles_policies import chat_tokenizer, make_problem, write_policy
 from gguf import GGUFWriter
 
-from rloop.check.recipe import check_prompts
+from rloop.check.recipe import check_prompts, longest_prompt
 from rloop.errors import ConfigError, EngineError
 from rloop.policies.model_files import read_tokenizer
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
+from rloop.tasks.load import load_tasks
 
 TINY = Path(__file__).parents[3] / "recipes" / "tiny.yaml"
 TRAIN, HELD_OUT = [make_problem(3), make_problem(1000)], [make_problem(50)]
@@ -145,3 +146,13 @@ def test_a_window_of_attention_is_warned_of_with_both_numbers(tmp_path):
     _, (warning,) = check_prompts(recipe(path, max_tokens=40), TRAIN, HELD_OUT)
     assert "window of 64 tokens" in warning
     assert "= 70 is longer" in warning
+
+
+def test_memory_is_that_of_the_longest_prompt_and_not_of_the_limit():
+    recipe = load_recipe(TINY)
+    problems = load_tasks(recipe.tasks).train
+    # the tiny model has a token a character and BOS; the prompt is the problem alone
+    assert longest_prompt(recipe, problems) == 1 + max(len(p.question) for p in problems)
+    limited = load_recipe(TINY, ["prompt.max_tokens=1"])
+    assert longest_prompt(limited, problems) == 1
+    assert longest_prompt(recipe, ()) == recipe.prompt.max_tokens
