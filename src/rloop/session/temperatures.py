@@ -176,14 +176,17 @@ def loop_start(policy: str) -> str | None:
 
 
 def plan_points(
-    recipes: Sequence[Recipe], temperatures: Sequence[float], bases: Sequence[str]
+    recipes: Sequence[Recipe],
+    temperatures: Sequence[float],
+    bases: Sequence[str],
+    names: Sequence[str] = (),
 ) -> list[Point]:
     """Return every policy at every temperature; each recipe names one policy in `policy.path`.
 
-    `bases` are the paths of the policies to beat. Policies with equal names get their run's name
-    too.
+    `bases` are the paths of the policies to beat. `names` are what tables call the policies; when
+    absent, the names of their directories, and where those are equal, their run's name too.
     """
-    names = _names([recipe.policy.path for recipe in recipes])
+    names = names or _names([recipe.policy.path for recipe in recipes])
     points = []
     for name, recipe in zip(names, recipes, strict=True):
         for temperature in temperatures:
@@ -231,7 +234,7 @@ def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef)
         )
         for one in (base, policy)
     ]
-    points = plan_points(recipes, temperatures, [str(base.path)])
+    points = plan_points(recipes, temperatures, [str(base.path)], [base.name, policy.name])
     folder = context.run_dir / "temperatures" / policy.name
     listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
     context.console.say(
