@@ -136,7 +136,7 @@ def test_the_batch_of_a_skipped_update_is_kept_as_json_lines(tmp_path: Path):
             "1e38",
             "Stopped: RL broke its policy at step 1. explored-001 gives NaN or infinite "
             "log-probabilities: its weights have grown until they overflow. Lower the learning "
-            "rate that made it.",
+            "rate of its training.",
         ),
     ],
 )

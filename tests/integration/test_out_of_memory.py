@@ -77,10 +77,10 @@ def test_it_goes_on_by_itself_with_the_same_numbers(
     text = said(capsys)
     assert code == 0
     assert (
-        "Warning: Out of memory with engine.microbatch_tokens=4096: going on with 2048 in more, "
+        "Warning: Out of memory with engine.microbatch_tokens=4096: continuing with 2048 in more, "
         "smaller passes; the gradient is the same up to rounding."
     ) in text
-    assert "Warning: Out of memory with engine.max_batch=256: going on with 128 completions" in text
+    assert "Out of memory with engine.max_batch=256: continuing with 128 completions" in text
     check_same_numbers(run_dir, plain)
 
 
@@ -94,7 +94,7 @@ def test_the_second_time_it_says_what_to_add_and_resumes_with_it(
     assert str(caught.value) == (
         "Out of memory with engine.microbatch_tokens=2048 after it was halved from 4096. Add --set "
         "engine.microbatch_tokens=1024 or --set engine.gradient_checkpointing=true. What was done "
-        f"is kept; go on with `rloop resume {run_dir}`."
+        f"is kept; continue with `rloop resume {run_dir}`."
     )
     assert resume(run_dir, build_engine, overrides=["engine.microbatch_tokens=1024"]) == 0
     check_same_numbers(run_dir, plain)

@@ -1,1 +1,1 @@
-"""The seam (base) and the engines behind it."""
+"""The engine protocol (base) and its implementations."""

@@ -1,8 +1,8 @@
-"""The seam: what the loop asks of whatever holds the model.
+"""The engine protocol: what the loop needs from the thing that holds the model.
 
 An engine knows token ids, objectives and weights. It knows no problem, no verdict, no group and no
-algorithm: `loop.rl` and `loop.sft` have those. Policies cross the seam as directories. One suite in
-`tests/contract` runs over every engine.
+algorithm: `loop.rl` and `loop.sft` have those. Policies are passed as directories. One test suite
+in `tests/contract` runs on every engine.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from rloop.types import Example, FinishReason, PolicyRef, Problem, Prompt, Promp
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One completion wanted: its prompt and the seed of its own random stream."""
+    """A request for one completion: its prompt and the seed of its own random stream."""
 
     prompt_ids: tuple[int, ...]
     seed: int
@@ -25,12 +25,13 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What was sampled: Sampled(completion_ids=(6, 0), behavior_logprobs=(-0.1, -0.02), "stop")."""
+    """A sampled completion: Sampled(completion_ids=(6, 0), behavior_logprobs=(-0.1, -0.02),
+    "stop")."""
 
     completion_ids: tuple[int, ...]
-    """[T] ids; the last one is a stop token or completes a stop text where it has stopped."""
+    """[T] ids; if it has stopped, the last one is a stop token or completes a stop text."""
     behavior_logprobs: tuple[float, ...]
-    """[T] as computed by the sampler, at its temperature, over the whole vocabulary."""
+    """[T] from the sampler, at its temperature, over the whole vocabulary."""
     finish_reason: FinishReason
 
 
@@ -44,17 +45,18 @@ class TrainingSequence:
 
     prompt_ids: Sequence[int]
     completion_ids: Sequence[int]
-    """[T] ids, EOS included where the completion stopped."""
+    """[T] ids, with EOS if the completion stopped."""
     behavior_logprobs: Sequence[float] | None = None
-    """[T] by the sampler, as stored; None in SFT."""
+    """[T] from the sampler, as stored; None in SFT."""
     reference_logprobs: Sequence[float] | None = None
-    """[T] by the policy that the divergence is measured from; needed when `kl_coef` > 0."""
+    """[T] from the reference policy; needed if `kl_coef` > 0."""
     advantage: float = 0.0
-    """Compared with its group; unused by `sft`."""
+    """Relative to its group; unused by `sft`."""
     weight: float = 1.0
     """Weight of its tokens; used by `sft` only."""
     is_replayed: bool = False
-    """Whether an earlier policy sampled it, so that it says nothing of the sampler's gap."""
+    """Whether an earlier policy sampled it, so that it says nothing about the gap to the
+    sampler."""
 
 
 class Renderer(Protocol):
@@ -78,16 +80,16 @@ class Renderer(Protocol):
         ...
 
     def examples(self, problems: Sequence[Problem], solution_template: str) -> list[Example]:
-        """Return prompts and solutions as token ids; completions end as a turn does."""
+        """Return prompts and solutions as token ids; completions end like a turn."""
         ...
 
 
 class Engine(Protocol):
-    """Holds one policy, samples from it and trains it. All errors it raises are `EngineError`s.
+    """Holds one policy, samples from it and trains it. All its errors are `EngineError`s.
 
-    `NonFinitePolicy` says that a policy cannot be sampled from or saved any more. Every call is
-    done when it returns; only `sample` works while its iterator is pulled. Where an engine changes
-    a setting by itself (a budget that memory was too small for) it warns by `logging`.
+    `NonFinitePolicy` means that a policy can no longer be sampled from or saved. Every call is
+    finished when it returns; only `sample` works while its iterator is pulled. If an engine changes
+    a setting itself (a budget too large for the memory), it warns through `logging`.
     """
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
@@ -95,12 +97,12 @@ class Engine(Protocol):
         ...
 
     def load(self, policy: PolicyRef) -> None:
-        """Hold this policy, without an optimizer; whatever was in training is dropped."""
+        """Load this policy, without an optimizer; a policy in training is dropped."""
         ...
 
     @property
     def renderer(self) -> Renderer:
-        """The text side of the policy that is held."""
+        """The renderer of the loaded policy."""
         ...
 
     def sample(
@@ -108,15 +110,16 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish.
 
-        Requests that share a prompt stand together: the prompt is computed once.
+        Requests that share a prompt must be adjacent: the prompt is then computed once.
         """
         ...
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:
-        """Begin to train the policy that is held, with a fresh optimizer.
+        """Begin to train the loaded policy, with a fresh optimizer.
 
-        `state` continues, to the bit, where `save_state` wrote it. `seed` decides how weights are
-        rounded, and the first numbers of adapters. A peak learning rate of 0 freezes the policy.
+        `state`, a directory of `save_state`, continues training from there, to the bit. `seed`
+        decides how weights are rounded, and the initial values of adapters. A peak learning rate of
+        0 freezes the policy.
         """
         ...
 
@@ -126,27 +129,27 @@ class Engine(Protocol):
         """Do one optimizer update on all the sequences and return its metrics.
 
         `learning_rate`, `loss_tokens_count`, `trained_sequences_count` and `skipped_updates_count`
-        (1 where loss or gradient were not finite: the weights stay) always; `loss_mean` where there
-        was a gradient; `grad_norm`, `entropy_mean` and the rest where the engine knows them too.
+        (1 if the loss or gradient was not finite: the weights stay) are always there; `loss_mean`
+        if there was a gradient; `grad_norm`, `entropy_mean` and the others if the engine has them.
         """
         ...
 
     def logprobs(
         self, sequences: Sequence[TrainingSequence], *, temperature: float, at_start: bool = False
     ) -> list[tuple[float, ...]]:
-        """Return what the policy thinks of each completion: [T] log-probabilities of its tokens.
+        """Return the policy's log-probabilities of each completion's tokens, [T].
 
-        Over the whole vocabulary at the temperature, as `Sampled.behavior_logprobs`. `at_start`
-        asks the policy that `begin` began from instead of the one in training.
+        They are over the whole vocabulary at the temperature, like `Sampled.behavior_logprobs`.
+        `at_start` uses the policy at the start of the training instead of the one in training.
         """
         ...
 
     def save_policy(self, directory: Path, name: str) -> PolicyRef:
-        """Write the policy that is held as a Hugging Face directory, checked by reading it."""
+        """Write the loaded policy as a Hugging Face directory, and check it by reading it."""
         ...
 
     def save_state(self, directory: Path) -> None:
-        """Write all that `begin(state=directory)` needs, whole or not at all."""
+        """Write everything that `begin(state=directory)` needs, completely or not at all."""
         ...
 
     def describe(self) -> Mapping[str, str]:

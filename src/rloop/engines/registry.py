@@ -1,4 +1,4 @@
-"""The engine that a recipe names, built late: nothing heavy is imported before this call."""
+"""Builds the engine that a recipe names; nothing heavy is imported before this call."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from rloop.recipe.config import Recipe
 
 
 def build_engine(recipe: Recipe) -> Engine:
-    """Return the recipe's engine, for all processes where a launcher started several."""
+    """Return the recipe's engine, for all processes if a launcher started several."""
     if recipe.engine.name == "tinker":
         from rloop.engines.tinker.engine import TinkerEngine
 
@@ -24,10 +24,10 @@ def build_engine(recipe: Recipe) -> Engine:
 
 
 def follows(arguments: Sequence[str]) -> bool:
-    """Whether a launcher (torchrun) made this another process than rank 0: then do what rank 0
-    asks for, to the end, for a command that may build an engine.
+    """Whether a launcher (torchrun) started this process with a rank above 0. If so, serve rank 0
+    to the end, for a command that may build an engine.
 
-    ConfigError for `rloop sweep`, which starts processes of its own.
+    Raises ConfigError for `rloop sweep`, which starts its own processes.
     """
     command = next(iter(arguments), "")
     if command == "sweep" and int(os.environ.get("WORLD_SIZE", "1")) > 1:

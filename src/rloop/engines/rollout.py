@@ -1,6 +1,6 @@
-"""Rolling out: problems to groups of judged trajectories, on any engine.
+"""Rollout: from problems to groups of judged trajectories, on any engine.
 
-Verdicts are reached in worker processes while the engine goes on sampling.
+Verifiers run in worker processes while the engine continues to sample.
 """
 
 from collections import deque
@@ -20,9 +20,10 @@ Judged = tuple[Completion, Judgement]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Rolls out the policy that an engine holds, with one set of verifiers and of rewards.
+    """Samples from the policy in an engine and judges the completions, with one set of verifiers
+    and rewards.
 
-    The rewards are for exploration; an evaluation goes by correctness alone.
+    Rewards are for exploration; an evaluation uses correctness only.
     """
 
     engine: Engine
@@ -38,7 +39,7 @@ class Rollout:
         *,
         policy_version: int = 0,
     ) -> Iterator[Group]:
-        """Yield one group a problem as it is finished and judged, in order of finishing."""
+        """Yield one group per problem, in the order in which they are finished and judged."""
         renderer = self.engine.renderer
         prompts = [renderer.prompt(problem) for problem in problems]
         requests = [
@@ -81,11 +82,11 @@ class Rollout:
 
 
 def _check_finite(sampled: Sampled, place: Place) -> None:
-    """Raise NonFinitePolicy for a completion drawn from NaN: it is noise, not data."""
+    """Raise NonFinitePolicy for a completion sampled from NaN, because it is noise, not data."""
     if not all(map(isfinite, sampled.behavior_logprobs)):
         raise NonFinitePolicy(
             f"{place.policy or 'The policy'} gives NaN or infinite log-probabilities: its weights "
-            "have grown until they overflow. Lower the learning rate that made it."
+            f"have grown until they overflow. Lower the learning rate of its training."
         )
 
 

@@ -1,1 +1,2 @@
-"""The native engine: one device, plain PyTorch on Hugging Face models."""
+"""Policies: a path, a hub name or a GGUF file becomes a Hugging Face directory; loading, saving,
+prompts."""

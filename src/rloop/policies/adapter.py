@@ -1,7 +1,7 @@
-"""Policies that are a base and an adapter: peft's directories, read, merged and written.
+"""Policies made of a base and an adapter: peft's directories, read, merged and written.
 
 Such a directory has `adapter_config.json`, which names the base, `adapter_model.safetensors` and
-the tokenizer, but no config.json. transformers loads it where peft is installed.
+the tokenizer, but no config.json. transformers can load it if peft is installed.
 
 Shape letters: O outputs and I inputs of a linear layer, R rank.
 """
@@ -36,18 +36,18 @@ FACTORS = (".lora_A.weight", ".lora_B.weight")
 
 
 def base_name(path: Path) -> str:
-    """Return the directory or hub name of an adapter's base, as the adapter gives it."""
+    """Return the directory or hub name of an adapter's base, as written in the adapter."""
     return str(_config(path).get("base_model_name_or_path"))
 
 
 def base_directory(path: Path) -> Path:
-    """Return the directory of an adapter's base; EngineError where it is not on this machine."""
+    """Return the directory of an adapter's base; EngineError if it is not on this machine."""
     name = base_name(path)
     found = find_model(name)
     if found is None or found.suffix == ".gguf":
         raise EngineError(
             f"Policy {path} is an adapter of {name}, which is not on this machine. Download it "
-            f"(`hf download {name}`), or write where it lies into {path / ADAPTER_CONFIG}."
+            f"(`hf download {name}`), or write its path into {path / ADAPTER_CONFIG}."
         )
     return found
 
@@ -70,8 +70,8 @@ def merge_adapter(model: PreTrainedModel, path: Path) -> None:
             weight: Any = model.get_submodule(name).weight
         except AttributeError as error:
             raise EngineError(
-                f"Policy {path} changes {name}, which its base {base_name(path)} does not have "
-                "under that name. Merge it with peft, then load the result."
+                f"Policy {path} changes {name}, but its base {base_name(path)} has no weight of "
+                f"that name. Merge them with peft, then load the result."
             ) from error
         a_RI, b_OR = (factors[name + suffix].float() for suffix in FACTORS)
         change_OI = (b_OR @ a_RI * scale).to(weight.device)
@@ -83,7 +83,7 @@ def write_adapter(
 ) -> None:
     """Write a server's archive into an existing directory as the policy of that name.
 
-    NonFinitePolicy says that it has NaN or infinite weights.
+    Raises NonFinitePolicy if it has NaN or infinite weights.
     """
     try:
         with tarfile.open(fileobj=BytesIO(archive)) as tar:
@@ -94,7 +94,7 @@ def write_adapter(
         ) from error
     factors = _factors(directory)
     check_finite(factors, name)
-    # Where target_modules is absent peft takes a default, and ignores the rest of the file.
+    # Without target_modules peft takes a default, and ignores the rest of the file.
     config = _config(directory) | {
         "base_model_name_or_path": base,
         "peft_type": "LORA",
@@ -119,12 +119,12 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _layers(factors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Return the names of the layers that are changed."""
+    """Return the names of the adapted layers."""
     return sorted({key.removesuffix(FACTORS[0]) for key in factors if key.endswith(FACTORS[0])})
 
 
 def _factors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the adapter's tensors by the names that they have in the base, with the suffix."""
+    """Return the adapter's tensors by their names in the base, with the suffix."""
     try:
         return {k.removeprefix(PREFIX): v for k, v in load_file(path / WEIGHTS).items()}
     except (OSError, SafetensorError) as error:

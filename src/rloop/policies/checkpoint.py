@@ -1,4 +1,5 @@
-"""Policies in memory and on disk: a directory loaded, and a model written as one, whole.
+"""Policies in memory and on disk: load a directory, and write a model as one, completely or not at
+all.
 
 Knows nothing of sampling or learning.
 """
@@ -39,7 +40,7 @@ from rloop.policies.vocabulary import leave_out_unknown, unknown_ids
 from rloop.recipe.config import PromptConfig
 
 MANY_UNKNOWN = 0.1
-"""Part of the output rows without a token that no padding explains."""
+"""Fraction of output rows without a token that padding cannot explain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +48,16 @@ class LoadedPolicy:
     """A policy in memory. Example: LoadedPolicy(model=..., renderer=..., pad_id=2)."""
 
     model: PreTrainedModel
-    """In evaluation mode, without sampling defaults of its own."""
+    """In evaluation mode, without its own sampling defaults."""
     renderer: Renderer
-    """What turns problems into its prompts, and its tokens into text."""
+    """Turns problems into prompts, and tokens into text."""
     pad_id: int
-    """Fills unused places; an EOS token where the model has no padding token."""
+    """Fills unused positions; an EOS token if the model has no padding token."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Every token that ends a completion, ascending: the tokenizer's, the configurations' and
-        the chat template's.
+        """Every token that ends a completion, ascending: those of the tokenizer, the configurations
+        and the chat template.
         """
         return self.renderer.stop_ids
 
@@ -84,10 +85,10 @@ def load_policy(
     attn_implementation: str = "sdpa",
     prompt: PromptConfig | None = None,
 ) -> LoadedPolicy:
-    """Load a policy directory's weights and tokenizer; safetensors only, nothing downloaded.
+    """Load a policy directory's weights (safetensors only) and tokenizer; nothing is downloaded.
 
-    A base and an adapter are loaded merged. The recipe's `prompt` tells what ends a completion.
-    NonFinitePolicy says that a weight is NaN or infinite.
+    A base and an adapter are loaded merged. The recipe's `prompt` determines what ends a
+    completion. Raises NonFinitePolicy if a weight is NaN or infinite.
     """
     whole = base_directory(path) if is_adapter(path) else path
     check_config(whole, trust_remote_code=trust_remote_code)
@@ -128,7 +129,7 @@ def _loaded(
         path, tokenizer, prompt, model.config, model.generation_config.eos_token_id
     )
     leave_out_unknown(model, tokenizer, known=eos_ids)
-    # Sampling defaults that come with a model would quietly join in whatever calls generate().
+    # A model's own sampling defaults would silently affect every call of generate().
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos_ids), pad_token_id=pad_id
     )
@@ -176,7 +177,7 @@ def _frame_ids(
     config: Any,  # noqa: ANN401 (transformers' configurations have no types)
     generation_eos: int | list[int] | None,
 ) -> tuple[tuple[int, ...], int]:
-    """Return the tokens that end a completion, ascending, and what fills unused places."""
+    """Return the tokens that end a completion, ascending, and the padding token."""
     turn_end = find_turn_end(tokenizer, prompt, config.get_text_config().vocab_size)
     found = (
         tokenizer.eos_token_id,
@@ -200,7 +201,7 @@ def _unknown_warnings(model: PreTrainedModel) -> list[str]:
         return []
     return [
         f"The tokenizer does not know {len(unknown)} of the model's {num_rows} output rows, "
-        "which are left out of what it samples and learns: is it another model's?"
+        "which are left out of sampling and learning: does it belong to another model?"
     ]
 
 
@@ -217,12 +218,12 @@ def save_policy(
     source_dir: Path,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a policy as a Hugging Face directory, whole or not at all, and check what was written.
+    """Write a policy as a Hugging Face directory, completely or not at all, and check the result.
 
     Weights are the model's, or those of `state` (by parameter name, in their own dtype: float32
     master weights of a bfloat16 model); tied weights are written once. Tokenizer, chat template,
-    generation settings and licence are `source_dir`'s, byte for byte. Replaces `directory`.
-    NonFinitePolicy says that a weight is NaN or infinite; nothing is written then.
+    generation settings and licence are `source_dir`'s, byte for byte. Replaces `directory`. Raises
+    NonFinitePolicy, and writes nothing, if a weight is NaN or infinite.
     """
     weights = _weights_to_write(model, state)
     check_finite(weights, directory.name)
@@ -253,7 +254,7 @@ def _weights_to_write(
 
 
 def _describe_weights(config_file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Make config.json name the dtype that was written; save_pretrained names the model's."""
+    """Make config.json name the dtype of the written weights; save_pretrained names the model's."""
     config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
     largest = max((w for w in weights.values() if w.is_floating_point()), key=torch.numel)
     config["dtype"] = str(largest.dtype).removeprefix("torch.")
@@ -264,14 +265,15 @@ def _describe_weights(config_file: Path, weights: Mapping[str, Tensor]) -> None:
 def _check_written(
     model_class: type[PreTrainedModel], directory: Path, weights: Mapping[str, Tensor]
 ) -> None:
-    """Load the directory without its data, and compare a few tensors' bits with what was meant."""
+    """Load the directory without its data, and compare the bits of a few tensors with the
+    model's."""
     loader: Any = model_class
     _, info = loader.from_pretrained(
         directory, device_map="meta", local_files_only=True, output_loading_info=True
     )
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     if wrong:
-        raise EngineError(f"The policy {directory} was written wrong: see weight {wrong[0]}.")
+        raise EngineError(f"The policy {directory} was written incorrectly: see weight {wrong[0]}.")
     for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, framework="pt") as stored:
             names = sorted(set(stored.keys()) & set(weights))
@@ -279,8 +281,8 @@ def _check_written(
                 meant = weights[name].cpu().contiguous()
                 if not _same_bits(stored.get_tensor(name), meant):
                     raise EngineError(
-                        f"The policy {directory} was written wrong: weight {name} reads back "
-                        "differently. Check the disk."
+                        f"The policy {directory} was written incorrectly: weight {name} reads "
+                        f"back differently. Check the disk."
                     )
 
 

@@ -1,6 +1,7 @@
-"""A policy's directory on disk: what must be in it, and how one is written whole or not at all.
+"""A policy's directory on disk: what it must contain, and how to write one completely or not at
+all.
 
-Knows files and configuration, not weights.
+This module knows files and configuration, not weights.
 """
 
 import json
@@ -26,14 +27,14 @@ from rloop.disk import FULL
 from rloop.errors import EngineError
 
 FULL_WORDS = tuple(f"os error {number}" for number in FULL)
-"""safetensors and tokenizers tell of a full disk in words only."""
+"""safetensors and tokenizers report a full disk only in words."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 COMPANION_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
     "*.model", "*.tiktoken", "chat_template*", "additional_chat_templates/*",
     "generation_config.json", "*.py", "LICENSE*", "NOTICE*",
 )  # fmt: skip
-"""Files of a policy that training does not change: copied as they are, byte for byte."""
+"""Files of a policy that training does not change; copied byte for byte."""
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -47,7 +48,7 @@ def cache_root() -> Path:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' own progress bars: the console is not theirs."""
+    """Silence transformers' own progress bars."""
     bars: Any = transformers_logging
     was_enabled = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
@@ -66,9 +67,9 @@ def is_adapter(path: Path) -> bool:
 def check_directory(
     path: Path, *, needs_chat_template: bool, trust_remote_code: bool, needs_weights: bool = True
 ) -> None:
-    """Refuse a directory that cannot be a policy, in one sentence; loads no weights.
+    """Refuse a directory that cannot be a policy, with a one-sentence error; loads no weights.
 
-    An adapter is checked for its tokenizer here, and for its base where that is loaded.
+    An adapter's tokenizer is checked here, its base when it is loaded.
     """
     if not is_adapter(path):
         check_config(path, trust_remote_code=trust_remote_code)
@@ -83,7 +84,7 @@ def check_directory(
 
 
 def check_config(path: Path, *, trust_remote_code: bool) -> None:
-    """Refuse what is not the configuration of a dense decoder-only language model."""
+    """Refuse any configuration that is not of a dense decoder-only language model."""
     config = _read_config(path)
     if "quantization_config" in config:
         method = config["quantization_config"].get("quant_method", "unknown method")
@@ -101,12 +102,12 @@ def check_config(path: Path, *, trust_remote_code: bool) -> None:
         return
     if "auto_map" in config:
         raise EngineError(
-            f"Policy {path} ({model_type}) needs Python code that comes with it. "
-            "Read that code, then set policy.trust_remote_code=true."
+            f"Policy {path} ({model_type}) needs Python code that is in its directory. Read that "
+            f"code, then set policy.trust_remote_code=true."
         )
     raise EngineError(
         f"Policy {path} is of type {model_type!r}, which transformers {transformers.__version__} "
-        "does not know as a causal language model. Update transformers or take another model."
+        "does not support as a causal language model. Update transformers or use another model."
     )
 
 
@@ -139,7 +140,7 @@ def _check_weights(path: Path) -> None:
 
 
 def pickle_refused(file: Path) -> EngineError:
-    """Return the refusal of a pickle checkpoint: unpickling runs whatever code is inside."""
+    """Return the error for a pickle checkpoint: unpickling runs any code inside."""
     return EngineError(
         f"{file} is a pickle checkpoint, which can run code when it is opened, so it is refused. "
         "Convert it where you trust it: AutoModelForCausalLM.from_pretrained(SOURCE)"
@@ -148,7 +149,7 @@ def pickle_refused(file: Path) -> EngineError:
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """Load a directory's tokenizer, or say that it has none."""
+    """Load a directory's tokenizer; EngineError if it has none."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=trust_remote_code
@@ -157,16 +158,16 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool) -> PreTrainedTokenize
         is_there = (path / "tokenizer.json").exists()
         reason = first_line(error) if is_there else "there is no tokenizer.json"
         raise EngineError(
-            f"Policy {path} has no tokenizer that loads ({reason}). Put the base "
+            f"Policy {path} has no usable tokenizer ({reason}). Put the base "
             "model's tokenizer.json and tokenizer_config.json into the directory."
         ) from error
     return tokenizer
 
 
 def load_complete(path: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN401
-    """Load a model with `from_pretrained`'s options; refuse one with missing weights.
+    """Load a model with options of `from_pretrained`; refuse one with missing weights.
 
-    transformers itself fills missing weights with random numbers.
+    transformers would fill missing weights with random numbers.
     """
     loader: Any = AutoModelForCausalLM
     model, info = loader.from_pretrained(path, **options, output_loading_info=True)
@@ -181,7 +182,7 @@ def load_complete(path: Path, **options: Any) -> PreTrainedModel:  # noqa: ANN40
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a foreign error's message, without a full stop at its end."""
+    """Return the first line of a foreign error's message, without the final full stop."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")
 
 
@@ -193,9 +194,9 @@ def companion_files(path: Path) -> list[Path]:
 
 @contextmanager
 def written_whole(target: Path, *, needed_bytes: int) -> Iterator[Path]:
-    """Give a hidden sibling directory to fill; it becomes `target` if the block ends well.
+    """Yield a hidden sibling directory to fill; it becomes `target` if the block succeeds.
 
-    An old `target` is replaced, a failure leaves it as it was. One writer at a time.
+    An old `target` is replaced; a failure leaves it unchanged. One writer at a time.
     """
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -221,7 +222,7 @@ def _disk_full(target: Path, needed_bytes: int, free_bytes: int) -> EngineError:
     needed = f"{needed_bytes:,} bytes needed, " if needed_bytes else ""
     return EngineError(
         f"The disk is full: {target} could not be written ({needed}{free_bytes:,} bytes free); "
-        "nothing of it was left behind. Free some space and try again."
+        "no partial files are left. Free some space and try again."
     )
 
 

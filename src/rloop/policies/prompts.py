@@ -1,7 +1,7 @@
-"""A problem's prompt as text: through the model's chat template, or the recipe's own.
+"""A problem's prompt as text, from the model's chat template or the recipe's own template.
 
-Chat templates are rendered as transformers' `apply_chat_template` renders them, without importing
-it, so that `rloop check` shows what a run will use. Knows no token ids.
+Chat templates are rendered exactly as by transformers' `apply_chat_template`, without importing it,
+so that `rloop check` shows what a run will use. This module knows no token ids.
 """
 
 import hashlib
@@ -24,27 +24,28 @@ from rloop.text import visible
 from rloop.types import Problem
 
 PROBE = "How many primes are there below 20?"
-"""Stands for a problem where a template is tried."""
+"""Stands for a problem when a template is tried."""
 SYSTEM_PROBE = " Think before you answer."
-"""Follows the system text where a template is tried: a text of one letter stands anywhere."""
+"""Follows the system text when a template is tried, because a one-letter text could appear
+anywhere."""
 REPLY = "There are eight of them."
-"""Stands for a completion where a template is tried."""
+"""Stands for a completion when a template is tried."""
 SHOWN_LINES, SHOWN_CHARACTERS = 12, 900
-"""Of a prompt that is shown; its middle is left out beyond that."""
+"""Limit of a prompt that is shown; beyond it the middle is left out."""
 RENDER_ERRORS = (
     *(TemplateError, ArithmeticError, AttributeError, LookupError),
     *(RecursionError, TypeError, ValueError),
 )
-"""What a template, which is a program, may raise."""
+"""Errors that a template, which is a program, may raise."""
 
 Content = Literal["text", "parts"]
-"""A message's content as text, or as the list of parts that templates of vision models read."""
+"""A message's content as text, or as the list of parts that vision models' templates read."""
 Section = Literal["explore", "evaluate"]
 FORMS: tuple[tuple[Content, Content], ...] = (
     *(("text", "text"), ("text", "parts")),
     *(("parts", "parts"), ("parts", "text")),
 )
-"""Content of the system's and the user's message, in the order in which they are tried."""
+"""Forms of the system and the user message, in the order in which they are tried."""
 CHARACTER_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ 'A:' + message['content'] + eos_token + '\n' }}"
@@ -67,10 +68,10 @@ class PromptText:
         chat_template: str | Mapping[str, str] | None,
         special_tokens: Mapping[str, Any],
     ) -> None:
-        """Check that there is a template, and that it keeps what it is given.
+        """Check that there is a template, and that it keeps the texts it is given.
 
         `chat_template` and `special_tokens` (`{"bos_token": "<s>"}`) are the tokenizer's.
-        EngineError says in one sentence what is wrong with a template.
+        Raises EngineError with what is wrong with a template.
         """
         self._config = config
         self._special_tokens = dict(special_tokens)
@@ -85,7 +86,7 @@ class PromptText:
         self.version = _version(config, source)
 
     def text(self, problem: Problem) -> str:
-        """Return the problem's prompt; EngineError where the template leaves its text out."""
+        """Return the problem's prompt; EngineError if the template leaves its text out."""
         content = problem.question + self._config.suffix
         if self._template is None:
             # Not str.format: problems are full of braces.
@@ -93,7 +94,7 @@ class PromptText:
             own = self._config.template or ""
             return re.sub(r"\{system\}|\{problem\}", lambda found: values[found[0]], own)
         text = self._render(self.messages(problem))
-        # Of the system text a template may take flags out, as SmolLM3's does with /no_think.
+        # A template may remove flags from the system text, as SmolLM3's does with /no_think.
         if not holds(text, content):
             raise EngineError(
                 f"The chat template leaves the text of {problem.problem_id} out of its prompt, "
@@ -106,7 +107,7 @@ class PromptText:
         return self._conversation(problem.question + self._config.suffix, self._form)
 
     def warnings(self) -> list[str]:
-        """Return a sentence for each entry of `prompt.template_args` that changes nothing."""
+        """Return a warning for each entry of `prompt.template_args` that changes nothing."""
         arguments = self._config.template_args
         if self._template is None or not arguments:
             return []
@@ -120,8 +121,8 @@ class PromptText:
         ]
 
     def after_reply(self) -> str | None:
-        """Return what the chat template writes behind an assistant's message; None where that is
-        not to be seen, and for a template of the recipe's own.
+        """Return what the chat template writes after an assistant message; None if that cannot be
+        determined, and for a recipe's own template.
         """
         if self._template is None:
             return None
@@ -135,21 +136,21 @@ class PromptText:
         return tail if reply else None
 
     def user_turn(self) -> str:
-        """Return a user's message as the chat template writes it, empty where it will not."""
+        """Return a user message as the chat template writes it; empty if it refuses."""
         messages = [_message("user", PROBE, self._form[1])]
         return (self._template and self._try(messages, add_generation_prompt=False)) or ""
 
     def _conversation(
         self, content: str, form: tuple[Content, Content], *, more: str = ""
     ) -> Messages:
-        """Return the messages; `more` follows the system text, where there is one."""
+        """Return the messages; `more` follows the system text, if there is one."""
         messages = [_message("user", content, form[1])]
         if self._config.system is not None:
             messages.insert(0, _message("system", self._config.system + more, form[0]))
         return messages
 
     def _choose_form(self) -> tuple[Content, Content]:
-        """Return the first form of which the template keeps problem and system text."""
+        """Return the first form in which the template keeps problem and system text."""
         content, has_system = PROBE + self._config.suffix, self._config.system is not None
         reasons = []
         for form in FORMS if has_system else FORMS[:2]:
@@ -165,7 +166,7 @@ class PromptText:
             else:
                 return form
             reasons.append(f"The chat template leaves {lost} out of the prompt {_shorten(text)}.")
-        # The first reason is that of plain text, which most templates are written for.
+        # The first reason is that of plain text, the form most templates expect.
         if has_system and self._takes_the_problem_alone(content):
             raise EngineError(
                 f"prompt.system cannot be used with this model. {reasons[0]} Put that text "
@@ -173,8 +174,8 @@ class PromptText:
                 "and {problem} in it."
             )
         raise EngineError(
-            f"{reasons[0]} Mend the model's chat template, or write the prompt in "
-            "prompt.template with {problem} in it."
+            f"{reasons[0]} Fix the model's chat template, or write the prompt in prompt.template "
+            "with {problem} in it."
         )
 
     def _takes_the_problem_alone(self, content: str) -> bool:
@@ -217,14 +218,16 @@ def choose_template(found: str | Mapping[str, str] | None) -> str:
     if len(found) > 1 and "default" not in found:
         raise EngineError(
             f"The model has {len(found)} chat templates ({', '.join(sorted(found))}) and none is "
-            "named default. Put the one to use into its chat_template.jinja, or write the prompt "
+            f"named default. Put the one you want into its chat_template.jinja, or write the "
+            f"prompt "
             "in prompt.template with {problem} in it."
         )
     return found.get("default") or next(iter(found.values()))
 
 
 def holds(prompt: str, content: str) -> bool:
-    """Whether the prompt holds the text, whatever the template did to blanks, case or escapes."""
+    """Whether the prompt contains the text, whatever the template did to spaces, case or
+    escapes."""
     wanted = content.strip()
     if wanted in prompt:
         return True
@@ -234,7 +237,8 @@ def holds(prompt: str, content: str) -> bool:
 
 
 def shown(prompt: str) -> str:
-    """Return a prompt for people: control characters visible, lines indented, a long middle cut."""
+    """Return a prompt for people: control characters visible, lines indented, a long middle left
+    out."""
     text = visible(prompt)
     if len(text) > SHOWN_CHARACTERS:
         half = SHOWN_CHARACTERS // 2
@@ -249,10 +253,10 @@ def shown(prompt: str) -> str:
 
 
 def added_prefix(bare: Sequence[int], whole: Sequence[int]) -> tuple[int, ...]:
-    """Return the ids that a tokenizer puts before a text by itself, such as BOS.
+    """Return the ids that a tokenizer itself puts before a text, such as BOS.
 
-    `bare` are the ids of a text without special tokens, `whole` those with them. What is added
-    behind the text, such as EOS, does not belong to a prompt.
+    `bare` are the ids of a text without special tokens, `whole` those with them. Ids added after
+    the text, such as EOS, do not belong to a prompt.
     """
     for begin in range(len(whole) - len(bare) + 1):
         if list(whole[begin : begin + len(bare)]) == list(bare):
@@ -261,7 +265,8 @@ def added_prefix(bare: Sequence[int], whole: Sequence[int]) -> tuple[int, ...]:
 
 
 def with_prefix(ids: Sequence[int], prefix: Sequence[int]) -> tuple[int, ...]:
-    """Return the ids with the prefix before them once: a template may have written it itself."""
+    """Return the ids with the prefix before them exactly once: a template may have written it
+    already."""
     has_it = tuple(ids[: len(prefix)]) == tuple(prefix)
     return tuple(ids) if has_it else (*prefix, *ids)
 
@@ -279,7 +284,7 @@ def check_context(
     prompt_tokens: int,
     context: int,
 ) -> None:
-    """Raise ConfigError where a prompt and a completion together are more than the model reads."""
+    """Raise ConfigError if a prompt and a completion together exceed the model's context."""
     completion = completion_limit(recipe, section)
     if prompt_tokens + completion <= context:
         return
@@ -296,12 +301,12 @@ def check_context(
 
 
 def today() -> str:
-    """Return the date that a run which begins now pins, as `2026-11-30`."""
+    """Return today's date, which a new run keeps, as `2026-11-30`."""
     return date.today().isoformat()
 
 
 def _version(config: PromptConfig, source: str) -> str:
-    """Return a hash of all that shapes a prompt besides the problem."""
+    """Return a hash of everything that shapes a prompt besides the problem."""
     parts = [source, config.system or "", config.suffix]
     if config.template is None:
         if config.template_args:
@@ -317,7 +322,7 @@ def _message(role: str, content: str, form: Content) -> dict[str, Any]:
 
 
 def _clock(day: str | None) -> Callable[[str], str]:
-    """Return `strftime_now` of chat templates; it stands still where a day is given."""
+    """Return `strftime_now` for chat templates; with a day given, always of that day."""
 
     def strftime_now(form: str) -> str:
         pinned = datetime.combine(date.fromisoformat(day), time()) if day else datetime.now()
@@ -350,7 +355,7 @@ def _compiled(source: str) -> Template:
     except TemplateSyntaxError as error:
         raise EngineError(
             f"The model's chat template has a syntax error in line {error.lineno}: "
-            f"{_first_line(error)}. Mend its chat_template.jinja (or tokenizer_config.json), or "
+            f"{_first_line(error)}. Fix its chat_template.jinja (or tokenizer_config.json), or "
             "write the prompt in prompt.template with {problem} in it."
         ) from error
     except RENDER_ERRORS as error:
@@ -369,7 +374,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _shows_parts(text: str) -> bool:
-    """Whether a template wrote a list of parts as it stands, because it knows text alone."""
+    """Whether a template printed a list of parts literally, because it only knows text."""
     return "'type':'text'" in _flat(text).replace('"', "'")
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models with a character tokenizer, made on the spot: for tests and first tries."""
+"""Tiny random models with a character tokenizer, created on demand for tests and first tries."""
 
 from pathlib import Path
 from typing import Any

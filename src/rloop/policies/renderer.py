@@ -1,8 +1,7 @@
 """Problems to prompts as token ids, and completions to text, through a model's tokenizer.
 
-Instruction models end a turn with a token of their chat template, which need not be the
-tokenizer's EOS; and they may write tags such as `</think>` as special tokens, which a verifier has
-to see.
+Instruction models end a turn with a token of their chat template, which need not be the tokenizer's
+EOS. They may also write tags such as `</think>` as special tokens, which a verifier must see.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -20,7 +19,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 
 class Renderer:
-    """Renders one recipe's prompts for one tokenizer, and decodes what is written after them."""
+    """Renders one recipe's prompts for one tokenizer, and decodes the completions."""
 
     def __init__(
         self,
@@ -35,9 +34,9 @@ class Renderer:
     ) -> None:
         """`stop_ids` are the tokens that end a completion, ascending.
 
-        With the number of the model's embeddings, a token that has none is refused. `context` is
-        the most tokens that the model reads, prompt and completion together; `warnings` are
-        sentences about the model that `report` passes on.
+        With the number of the model's embeddings, tokens without one are refused. `context` is the
+        most tokens of prompt and completion together; `warnings` are sentences about the model that
+        `report` passes on.
         """
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
@@ -61,12 +60,13 @@ class Renderer:
 
     @property
     def version(self) -> str:
-        """Hash of what decides the prompts' texts."""
+        """Hash of everything that decides the texts of prompts."""
         return self._text.version
 
     @property
     def end_id(self) -> int:
-        """What a completion is taught to end with: the chat template's end of a turn, or EOS."""
+        """The token that completions are taught to end with: the chat template's end of a turn, or
+        EOS."""
         end = find_turn_end(self.tokenizer, self._config, self._num_embeddings)
         if end is not None and end.token_id is not None:
             return end.token_id
@@ -74,7 +74,7 @@ class Renderer:
         return self.stop_ids[0] if own is None else own
 
     def prompt(self, problem: Problem) -> Prompt:
-        """Return the problem's prompt, with BOS once where the tokenizer adds it, without EOS."""
+        """Return the problem's prompt, with BOS once if the tokenizer adds it, without EOS."""
         text, what = self._text.text(problem), f"The prompt of {problem.problem_id}"
         try:
             ids = with_prefix(encode(self.tokenizer, text), self._prefix)
@@ -103,8 +103,8 @@ class Renderer:
         )
 
     def examples(self, problems: Sequence[Problem], solution_template: str) -> list[Example]:
-        """Return each problem's prompt and solution as token ids that end as a turn of the chat
-        template does, else in EOS: what a cold start trains on.
+        """Return each problem's prompt and solution as token ids for a cold start; they end like a
+        turn of the chat template, else in EOS.
         """
         return [self._example(problem, solution_template) for problem in problems]
 
@@ -131,7 +131,7 @@ class Renderer:
         )
 
     def _shown(self, problem: Problem) -> str:
-        """Return the prompt's text with what the tokenizer puts before it."""
+        """Return the prompt's text with the tokenizer's prefix."""
         prompt = self.prompt(problem)
         added = prompt.ids[: len(self._prefix)]
         bare = encode(self.tokenizer, prompt.text)[: len(added)]
@@ -139,7 +139,7 @@ class Renderer:
         return before + prompt.text
 
     def _warnings(self) -> list[str]:
-        """Return sentences about the chat template and the tokenizer."""
+        """Return warnings about the chat template and the tokenizer."""
         found = [
             *self._text.warnings(),
             *turn_end_warnings(self.tokenizer, self._config, self._num_embeddings),
@@ -164,7 +164,7 @@ class Renderer:
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> PromptText:
-    """Return what writes prompts with the tokenizer's chat template, or the recipe's own."""
+    """Return the writer of prompts, with the tokenizer's chat template or the recipe's own."""
     return PromptText(
         config,
         chat_template=getattr(tokenizer, "chat_template", None),
@@ -173,19 +173,19 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> Pro
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Return a text's tokens, no special ones added; EngineError for what cannot be text."""
+    """Return a text's tokens without special tokens; EngineError for invalid text."""
     try:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     except (TypeError, UnicodeError) as error:
         raise EngineError(
-            f"the tokenizer refuses the text {text!a:.60} (half a character, U+D800 to U+DFFF, "
-            "cannot be encoded). Mend the text."
+            f"the tokenizer refuses the text {text!a:.60} (an unpaired surrogate, U+D800 to "
+            f"U+DFFF, cannot be encoded). Fix the text."
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """What a chat template writes behind an assistant's message.
+    """What a chat template writes after an assistant message.
 
     Example: TurnEnd("<|im_end|>", 151645); TurnEnd("###", None) where it is not one token
     """
@@ -197,11 +197,11 @@ class TurnEnd:
 def find_turn_end(
     tokenizer: PreTrainedTokenizerBase, config: PromptConfig, num_embeddings: int | None = None
 ) -> TurnEnd | None:
-    """Return how the model's chat template ends an assistant's message.
+    """Return how the model's chat template ends an assistant message.
 
-    None where it adds nothing or will not render such a message, and for a recipe's own template
-    that does not write that end itself, behind the problem. A token beyond the embeddings of the
-    model does not count as one.
+    None if it adds nothing or cannot render such a message, and for a recipe's own template that
+    does not itself write that end after the problem. A token beyond the model's embeddings does not
+    count.
     """
     chat = _chat(tokenizer, config)
     tail = (chat.after_reply() or "").strip() if chat else ""
@@ -219,14 +219,15 @@ def find_turn_end(
 def turn_end_warnings(
     tokenizer: PreTrainedTokenizerBase, config: PromptConfig, num_embeddings: int | None = None
 ) -> list[str]:
-    """Return a sentence where nothing that can be sampled ends a turn as the template does."""
+    """Return a warning if no token that can be sampled ends a turn as the template does."""
     end = find_turn_end(tokenizer, config, num_embeddings)
     if end is None or end.token_id is not None:
         return []
     return [
-        f"The chat template ends a turn with {end.text!r}, which is not a token that the model "
-        f"has, while a completion stops at {tokenizer.eos_token!r} alone, which a cold start "
-        "trains: whatever ends its turn runs on to the limit. Give the model such a token, or "
+        f"The chat template ends a turn with {end.text!r}, which is not one of the model's "
+        f"tokens. Completions stop only at {tokenizer.eos_token!r}, which a cold start trains; a "
+        f"completion that ends its turn as the template does runs on to the limit. Give the model "
+        f"such a token, or "
         "write the prompt in prompt.template."
     ]
 
@@ -242,10 +243,10 @@ class CompletionText:
     shown: frozenset[int] = frozenset()
     """Special tokens that are text, such as `<think>`."""
     hidden: frozenset[int] = frozenset()
-    """All other special tokens, and what ends a completion."""
+    """All other special tokens, and those that end a completion."""
 
     def of(self, token_ids: Sequence[int]) -> str:
-        """Return the text of the tokens, without those that only frame it."""
+        """Return the text of the tokens, without tokens that only frame it."""
         if self.shown.isdisjoint(token_ids):
             kept = [i for i in token_ids if i not in self.hidden] if self.hidden else token_ids
             text = self.tokenizer.decode(list(kept), skip_special_tokens=True)
@@ -259,11 +260,11 @@ class CompletionText:
 def completion_text(
     tokenizer: PreTrainedTokenizerBase, config: PromptConfig, end_ids: Iterable[int]
 ) -> CompletionText:
-    """Return what decodes the completions of a recipe, which end with one of `end_ids`.
+    """Return the decoder of a recipe's completions, which end with one of `end_ids`.
 
-    Hidden are those, the tokens that the tokenizer names (BOS, EOS, padding, unknown, ...), and
-    those that frame a user's message in the chat template, unless they are tags with an end of
-    their own, such as `<think>` and `</think>`.
+    It hides those, the tokenizer's named tokens (BOS, EOS, padding, unknown, ...), and tokens that
+    frame a user message in the chat template, unless they are paired tags such as `<think>` and
+    `</think>`.
     """
     special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     found = (getattr(tokenizer, name, None) for name in NAMED)
@@ -284,8 +285,8 @@ def _is_tag(text: str, texts: Container[str]) -> bool:
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> PromptText | None:
-    """Return the tokenizer's chat template, without the recipe's system text; None where there is
-    none that works, which is said where prompts are built.
+    """Return the tokenizer's chat template, without the recipe's system text; None if there is none
+    that works, which is reported when prompts are built.
     """
     bare = config.model_copy(update={"template": None, "system": None})
     try:

@@ -1,10 +1,10 @@
-"""Float32 masters rounded into bfloat16 weights by chance, so that short moves survive.
+"""Stochastic rounding of float32 masters into bfloat16 weights, so that small changes survive.
 
 A weight of 0.1 has bfloat16 neighbours 0.0005 away; a fine-tuning of a few updates at 1e-5 moves it
-by 0.00002. Rounded to nearest nothing is left of that. Here each weight goes to the upper of its
-neighbours with the probability of what the lower one cuts off, so that its expectation is the
-master. The chance is drawn once a phase for each weight and then kept: the same masters always give
-the same weights, and a weight changes only where its master moved. See decision 12 in
+by 0.00002. Rounding to nearest loses that. Here each weight becomes the upper of its neighbours
+with a probability equal to the fraction that the lower one cuts off, so that its expectation is the
+master. The random threshold of each weight is drawn once per phase: the same masters always give
+the same weights, and a weight changes only if its master has moved. See decision 12 in
 docs/explanation/decisions.
 """
 
@@ -13,17 +13,17 @@ import torch
 from rloop.types import stable_hash
 
 TILE = 1_048_573
-"""Thresholds in all, a prime, so that rows of a matrix never begin at the same one; a tensor of
-more numbers takes them again and again."""
+"""Number of thresholds, a prime, so that rows of a matrix start at different ones; larger tensors
+repeat them."""
 CUT_BITS = 16
-"""Bits that float32 has and bfloat16 has not."""
+"""Bits that float32 has and bfloat16 lacks."""
 
 
 class StochasticRounding:
-    """Rounds tensors of any number; the seed decides which way each of their numbers goes."""
+    """Rounds any number of tensors; the seed decides the direction for each number."""
 
     def __init__(self, seed: int) -> None:
-        """Draw the thresholds, on the CPU, so that every device has the same."""
+        """Draw the thresholds on the CPU, so that they are the same for every device."""
         generator = torch.Generator().manual_seed(seed)
         tile = torch.randint(0, 1 << CUT_BITS, (TILE,), generator=generator, dtype=torch.int32)
         self._seed = seed
@@ -31,11 +31,11 @@ class StochasticRounding:
 
     @torch.no_grad()
     def write(self, name: str, exact: torch.Tensor, rounded: torch.Tensor) -> None:
-        """Round float32 numbers into a contiguous tensor of as many, which may be on another
+        """Round float32 numbers into a contiguous tensor of the same size, which may be on another
         device.
 
-        Anything else than float32 into bfloat16, and a tensor with a NaN or an infinity, is copied
-        as it is. The name decides which thresholds are taken.
+        Any other pair of dtypes, and a tensor with NaN or infinity, is copied. The name decides
+        which thresholds are used.
         """
         is_rounding = (exact.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
         if not is_rounding or not exact.sum().isfinite():

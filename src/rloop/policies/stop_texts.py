@@ -1,15 +1,17 @@
-"""Where a completion ends by a text of the recipe (`sampling.stop`), found among its tokens."""
+"""Where a completion ends at a stop text of the recipe (`sampling.stop`), found among its
+tokens."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 MARGIN = 4
-"""Tokens before the longest stop text's that are decoded too: bytes of a character, a first space.
+"""Extra tokens before the longest stop text that are decoded too: bytes of a character, a first
+space.
 """
 
 
 class StopTexts:
-    """The stop texts of one tokenizer; without any, nothing ends."""
+    """The stop texts of a recipe, for one tokenizer."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], texts: Sequence[str]) -> None:
         """`decode` turns token ids into text."""
@@ -19,9 +21,9 @@ class StopTexts:
         self._reach = MARGIN + max((len(text.encode()) for text in texts), default=0)
 
     def end(self, ids: Sequence[int], begin: int = 0) -> int | None:
-        """Return how many of the ids there are up to the one that completes a stop text.
+        """Return the number of ids up to and including the one that completes a stop text.
 
-        None where none does; the first `begin` ids are known to hold none. Example: 3 of the
+        None if there is none; the first `begin` ids are known to contain none. Example: 3 of the
         characters `4`, newline, `Q`, `:` for the stop text newline and `Q`.
         """
         if not self._texts:

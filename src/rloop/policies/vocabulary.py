@@ -1,7 +1,7 @@
-"""Output rows that no token has: many models pad their embedding to a round number.
+"""Output rows without a token: many models pad their embedding to a round number.
 
-Sampler and learner both leave them out, so that they speak of the same distribution. Their ids hang
-on the output embedding, from which both get their logits; they are not among its weights.
+Sampler and learner both leave them out, so that they use the same distribution. Their ids are an
+attribute of the output embedding, from which both get their logits, and not one of its weights.
 
 Shape letters: B rows, V vocabulary.
 """
@@ -12,14 +12,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MASKED = -1e30
-"""Logit of what is left out. Finite, so that probability times logit is 0 in an entropy."""
+"""Logit of a row that is left out. Finite, so that probability times logit is 0 in an entropy."""
 BUFFER = "unknown_ids"
 
 
 def leave_out_unknown(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, known: tuple[int, ...] = ()
 ) -> None:
-    """Leave out of the model's distribution what the tokenizer does not know, nor `known` has."""
+    """Leave tokens out of the model's distribution that are neither in the tokenizer nor in
+    `known`."""
     head = _head(model)
     if head is None:
         return
@@ -42,7 +43,8 @@ def unknown_ids(model: PreTrainedModel) -> torch.Tensor | None:
 
 
 def output_bias(model: PreTrainedModel) -> torch.Tensor | None:
-    """Return the output embedding's bias [V], in which what is left out is masked; None without."""
+    """Return the output embedding's bias [V] with the left-out rows masked; None if there is
+    none."""
     head, unknown = _head(model), unknown_ids(model)
     bias: torch.Tensor | None = head.bias
     if unknown is None:
@@ -52,7 +54,7 @@ def output_bias(model: PreTrainedModel) -> torch.Tensor | None:
 
 
 def mask_unknown(logits_BV: torch.Tensor, unknown: torch.Tensor | None) -> torch.Tensor:
-    """Return the logits, in which what is left out is masked in place."""
+    """Return the logits with the left-out rows masked in place."""
     return logits_BV if unknown is None else logits_BV.index_fill_(-1, unknown, MASKED)
 
 

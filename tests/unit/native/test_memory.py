@@ -90,7 +90,7 @@ def test_a_budget_is_halved_once_and_then_says_what_to_set(caplog: pytest.LogCap
         assert budget.within(needs) == 4
     assert tried == [9, 4, 4]
     assert caplog.messages == [
-        "Out of memory with engine.max_batch=9: going on with 4 rows at a time."
+        "Out of memory with engine.max_batch=9: continuing with 4 rows at a time."
     ]
     with pytest.raises(EngineError) as caught:
         budget.within(Failing(None, 1))
@@ -199,8 +199,8 @@ def test_sampling_that_ran_out_of_memory_halfway_gives_the_same_completions(
     assert {index: completion.completion_ids for index, completion in found} == expected
     (message,) = caplog.messages
     assert message == (
-        "Out of memory with engine.max_batch=6: going on with 3 completions at a time; they are "
-        "the same up to rounding."
+        "Out of memory with engine.max_batch=6: continuing with 3 completions at a time, with "
+        "the same results up to rounding."
     )
 
 

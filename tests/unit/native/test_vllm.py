@@ -289,7 +289,7 @@ def test_weights_that_vllm_does_not_know_are_refused_by_name(
     model = sampler.policy.model
     weights = {"model.layers.7.nose": torch.zeros(1)}
     monkeypatch.setattr(model, "state_dict", lambda: weights)
-    with pytest.raises(EngineError, match=r"does not take the weights.*explore\.sampler=native"):
+    with pytest.raises(EngineError, match=r"rejects the weights.*explore\.sampler=native"):
         sampler.vllm.take_weights(model)
     monkeypatch.undo()
     completions = draw(sampler, requests())

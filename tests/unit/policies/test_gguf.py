@@ -177,7 +177,7 @@ def test_cache_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RLOOP_CACHE", str(tmp_path / "file"))
     write_gguf(tiny_llama(), tmp_path / "t.gguf")
-    with pytest.raises(EngineError, match="Set RLOOP_CACHE to a folder that can be written"):
+    with pytest.raises(EngineError, match="Set RLOOP_CACHE to a writable folder"):
         convert_gguf(tmp_path / "t.gguf")
 
 

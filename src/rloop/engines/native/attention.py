@@ -3,14 +3,13 @@
 Shape letters: B rows, H query heads, G key-value heads, T query positions, S cached positions, K
 head width.
 
-Without a mask, attention is causal; sequences are padded on the right, so no real token can see a
-pad. With a mask and one position (decoding), the query heads that share a key-value head stand in
-the query-position axis, so that grouped-query attention reads the cache once and never repeats it.
-On CUDA keys and values are repeated where no kernel takes grouped heads: PyTorch would fall back to
-scores of all pairs in memory.
-Spans say that sequences stand one behind the other in one row (`packed_attention.py`).
-transformers builds no mask for an attention function it does not know, hence windows and chunks
-must be refused at load.
+Without a mask, attention is causal; sequences are padded on the right, so no real token can see
+padding. With a mask and one position (decoding), the query heads that share a key-value head are
+moved to the query-position axis, so that grouped-query attention reads the cache once and never
+repeats it. On CUDA keys and values are repeated if no kernel takes grouped heads, because PyTorch
+would fall back to scores of all pairs in memory. Spans mean that sequences are packed into one row
+(`packed_attention.py`). transformers builds no mask for an attention function it does not know, so
+sliding windows and chunks must be refused at load.
 """
 
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ def grouped_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend; query [B, H, T, K], key and value [B, G, S, K] -> [B, T, H, K].
 
-    The mask, [B, 1, T, S] or None, holds True where seen, or what is added to the scores.
+    The mask, [B, 1, T, S] or None, is True where a key is visible, or is added to the scores.
     """
     num_rows, num_heads, num_positions, head_width = query.shape
     if spans:
@@ -68,9 +67,9 @@ def grouped_attention(
 
 
 def takes_grouped_heads(device_type: str, dtype: torch.dtype, *, is_masked: bool) -> bool:
-    """Whether attention over many positions needs no repeated keys and values.
+    """Whether attention over many positions works without repeated keys and values.
 
-    On CUDA only the flash kernel takes grouped heads, and it takes neither a mask nor float32.
+    On CUDA only the flash kernel takes grouped heads, and it supports neither a mask nor float32.
     """
     if device_type != "cuda":
         return True
@@ -78,13 +77,13 @@ def takes_grouped_heads(device_type: str, dtype: torch.dtype, *, is_masked: bool
 
 
 def register() -> str:
-    """Make the function known to transformers; returns its `attn_implementation` name."""
+    """Register the function with transformers; return its `attn_implementation` name."""
     AttentionInterface.register(NAME, grouped_attention)
     return NAME
 
 
 def refuse_windows(config: PretrainedConfig, max_length: int) -> None:
-    """Raise for architectures whose attention is not plainly causal at this length."""
+    """Raise for architectures whose attention is not simply causal at this length."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     window = getattr(text, "sliding_window", None)

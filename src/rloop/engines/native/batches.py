@@ -1,17 +1,16 @@
-"""Training sequences, cut into micro-batches.
+"""Training sequences, split into micro-batches.
 
 Shape letters: B sequences of a micro-batch, R its rows, T tokens of a row, N completion tokens of
 all B.
 
 A row is one sequence, or several that share their prompt: [prompt | completion 1 | completion 2 |
-...], where a completion sees the prompt and its own past only. The last token of a completion
-predicts nothing and is not fed to the model.
+...], where a completion sees only the prompt and its own past. The last token of a completion
+predicts nothing, so it is not fed to the model.
 
-On a CPU the rows of a micro-batch are packed, one behind the other, into one long row, and
-attention is told what each token sees (`packed_attention.py`). Elsewhere they are padded on the
-right; attention is causal, so no real token sees a pad, and nothing is computed for pads beyond the
-transformer's own layers. Rows of one sequence then need no mask; shared ones have one and go
-through the model together.
+On a CPU the rows of a micro-batch are packed end to end into one long row, and attention gets what
+each token can see (`packed_attention.py`). Elsewhere they are padded on the right. Attention is
+causal, so no real token sees padding, and padding costs nothing beyond the transformer's own
+layers. Rows of one sequence need no mask; shared rows have one and go through the model together.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,38 +31,38 @@ from rloop.errors import EngineError
 
 Ids = npt.NDArray[np.int64]
 PARITY_WIDTHS = 2.5
-"""Length, in model widths, of a row whose masked attention costs as much as all other layers.
+"""Length (in model widths) of a row whose masked attention costs as much as all other layers.
 Counting operations gives 6: 24 D * D a token in the layers, 4 D a pair in attention, whose kernels
 run at less than half the speed. Measured on CPU (D = 576): rows of 1024, 2048 and 4096 tokens cost
 1.62, 2.33 and 4.16 times as much a token as short ones, which gives 2.3 to 2.9.
 """
 PACK_TOKENS = 1024
-"""Packed rows are not joined beyond this. Measured with 2,700 tokens of SmolLM2-135M on a busy
-machine: one pass takes 5 % less processor time than three, and keeps 2.7 times as much."""
+"""Largest packed row (tokens). Measured with 2,700 tokens of SmolLM2-135M on a busy
+machine: one pass takes 5 % less processor time than three, and keeps 2.7 times as much memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Sequences laid out one after the other behind their common prompt.
+    """Sequences laid out end to end after their common prompt.
 
     Example: Row(indices=(4, 0), num_tokens=9) for a prompt of 4 and completions of 4 and 3 tokens.
     """
 
     indices: tuple[int, ...]
-    """Where each stands in the list that was planned, longest completion first."""
+    """Index of each sequence in the planned list, longest completion first."""
     num_tokens: int
-    """Tokens fed to the model, padding excluded."""
+    """Tokens fed to the model, without padding."""
 
     @property
     def is_shared(self) -> bool:
-        """Whether the row holds more than one completion, and hence needs a mask."""
+        """Whether the row has more than one completion, and therefore needs a mask."""
         return len(self.indices) > 1
 
     def cost(self, parity_tokens: float) -> float:
-        """Return the row's work, counted in tokens through everything but attention.
+        """Return the row's work, in tokens through everything but attention.
 
-        T tokens cost T there and T * T / parity_tokens in masked attention: half of that where
-        attention is causal, since the kernel leaves out the pairs that lie in the future.
+        T tokens cost T there and T * T / parity_tokens in masked attention; causal attention costs
+        half of that, because the kernel skips future pairs.
         """
         halves = 2 if self.is_shared else 1
         return self.num_tokens * (1.0 + halves * self.num_tokens / (2 * parity_tokens))
@@ -76,7 +75,7 @@ def plan_rows(
     max_tokens: int,
     parity_tokens: float,
 ) -> list[Row]:
-    """Return the rows that compute every sequence once, groups in order of appearance.
+    """Return rows that compute every sequence once, groups in order of appearance.
 
     `parity_tokens` is the row length at which masked attention costs as much as all other layers.
     A row that several sequences share has at most `max_tokens`.
@@ -91,7 +90,7 @@ def plan_rows(
             _deal(len(prompt), longest_first, completion_lengths, num_rows)
             for num_rows in range(1, len(indices) + 1)
         ]
-        # one row each always remains; in shared rows the prompt saved is weighed against attention
+        # a row per sequence is always possible; sharing saves prompts and costs attention
         fitting = [option for option in options if _is_within(option, max_tokens)]
         rows += min(fitting, key=lambda option: sum(row.cost(parity_tokens) for row in option))
     return rows
@@ -100,7 +99,7 @@ def plan_rows(
 def _deal(
     prompt_length: int, indices: Sequence[int], completion_lengths: Sequence[int], num_rows: int
 ) -> list[Row]:
-    """Deal the completions out like cards, so that the rows are about equally long."""
+    """Deal the completions out like cards, so that the rows have about the same length."""
     hands = [tuple(indices[first::num_rows]) for first in range(num_rows)]
     return [
         Row(hand, prompt_length + sum(completion_lengths[index] - 1 for index in hand))
@@ -117,33 +116,33 @@ class MicroBatch:
     """Sequences that go through the model together, on its device."""
 
     indices_B: tuple[int, ...]
-    """Where each stands in the list that was cut."""
+    """Index of each sequence in the list that was split."""
     sequences_B: tuple[TrainingSequence, ...]
     input_ids_RT: torch.Tensor
     position_ids_RT: torch.Tensor
-    """[1, T] where every row holds one sequence; else they restart after the prompt."""
+    """[1, T] if every row has one sequence; else they restart after the prompt."""
     mask_R1TT: torch.Tensor | None
     """Added to attention's scores: 0 where a token (third axis) sees another (last axis), else
-    -inf; None is plainly causal, within `spans` where there are any."""
+    -inf. None means causal, within `spans` if there are any."""
     spans: tuple[Span, ...]
-    """What sees what in a packed row; none where rows are padded."""
+    """What each token sees in a packed row; empty for padded rows."""
     predicting_N: torch.Tensor
-    """Positions in the flattened [R * T] whose output predicts a completion token; a shared
-    prompt's last predicts the first token of several."""
+    """Positions in the flattened [R * T] whose output predicts a completion token; the last
+    position of a shared prompt predicts several first tokens."""
     targets_N: torch.Tensor
-    """Those completion tokens."""
+    """The completion tokens."""
 
     @property
     def lengths_B(self) -> tuple[int, ...]:
-        """Completion tokens of each sequence."""
+        """Number of completion tokens of each sequence."""
         return tuple(len(sequence.completion_ids) for sequence in self.sequences_B)
 
     def columns(
         self, *numbers: Callable[[TrainingSequence], Sequence[float] | float]
     ) -> tuple[torch.Tensor, ...]:
-        """Return float32 numbers of all tokens, [N] for each function, by one transfer.
+        """Return float32 values of all tokens, [N] for each function, in one transfer.
 
-        A function gives one number for each token of a sequence's completion, or one for all.
+        A function returns one value per token of a sequence's completion, or one for all tokens.
         """
         table = np.empty((len(numbers), sum(self.lengths_B)), dtype=np.float32)
         begin = 0
@@ -155,10 +154,11 @@ class MicroBatch:
 
 
 def plan_microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Part rows of these lengths into lists of indices of at most `max_tokens`, padded.
+    """Split rows of these lengths into lists of indices with at most `max_tokens`, padding
+    included.
 
-    Longest first, so that memory peaks at once, and neighbours in length together, so that little
-    is padded; equal lengths stay in order. A row longer than `max_tokens` goes alone.
+    Longest first, so that memory peaks at once, and similar lengths together, so that there is
+    little padding; equal lengths stay in order. A row longer than `max_tokens` is alone.
     """
     plan: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -170,9 +170,9 @@ def plan_microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]
 
 
 def plan_packs(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Part rows of these lengths into lists of indices of at most `max_tokens`, nothing padded.
+    """Split rows of these lengths into lists of indices with at most `max_tokens`, without padding.
 
-    First fit, longest first. A row longer than `max_tokens` goes alone.
+    First fit, longest first. A row longer than `max_tokens` is alone.
     """
     plan: list[list[int]] = []
     totals: list[int] = []
@@ -188,22 +188,22 @@ def plan_packs(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def is_packed(model: PreTrainedModel) -> bool:
-    """Whether the model's attention takes packed rows: on a CPU, where it is ours."""
+    """Whether the model's attention takes packed rows: only our own, on a CPU."""
     return model.device.type == "cpu" and model.config._attn_implementation == attention.NAME
 
 
 def form_microbatches(
     sequences: Sequence[TrainingSequence], max_tokens: int, model: PreTrainedModel
 ) -> Iterator[MicroBatch]:
-    """Cut the sequences into micro-batches of at most `max_tokens` for the model, pads included
-    where there are any.
+    """Split the sequences into micro-batches of at most `max_tokens` for the model, padding
+    included.
     """
     packed = is_packed(model)
     rows = plan_rows(
         [sequence.prompt_ids for sequence in sequences],
         [len(sequence.completion_ids) for sequence in sequences],
         max_tokens=max_tokens,
-        # packed attention computes no pair that is not seen
+        # packed attention computes only visible pairs
         parity_tokens=inf if packed else PARITY_WIDTHS * output_embedding(model).in_features,
     )
     if packed:
@@ -220,9 +220,9 @@ def form_microbatches(
 def collate(
     rows: Sequence[Row], sequences: Sequence[TrainingSequence], model: PreTrainedModel
 ) -> MicroBatch:
-    """Pad the rows, all shared or none, to the longest, which stands first."""
+    """Pad the rows, all shared or none, to the longest, which comes first."""
     width = rows[0].num_tokens
-    # Pads are zeros, any valid token id: they are never attended to.
+    # Padding is token 0; any valid id would do, because it is never attended to.
     input_ids, position_ids, owners = np.zeros((3, len(rows), width), dtype=np.int64)
     predicting: list[Ids] = []
     for number, row in enumerate(rows):
@@ -240,7 +240,7 @@ def collate(
 def pack(
     rows: Sequence[Row], sequences: Sequence[TrainingSequence], model: PreTrainedModel
 ) -> MicroBatch:
-    """Lay the rows one behind the other."""
+    """Pack the rows end to end."""
     input_ids: list[Ids] = []
     position_ids: list[Ids] = []
     predicting: list[Ids] = []
@@ -290,7 +290,7 @@ def _on_device(
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Return the array as a tensor; a GPU copies it while the CPU goes on."""
+    """Return the array as a tensor; a GPU copies it asynchronously."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor
@@ -302,7 +302,7 @@ def _ids(numbers: Iterable[int]) -> Ids:
 
 
 class _LaidOut(NamedTuple):
-    """One row without pads."""
+    """One row without padding."""
 
     input_ids: Ids
     position_ids: Ids
@@ -312,7 +312,7 @@ class _LaidOut(NamedTuple):
     predicting: Ids
     """Positions whose output predicts a completion token, completion after completion."""
     spans: list[Span]
-    """The prompt, and each completion behind it; one alone is all of the row."""
+    """The prompt, and each completion after it; a single span is the whole row."""
 
 
 def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
@@ -325,7 +325,7 @@ def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
     for ids in fed:
         end = begin + len(ids)
         positions.append(range(start, start + len(ids)))
-        # the token before predicts: the prompt's last the first one, and the last one nothing
+        # each token is predicted by the one before it, the first by the prompt's last
         predicting += [(start - 1,), range(begin, end)]
         spans.append(Span(begin, end, 0, start))
         begin = end
@@ -339,10 +339,10 @@ def _lay_out(members: Sequence[TrainingSequence]) -> _LaidOut:
 
 
 def _sharing_mask(owners_RT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return [R, 1, T, T]: a token sees the past that is the prompt's or its own completion's.
+    """Return [R, 1, T, T]: a token sees the past of the prompt and of its own completion.
 
-    Additive and in the model's precision, so that all layers save the same one for their backward
-    pass; a mask of truth values would be converted in each.
+    It is additive and in the model's precision, so that all layers save the same one for their
+    backward pass; a Boolean mask would be converted in each layer.
     """
     steps_T = torch.arange(owners_RT.shape[1], device=owners_RT.device)
     is_past_TT = steps_T[:, None] >= steps_T
@@ -354,7 +354,7 @@ def _sharing_mask(owners_RT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def output_embedding(model: PreTrainedModel) -> torch.nn.Linear:
-    """Return the module that turns hidden states into logits; raise where there is none."""
+    """Return the module that turns hidden states into logits; raise if there is none."""
     foreign: Any = model
     head = foreign.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or model.base_model is model:
@@ -366,7 +366,7 @@ def output_embedding(model: PreTrainedModel) -> torch.nn.Linear:
 
 
 def check_sequences(sequences: Sequence[TrainingSequence]) -> None:
-    """Raise when a sequence has nothing to learn or its per-token numbers do not fit its tokens."""
+    """Raise if a sequence has nothing to learn, or its per-token values do not match its tokens."""
     for index, sequence in enumerate(sequences):
         num_tokens = len(sequence.completion_ids)
         if not sequence.prompt_ids or not num_tokens:

@@ -2,8 +2,8 @@
 rows of different lengths in preallocated tensors.
 
 Shape letters: R rows, V vocabulary, G key-value heads, C capacity in positions, K head width. Row r
-holds positions 0 .. length_r - 1; what lies behind is masked by the reader and must stay finite,
-hence zeros.
+has positions 0 .. length_r - 1. Positions after that are masked by the reader and must stay finite,
+so they are zeros.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from rloop.policies.checkpoint import LoadedPolicy
 from rloop.recipe.config import SamplingConfig
 
 CACHE_SHARE = 0.8
-"""Of a GPU's free memory; the rest is for prefill and logits."""
+"""Fraction of a GPU's free memory; the rest is for prefill and logits."""
 
 
 class PrefillCache(Cache):
-    """Keeps what one forward pass over prompts computed; [B, G, T, K] for each layer."""
+    """Keeps the states of one forward pass over prompts; [B, G, T, K] for each layer."""
 
     def __init__(self) -> None:
-        """Start empty; layers arrive with the forward pass."""
+        """Start empty; the forward pass adds layers."""
         super().__init__(layers=[])
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
@@ -39,7 +39,7 @@ class PrefillCache(Cache):
         *_: object,
         **__: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep the layer's states and attend to them as they are."""
+        """Keep the layer's states and return them unchanged."""
         assert layer_idx == len(self.keys), f"layer {layer_idx} after {len(self.keys)} layers"
         self.keys.append(key_states)
         self.values.append(value_states)
@@ -65,12 +65,12 @@ class Prefilled:
 class RowCache(Cache):
     """Rows that decode together; a decode step writes one position of each row.
 
-    Keys and values are [R, G, C, K], allocated once, at full length. Positions become zeros when
-    the first row reaches them, so that a CPU takes no memory for those that none reaches.
+    Keys and values are [R, G, C, K], allocated once at full length. Positions are zeroed when the
+    first row reaches them, so that a CPU uses no memory for positions that no row reaches.
     """
 
     def __init__(self, num_rows: int, max_length: int) -> None:
-        """Reserve room for `num_rows`; memory is taken when the first prompt arrives."""
+        """Reserve `num_rows` rows; memory is allocated when the first prompt arrives."""
         super().__init__(layers=[])
         self._num_rows = num_rows
         self._max_length = max_length
@@ -97,9 +97,7 @@ class RowCache(Cache):
                 target[index, :, :length] = source
 
     def begin_step(self, positions_R: torch.Tensor, reach: int) -> None:
-        """Say where the next token of each row goes, and how far the longest row reaches with
-        it.
-        """
+        """Set where the next token of each row goes, and how far the longest row then reaches."""
         self._positions = positions_R
         self._rows = torch.arange(len(positions_R), device=positions_R.device)
         self._reach = reach
@@ -121,7 +119,7 @@ class RowCache(Cache):
         return keys[:num_rows, :, : self._reach], values[:num_rows, :, : self._reach]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Close the gaps: the given rows, in this order, become rows 0, 1, ..."""
+        """Compact the batch: the given rows, in this order, become rows 0, 1, ..."""
         index = torch.as_tensor(rows, device=self._keys[0].device)
         for layer in (*self._keys, *self._values):
             layer[: len(rows), :, : self._num_cleared] = layer[index, :, : self._num_cleared]
@@ -131,12 +129,12 @@ class RowCache(Cache):
         return self._reach
 
     def _room_like(self, states: torch.Tensor) -> torch.Tensor:
-        """Return room for all rows of one layer, for states like [G, T, K]."""
+        """Return a tensor for all rows of one layer, for states like [G, T, K]."""
         num_heads, _, width = states.shape
         return states.new_empty(self._num_rows, num_heads, self._max_length, width)
 
     def _clear(self, length: int) -> None:
-        """Write zeros where no row has been yet, below the length and some way beyond."""
+        """Write zeros where no row has been yet, up to the length and a bit beyond."""
         if length <= self._num_cleared:
             return
         wanted = min(self._max_length, max(length + 32, self._num_cleared * 3 // 2))
@@ -146,7 +144,7 @@ class RowCache(Cache):
 
 
 def token_bytes(model: PreTrainedModel) -> int:
-    """Return what one token's keys and values take in all layers."""
+    """Return the bytes of one token's keys and values in all layers."""
     config = model.config.get_text_config()
     num_heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // num_heads
@@ -155,7 +153,7 @@ def token_bytes(model: PreTrainedModel) -> int:
 
 
 def fitting_rows(model: PreTrainedModel, max_length: int) -> int | None:
-    """Return how many rows of full length the free memory of a GPU holds; None on a CPU."""
+    """Return the number of full-length rows that fit into a GPU's free memory; None on a CPU."""
     free = free_bytes(model.device)
     if free is None:
         return None
@@ -166,7 +164,7 @@ class PlainStep:
     """Decodes one token of each row by the model's own forward pass."""
 
     def __init__(self, policy: LoadedPolicy) -> None:
-        """Decode with the policy as it is at each call."""
+        """Decode with the policy's weights at the time of each call."""
         self._policy = policy
 
     def open_cache(self, num_rows: int, longest_prompt: int, max_tokens: int) -> RowCache:

@@ -1,4 +1,4 @@
-"""Where the native engine computes and in which precision, from the recipe's words."""
+"""The device and the precision of the native engine, from the recipe."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ DtypeName = Literal["auto", "float32", "bfloat16"]
 def resolve_device(name: str) -> torch.device:
     """Return the device for `engine.device`: `auto`, `cpu`, `cuda` or `cuda:N`.
 
-    `auto` is the first CUDA device where there is one, else the CPU.
+    `auto` is the first CUDA device if there is one, else the CPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,7 +38,7 @@ def _present_cuda_device(device: torch.device) -> torch.device:
 def resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     """Return the precision of the forward pass for `engine.dtype`.
 
-    `auto` is bfloat16 where the device multiplies it natively (CUDA capability 8.0 and later, CPUs
+    `auto` is bfloat16 if the device multiplies it natively (CUDA capability 8.0 and later, CPUs
     with AVX512-BF16 or AMX), else float32: elsewhere bfloat16 is emulated and slower.
     """
     if name != "auto":

@@ -1,7 +1,7 @@
-"""Drawing tokens: from logits and one uniform number a row to a token and its log-probability.
+"""Sampling tokens: from logits and one uniform number per row to a token and its log-probability.
 
-Shape letters: B rows, V vocabulary, N blocks, W block width. A row's token depends on that row's
-logits and its own uniform number alone, so a trajectory can be drawn again without its neighbours.
+Shape letters: B rows, V vocabulary, N blocks, W block width. A row's token depends only on its own
+logits and uniform number, so a trajectory can be sampled again without its neighbours.
 """
 
 import torch
@@ -15,7 +15,7 @@ def draw_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (tokens_B, logprobs_B); logprobs at the temperature, over the whole vocabulary.
 
-    Temperature 0 takes the most likely token and states its log-probability at temperature 1.
+    Temperature 0 takes the most likely token and returns its log-probability at temperature 1.
     """
     logits_BV = logits_BV.float()
     if settings.temperature > 0 and settings.temperature != 1:
@@ -53,8 +53,8 @@ def keep_likely(weights_BV: torch.Tensor, *, top_p: float, top_k: int) -> torch.
 def invert_cumulative(weights_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
     """Return per row the first index at which the running sum passes uniform x total.
 
-    In two levels, blocks first: one pass over the vocabulary, and sums short enough for float32. A
-    token of weight zero is never drawn.
+    It works in two levels, blocks first: one pass over the vocabulary, and sums short enough for
+    float32. A token of weight zero is never sampled.
     """
     vocabulary = weights_BV.shape[1]
     width = next((w for w in (256, 128, 64, 32) if vocabulary % w == 0), 256)

@@ -1,4 +1,5 @@
-"""The native engine: one model on one device that samples and learns, alive across phases."""
+"""The native engine: one model on one device that samples and learns, and stays alive across
+phases."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ class NativeEngine:
     def __init__(self, recipe: Recipe, ranks: Ranks | None = None) -> None:
         """Choose device and precision; no model is loaded yet.
 
-        With `ranks` an update is one of several processes, each with a part of the sequences.
+        With `ranks`, several processes do each update together, each with a part of the sequences.
         """
         self._ranks = ranks
         self._recipe = recipe
@@ -76,7 +77,8 @@ class NativeEngine:
         return policy
 
     def load(self, policy: PolicyRef) -> None:
-        """Hold this policy, without an optimizer; read again only where the model has changed."""
+        """Load this policy, without an optimizer; it is read again only if the model has
+        changed."""
         self._end_learning()
         if self._policy is not None and self._source == policy and not self._is_changed:
             return
@@ -87,7 +89,7 @@ class NativeEngine:
 
     @property
     def renderer(self) -> Renderer:
-        """The text side of the policy that is held."""
+        """The renderer of the loaded policy."""
         return self._held().renderer
 
     def sample(
@@ -107,7 +109,7 @@ class NativeEngine:
         return sampler.sample(requests, settings)
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:
-        """Begin to train the policy that is held, with a fresh optimizer or a saved one."""
+        """Begin to train the loaded policy, with a fresh optimizer or a saved one."""
         self._end_learning()
         self._let_vllm_sleep()
         self._learner = Learner(
@@ -140,10 +142,10 @@ class NativeEngine:
     def logprobs(
         self, sequences: Sequence[TrainingSequence], *, temperature: float, at_start: bool = False
     ) -> list[tuple[float, ...]]:
-        """Return [T] log-probabilities of each completion's tokens, as the learner sees them.
+        """Return [T] log-probabilities of each completion's tokens, from the learner.
 
-        With adapters the start policy is the one in training without them; else it is a second
-        model in memory.
+        With adapters the start policy is the policy in training without them; otherwise it is a
+        second model in memory.
         """
         model = self._held().model
         self._let_vllm_sleep()
@@ -163,9 +165,9 @@ class NativeEngine:
             )
 
     def save_policy(self, directory: Path, name: str) -> PolicyRef:
-        """Write the policy that is held, in the precision in which it is sampled.
+        """Write the loaded policy, in the precision in which it is sampled.
 
-        NonFinitePolicy says that its weights, or its logits on a probe, are not finite.
+        Raises NonFinitePolicy if its weights, or its logits on a probe, are not finite.
         """
         model, source = self._held().model, self._source
         assert source is not None, "a policy in memory was loaded from somewhere"
@@ -177,17 +179,17 @@ class NativeEngine:
         return policy
 
     def copy_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Hold these weights, a state dict: of a model that something else trains (TRL, say)."""
+        """Load these weights, a state dict, for example of a model that TRL trains."""
         self._is_changed = True
         self._held().model.load_state_dict(weights)
 
     def saved(self, policy: PolicyRef) -> None:
-        """End training: the policy that is held has been written as this one."""
+        """End training: the loaded policy has been written as this one."""
         self._end_learning()
         self._source, self._is_changed = policy, False
 
     def save_state(self, directory: Path) -> None:
-        """Write masters and moments, whole or not at all: rank 0 does, also for the others."""
+        """Write masters and moments, completely or not at all; rank 0 writes for all."""
         if self._ranks is not None and self._ranks.rank > 0:
             self._learning().save(directory)
             return
@@ -216,7 +218,7 @@ class NativeEngine:
             torch.cuda.empty_cache()
 
     def _read(self, policy: PolicyRef) -> LoadedPolicy:
-        remedy = "Add --set engine.dtype=bfloat16, or take a smaller model."
+        remedy = "Add --set engine.dtype=bfloat16, or use a smaller model."
         with explained(f"the policy {policy.path}", remedy):
             return load_policy(
                 policy.path,
@@ -229,7 +231,7 @@ class NativeEngine:
 
     def _held(self) -> LoadedPolicy:
         if self._policy is None:
-            raise EngineError("The engine holds no policy: load one first.")
+            raise EngineError("The engine has no policy: load one first.")
         return self._policy
 
     def _learning(self) -> Learner:
@@ -238,13 +240,13 @@ class NativeEngine:
         return self._learner
 
     def _longest(self) -> int:
-        """Return the most tokens that a prompt and its completion can have together."""
+        """Return the largest number of tokens in a prompt and its completion together."""
         explore, evaluate = self._recipe.explore.sampling, self._recipe.evaluate.sampling
         longest = max(explore.max_completion_tokens, evaluate.max_completion_tokens)
         return self._recipe.prompt.max_tokens + longest
 
     def _started_vllm(self) -> VllmModel | None:
-        """Return the vLLM that samples, which stays alive; None for the native sampler."""
+        """Return the vLLM sampler, which stays alive; None for the native sampler."""
         if not self._uses_vllm or self._vllm is not None:
             return self._vllm
         assert self._source is not None, "a policy in memory was loaded from somewhere"

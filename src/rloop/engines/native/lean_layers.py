@@ -1,8 +1,8 @@
-"""Norms and feed-forward blocks that keep less for their backward pass than transformers' own.
+"""Norms and feed-forward blocks that save less for the backward pass than transformers' own.
 
-A root-mean-square norm keeps its input in the model's precision and nothing in float32; a
-feed-forward block keeps gate and up, and computes their product again. On SmolLM2-135M activations
-are two fifths smaller. The forward pass gives the same numbers, to the bit.
+A root-mean-square norm saves its input in the model's precision and nothing in float32. A
+feed-forward block saves gate and up, and computes their product again. On SmolLM2-135M this makes
+activations two fifths smaller. The forward pass gives the same numbers, to the bit.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @contextmanager
 def lean_layers(model: PreTrainedModel) -> Iterator[None]:
-    """Let Llama-like models compute norms and feed-forward blocks leanly inside the block."""
+    """Make Llama-like models save less in norms and feed-forward blocks inside the context."""
     is_known = isinstance(model, ARCHITECTURES)
     is_silu = is_known and model.config.hidden_act in ("silu", "swish")
     replaced: list[Any] = []

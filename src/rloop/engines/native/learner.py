@@ -1,7 +1,7 @@
 """The learner: sequences and an objective in, one optimizer update and its metrics out.
 
-Knows token ids, advantages and weights; not problems, rewards, or where sequences come from. The
-same update serves RL and SFT: an objective from `algo.losses` says what its per-token numbers mean.
+It knows token ids, advantages and weights, but no problems, rewards, or origins of sequences. The
+same update serves RL and SFT: the objective says what the per-token numbers mean.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ OPTIMIZER_REMEDY = (
 
 
 class Learner:
-    """Updates a model in place with a fresh optimizer; one learner a phase."""
+    """Updates a model in place with a fresh optimizer; one learner per phase."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Learner:
         seed: int = 0,
         ranks: Ranks | None = None,
     ) -> None:
-        """Prepare updates of the model, which stays shared with the sampler.
+        """Prepare updates of the model, which is shared with the sampler.
 
-        A learning rate of 0 freezes the policy: no masters are made and updates only count. The
-        budget of a micro-batch's tokens outlives the learner where it is given. The seed decides
-        the first numbers of adapters, and which way weights are rounded. With `ranks` every update
-        is done together: each process computes the gradient of a part of the sequences.
+        A learning rate of 0 freezes the policy: there are no masters, and updates only report
+        counts. A given budget of a micro-batch's tokens outlives the learner. The seed decides the
+        initial values of adapters, and how weights are rounded. With `ranks` all processes do every
+        update together, each with the gradient of a part of the sequences.
         """
         self._ranks = ranks
         torch.nn.Module.eval(model)
@@ -68,9 +68,7 @@ class Learner:
                 )
 
     def at_start(self) -> AbstractContextManager[None]:
-        """Make the model the start policy inside the block; only adapters can, or a frozen
-        policy.
-        """
+        """Make the model the start policy inside the block; only for adapters or if frozen."""
         return nullcontext() if self._masters is None else self._masters.at_start()
 
     def update(
@@ -82,12 +80,11 @@ class Learner:
     ) -> dict[str, float]:
         """Do one optimizer update on all the sequences and return its metrics.
 
-        The loss's denominators count every sequence given, also those whose own advantage (or, in
-        SFT, weight) is zero; these cost nothing, unless penalty or entropy bonus act on them. Leave
-        out whole groups without a signal. A non-finite loss or gradient skips the step: the weights
-        stay, and `skipped_updates_count` is 1. Where memory runs out the update is begun again in
-        smaller micro-batches. Means are over the tokens trained on; a frozen policy reports counts
-        alone.
+        The loss's denominators count every given sequence, also those with a zero advantage (or, in
+        SFT, weight); these cost nothing unless a KL penalty or entropy bonus acts on them. Leave
+        out groups without a signal. A non-finite loss or gradient skips the step: the weights stay,
+        and `skipped_updates_count` is 1. If memory runs out, the update starts over in smaller
+        micro-batches. Means are over the tokens trained on; a frozen policy reports only counts.
         """
         check_sequences(sequences)
         _check_complete(sequences, objective)
@@ -126,7 +123,7 @@ class Learner:
         mine = sequences if ranks is None else ranks.share(sequences)
 
         def accumulate(microbatch_tokens: int) -> _Totals:
-            masters.drop_gradients()  # of a try that ran out of memory
+            masters.drop_gradients()  # from an attempt that ran out of memory
             return self._accumulate(mine, objective, counts, microbatch_tokens)
 
         if ranks is None:
@@ -139,7 +136,7 @@ class Learner:
     def _step(self, masters: MasterWeights, rate: float, grad_norm: float) -> None:
         """Move the masters and the model by the accumulated gradient."""
         if self._num_steps == 0:
-            return_freed()  # the optimizer makes its state now
+            return_freed()  # the optimizer creates its state now
         with explained("the optimizer's state", OPTIMIZER_REMEDY):
             masters.step(learning_rate=rate, grad_norm=grad_norm)
         self._num_steps += 1
@@ -169,14 +166,15 @@ class Learner:
         return totals
 
     def save(self, directory: Path) -> None:
-        """Write masters and moments to an existing directory (safetensors), from rank 0; a frozen
+        """Write masters and moments to an existing directory (safetensors) from rank 0; a frozen
         learner has none.
         """
         if self._masters is not None:
             self._masters.save(directory)
 
     def load(self, directory: Path) -> None:
-        """Continue after the update at which the state was saved, to the bit, model included."""
+        """Continue after the update at which the state was saved, to the bit, including the
+        model."""
         if self._masters is not None:
             self._masters.load(directory)
 
@@ -199,7 +197,7 @@ def token_budget(config: EngineConfig) -> Budget:
 
 
 class _Totals:
-    """Sums over an update's tokens, kept on the device so that no micro-batch waits for them."""
+    """Sums over an update's tokens, kept on the device so that micro-batches need not wait."""
 
     def __init__(self, device: torch.device) -> None:
         self._num_tokens = 0
@@ -233,7 +231,7 @@ class _Totals:
         self._num_tokens += len(entropy_N)
 
     def add_others(self, ranks: Ranks) -> None:
-        """Add what the other processes have."""
+        """Add the sums of the other processes."""
         counts = torch.tensor(
             [self._num_tokens, self._has_behavior], dtype=torch.float64, device=self._sums.device
         )
@@ -247,7 +245,7 @@ class _Totals:
         return float(self._sums[0])
 
     def metrics(self, *, has_kl: bool) -> dict[str, float]:
-        """Return the means over the tokens trained on; nothing when there were none."""
+        """Return the means over the tokens trained on; empty if there were none."""
         if self._num_tokens == 0:
             return {}
         loss, *sums = self._sums.tolist()
@@ -263,7 +261,7 @@ class _Totals:
 
 
 def _check_complete(sequences: Sequence[TrainingSequence], objective: Objective) -> None:
-    """Raise when the objective needs log-probabilities that were not given."""
+    """Raise if the objective needs log-probabilities that were not given."""
     needs = {
         "behavior_logprobs": objective.loss != "sft",
         "reference_logprobs": objective.kl_coef > 0.0,
@@ -286,7 +284,7 @@ def _has_gradient(sequence: TrainingSequence, objective: Objective) -> bool:
 def _token_batch(
     batch: MicroBatch, policy: TokenLogprobs, objective: Objective
 ) -> tuple[TokenBatch, torch.Tensor]:
-    """Lay the micro-batch's stored numbers beside the policy's log-probabilities.
+    """Combine the micro-batch's stored values with the policy's log-probabilities.
 
     Also returns [N], which is 0 for tokens that are replayed, else 1.
     """
@@ -314,9 +312,8 @@ def _token_batch(
 def _checkpointing(model: PreTrainedModel, *, is_on: bool) -> Iterator[None]:
     """Recompute activations of the decoder layers inside the block.
 
-    Only the layers themselves are put into training mode, which is what transformers asks for; all
-    modules inside them stay in evaluation mode, so there is no dropout with or without
-    checkpointing.
+    Only the layers themselves are put into training mode, as transformers requires; all modules
+    inside them stay in evaluation mode, so there is no dropout with or without checkpointing.
     """
     if not is_on:
         yield

@@ -1,13 +1,13 @@
-"""What a policy thinks of completion tokens: log-probabilities and entropies.
+"""A policy's log-probabilities and entropies at completion tokens.
 
-They come straight from hidden states: the logits of a whole batch never exist. Shape letters: N
+They are computed from hidden states: the logits of a whole batch never exist. Shape letters: N
 positions, V vocabulary, D model width, C positions of one chunk, W words of one.
 
 The matrix product with the output embedding runs in the model's own precision, as in the sampler,
-so that both see the same logits; all that follows is float32. The forward pass takes some positions
-at a time, with one [C, V] float32 buffer for their shifted logits and one for the exponentials. The
-backward pass computes logits again, of some words at a time, [N, W]: each part of the weight's
-gradient is then one product, which needs no float32 sum of the weight's size.
+so that both see the same logits; everything after it is float32. The forward pass takes a chunk of
+positions at a time, with one [C, V] float32 buffer for shifted logits and one for exponentials. The
+backward pass recomputes logits for a chunk of words at a time, [N, W]: each part of the weight's
+gradient is then one product, without a float32 sum of the weight's size.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,8 @@ CPU_CHUNK_BYTES = 24 * 2**20
 """128 rows at a vocabulary of 49k. Measured with 1024 rows on two cores: 64 MiB takes 15 % longer,
 and 0.2 GB more; 16 MiB no less."""
 GPU_CHUNK_BYTES = 512 * 2**20
-"""Enough rows (about 900 at a vocabulary of 150k) for the product not to wait for memory."""
+"""Enough rows (about 900 at a vocabulary of 150k) so that the product is not limited by memory
+bandwidth."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -46,7 +47,7 @@ class TokenLogprobs(NamedTuple):
     logprobs_N: torch.Tensor
     """Natural log-probability of each target at the given temperature, with a gradient."""
     entropy_N: torch.Tensor
-    """Entropy of the whole distribution (nats), with a gradient only where asked for."""
+    """Entropy of the whole distribution (nats), with a gradient only if requested."""
 
 
 def linear_logprobs(
@@ -61,9 +62,9 @@ def linear_logprobs(
 ) -> TokenLogprobs:
     """Return log softmax((hidden W^T + bias) / temperature) at the targets, and its entropy.
 
-    The entropy's gradient costs a second buffer of logits. `chunk_bytes` bounds one float32 buffer
-    of logits; None takes the device's default. A temperature of 0 (greedy sampling) has no
-    distribution of its own and counts as 1.
+    The entropy's gradient costs a second buffer of logits. `chunk_bytes` limits one float32 buffer
+    of logits; None is the device's default. A temperature of 0 (greedy sampling) has no
+    distribution and counts as 1.
     """
     if chunk_bytes is None:
         chunk_bytes = GPU_CHUNK_BYTES if hidden_ND.is_cuda else CPU_CHUNK_BYTES
@@ -223,7 +224,7 @@ def sequence_logprobs(
 ) -> list[tuple[float, ...]]:
     """Return the log-probabilities of each sequence's completion tokens, in order; no gradient.
 
-    What a reference policy thinks, or a check of stored log-probabilities.
+    For a reference policy, or to check stored log-probabilities.
     """
     check_sequences(sequences)
     results: list[tuple[float, ...]] = [()] * len(sequences)
@@ -243,8 +244,8 @@ def check_architecture(model: PreTrainedModel) -> None:
     and sequences that share a prompt in one row get the states that they have alone;
     NonFinitePolicy for logits that are not finite.
 
-    A probe, once: the output embedding's result is multiplied by 100 on its way out, so that a soft
-    cap or a scale after it shows whatever the size of the weights.
+    It runs one probe, in which the output embedding's result is multiplied by 100, so that a soft
+    cap or a scale after it shows at any size of the weights.
     """
     head = output_embedding(model)
     check_logits(model, "The policy")
@@ -279,6 +280,6 @@ def check_architecture(model: PreTrainedModel) -> None:
 
 
 def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return |found - expected| / |expected|; in float64, for squares of logits can overflow."""
+    """Return |found - expected| / |expected|, in float64 because squares of logits can overflow."""
     error = (found.double() - expected.double()).norm() / expected.double().norm()
     return float(error)

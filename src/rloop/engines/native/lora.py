@@ -1,12 +1,12 @@
-"""LoRA (arXiv 2106.09685): what trains is a low-rank change of each linear layer's weight.
+"""LoRA (arXiv 2106.09685): only a low-rank change of each linear layer's weight is trained.
 
 Shape letters: O outputs and I inputs of a linear layer, R rank.
 
     W = W_start + alpha / R * B A
 
-The model holds W, merged and rounded after each step, so that sampler, learner and whatever saves
-or serves it see one plain model, to the bit. Autograd gives the gradient G of W, from which the
-adapter's follow: dB = alpha / R * G A^T and dA = alpha / R * B^T G. See
+The model always has the merged W, rounded after each step, so that sampler, learner and everything
+that saves or serves it see one plain model, to the bit. Autograd gives the gradient G of W, from
+which the adapter's follow: dB = alpha / R * G A^T and dA = alpha / R * B^T G. See
 docs/explanation/decisions/0007-adapters-are-merged-at-each-step.md.
 """
 
@@ -31,9 +31,9 @@ class Adapter:
     """The low-rank change of one weight matrix."""
 
     weight_OI: nn.Parameter
-    """The model's own, in its precision."""
+    """The model's own weight, in its precision."""
     start_OI: torch.Tensor
-    """What it was when the phase began, in the same precision; on the CPU where it is offloaded,
+    """The weight at the start of the phase, in the same precision; on the CPU if offloaded,
     page-locked for a GPU."""
     a_RI: nn.Parameter
     """Float32; random at the start of a phase."""
@@ -63,17 +63,17 @@ class Adapter:
 
 
 class LowRankWeights:
-    """Adapters on a model's linear layers; every other weight is frozen until `close`."""
+    """Adapters on a model's linear layers; all other weights are frozen until `close`."""
 
     is_shared_out = False
-    """Every process has all adapters: they are small."""
+    """Every process has all adapters, because they are small."""
 
     def __init__(
         self, model: PreTrainedModel, config: LoraConfig, *, seed: int, offload: bool
     ) -> None:
         """Start from the model as it is; `offload` keeps its start weights on the CPU.
 
-        The seed decides the adapters' first numbers and which way merged weights are rounded.
+        The seed decides the adapters' initial values and how merged weights are rounded.
         """
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         for parameter in self._trainable:
@@ -93,7 +93,7 @@ class LowRankWeights:
             self.masters |= {f"{name}.lora_A": adapter.a_RI, f"{name}.lora_B": adapter.b_OR}
 
     def hand_over(self) -> None:
-        """Nothing: the adapters stay on the model's device, and so do their gradients."""
+        """Do nothing: the adapters and their gradients stay on the model's device."""
 
     @torch.no_grad()
     def write(self) -> None:
@@ -113,12 +113,12 @@ class LowRankWeights:
             self.write()
 
     def drop_gradients(self) -> None:
-        """Forget gradients that no hook has taken, of a backward pass that was broken off."""
+        """Drop gradients that no hook has taken, from an interrupted backward pass."""
         for adapter in self._adapters.values():
             adapter.weight_OI.grad = None
 
     def close(self) -> None:
-        """Leave the model as it is, a plain one that trains as a whole again."""
+        """Leave the model as it is: a plain model that trains as a whole again."""
         for hook in self._hooks:
             hook.remove()
         for parameter in self._trainable:
@@ -129,7 +129,7 @@ class LowRankWeights:
 def _fresh_adapter(
     weight_OI: nn.Parameter, config: LoraConfig, seed: int, *, offload: bool
 ) -> Adapter:
-    """Return an adapter that changes nothing yet; A as peft draws it, uniform in 1 / sqrt(I)."""
+    """Return an adapter that changes nothing yet; A as in peft, uniform in 1 / sqrt(I)."""
     num_outputs, num_inputs = weight_OI.shape
     generator = torch.Generator().manual_seed(seed)
     uniform_RI = torch.rand(config.rank, num_inputs, generator=generator) * 2.0 - 1.0
@@ -147,8 +147,8 @@ def _fresh_adapter(
 def target_weights(model: PreTrainedModel, config: LoraConfig) -> dict[str, nn.Parameter]:
     """Return the weights that get an adapter, by their layer's name.
 
-    As in peft: `target_modules` are last parts of names, such as `q_proj`; absent they are all
-    linear layers but the output embedding.
+    As in peft, `target_modules` are last parts of names, such as `q_proj`; by default all linear
+    layers but the output embedding.
     """
     foreign: Any = model
     head = foreign.get_output_embeddings()

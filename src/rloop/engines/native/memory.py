@@ -1,6 +1,7 @@
-"""Running out of memory: a budget is halved once and the work tried again, then the user is told.
+"""Running out of memory: halve a budget once and try again; the second time, tell the user.
 
-Device-neutral: PyTorch's own error on a GPU, and on a CPU what its allocator and Python say.
+Works for all devices: PyTorch's own error on a GPU, and errors of its allocator and of Python on a
+CPU.
 """
 
 import ctypes
@@ -16,22 +17,22 @@ from rloop.errors import EngineError
 
 Result = TypeVar("Result")
 WORDS = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
-"""In RuntimeErrors of PyTorch's CPU allocator, of the CUDA runtime and of its libraries."""
+"""Texts in RuntimeErrors of PyTorch's CPU allocator, of the CUDA runtime and of its libraries."""
 
 _log = logging.getLogger(__name__)
 
 
 class Budget:
-    """A setting that decides how much memory is used at once; it is halved at most once.
+    """A setting that limits how much memory is used at once; it is halved at most once.
 
     Example: Budget("engine.max_batch", 64, "completions at a time, which say the same")
     """
 
     def __init__(self, setting: str, value: int, effect: str, *, hint: str = "") -> None:
-        """Begin with the recipe's value of the setting.
+        """Start with the recipe's value of the setting.
 
-        `effect` follows the number in the sentence that says it was halved, `hint` the value to try
-        in the error.
+        `effect` follows the new value in the warning about halving, `hint` the value to try in the
+        error.
         """
         self.value = self.given = value
         self._setting = setting
@@ -39,7 +40,7 @@ class Budget:
         self._hint = hint
 
     def within(self, attempt: Callable[[int], Result]) -> Result:
-        """Return attempt(value); where memory runs out, halve the value once and try again."""
+        """Return attempt(value); if memory runs out, halve the value once and try again."""
         try:
             return attempt(self.value)
         except (RuntimeError, MemoryError) as error:
@@ -48,7 +49,7 @@ class Budget:
         return self.within(attempt)
 
     def halve(self, error: Exception) -> None:
-        """Halve the value and say so; raise EngineError the second time, `error` if another."""
+        """Halve the value and warn; the second time raise EngineError; re-raise any other error."""
         if not is_out_of_memory(error):
             raise error
         half = max(1, self.value // 2)
@@ -59,7 +60,7 @@ class Budget:
                 f"{self._setting}={half}{self._hint}."
             ) from error
         _log.warning(
-            "Out of memory with %s=%d: going on with %d %s.",
+            "Out of memory with %s=%d: continuing with %d %s.",
             self._setting,
             self.value,
             half,
@@ -70,7 +71,7 @@ class Budget:
 
 @contextmanager
 def explained(what: str, remedy: str) -> Iterator[None]:
-    """Say in an EngineError that memory ran out in the block, and what to set."""
+    """If memory runs out in the block, raise an EngineError with what to set."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -80,17 +81,17 @@ def explained(what: str, remedy: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
+    """Whether an error means that memory ran out, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
 def return_freed() -> None:
-    """Give the system back what this process has freed and its C library keeps for later.
+    """Return memory to the system that this process has freed but its C library still holds.
 
-    What a pass forward and backward leaves behind is in many pieces, and none of them fits an
-    optimizer's state: 0.4 GB of SmolLM2's peak. 30 to 60 ms; does nothing without glibc.
+    A forward and backward pass leaves many freed pieces, none of which fits an optimizer's state:
+    0.4 GB of SmolLM2's peak. Takes 30 to 60 ms; does nothing without glibc.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -98,7 +99,7 @@ def return_freed() -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return what a GPU has free, with what PyTorch keeps unused; None on a CPU."""
+    """Return a GPU's free bytes, including PyTorch's unused cache; None on a CPU."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -106,7 +107,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def free() -> None:
-    """Give back what nothing refers to any more, so that a second try has it."""
+    """Release unreferenced memory for a second try."""
     gc.collect()
     return_freed()
     if torch.cuda.is_available():

@@ -1,8 +1,8 @@
 """The optimizer: float32 master weights, AdamW on them, and their state on disk.
 
 Masters are the model's own weights (`WholeWeights`) or low-rank changes of them (`lora.py`). With
-several processes each has the masters and moments of a part of the weights (ZeRO, arXiv 1910.02054,
-stage 1): it does their step and gives the others the new weights.
+several processes, each has the masters and moments of a part of the weights (ZeRO, arXiv
+1910.02054, stage 1), does their step and sends the others the new weights.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from rloop.recipe.config import OptimizerConfig
 from rloop.recipe.engine import EngineConfig
 
 TENSORS_FILE = "learner{}.safetensors"
-"""Of rank 0; `learner-1.safetensors` has what rank 1 gave it."""
+"""File of rank 0; `learner-1.safetensors` has the part of rank 1."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -41,9 +41,9 @@ class MasterWeights:
         seed: int,
         ranks: Ranks | None = None,
     ) -> None:
-        """Take the masters from the model, which is the same in all processes.
+        """Take the masters from the model, which is identical in all processes.
 
-        The seed decides the first numbers of adapters, and which way weights are rounded.
+        The seed decides the initial values of adapters, and how weights are rounded.
         """
         offload = engine.offload_optimizer
         self._ranks = ranks
@@ -57,7 +57,7 @@ class MasterWeights:
         self._optimizer = make_adamw(self._masters, config)
 
     def grad_norm(self) -> float:
-        """Return the global norm of the accumulated gradient; NaN or inf where it is broken."""
+        """Return the global norm of the accumulated gradient; NaN or inf if it is not finite."""
         grads = [p.grad for p in self._weights.holders.values() if p.grad is not None]
         return float(nn.utils.get_total_norm(grads)) if grads else 0.0
 
@@ -71,7 +71,7 @@ class MasterWeights:
         ranks.add(grads)
 
     def step(self, *, learning_rate: float, grad_norm: float) -> None:
-        """Clip by the given norm, do one AdamW step, round into the model, forget the gradient."""
+        """Clip by the given norm, do one AdamW step, round into the model, drop the gradient."""
         if self._grad_clip > 0.0:
             nn.utils.clip_grads_with_norm_(
                 self._weights.holders.values(), self._grad_clip, torch.tensor(grad_norm)
@@ -84,20 +84,20 @@ class MasterWeights:
         self.drop_gradients()
 
     def drop_gradients(self) -> None:
-        """Forget the accumulated gradient."""
+        """Drop the accumulated gradient."""
         self._weights.drop_gradients()
         for parameter in (*self._weights.holders.values(), *self._masters.values()):
             parameter.grad = None
 
     def at_start(self) -> AbstractContextManager[None]:
-        """Make the model the phase's start policy inside the block; adapters alone can."""
+        """Make the model the phase's start policy inside the block; only with adapters."""
         assert isinstance(self._weights, LowRankWeights), "whole weights keep no start policy"
         return self._weights.at_start()
 
     def save(self, directory: Path) -> None:
-        """Write masters, moments and step counts to an existing directory, a file a process.
+        """Write masters, moments and step counts to an existing directory, one file per process.
 
-        Rank 0 writes what all have. An error waits until the others have given theirs.
+        Rank 0 writes the parts of all. An error is raised after the others have sent theirs.
         """
         tensors = {f"master.{name}": master.detach() for name, master in self._masters.items()}
         for name, master in self._masters.items():
@@ -121,8 +121,8 @@ class MasterWeights:
     def load(self, directory: Path) -> None:
         """Continue from a saved state, to the bit; the model gets the masters' weights.
 
-        However many processes wrote it. It is read tensor by tensor: it is three times as large as
-        the masters themselves.
+        Any number of processes may have written it. It is read tensor by tensor, because it is
+        three times as large as the masters.
         """
         paths = sorted(directory.glob(TENSORS_FILE.format("*"))) or [directory]
         with ExitStack() as stack:
@@ -148,7 +148,7 @@ class MasterWeights:
         self._weights.write()
 
     def close(self) -> None:
-        """Take the hooks off the model and drop masters, gradients and moments."""
+        """Remove the hooks from the model and drop masters, gradients and moments."""
         self.drop_gradients()
         self._weights.close()
         self._optimizer.state.clear()
@@ -162,8 +162,8 @@ def _write(tensors: Mapping[str, torch.Tensor], directory: Path, owner: int) -> 
 
 
 def resident_bytes(model: PreTrainedModel, config: EngineConfig) -> int:
-    """Return what a learner of all weights keeps beside the model on its device between updates;
-    0 for offloaded masters and, nearly so, for adapters.
+    """Return the bytes that a learner of all weights keeps on the model's device between updates; 0
+    for offloaded masters and, approximately, for adapters.
     """
     if config.offload_optimizer or config.lora is not None:
         return 0
@@ -195,9 +195,9 @@ class WholeWeights:
     def __init__(
         self, model: nn.Module, *, seed: int, offload: bool, ranks: Ranks | None = None
     ) -> None:
-        """`offload` keeps the masters and all that follows from them on the CPU.
+        """`offload` keeps the masters and moments on the CPU.
 
-        The seed decides which way each weight is rounded.
+        The seed decides how each weight is rounded.
         """
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._ranks = ranks
@@ -208,7 +208,7 @@ class WholeWeights:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._transit: dict[str, torch.Tensor] = {}
         self.masters = mine
-        """Those of the weights whose step is done here."""
+        """Masters of the weights whose step is done in this process."""
         self.holders = dict(self._parameters)
         """Parameters at which the gradients of an update are summed, of all weights."""
         self._shares_model = floats and not offload
@@ -227,14 +227,14 @@ class WholeWeights:
 
     @property
     def is_shared_out(self) -> bool:
-        """Whether other processes have the masters of other weights."""
+        """Whether other processes have masters of other weights."""
         return self._ranks is not None
 
     @torch.no_grad()
     def hand_over(self) -> None:
-        """Give offloaded masters the gradient that was summed on the model's device.
+        """Copy the gradient, summed on the model's device, to offloaded masters.
 
-        Gradients whose masters another process has are done with.
+        Gradients whose masters another process has are dropped.
         """
         for name, holder in self.holders.items():
             master = self.masters.get(name)
@@ -249,13 +249,13 @@ class WholeWeights:
 
     @torch.no_grad()
     def write(self) -> None:
-        """Round the masters into the model; offloaded ones end with their gradients."""
+        """Round the masters into the model; offloaded masters then drop their gradients."""
         for name, master in self.masters.items() if not self._shares_model else ():
             parameter = self._parameters[name]
             if self.holders[name] is master:
                 self._rounding.write(name, master, parameter)
                 continue
-            master.grad = None  # the rounded weights take its room
+            master.grad = None  # the rounded weights reuse its memory
             room = self._room(name, parameter.dtype)
             self._rounding.write(name, master, room)
             parameter.copy_(room, non_blocking=True)
@@ -264,19 +264,19 @@ class WholeWeights:
             self._ranks.spread(pairs)
 
     def drop_gradients(self) -> None:
-        """Forget gradients that are at the model's own parameters."""
+        """Drop gradients of the model's own parameters."""
         for parameter in self._parameters.values():
             parameter.grad = None
 
     def close(self) -> None:
-        """Take the hooks off the model, which keeps its weights."""
+        """Remove the hooks from the model, which keeps its weights."""
         for hook in self._hooks:
             hook.remove()
         self._transit.clear()
 
     def _room(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """Return memory of the CPU through which a weight and its gradient go, one after the other:
-        page-locked, where a GPU copies without waiting.
+        """Return CPU memory through which a weight and its gradient pass in turn; page-locked for a
+        GPU, so that copies are asynchronous.
         """
         parameter = self._parameters[name]
         if name not in self._transit:
@@ -285,7 +285,8 @@ class WholeWeights:
 
 
 def _owners(parameters: Mapping[str, nn.Parameter], size: int) -> dict[str, int]:
-    """Return which process has the masters of each weight: the largest first, to whom has least."""
+    """Return the process that has the masters of each weight: largest first, to the process with
+    the least."""
     totals, owners = [0] * size, {}
     for name in sorted(parameters, key=lambda name: -parameters[name].numel()):
         owners[name] = totals.index(min(totals))
@@ -294,7 +295,7 @@ def _owners(parameters: Mapping[str, nn.Parameter], size: int) -> dict[str, int]
 
 
 def _holder(parameter: nn.Parameter) -> nn.Parameter:
-    """Return a float32 parameter of that shape, on that device, that takes no memory itself."""
+    """Return a float32 parameter of that shape on that device that uses no memory itself."""
     number = torch.zeros((), device=parameter.device)
     return nn.Parameter(number.expand(parameter.shape))
 

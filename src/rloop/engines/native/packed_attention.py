@@ -1,14 +1,14 @@
-"""Attention over sequences that stand one after the other in one row, on a CPU: nothing is padded.
+"""Attention over sequences packed end to end in one row, on a CPU, without padding.
 
 Shape letters: N tokens of the row, H query heads, G key-value heads, M query heads that share one,
 K head width, Q queries of one block, S the keys that they see, X = N * M.
 
-PyTorch's kernel for CPUs wants padded rows and reads every pair of a mask. Here a block of queries
-is a few matrix products: scores and their gradient in float32, as in the kernel, the rest in the
+PyTorch's CPU kernel needs padded rows and reads every pair of a mask. Here a block of queries is a
+few matrix products: scores and their gradient in float32, as in the kernel, everything else in the
 model's precision. The backward pass computes the scores again. Measured on two cores, forward and
-backward of one layer with SmolLM2-135M's heads: 13 sequences (4,118 tokens) take 0.12 s, and 0.14 s
-where the kernel is called for each; 4 groups of 8 (4,368 tokens) take 0.12 to 0.16 s, and as many
-tokens in 6 rows 0.22 s in the kernel with a mask.
+backward of one layer with SmolLM2-135M's heads: 13 sequences (4,118 tokens) take 0.12 s, against
+0.14 s with a kernel call for each; 4 groups of 8 (4,368 tokens) take 0.12 to 0.16 s, against 0.22 s
+for as many tokens in 6 rows in the kernel with a mask.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +18,12 @@ from typing import NamedTuple, Protocol
 import torch
 
 BLOCK_QUERIES = 256
-"""Few enough that causal attention computes little of the future; many enough that the products
+"""Small enough that causal attention computes few future pairs; large enough that the products
 outweigh small operations, each of which wakes the threads."""
 
 
 class Span(NamedTuple):
-    """Tokens that see their own past, and all of a prefix before them.
+    """Tokens that see their own past and all of a prefix.
 
     Example: a prompt of 4 tokens and two completions of 3 and 2 behind it are Span(0, 4),
     Span(4, 7, 0, 4) and Span(7, 9, 0, 4).
@@ -36,7 +36,7 @@ class Span(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Some queries of a span, and all keys that they see: the last of these is the last query's."""
+    """Some queries of a span, and all keys that they see; the last key is the last query's."""
 
     queries: slice
     prefix: slice
@@ -53,7 +53,7 @@ def packed_attention(
 ) -> torch.Tensor:
     """Attend within spans; query [1, H, N, K], key and value [1, G, N, K] -> [1, N, H, K].
 
-    Tokens in no span, which are pads, attend to nothing and get zeros.
+    Tokens in no span (padding) attend to nothing and get zeros.
     """
     apply: Callable[..., torch.Tensor] = _PackedAttention.apply
     return apply(query[0], key[0], value[0], tuple(spans), scale).transpose(0, 1).unsqueeze(0)
@@ -133,14 +133,14 @@ class _PackedAttention(torch.autograd.Function):
 
 
 def _grouped(states_HNK: torch.Tensor, num_groups: int) -> torch.Tensor:
-    """Return a copy in which the heads that share a key stand side by side, token by token."""
+    """Return a copy in which the heads that share a key are adjacent, token by token."""
     num_heads, num_tokens, width = states_HNK.shape
     by_group = states_HNK.reshape(num_groups, num_heads // num_groups, num_tokens, width)
     return by_group.transpose(1, 2).reshape(num_groups, -1, width)
 
 
 def _by_head(states_GXK: torch.Tensor, sharing: int) -> torch.Tensor:
-    """Return [H, N, K], laid out token by token, as the projections around attention have it."""
+    """Return [H, N, K], laid out token by token like the projections around attention."""
     num_groups, num_rows, width = states_GXK.shape
     by_token = states_GXK.view(num_groups, num_rows // sharing, sharing, width).transpose(0, 1)
     return by_token.reshape(num_rows // sharing, num_groups * sharing, width).transpose(0, 1)
@@ -159,7 +159,8 @@ def _rows(block: _Block, sharing: int) -> slice:
 
 
 def _seen(states_GNK: torch.Tensor, block: _Block) -> torch.Tensor:
-    """Return what the block's queries see, [G, S, K]: the prefix, then their span's past."""
+    """Return the states that the block's queries see, [G, S, K]: the prefix, then their span's
+    past."""
     past = states_GNK[:, block.past]
     if block.prefix.stop == block.prefix.start:
         return past
@@ -186,6 +187,6 @@ def _weights(
 
 @cache
 def _future(num_queries: int, sharing: int) -> torch.Tensor:
-    """Return -inf where a key comes after a query, else 0: [M * Q, Q]."""
+    """Return -inf where a key is after the query, else 0: [M * Q, Q]."""
     future = torch.full((num_queries, num_queries), float("-inf")).triu_(1)
     return future.repeat_interleave(sharing, dim=0)

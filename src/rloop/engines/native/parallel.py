@@ -1,9 +1,9 @@
-"""The native engine on several devices: rank 0 leads, the other processes do as it does.
+"""The native engine on several devices: rank 0 leads, the other processes follow.
 
-Weights are the same on every process, which samples and computes gradients with them. Completions
-and training sequences are shared out; gradients are summed in float32; masters and moments are
-shared out, and each process does the step of its part (`optimizer.py`). Policies and saved states
-are written by rank 0 and read by all: the run directory lies where every process sees it.
+Every process has the same weights, samples with them and computes gradients. Completions and
+training sequences are split; gradients are summed in float32; masters and moments are split, and
+each process does the step for its part (`optimizer.py`). Policies and saved states are written by
+rank 0 and read by all, so the run directory must be accessible to every process.
 """
 
 import atexit
@@ -28,7 +28,7 @@ class ParallelEngine:
     """Implements `engines.base.Engine` on rank 0, for all processes of a launcher."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """Meet the other processes, and have them build their engines."""
+        """Connect to the other processes, and have them build their engines."""
         self._ranks = _met()
         self._ranks.tell(("build", recipe))
         self._engine = build(recipe, self._ranks)
@@ -40,26 +40,26 @@ class ParallelEngine:
         return policy
 
     def load(self, policy: PolicyRef) -> None:
-        """Hold this policy everywhere."""
+        """Load this policy in all processes."""
         self._ranks.tell(("load", policy))
         self._engine.load(policy)
 
     @property
     def renderer(self) -> Renderer:
-        """The text side of the policy that is held."""
+        """The renderer of the loaded policy."""
         return self._engine.renderer
 
     def sample(
         self, requests: Sequence[SampleRequest], settings: SamplingConfig
     ) -> Iterator[tuple[int, Sampled]]:
-        """Yield this process's part as it is finished, then those of the others."""
+        """Yield this process's completions as they finish, then those of the others."""
         self._ranks.tell(("sample", requests, settings))
         mine = self._ranks.share(range(len(requests)))
         found: list[Any] = []
         try:
             own = self._engine.sample([requests[i] for i in mine], settings)
             yield from ((mine[index], sampled) for index, sampled in own)
-        finally:  # the others are gathered from whatever becomes of this iterator
+        finally:  # the others' parts are gathered even if this iterator is closed early
             found = self._ranks.gather(None)
         for part in found[1:]:
             if isinstance(part, EngineError):
@@ -81,19 +81,19 @@ class ParallelEngine:
     def logprobs(
         self, sequences: Sequence[TrainingSequence], *, temperature: float, at_start: bool = False
     ) -> list[tuple[float, ...]]:
-        """Score each process's part and put them together."""
+        """Score each process's part and combine them."""
         self._ranks.tell(("logprobs", sequences, temperature, at_start))
         parts = _logprobs(self._engine, self._ranks, sequences, temperature, at_start=at_start)
         return [row for part in parts for row in part]
 
     def save_policy(self, directory: Path, name: str) -> PolicyRef:
-        """Write the policy from here."""
+        """Write the policy from this process."""
         policy = self._engine.save_policy(directory, name)
         self._ranks.tell(("saved", policy))
         return policy
 
     def save_state(self, directory: Path) -> None:
-        """Write masters and moments, of which every process has a part."""
+        """Write masters and moments; every process has a part of them."""
         self._ranks.tell(("save_state", directory))
         self._engine.save_state(directory)
 
@@ -103,14 +103,14 @@ class ParallelEngine:
 
     def close(self) -> None:
         """Free the model and let the others end."""
-        with suppress(EngineError):  # where the others are gone, which has been said
+        with suppress(EngineError):  # the others are gone, which has been reported
             self._ranks.tell(("close",))
         self._engine.close()
 
 
 @cache
 def _met() -> Ranks:
-    """Return the group of processes, which this one meets once and parts from at its end."""
+    """Return the group of processes, joined once and left at exit."""
     ranks = Ranks()
 
     def end() -> None:
@@ -123,7 +123,7 @@ def _met() -> Ranks:
 
 
 def build(recipe: Recipe, ranks: Ranks) -> NativeEngine:
-    """Return this process's engine: on a GPU of its own where there are GPUs."""
+    """Return this process's engine, on its own GPU if there are GPUs."""
     if recipe.engine.device in ("auto", "cuda"):
         import torch
 
@@ -135,7 +135,7 @@ def build(recipe: Recipe, ranks: Ranks) -> NativeEngine:
 
 
 def follow() -> None:
-    """Do what rank 0 asks for until it ends; Ctrl-C is for rank 0 to answer."""
+    """Execute the commands of rank 0 until it ends; rank 0 handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ranks = Ranks()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher's, which rank 0 gets too
@@ -177,7 +177,7 @@ def _do(engine: NativeEngine, ranks: Ranks, name: str, *given: Any) -> None:  # 
 def _sample(
     engine: NativeEngine, ranks: Ranks, requests: Sequence[SampleRequest], settings: SamplingConfig
 ) -> list[tuple[int, Sampled]] | EngineError:
-    """Return this process's part of the completions, or what went wrong."""
+    """Return this process's part of the completions, or its error."""
     mine = ranks.share(range(len(requests)))
     try:
         own = engine.sample([requests[index] for index in mine], settings)
@@ -194,7 +194,7 @@ def _logprobs(
     *,
     at_start: bool,
 ) -> list[list[tuple[float, ...]]]:
-    """Return every process's part on rank 0, nothing elsewhere."""
+    """Return every process's part on rank 0, and nothing on the others."""
     mine = ranks.share(sequences)
 
     def score() -> list[tuple[float, ...]]:

@@ -1,7 +1,8 @@
-"""The processes that a launcher started, one a device: `torchrun --nproc-per-node 2 -m rloop ...`.
+"""The processes that a launcher started, one per device: `torchrun --nproc-per-node 2 -m rloop
+...`.
 
-Rank 0 runs the loop. What it asks of its engine the others do too (`parallel.py`): each its share
-of the sequences, with gradients and metrics summed in float32.
+Rank 0 runs the loop. The other ranks repeat every call to its engine (`parallel.py`), each with its
+share of the sequences; gradients and metrics are summed in float32.
 """
 
 import os
@@ -20,12 +21,12 @@ from rloop.errors import EngineError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)
-"""How long a process waits for another that is alive: rank 0 may verify and select for hours. One
-that died closes its connections, which is noticed at once."""
+"""How long a process waits for a live one, because rank 0 may verify and select for hours. A
+process that dies closes its connections, which is noticed at once."""
 
 
 def num_processes() -> int:
-    """Return how many processes the launcher started; 1 without one."""
+    """Return the number of processes that the launcher started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -38,7 +39,7 @@ class Ranks:
     """The group of all processes."""
 
     def __init__(self) -> None:
-        """Meet the others; EngineError where they do not come."""
+        """Connect to the others; EngineError if they do not come."""
         self.rank, self.size = rank(), num_processes()
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -46,7 +47,7 @@ class Ranks:
             dist.init_process_group(backend, timeout=PATIENCE)
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return this process's part of a list that all have; parts are neighbours in it."""
+        """Return this process's part, a contiguous one, of a list that all have."""
         parts = split_evenly(items, self.size)
         return parts[self.rank] if self.rank < len(parts) else ()
 
@@ -64,16 +65,16 @@ class Ranks:
         return found
 
     def gather(self, found: object) -> list[Any]:
-        """Return what every process found, by rank; only rank 0 gets it, the others nothing."""
+        """Return the results of all processes by rank, on rank 0 only."""
         everything: list[Any] | None = [None] * self.size if self.rank == 0 else None
         with self._reached():
             dist.gather_object(found, everything, dst=0)
         return everything or []
 
     def agree(self, attempt: Callable[[], Result]) -> Result:
-        """Return what the attempt gives here, once it has succeeded everywhere.
+        """Return the attempt's result in this process, once it has succeeded in all.
 
-        What it raises on any process is raised on all, so that none waits for the others.
+        An error in any process is raised in all, so that none waits for the others.
         """
         result, error = None, None
         try:
@@ -97,14 +98,14 @@ class Ranks:
         self._reduce(tensors, dist.ReduceOp.MAX)
 
     def spread(self, tensors: Sequence[tuple[torch.Tensor, int]]) -> None:
-        """Give all processes each tensor as the process has it whose number stands beside it."""
+        """Send each tensor from the process whose number is beside it to all others."""
         with self._reached():
             works = [dist.broadcast(tensor, owner, async_op=True) for tensor, owner in tensors]
             for work in works:
                 work.wait()
 
     def fetch(self, tensors: Mapping[str, torch.Tensor], owner: int) -> dict[str, torch.Tensor]:
-        """Return the owner's tensors on rank 0, in the memory of its CPU; nothing elsewhere."""
+        """Return the owner's tensors on rank 0, in CPU memory; nothing on the others."""
         kinds: list[Any] = [{key: (t.shape, t.dtype, t.device.type) for key, t in tensors.items()}]
         found = {}
         with self._reached():
@@ -133,12 +134,12 @@ class Ranks:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Say in a sentence that another process is gone."""
+        """Raise an EngineError if another process is gone."""
         try:
             yield
         except RuntimeError as error:  # DistBackendError too
             reason = re.sub(r"^\[[^]]*\]\s*|\. .*", "", str(error), flags=re.DOTALL)
             raise EngineError(
                 f"Process {self.rank} of {self.size} lost the others ({reason:.100}): one of them "
-                "has ended, see above what it said."
+                f"has ended; see its output above."
             ) from error

