@@ -25,7 +25,7 @@ from typing import Any
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
-from rloop.evaluation.sharpening import Curve, gain_over_base, gain_sentence
+from rloop.evaluation.sharpening import Curve, curve_k, gain_over_base, gain_sentence
 from rloop.evaluation.tallies import stored_tallies
 from rloop.loop.context import Context, policy_from
 from rloop.loop.manifest import Manifest, RunLock
@@ -298,7 +298,7 @@ def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any
             gain = gain_over_base(
                 base,
                 policy,
-                k=max(settings.k),
+                k=curve_k(settings.k, settings.samples),
                 temperature=max(policy.temperatures),
                 confidence=settings.confidence,
                 seed=those[0].recipe.seed,
