@@ -74,7 +74,7 @@ class TinkerServer:
 
     def _options(self) -> list[str]:
         config = (
-            '{"max_lora_adapters": 8, "max_lora_rank": 8, "sample_max_num_sequences": 32, '
+            '{"max_lora_adapters": 32, "max_lora_rank": 8, "sample_max_num_sequences": 32, '
             '"train_micro_batch_size": 8}'
         )
         return [
@@ -141,7 +141,7 @@ class Between:
                         headers={"content-type": "application/json"},
                     )
                 except httpx.HTTPError:
-                    self.connection.close()  # what a killed server does
+                    self.close_connection = True  # what a killed server does
                     return
                 if is_now and is_after:
                     act()

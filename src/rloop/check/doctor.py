@@ -154,8 +154,10 @@ def _server(url: str) -> list[Finding]:
             )
         ]
     clips = "clips gradients" if offers.clips_gradients else "does not clip gradients"
+    lacks = f"lacks {', '.join(offers.lacks)}: take a newer server" if offers.lacks else ""
+    told = f"answers ({offers.software} {offers.version}); {clips}"
     return [
-        Finding(topic="server", name=url, value=f"answers ({offers.software}); {clips}"),
+        Finding(topic="server", name=url, value=told, remedy=lacks),
         Finding(topic="server", name="models", value=", ".join(offers.models) or "none told"),
         Finding(topic="server", name="losses", value=", ".join(sorted(offers.losses))),
     ]

@@ -22,7 +22,7 @@ from rloop.loop.problems import RunProblems
 from rloop.loop.stopping import check_verdicts
 from rloop.observe.console import Console
 from rloop.observe.run_log import RunLog
-from rloop.recipe.config import Recipe
+from rloop.recipe.config import OptimizerConfig, Recipe
 from rloop.store.records import logged_mark
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Group, PhaseName, Place, PolicyRef, stable_hash
@@ -99,19 +99,22 @@ class Context:
         if saved and saved != state:
             shutil.rmtree(self.run_dir / saved, ignore_errors=True)
 
-    def state_of(self, point: Mapping[str, Any]) -> Path | None:
-        """Return the directory of a saved point's engine state; None at the start of a phase."""
-        return self.run_dir / point["state"] if point["state"] else None
-
-    def drop_states(self) -> None:
-        """Remove the saved states of a complete phase."""
-        shutil.rmtree(self.run_dir / "state", ignore_errors=True)
+    def begin_training(
+        self, optimizer: OptimizerConfig, place: Place, point: Mapping[str, Any]
+    ) -> None:
+        """Train the policy that the engine holds, from a phase's saved point on."""
+        state = self.run_dir / point["state"] if point["state"] else None
+        self.engine.begin(optimizer, seed=phase_seed(place), state=state)
 
     def end(self, key: str, result: Mapping[str, Any]) -> None:
-        """Record a phase as complete, after everything it logged has reached the disk."""
+        """Record a phase as complete, after everything it logged has reached the disk.
+
+        Its saved states are removed.
+        """
         self.log.position()
         logged = logged_mark(self.run_dir / "metrics.jsonl")
         self.manifest.complete(key, result, logged=logged)
+        shutil.rmtree(self.run_dir / "state", ignore_errors=True)
 
     def progress(self, place: Place) -> None:
         """Report that the run reached this place; after Ctrl-C, raise Interrupted."""
@@ -160,18 +163,18 @@ class Context:
         with (
             self.log.span("evaluate", place),
             self.console.phase(
-                place.iteration, "evaluate", evaluator.num_problems, "problem"
+                place.iteration, "evaluate", evaluator.num_completions, "completion"
             ) as bar,
         ):
 
             def on_group(_: Group) -> None:
-                bar.advance(bar.done + 1)
                 self.progress(place)
 
             found = evaluator.evaluate(
                 place,
                 policy_version=policy_version,
                 base_counts=base_counts,
+                on_completion=bar.count,
                 on_group=on_group,
                 on_stored=bar.advance,
             )

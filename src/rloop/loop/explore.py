@@ -8,7 +8,7 @@ from typing import Any
 from rloop.errors import DegenerateRun, NonFinitePolicy
 from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, phase_seed, policy_result
+from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
 from rloop.loop.rl import RLState, RLStep, RLTrainer, Successes
 from rloop.loop.stopping import StopRules, needs_explored_weights
@@ -63,9 +63,8 @@ class Exploration:
         context, config = self._context, self._config
         point = context.begin(self._key)
         self._restore(point)
-        engine = context.engine
-        engine.load(self._start)
-        engine.begin(config.optimizer, seed=phase_seed(self._place), state=context.state_of(point))
+        context.engine.load(self._start)
+        context.begin_training(config.optimizer, self._place, point)
         trainer = RLTrainer(
             rollout=context.rollout,
             config=config,
@@ -199,7 +198,5 @@ class Exploration:
             "sampled_tokens": self._at.sampled_tokens,
             "trajectories": self._at.trajectories,
         }
-        result = policy_result(policy, context.run_dir, **facts)
-        context.end(self._key, result)
-        context.drop_states()
+        context.end(self._key, policy_result(policy, context.run_dir, **facts))
         return policy

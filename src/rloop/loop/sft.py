@@ -11,7 +11,7 @@ from rloop.algo.objective import Objective
 from rloop.algo.schedule import learning_rate, split_evenly
 from rloop.engines.base import Engine, TrainingSequence
 from rloop.loop.alarms import Alarms
-from rloop.loop.context import Context, phase_seed, policy_result
+from rloop.loop.context import Context, policy_result
 from rloop.loop.interrupt import Interrupted
 from rloop.loop.stopping import FinetuneStopRules
 from rloop.observe.run_log import read_metrics
@@ -103,11 +103,7 @@ class Finetuning:
             with context.log.span(self._place.phase, self._place):
                 engine.load(self._start)
                 examples = self._examples()
-                engine.begin(
-                    self._config.optimizer,
-                    seed=phase_seed(self._place),
-                    state=context.state_of(point),
-                )
+                context.begin_training(self._config.optimizer, self._place, point)
                 self._train(examples)
         except Interrupted:
             self._save_point()
@@ -116,7 +112,6 @@ class Finetuning:
         name = self._place.policy
         policy = engine.save_policy(context.policy_dir(name), name)
         context.end(self._key, policy_result(policy, context.run_dir))
-        context.drop_states()
         return policy
 
     def _train(self, examples: Sequence[Example]) -> None:

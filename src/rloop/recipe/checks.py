@@ -209,7 +209,7 @@ def _check_tinker(recipe: "Recipe") -> None:
     explore = recipe.explore
     for is_asked, asked, why in (
         (recipe.engine.lora, "engine.lora", "engine.tinker.rank says how adapters are"),
-        (explore.sampler != "native", "explore.sampler", "the server samples"),
+        (explore.sampler == "vllm", "explore.sampler=vllm", "the server samples"),
         (recipe.mix, "mix", "whole weights cannot be brought to a server"),
         (
             explore.sampling.temperature != 1.0,

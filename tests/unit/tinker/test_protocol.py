@@ -122,6 +122,9 @@ def test_refusals_are_told_in_the_servers_words(scripted: Scripted):
     scripted.answers = [(200, {"error": "out of memory", "category": "server"})]
     with pytest.raises(EngineError, match="refuses: out of memory"):
         server.result("7")
+    scripted.answers = [(200, {"error": "Maximum number of LoRA adapters (8) reached"})]
+    with pytest.raises(EngineError, match=r"\(8\) reached; a run that was killed.*rloop resume"):
+        server.result("7")
     server.close()
 
 
@@ -158,12 +161,17 @@ def test_a_published_schema_tells_what_the_server_offers(scripted: Scripted):
         "AdamParams": {"properties": {"learning_rate": {}}},
         "LoadWeightsRequest": {"properties": {"path": {}, "optimizer": {}}},
     }
-    schema = {"info": {"title": "Tinker API Mock"}, "components": {"schemas": schemas}}
+    paths: dict[str, Any] = {
+        f"/api/v1/{verb}": {} for verb in protocol.NEEDED if verb != "load_weights"
+    }
+    info = {"title": "Tinker API Mock", "version": "0.0.1"}
+    schema = {"info": info, "paths": paths, "components": {"schemas": schemas}}
     scripted.answers = [(200, {"supported_models": [{"model_name": "q"}]}), (200, schema)]
     server = client(scripted.url)
     offers = server.offers
     server.close()
-    assert (offers.software, offers.models) == ("SkyRL", ("q",))
+    assert (offers.software, offers.version, offers.models) == ("SkyRL", "0.0.1", ("q",))
+    assert offers.lacks == ("load_weights",)
     assert offers.losses == {"cross_entropy", "ppo"}
     assert (offers.clips_gradients, offers.forgets_moments) == (False, True)
 

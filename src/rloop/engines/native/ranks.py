@@ -25,22 +25,12 @@ PATIENCE = timedelta(days=7)
 process that dies closes its connections, which is noticed at once."""
 
 
-def num_processes() -> int:
-    """Return the number of processes that the launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Return this process's number, 0 without a launcher."""
-    return int(os.environ.get("RANK", "0"))
-
-
 class Ranks:
     """The group of all processes."""
 
     def __init__(self) -> None:
         """Connect to the others; EngineError if they do not come."""
-        self.rank, self.size = rank(), num_processes()
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with self._reached():

@@ -51,7 +51,9 @@ class TinkerEngine:
         assert config is not None, "a recipe with engine.name=tinker names its server"
         self._config = config
         self._recipe = recipe
-        self._base_model = config.base_model or recipe.policy.path
+        source = Path(recipe.policy.path).expanduser()
+        local = str(source.resolve()) if source.is_dir() else recipe.policy.path
+        self._base_model = config.base_model or local
         self._server = Server(config)
         self._held: PolicyRef | None = None
         self._saved: SavedModel | None = None
@@ -63,12 +65,7 @@ class TinkerEngine:
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Find the policy's tokenizer and configuration; the server has its weights."""
-        models = self._server.offers.models
-        if self._base_model not in models:
-            raise EngineError(
-                f"The Tinker server {self._server.url} does not serve {self._base_model}; it has "
-                f"{', '.join(models) or 'no model'}. Set engine.tinker.base_model."
-            )
+        self._refuse_server()
         path = prepare_policy(
             source,
             directory,
@@ -77,7 +74,6 @@ class TinkerEngine:
             needs_chat_template=self._recipe.prompt.template is None,
             needs_weights=False,
         )
-        self._refuse_loss()
         if not self._server.offers.clips_gradients:
             logger.warning(
                 "The Tinker server %s does not clip gradients: optimizer.grad_clip does nothing.",
@@ -286,7 +282,7 @@ class TinkerEngine:
         """Return the server, its model and what of the model trains."""
         offers = self._server.offers
         return {
-            "device": f"Tinker server {self._server.url} ({offers.software})",
+            "device": f"Tinker server {self._server.url} ({offers.software} {offers.version})",
             "model": self._base_model,
             "parameters": f"adapter of rank {self._config.rank}",
         }
@@ -300,8 +296,19 @@ class TinkerEngine:
     def _reduction(self) -> Reduction:
         return find_reduction(self._server, self._config, self._base_model)
 
-    def _refuse_loss(self) -> None:
-        """Raise EngineError at once for what the first update would be refused."""
+    def _refuse_server(self) -> None:
+        """Raise EngineError at once for what a later request would be refused."""
+        offers, url = self._server.offers, self._server.url
+        if offers.lacks:
+            raise EngineError(
+                f"The Tinker server {url} ({offers.software} {offers.version}) lacks "
+                f"{', '.join(offers.lacks)}, which rloop needs. Take a newer server."
+            )
+        if self._base_model not in offers.models:
+            raise EngineError(
+                f"The Tinker server {url} does not serve {self._base_model}; it has "
+                f"{', '.join(offers.models) or 'no model'}. Set engine.tinker.base_model."
+            )
         explore = self._recipe.explore
         objective = Objective(loss=explore.loss, kl_coef=explore.kl_coef)
         for one in (objective, Objective(loss="sft")):

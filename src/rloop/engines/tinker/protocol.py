@@ -33,6 +33,10 @@ POLL_S = 330.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 BUSY = frozenset({429, 500, 502, 503, 504})
 NOT_YET = frozenset({408, 425})
+NEEDED = (
+    *("create_session", "create_model", "unload_model", "asample", "forward", "forward_backward"),
+    *("optim_step", "save_weights", "save_weights_for_sampler", "load_weights", "retrieve_future"),
+)
 LEARNS = frozenset({"forward_backward", "optim_step"})
 """Verbs that must not be done twice."""
 SKYRL = "SkyRL"
@@ -48,11 +52,15 @@ Found = TypeVar("Found")
 class Offers:
     """What a server has, as its own schema tells (`/openapi.json`).
 
-    Example: Offers(software="SkyRL", models=("Qwen/Qwen3-8B",), losses=frozenset({"ppo"}),
-    clips_gradients=False, forgets_moments=False)
+    Example: Offers(software="SkyRL", version="0.0.1", lacks=(), models=("Qwen/Qwen3-8B",),
+    losses=frozenset({"ppo"}), clips_gradients=False, forgets_moments=False)
     """
 
     software: str
+    version: str
+    """Of its API, by its own count; empty where it does not tell."""
+    lacks: tuple[str, ...]
+    """The verbs that rloop needs and that the server does not have."""
     models: tuple[str, ...]
     losses: frozenset[str]
     clips_gradients: bool
@@ -108,12 +116,15 @@ class Server:
         if not schema:
             return Offers(
                 software="no published schema",
+                version="",
+                lacks=(),
                 models=models,
                 losses=DOCUMENTED_LOSSES,
                 clips_gradients=True,
                 forgets_moments=True,
             )
-        title = schema.get("info", {}).get("title", "")
+        about, paths = schema.get("info", {}), schema.get("paths", {})
+        title = about.get("title", "")
         shapes = schema.get("components", {}).get("schemas", {})
 
         def properties(name: str) -> Json:
@@ -123,6 +134,8 @@ class Server:
         losses = properties("ForwardBackwardInput").get("loss_fn", {}).get("enum", ())
         return Offers(
             software=SKYRL if title == SKYRL_TITLE else title,
+            version=str(about.get("version", "")),
+            lacks=tuple(verb for verb in NEEDED if f"{API}/{verb}" not in paths),
             models=models,
             losses=frozenset(losses) or DOCUMENTED_LOSSES,
             clips_gradients="grad_clip_norm" in properties("AdamParams"),
@@ -247,6 +260,11 @@ class Server:
                 f"The Tinker server {self.url} no longer has the model in training ({words}): it "
                 "was started again, or took the model away. `rloop resume` goes on from the last "
                 "saved state."
+            )
+        if "LoRA adapters" in words:
+            words += (
+                "; a run that was killed leaves its places after some minutes (SkyRL: five), and "
+                "`rloop resume` goes on then"
             )
         return EngineError(f"The Tinker server {self.url} refuses: {words}.")
 
