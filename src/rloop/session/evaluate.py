@@ -196,7 +196,8 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
             console.say(note)
         show_prompt(problems, console)
     else:
-        console.header({"temperature": f"{recipe.evaluate.sampling.temperature:g}"})
+        temperature = f"{recipe.evaluate.sampling.temperature:g}"
+        console.header({"policy": _policy_name(recipe), "temperature": temperature})
     try:
         metrics = _measure(recipe, tools.rollout, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -241,21 +242,20 @@ def _measure(
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))
         bar = stack.enter_context(
-            console.phase(None, "evaluate", evaluator.num_problems, "problem"),
+            console.phase(None, "evaluate", evaluator.num_completions, "completion"),
         )
 
-        def skip(num_problems: int) -> None:
-            if num_problems:
-                bar.advance(num_problems)
+        def skip(num_completions: int) -> None:
+            if num_completions:
+                bar.advance(num_completions)
                 console.say(
-                    f"Skipping {num_problems} of {bar.total} problems, which are already stored."
+                    f"Skipping {num_completions} of {bar.total} completions, which are stored."
                 )
 
-        def advance(_: Group) -> None:
-            bar.advance(bar.done + 1)
+        def check(_: Group) -> None:
             interrupt.check()
 
-        found = evaluator.evaluate(place, on_group=advance, on_stored=skip)
+        found = evaluator.evaluate(place, on_completion=bar.count, on_group=check, on_stored=skip)
         log.metrics(place, found.metrics)
     return dict(found.metrics)
 
