@@ -4,8 +4,9 @@ Verifiers run in worker processes while the engine continues to sample.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 from rloop.engines.base import Engine, Sampled, SampleRequest
@@ -38,8 +39,12 @@ class Rollout:
         place: Place,
         *,
         policy_version: int = 0,
+        on_completion: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Group]:
-        """Yield one group per problem, in the order in which they are finished and judged."""
+        """Yield one group per problem, in the order in which they are finished and judged.
+
+        `on_completion` gets the tokens of each completion when it is sampled.
+        """
         renderer = self.engine.renderer
         prompts = [renderer.prompt(problem) for problem in problems]
         requests = [
@@ -49,19 +54,10 @@ class Rollout:
         ]
         members: list[dict[int, Judged]] = [{} for _ in problems]
         sampled: deque[int] = deque()
-
-        def group(number: int) -> Group:
-            return _group(
-                problems[number],
-                members[number],
-                settings,
-                place,
-                policy_version=policy_version,
-                template_version=renderer.version,
-            )
-
+        group = partial(_group, settings=settings, place=place, policy_version=policy_version)
         for index, found in self.engine.sample(requests, settings):
             _check_finite(found, place)
+            on_completion(len(found.completion_ids))
             number, member = divmod(index, num_samples)
             text = before_stop(renderer.decode(found.completion_ids), settings.stop)
             completion = _completion(prompts[number], found, text)
@@ -76,9 +72,10 @@ class Rollout:
             if len(members[number]) == num_samples:
                 sampled.append(number)
             while sampled and all(j.is_done for _, j in members[sampled[0]].values()):
-                yield group(sampled.popleft())
+                number = sampled.popleft()
+                yield group(problems[number], members[number], template_version=renderer.version)
         for number in sampled:
-            yield group(number)
+            yield group(problems[number], members[number], template_version=renderer.version)
 
 
 def _check_finite(sampled: Sampled, place: Place) -> None:

@@ -54,9 +54,9 @@ class Evaluator:
     """Completions that the engine decodes at the same time; determines the size of a chunk."""
 
     @property
-    def num_problems(self) -> int:
-        """Held-out problems of all tasks."""
-        return sum(map(len, self.tasks.values()))
+    def num_completions(self) -> int:
+        """Completions of all held-out problems."""
+        return self.config.samples * sum(map(len, self.tasks.values()))
 
     def evaluate(
         self,
@@ -64,6 +64,7 @@ class Evaluator:
         *,
         policy_version: int | None = None,
         base_counts: Mapping[str, Counts] | None = None,
+        on_completion: Callable[[int], None] = lambda _: None,
         on_group: Callable[[Group], None] = lambda _: None,
         on_stored: Callable[[int], None] = lambda _: None,
     ) -> Measurement:
@@ -72,7 +73,8 @@ class Evaluator:
         `policy_version` is the version of a policy in training, None for a policy that is kept.
 
         Problems that the store already has for this place are not sampled again: `on_stored` gets
-        their number, then `on_group` each new group. A policy in training is always sampled again:
+        the number of their completions, `on_completion` the tokens of each new one, and `on_group`
+        each new group. A policy in training is always sampled again:
         what the store has of this step or a later one was written before the run was resumed, by
         weights that cannot be identified, and is moved aside. With `base_counts` (of the base
         policy), differences are paired on the same problems. Raises StoreError if the store has
@@ -81,11 +83,13 @@ class Evaluator:
         if policy_version is not None:
             self.store.drop_after(place.iteration, place.phase, place.step - 1)
         stored = self._stored(place)
-        on_stored(sum(map(len, stored.values())))
+        on_stored(self.config.samples * sum(map(len, stored.values())))
         counts: dict[str, Counts] = {}
         metrics: dict[str, float] = {}
         for task, found in stored.items():
-            self._sample_missing(task, found, place, on_group, policy_version)
+            self._sample_missing(
+                task, found, place, policy_version, on_completion=on_completion, on_group=on_group
+            )
             counts[task] = found
             base = (base_counts or {}).get(task)
             stats = task_metrics(found, self.config, base=base) | _health(list(found.values()))
@@ -118,8 +122,10 @@ class Evaluator:
         task: str,
         found: dict[str, Tally],
         place: Place,
-        on_group: Callable[[Group], None],
         policy_version: int | None,
+        *,
+        on_completion: Callable[[int], None],
+        on_group: Callable[[Group], None],
     ) -> None:
         """Sample and store the problems of a task that `found` lacks, chunk by chunk, and add them.
 
@@ -140,6 +146,7 @@ class Evaluator:
                     self.config.sampling,
                     place,
                     policy_version=policy_version or 0,
+                    on_completion=on_completion,
                 ):
                     groups.append(group)
                     on_group(group)

@@ -163,18 +163,18 @@ class Context:
         with (
             self.log.span("evaluate", place),
             self.console.phase(
-                place.iteration, "evaluate", evaluator.num_problems, "problem"
+                place.iteration, "evaluate", evaluator.num_completions, "completion"
             ) as bar,
         ):
 
             def on_group(_: Group) -> None:
-                bar.advance(bar.done + 1)
                 self.progress(place)
 
             found = evaluator.evaluate(
                 place,
                 policy_version=policy_version,
                 base_counts=base_counts,
+                on_completion=bar.count,
                 on_group=on_group,
                 on_stored=bar.advance,
             )

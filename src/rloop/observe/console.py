@@ -65,6 +65,10 @@ class Bar:
         self.done, self.tokens = done, tokens
         self._on_change(self)
 
+    def count(self, tokens: int) -> None:
+        """Say that one more unit is done, of so many tokens."""
+        self.advance(self.done + 1, tokens=self.tokens + tokens)
+
     @property
     def seconds(self) -> float:
         """Seconds since the phase began in this process."""

@@ -241,21 +241,20 @@ def _measure(
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))
         bar = stack.enter_context(
-            console.phase(None, "evaluate", evaluator.num_problems, "problem"),
+            console.phase(None, "evaluate", evaluator.num_completions, "completion"),
         )
 
-        def skip(num_problems: int) -> None:
-            if num_problems:
-                bar.advance(num_problems)
+        def skip(num_completions: int) -> None:
+            if num_completions:
+                bar.advance(num_completions)
                 console.say(
-                    f"Skipping {num_problems} of {bar.total} problems, which are already stored."
+                    f"Skipping {num_completions} of {bar.total} completions, which are stored."
                 )
 
-        def advance(_: Group) -> None:
-            bar.advance(bar.done + 1)
+        def check(_: Group) -> None:
             interrupt.check()
 
-        found = evaluator.evaluate(place, on_group=advance, on_stored=skip)
+        found = evaluator.evaluate(place, on_completion=bar.count, on_group=check, on_stored=skip)
         log.metrics(place, found.metrics)
     return dict(found.metrics)
 

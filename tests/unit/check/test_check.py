@@ -42,7 +42,12 @@ def values(tmp_path):
         },
         "expert": {"max_success_rate": 0.5},
         "finetune": {"epochs": 1, "batch_size": 4, "optimizer": rate},
-        "evaluate": {"samples": 4, "k": [4], "sampling": {"max_completion_tokens": 10}},
+        "evaluate": {
+            "samples": 4,
+            "k": [4],
+            "temperatures": [],
+            "sampling": {"max_completion_tokens": 10},
+        },
     }
 
 

@@ -56,7 +56,13 @@ def values():
         },
         "expert": {"max_success_rate": 0.5, "per_problem_cap": 3},
         "finetune": {"epochs": 2, "batch_size": 16, "optimizer": rate},
-        "evaluate": {"samples": 8, "k": [8], "every": 4, "sampling": {"max_completion_tokens": 30}},
+        "evaluate": {
+            "samples": 8,
+            "k": [8],
+            "every": 4,
+            "temperatures": [],
+            "sampling": {"max_completion_tokens": 30},
+        },
         "engine": {"max_batch": 4, "microbatch_tokens": 100},
     }
 
@@ -257,3 +263,10 @@ def test_the_recipe_for_7b_fits_the_80_gb_that_it_names(tmp_path):
     assert rows["gradients of an update"] == 7_615_616_512 * 4
     assert 75e9 < rows["on the GPU"] < 80e9
     assert rows["weights, gradients and Adam moments"] < 130e9 - rows["program"]
+
+
+def test_the_end_at_several_temperatures_is_sampled_too(values):
+    before = run_tokens(Recipe.model_validate(values), 5)
+    values["evaluate"]["temperatures"] = [0.5, 1.0]
+    # 5 problems x 2 policies x 2 temperatures x 8 samples x 30 tokens
+    assert run_tokens(Recipe.model_validate(values), 5) - before == 4800

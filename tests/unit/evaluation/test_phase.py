@@ -158,7 +158,7 @@ def test_stored_chunks_are_read_back_and_the_numbers_are_the_same(engine, tmp_pa
     engine.calls, engine.die_at = [], None
     told: list[int] = []
     assert evaluator(engine, torn).evaluate(PLACE, on_stored=told.append) == expected
-    assert told == [4 * (die_at - 1)]
+    assert told == [4 * 4 * (die_at - 1)]
     assert [len(call) for call in engine.calls] == [4, 4, 4, 2][die_at - 1 :]
     assert [p.read_bytes() for p in sorted(whole.rglob("*.parquet"))] == [
         p.read_bytes() for p in sorted(torn.rglob("*.parquet"))
@@ -183,7 +183,7 @@ def test_a_listener_that_stops_it_loses_no_finished_problem(engine, tmp_path, st
     engine.calls = []
     told: list[int] = []
     found = evaluator(engine, torn).evaluate(PLACE, on_stored=told.append)
-    assert (found, told) == (expected, [stop_at])
+    assert (found, told) == (expected, [4 * stop_at])
     assert sum(map(len, engine.calls)) == 14 - stop_at
     assert TrajectoryStore(torn).count() == 4 * 14
 
@@ -212,12 +212,16 @@ def test_progress_counts_what_was_stored_and_each_new_group(engine, tmp_path):
         evaluator(engine, tmp_path).evaluate(PLACE)
     engine.die_at = None
     told: list[Any] = []
+    tokens: list[int] = []
     evaluator(engine, tmp_path).evaluate(
         PLACE,
         on_stored=told.append,
+        on_completion=tokens.append,
         on_group=lambda group: told.append(group.problem.problem_id),
     )
-    assert told == [8, "held/8", "held/9", "held/10", "held/11", "few/0", "few/1"]
+    assert len(tokens) == 6 * 4
+    assert min(tokens) > 0
+    assert told == [8 * 4, "held/8", "held/9", "held/10", "held/11", "few/0", "few/1"]
 
 
 @pytest.mark.parametrize("max_batch", [2, 3, 100])
