@@ -21,7 +21,7 @@ from rloop.observe.run_log import final_rows
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe, load_text
 from rloop.recipe.packaged import find_recipe
-from rloop.report.export import finished_policies
+from rloop.report.export import best_policy, finished_policies
 from rloop.report.page import write_report
 from rloop.store.trajectories import open_store
 from rloop.threads import set_threads
@@ -57,10 +57,13 @@ class Run:
     def policy(self, name: str = "final") -> Path:
         """Return the Hugging Face directory of `base`, `iter-001`, ...; `final` is the last policy.
 
-        ConfigError for a name that the run does not have.
+        `best` has the highest avg@n on the held-out problems, which is too high for being chosen by
+        it. ConfigError for a name that the run does not have.
         """
         found = self.policies()
         wanted = list(found)[-1] if name == "final" and found else name
+        if name == "best" and name not in found:
+            wanted = best_policy(self.record())
         if wanted not in found:
             names = ", ".join(found) or "none yet"
             raise ConfigError(f"{self.directory} has no policy {name!r}; it has {names}.")

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from rloop.errors import ConfigError, StoreError
 from rloop.report.model_card import card_license, model_card, resolved_recipe
-from rloop.run_directory import Run, read_run
+from rloop.run_directory import Run, estimates, read_run
 from rloop.types import policy_kind
 
 
@@ -18,12 +19,14 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
 
     With it go a model card (README.md) and the resolved recipe (recipe.yaml); a card or recipe of
     the base model is kept as README.base.md and recipe.base.yaml. All of it is written or nothing.
-    Without a name it is the last policy that the run finished.
+    Without a name it is the last policy that the run finished; `best` is `best_policy`.
     """
     run = read_run(run_dir)
     policies = finished_policies(run)
     if not policies:
         raise StoreError(f"{run_dir} has no finished policy to export.")
+    if name == "best" and name not in policies:
+        name = best_policy(run)
     if name is not None and name not in policies:
         if policy_kind(name) == "explored":
             raise ConfigError(
@@ -90,6 +93,23 @@ def _written_whole(directory: Path) -> Iterator[Path]:
         yield partial
         for path in list(partial.iterdir()):
             path.rename(directory / path.name)
+
+
+def best_policy(run: Run) -> str:
+    """Return the policy with the highest avg@n, as a mean over the held-out tasks; of equals the
+    first. StoreError where no policy that is there was measured.
+
+    It is chosen by the problems it was measured on, so its numbers there are too high.
+    """
+    kept = finished_policies(run)
+    measured: dict[str, float] = {}
+    for line in run.rows("evaluate"):
+        found = [one.value for _, metric, one in estimates(line) if metric.startswith("avg@")]
+        if line["policy"] in kept and found:
+            measured[str(line["policy"])] = fmean(found)
+    if not measured:
+        raise StoreError(f"No policy of {run.directory} has been measured yet.")
+    return max(measured, key=lambda name: measured[name])
 
 
 def finished_policies(run: Run) -> dict[str, Path]:

@@ -292,15 +292,13 @@ class Tasks:
         lines = [task.summary() for task in self.loaded]
         if self.num_train_duplicates:
             lines.append(
-                f"{self.num_train_duplicates} problems of training tasks stand in an earlier one: "
-                "removed"
+                f"removed because an earlier training task has them: {self.num_train_duplicates}"
             )
         for names, count in sorted(
             Counter((a.task, b.task) for a, b in self.held_out_pairs).items()
         ):
             lines.append(
-                f"{count} problems stand in {names[0]} and are held out in {names[1]}: "
-                "left out of training"
+                f"left out of training because {names[1]} holds them out: {count} of {names[0]}"
             )
         held_out = sum(len(problems) for problems in self.evaluate.values())
         lines.append(f"in all {len(self.train)} problems to train on, {held_out} held out")

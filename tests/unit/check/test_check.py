@@ -55,7 +55,7 @@ def test_duplicates_overlap_and_references_are_counted(values, tmp_path):
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     text = "\n".join(report.problems)
     assert "train/train: 5 read, 1 duplicates removed, 4 taken" in text
-    assert "1 problems stand in train and are held out in held-out: left out of training" in text
+    assert "left out of training because held-out holds them out: 1 of train" in text
     assert "in all 3 problems to train on, 2 held out" in text
     assert "5 of 5 reference answers judged correct" in text
     named = {row.name: row.value for row in report.demands}

@@ -16,10 +16,10 @@ from rloop.errors import ConfigError, StoreError
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe
-from rloop.report.export import export_policy, finished_policies
+from rloop.report.export import best_policy, export_policy, finished_policies
 from rloop.report.formatting import percent
 from rloop.report.model_card import model_card
-from rloop.run_directory import read_run
+from rloop.run_directory import Run, read_run
 
 HOSTILE = 'sums | `x` **y** </td><script>z</script> "quoted": [a](b) # c\n---\n- d'
 
@@ -228,3 +228,22 @@ def test_the_export_of_an_unfinished_run_says_so(run_dir, tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"{copy} is not finished: iter-001 may not be its last policy.\n"
     )
+
+
+def test_the_best_policy_has_the_highest_mean_over_tasks_and_is_the_first_of_equals(tmp_path):
+    lines = [
+        {"policy": "base", "evaluate/a/avg@4": 0.2, "evaluate/b/avg@4": 0.4},  # 0.3
+        {"policy": "iter-001", "evaluate/a/avg@4": 0.25, "evaluate/b/avg@4": 0.75},  # 0.5
+        {"policy": "iter-002", "evaluate/a/avg@4": 0.5, "evaluate/b/avg@4": 0.5},  # 0.5
+        {"policy": "explored-001", "evaluate/a/avg@4": 0.9, "evaluate/b/avg@4": 0.9},  # not kept
+    ]
+    phases = {}
+    for name in ("base", "iter-001", "iter-002"):
+        (tmp_path / name).mkdir()
+        phases[name] = {"policy": name, "path": name}
+    metrics = [{"phase": "evaluate", **line} for line in lines]
+    assert best_policy(Run(directory=tmp_path, manifest={"phases": phases}, metrics=metrics)) == (
+        "iter-001"
+    )
+    with pytest.raises(StoreError, match="has been measured"):
+        best_policy(Run(directory=tmp_path, manifest={"phases": phases}))
