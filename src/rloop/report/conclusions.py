@@ -160,7 +160,7 @@ def _cut(table: TaskTable) -> list[str]:
     before, after = table.row(table.reference), table.outcome
     assert before is not None, "a conclusion needs the reference"
     assert after is not None, "a conclusion needs an outcome"
-    old, new = before.truncated_frac, after.truncated_frac
+    old, new = before.measures["truncated"], after.measures["truncated"]
     if old is None or new is None or abs(new - old) < MIN_CUT_CHANGE:
         return []
     kind = "answers that are no longer cut" if new < old else "answers that are cut now"
