@@ -104,7 +104,7 @@ def _row(
     is_explored, finetune = run.is_explored(line), run.config.get("finetune")
     note = f"after {line.get('step')} RL steps" if is_explored else ""
     if is_explored and finetune is not None and finetune.get("init") != "explored":
-        note += ", thrown away"
+        note += ", discarded"
     key = f"evaluate/{task}"
     return PolicyRow(
         policy=str(line.get("policy")),

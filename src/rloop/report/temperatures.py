@@ -110,11 +110,11 @@ def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:
         f"{row['series']} at {row['label']} {row['x']:.1%} and {row['value']:.1%}" for row in rows
     )
     bases = list(dict.fromkeys(row["policy"] for row in table if row["is_base"]))
-    dashed = f" Dashed: {', '.join(bases)}, which training began with." if bases else ""
+    dashed = f" Dashed: {', '.join(bases)}, where training started." if bases else ""
     heading = Heading(
         f"temperatures-{index}",
         f"{passes} against {average}: {task}",
-        "A curve a policy, points labelled by temperature. Above and to the right is better."
+        "One curve per policy; points are labelled by temperature. Up and to the right is better."
         f"{dashed}",
         f"{average} and {passes}: {said}.",
     )

@@ -144,7 +144,7 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
     ]
     if not problems:
         raise TaskError(
-            f"{config.source} has no problems left: none of its {len(rows)} rows fits "
+            f"{config.source} has no problems left: none of its {len(rows)} rows matches "
             f"filters {config.filters}"
         )
     if not (config.verifier or source.verifier):
@@ -215,7 +215,7 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
         if len(problems) == size or num_idle == patience:
             break
     if not problems:
-        raise TaskError(f"{config.source} gave no problems in {num_read} draws: loosen filters")
+        raise TaskError(f"no problem of {num_read} from {config.source} passes filters: relax them")
     return LoadedTask(
         name=config.name or dataset,
         split=split,
@@ -381,7 +381,7 @@ def _load(configs: Sequence[TaskConfig], config: TasksConfig, key: str) -> list[
     for name, count in Counter(task.name for task in loaded).items():
         if count > 1:
             raise ConfigError(
-                f"tasks.{key}: {count} tasks are called {name!r}. Give each a name of its own, "
+                f"tasks.{key}: {count} tasks are called {name!r}. Give each its own name, "
                 f"such as name: {name}-2."
             )
     return loaded

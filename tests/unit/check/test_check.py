@@ -67,7 +67,7 @@ def test_duplicates_overlap_and_references_are_counted(values, tmp_path):
 def test_a_reference_that_is_not_judged_correct_stops_or_is_left_out(values, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text(path.read_text().replace('"answer": "4"', r'"answer": "\\frac{1}{4"'))
-    with pytest.raises(TaskError, match="1 of 5 problems are judged otherwise"):
+    with pytest.raises(TaskError, match="1 of 5 problems are not judged as they should be"):
         check_recipe(Recipe.model_validate(values), tmp_path)
     values["tasks"]["bad_references"] = "drop"
     report = check_recipe(Recipe.model_validate(values), tmp_path)
