@@ -10,6 +10,8 @@ _TEMPLATE_WORDS = re.compile(r"<\|[^|>]{1,40}\|>(?:(?:system|user|assistant)(?=\
 """`<|im_start|>user` and its like."""
 
 
+LARGEST_COUNT = 10**15
+"""What is beyond is a seed or a hash, whose digits are not grouped."""
 SHOWN_ENTRIES = 3
 """Entries of a list that a table shows, such as token ids; JSON has them all."""
 
@@ -38,7 +40,7 @@ def format_value(value: object, unit: str = "") -> str:
     if unit == "bytes" and isinstance(value, int | float):
         return _format_bytes(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
+        return f"{value:,}" if abs(value) < LARGEST_COUNT else str(value)
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
     if isinstance(value, list | tuple) and len(value) > SHOWN_ENTRIES:

@@ -191,7 +191,7 @@ class Place:
         begun.update(_joined(self.seed, when[0], self.phase, when[1], ""))
         for problem_id, member in names:
             whole = begun.copy()
-            whole.update(_joined(problem_id, member))
+            whole.update(f"{problem_id}\x1f{member}".encode())
             yield int.from_bytes(whole.digest(), "little")
 
 

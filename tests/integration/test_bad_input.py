@@ -182,7 +182,7 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda m: (m / "tokenizer.json").unlink(), "has no tokenizer that loads (there is no tok"),
+        (lambda m: (m / "tokenizer.json").unlink(), "has no usable tokenizer (there is no tok"),
         (lambda m: (m / "chat_template.jinja").unlink(), "has no chat template. Set prompt.templ"),
         (lambda m: (m / "config.json").unlink(), "has no config.json"),
         (

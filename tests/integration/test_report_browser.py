@@ -113,9 +113,9 @@ def test_the_verdict_comes_first_and_in_words(page) -> None:
         "pass@k against k",
         "What was forgotten",
         "How it explored",
-        "How the expert set came about",
+        "How the expert set was selected",
         "What it cost",
-        "What it wrote",
+        "Sampled completions",
         "Settings",
     ]
     questions = page.locator(".question").all_text_contents()

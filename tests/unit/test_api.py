@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def test_a_report_is_a_page_and_a_notebook_shows_a_table(run):
 def test_a_complete_run_is_given_more(run):
     more = rloop.resume(run.directory, overrides={"iterations": 2})
     assert [line["iteration"] for line in more.metrics("explore")] == [1, 1, 2, 2]
+
+
+def test_a_run_may_start_in_a_thread(run):
+    del run
+    found: list[rloop.Run] = []
+    changes = {"explore.steps": 1, "iterations": 1, "evaluate.temperatures": []}
+    thread = threading.Thread(
+        target=lambda: found.append(rloop.train(RECIPE, overrides=changes, out="threaded"))
+    )
+    thread.start()
+    thread.join()
+    assert [one.is_complete for one in found] == [True]
 
 
 def test_a_run_that_is_there_is_not_run_again(run):

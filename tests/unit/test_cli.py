@@ -271,5 +271,7 @@ def test_a_table_shows_the_first_of_a_long_list_and_json_all(capsys):
 
     assert format_value([40, 70, 81, 7]) == "[40, 70, 81, ... 4 in all]"
     assert format_value([40, 70, 81]) == "[40, 70, 81]"
+    assert format_value(12_800) == "12,800"
+    assert format_value(2**60) == "1152921504606846976"  # a seed
     print_json([{"ids": list(range(9))}])
     assert json.loads(capsys.readouterr().out) == [{"ids": list(range(9))}]

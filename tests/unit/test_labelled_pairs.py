@@ -51,5 +51,5 @@ def test_errors_are_counted_for_each_label():
 
 
 def test_the_page_shows_the_table_of_the_stored_verdicts():
-    page = (ROOT / "docs" / "verifiers.md").read_text()
+    page = (ROOT / "docs/explanation/verifiers.md").read_text()
     assert compare.table(stored_summaries()) in page, "run compare.py and put its table there"

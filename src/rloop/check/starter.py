@@ -172,7 +172,7 @@ def _values(
         },
         "expert": {"max_success_rate": 0.75, "per_problem_cap": 8},
         "finetune": {"epochs": 2, "batch_size": 32},
-        "evaluate": {"samples": 8, "k": [1, 8], "sampling": dict(sampling)},
+        "evaluate": {"samples": 8, "sampling": dict(sampling)},
     }
 
 

@@ -6,7 +6,7 @@ policies that RL produces. A policy has learned more than that if it lies above 
 curve of accuracy against pass@k.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,17 @@ class Gain:
         if self.low > 0:
             return "beyond sharpening"
         return "not beyond sharpening" if self.high <= 0 else "cannot tell"
+
+
+def curve_k(ks: Iterable[int], num_samples: int) -> int:
+    """Return the k of a curve: the largest for which there are two times as many samples.
+
+    With n = k a problem's pass@k is 0 or 1, which is coarse. The largest of all where none above 1
+    is small enough.
+    """
+    found = sorted(ks)
+    fine = [k for k in found if 1 < k <= num_samples // 2]
+    return (fine or found)[-1]
 
 
 def gain_sentence(gain: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ that the terminal has already sent to all its processes.
 """
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -20,13 +21,17 @@ class Interrupt:
     """Remembers that the user asked to stop."""
 
     def __init__(self, announce: Callable[[str], None]) -> None:
-        """Handle SIGINT and SIGTERM until `restore`."""
+        """Handle SIGINT and SIGTERM until `restore`; in another thread than the main one, where
+        Python lets nobody handle signals, nothing asks to stop.
+        """
         self._announce = announce
         self.is_requested = False
         self._when = 0.0
+        is_main = threading.current_thread() is threading.main_thread()
         self._previous = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGINT, signal.SIGTERM)
+            if is_main
         }
 
     def check(self) -> None:

@@ -65,14 +65,14 @@ class Comparison:
     def covers(self) -> str:
         """Return what the intervals cover, in a sentence."""
         level = f"{100 * self.confidence:g} % intervals"
-        paired = "Differences are paired on the problems, and on the seeds where they are the same."
+        paired = "Differences are paired by problem, and by seed where the seeds are the same."
         single = [group.label for group in self.groups if len(group.runs) == 1]
         if not single:
             return f"{level} cover seeds and problems. {paired}"
         if len(single) == len(self.groups):
             return (
-                f"{level} cover problems only: with one seed of each method they do not say what "
-                "another seed would give. Differences are paired on the problems."
+                f"{level} cover problems only: with one seed per method they do not show what "
+                "another seed would give. Differences are paired by problem."
             )
         return (
             f"{level} cover seeds and problems; those of {', '.join(single)}, with one seed, and "
@@ -172,7 +172,7 @@ def comparison_json(found: Comparison) -> list[dict[str, Any]]:
 def page_path(paths: Sequence[Path], out: Path | None) -> Path:
     """Return where the page goes: as given, else into the one folder of runs, else here."""
     if out is not None and (out.suffix != ".html" or out.is_dir()):
-        raise ConfigError(f"--out names the page, a file that ends in .html; got {out}.")
+        raise ConfigError(f"--out must be a file name that ends in .html; got {out}.")
     if out is not None:
         return out
     is_folder = len(paths) == 1 and find_runs(paths) != [paths[0]]
@@ -219,14 +219,14 @@ def _read(paths: Sequence[Path]) -> tuple[list[ComparedRun], list[str]]:
     runs = [run for run, _ in found if run is not None]
     left_out = [reason for run, reason in found if run is None]
     if not runs:
-        raise StoreError(f"There is nothing to compare: {'; '.join(left_out)}.")
+        raise StoreError(f"Nothing to compare: {'; '.join(left_out)}.")
     names = [run.name for run in runs]
     runs = [
         replace(run, name=visible(str(run.directory))) if names.count(run.name) > 1 else run
         for run in runs
     ]
     warnings = [
-        f"Left out: {reason}. A method whose failed runs are left out looks better than it is."
+        f"Left out: {reason}. A method looks better than it is when its failed runs are left out."
         for reason in left_out
     ]
     return runs, warnings
@@ -244,8 +244,8 @@ def _with_common_problems(
     if times == 1 and len(runs) > 1:
         told = "; ".join(f"{run.name} has {', '.join(run.tasks)}" for run in runs[:MAX_NAMED])
         raise StoreError(
-            f"The runs have no held-out problem in common, so nothing can be compared: {told}. "
-            "Measure their policies on one task with `rloop eval`, then compare those folders."
+            f"The runs share no held-out problem, so they cannot be compared: {told}. "
+            "Evaluate their policies on one task with `rloop eval`, then compare those folders."
         )
     kept = [run for run in runs if shared in _problems(run)]
     others = [run for run in runs if shared not in _problems(run)]
@@ -254,8 +254,8 @@ def _with_common_problems(
     named = [f"{run.name} ({', '.join(run.tasks)})" for run in others[:MAX_NAMED]]
     more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
     return kept, [
-        f"Compared are the {len(kept)} of {len(runs)} runs that were measured on {shared[0]}. Left "
-        f"out, with no problem of it: {', '.join(named)}{more}. Name runs to choose others."
+        f"Only the {len(kept)} of {len(runs)} runs evaluated on {shared[0]} are compared. Left "
+        f"out: {', '.join(named)}{more}. Name the runs to compare others."
     ]
 
 
@@ -296,7 +296,7 @@ def _held_out_figure(task: str, metric: str, rows: Sequence[Row], index: int) ->
     heading = Heading(
         f"held-out-{index}",
         f"{metric}: {task}",
-        "The policies that a method would hand over at that cost.",
+        "The checkpoints that a method would return at that cost.",
         f"{metric} over tokens sampled in RL; {_at_the_end(rows)}",
     )
     columns = {"series": "method", "label": "checkpoint", "x": "tokens", **charts.VALUES}
@@ -310,8 +310,8 @@ def _reward_figure(rows: Sequence[Row]) -> Figure | None:
     heading = Heading(
         "reward",
         "Training reward",
-        "Mean over seeds; the band is from the lowest to the highest seed. It says how well the "
-        "training problems are answered, not whether that generalises.",
+        "Mean over seeds; the band spans the lowest and the highest seed. Training reward does "
+        "not show whether a method generalises.",
         f"Training reward over tokens sampled in RL; {_at_the_end(rows)}",
     )
     columns = {"series": "method", "x": "tokens", **charts.VALUES}
@@ -339,8 +339,8 @@ def _difference_figure(result: TaskResult, index: int) -> Figure | None:
     heading = Heading(
         f"difference-{index}",
         f"Difference from {result.reference}: {result.task}",
-        "Paired on the same problems. An interval that crosses the dashed line leaves open which "
-        "is better.",
+        "Paired on the same problems. If an interval crosses the dashed line, either method may be "
+        "better.",
         "; ".join(f"{row['series']} {row['metric']} {row['said']} points" for row in rows) + ".",
     )
     return charts.intervals(heading, rows, result.headline, f"points against {result.reference}")

@@ -9,8 +9,8 @@ from rloop.report.compare_runs import ComparedRun, MethodGroup, recipe_keys
 from rloop.report.formatting import count
 
 TWO_SEEDS = (
-    "two seeds can hardly show anything, because they say next to nothing of how much seeds vary, "
-    "and their intervals are very wide. Run three or more."
+    "two seeds say almost nothing about how much seeds vary, so the intervals are very wide. Run "
+    "three or more."
 )
 """Said of methods that have two."""
 MAX_SPREAD = 0.05
@@ -88,8 +88,8 @@ def _problem_warnings(runs: Sequence[ComparedRun]) -> list[str]:
         if any(problems != common for problems in sets):
             sizes = sorted({len(problems) for problems in sets})
             found.append(
-                f"Problems of {task} differ: runs have {', '.join(map(str, sizes))}, "
-                f"{len(common)} are common to all and are compared."
+                f"Problems of {task} differ: runs have {', '.join(map(str, sizes))}; "
+                f"the {len(common)} that all share are compared."
             )
     return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rloop.evaluation.intervals import Estimate
-from rloop.evaluation.sharpening import Curve, CurveGain, gain_over_curve
+from rloop.evaluation.sharpening import Curve, CurveGain, curve_k, gain_over_curve
 from rloop.report.charts import Figure
 from rloop.report.compare_runs import ComparedRun, MethodGroup
 from rloop.report.temperatures import after_training, curve_figure
@@ -46,9 +46,9 @@ class CurveResult:
         kind = "above" if gain.low > 0 else "below" if gain.high < 0 else "not clearly above"
         at = " and ".join(f"{temperature:g}" for temperature in dict.fromkeys(gain.temperatures))
         return (
-            f"{self.method} lies {kind} the curve of {self.against} on {self.task}: at temperature "
-            f"{at} it is {100 * gain.value:+.1f} points [{low:+.1f}, {high:+.1f}] against the best "
-            f"of {self.against} with as much pass@{gain.k}."
+            f"{self.method} is {kind} the curve of {self.against} on {self.task}: at temperature "
+            f"{at} it has {100 * gain.value:+.1f} points [{low:+.1f}, {high:+.1f}] against the "
+            f"best of {self.against} with as much pass@{gain.k}."
         )
 
 
@@ -62,7 +62,7 @@ def compare_curves(
     results: list[CurveResult] = []
     figures: list[Figure] = []
     for task, curves in method_curves(groups).items():
-        k = max_k(groups)
+        k = _curve_k(groups, curves[BASE][0].num_samples)
         for label in curves:
             for against in dict.fromkeys((BASE, reference.label)):
                 if label not in (BASE, against):
@@ -74,11 +74,11 @@ def compare_curves(
     return results, figures
 
 
-def max_k(groups: Sequence[MethodGroup]) -> int:
-    """Return the largest k that all runs measured at several temperatures."""
+def _curve_k(groups: Sequence[MethodGroup], num_samples: int) -> int:
+    """Return the k of the curves among those that all runs measured."""
     points = [after_training(run.run).points for group in groups for run in group.runs]
     found = [{_k(point) for point in those} - {0} for those in points]
-    return max(set.intersection(*found))
+    return curve_k(set.intersection(*found), num_samples)
 
 
 def _k(point: Row) -> int:

@@ -31,7 +31,7 @@ KINDS = {
     "falls": "held-out falls",
     "holds": "no clear change",
     "rises": "held-out rises",
-    "too few": "too little to tell",
+    "too few": "too few measurements",
 }
 
 
@@ -158,9 +158,9 @@ class TaskValues:
             return ""
         told = " and ".join(map(str, samples))
         return (
-            f"Not comparable: n differs, {told} samples per problem. With fewer samples more "
-            "problems look all solved or all unsolved, so equal policies can seem to differ. "
-            "Measure both with the same --samples of `rloop eval`."
+            f"Not comparable: n differs ({told} samples per problem). With fewer samples, more "
+            "problems look fully solved or unsolved, so equal policies can seem to differ. "
+            "Evaluate both with the same `rloop eval --samples`."
         )
 
 

@@ -111,7 +111,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         inside = [path] if is_run(path) else [p for p in children if p.is_dir() and is_run(p)]
         if not inside:
             raise StoreError(
-                f"{path} is no run directory and has none in it. Name folders that `rloop run`, "
+                f"{path} is not a run directory and contains none. Name folders that `rloop run`, "
                 "`rloop eval` or `rloop sweep` wrote."
             )
         for run in inside:
@@ -123,12 +123,12 @@ def read_compared(path: Path) -> tuple[ComparedRun | None, str]:
     """Return a run that can be compared, or None and why it is left out."""
     run = read_run(path)
     if not run.config.get("explore"):
-        return None, f"{visible(path.name)} has no config.json that says what it is"
+        return None, f"{visible(path.name)} has no config.json with a recipe"
     if not run.is_complete:
         return None, f"{visible(path.name)} is not complete"
     tasks = {held.task: _task_run(held, run) for held in read_held_out(run)}
     if not tasks:
-        return None, f"{visible(path.name)} has no evaluation in its store"
+        return None, f"{visible(path.name)} has no evaluation"
     origin, method, policy = _origin(run)
     recipe = _in_full(origin)
     return ComparedRun(
@@ -176,7 +176,7 @@ def choose_reference(groups: Sequence[MethodGroup], wanted: str | None) -> Metho
         if wanted.casefold() in {name.casefold() for name in names}:
             return group
     known = ", ".join(repr(group.label) for group in groups)
-    raise ConfigError(f"--reference {wanted!r} is none of the methods here: {known}.")
+    raise ConfigError(f"--reference {wanted!r} matches no method; choose one of {known}.")
 
 
 def recipe_rows(groups: Sequence[MethodGroup]) -> list[tuple[str, tuple[str, ...]]]:
@@ -236,7 +236,9 @@ def _labels(firsts: Sequence[ComparedRun]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
+    """Return the ends of a value: paths of one folder differ in their last part."""
+    half = MAX_VALUE // 2
+    return text if len(text) <= MAX_VALUE else f"{text[: half - 3]}...{text[-half:]}"
 
 
 def _differing(recipes: Sequence[Mapping[str, str]]) -> list[str]:

@@ -28,7 +28,10 @@ WANTED_CHECKPOINTS = 10
 """Measurements along an exploration that the advice aims at."""
 MAX_SENTENCES = 3
 """On overfitting, at length; other explorations follow in a few words."""
-WIDER = "Intervals here are wider than the table's: they allow for choosing among checkpoints."
+WIDER = (
+    "These intervals are wider than the table's because they account for choosing among "
+    "checkpoints."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ def _cut(table: TaskTable) -> list[str]:
     before, after = table.row(table.reference), table.outcome
     assert before is not None, "a conclusion needs the reference"
     assert after is not None, "a conclusion needs an outcome"
-    old, new = before.truncated_frac, after.truncated_frac
+    old, new = before.measures["truncated"], after.measures["truncated"]
     if old is None or new is None or abs(new - old) < MIN_CUT_CHANGE:
         return []
     kind = "answers that are no longer cut" if new < old else "answers that are cut now"
@@ -194,7 +197,7 @@ def forgotten(held: HeldOut) -> Conclusion | None:
         )
     sentences.append(
         f"Of all {every.shape[1]} problems, {ever} ({percent(ever / every.shape[1])}) were solved "
-        f"at some measurement of the run, but not by {last}."
+        f"by some checkpoint of the run, but not by {last}."
     )
     return Conclusion(
         question="What was forgotten?",
@@ -210,7 +213,7 @@ def _chance(first: Checkpoint, last: Checkpoint) -> str:
     if found is None or math.isnan(found[0]):
         return ""
     return (
-        f" Chance is part of it: of what {first.label} solves in one half of the samples, "
+        f" Part of this is chance: of what {first.label} solves in one half of the samples, "
         f"{last.label} misses {percent(found[0])} in the other half, and {first.label} itself "
         f"{percent(found[1])}."
     )

@@ -30,7 +30,7 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
     if name is not None and name not in policies:
         if policy_kind(name) == "explored":
             raise ConfigError(
-                f"{run_dir} has not kept {name}: RL's weights are thrown away after fine-tuning. "
+                f"{run_dir} has not kept {name}: RL's weights are deleted after fine-tuning. "
                 "Run with --set keep_explored=true to keep them."
             )
         raise ConfigError(f"{run_dir} has no policy {name!r}; it has {', '.join(policies)}.")

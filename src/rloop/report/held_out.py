@@ -116,8 +116,8 @@ def _check_same_tasks(tasks: Sequence[HeldOut], theirs: Sequence[HeldOut], run: 
             f"{len(here[task] & there[task])} of them the same"
         )
     raise StoreError(
-        f"{run.directory} cannot be drawn against this run: {said}. Name a run of the same "
-        "held-out tasks."
+        f"{run.directory} cannot be drawn against this run: {said}. Name a run with the "
+        "same held-out tasks."
     )
 
 

@@ -86,7 +86,7 @@ def model_card(run: Run, policy: str, *, directory: str, license_name: str | Non
 
 def resolved_recipe(run: Run) -> str:
     """Return every value of the run's recipe as YAML; `rloop run` and `rloop eval` read it."""
-    head = "# Every value of the recipe that this policy comes from, overrides included.\n"
+    head = "# Every value of the recipe that made this policy, overrides included.\n"
     return head + yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -110,7 +110,7 @@ def what_it_is(config: Row, policy: str) -> str:
     if kind == "explored":
         finetune = config.get("finetune")
         is_passing = finetune is not None and finetune["init"] != "explored"
-        thrown = ", which the loop threw away" if is_passing else ""
+        thrown = ", which the loop discarded" if is_passing else ""
         return f"the policy as RL left it in {turn}{thrown}"
     return f"the policy after {turn}"
 

@@ -34,9 +34,7 @@ def write_report(run_dir: Path, against: Sequence[Path] = ()) -> Path:
     others = [read_run(other) for other in against]
     for other in others:
         if not other.is_complete:
-            sys.stderr.write(
-                f"{other.directory} is not finished: its last policy so far is drawn.\n"
-            )
+            sys.stderr.write(f"{other.directory} is not finished: using its latest checkpoint.\n")
     page = render(read_run(run_dir), others)
     path = run_dir / "report.html"
     with written_whole(path, run_dir) as file:

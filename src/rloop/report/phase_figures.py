@@ -44,7 +44,7 @@ DIVERSITY = (
 ANSWERS = (
     "distinct_answers",
     "Distinct answers",
-    "Different final answers to a problem in a step, a mean over problems.",
+    "Distinct final answers per problem in a step, averaged over problems.",
 )
 HEALTH = {"all correct": GREEN, "mixed": BLUE, "all wrong": GREY}
 STAGES = {
@@ -147,8 +147,8 @@ def _similarity(rows: Sequence[Row], of: str) -> Figure | None:
     heading = Heading(
         "similarity",
         f"Similarity of {of}",
-        "Percent of token 4-grams that two completions of one problem share. Paler away from the "
-        "diagonal: the policies differ.",
+        "Percent of token 4-grams that two completions of one problem share. Paler cells off the "
+        "diagonal mean that the policies differ.",
         f"Mean similarity between different {of}: {fmean(apart):.3f}.",
     )
     side = "iteration: RL steps" if of == "RL steps" else "policy"
@@ -206,8 +206,8 @@ def _funnel(run: Run) -> Figure | None:
     said = "; ".join(f"iteration {row['iteration']}: {row['stage']} {row['count']}" for row in rows)
     heading = Heading(
         "funnel",
-        "From pool to expert set",
-        "Trajectories left after each sieve; one bar an iteration, from the first down.",
+        "From all samples to the expert set",
+        "Trajectories left after each filter; one bar per iteration, the first on top.",
         f"{said}.",
     )
     columns = {"iteration": "iteration", "stage": "sieve", "count": "trajectories"}
@@ -277,7 +277,7 @@ def success_rate_figure(
     """
     if not rows:
         return None
-    caption = "Problems of the pool by how often they were solved."
+    caption = "Problems in the pool by success rate."
     rule = max_success_rate if max_success_rate is not None and max_success_rate < 1 else None
     if rule is not None:
         caption += f" Dashed: the hardness threshold, {100 * rule:g} %."
@@ -358,7 +358,7 @@ def time_figure(run: Run) -> Figure | None:
     heading = Heading(
         "time",
         "Time by iteration",
-        "Iteration 0: the base's measurement, and the cold start where there is one.",
+        "Iteration 0 is the evaluation of the base, and the cold start if there is one.",
         f"{total:.1f} minutes in {len(iterations)} iterations.",
     )
     encoding = {

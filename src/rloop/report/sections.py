@@ -35,7 +35,7 @@ from rloop.store.trajectories import TrajectoryStore
 MAX_CURVES = 6
 """Policies whose pass@k is drawn: the first, the last and some between."""
 NARROWER = (
-    "A line that begins above another and ends below it answers better and has become narrower."
+    "A curve that starts above another and ends below it: better single answers, less coverage."
 )
 _TASK_REWARDS = """
     select iteration, step, task as series, sum(reward_sum) / sum(num_rows) as value from groups
@@ -118,9 +118,9 @@ def _held_out(run: Run, table: TaskTable, rewards: Sequence[Row], index: int) ->
     heading = Heading(
         f"held-out-{index}",
         table.task,
-        "Green, without points: mean reward over all training tasks, the same line for every "
-        "held-out task. Diamonds: the policies that the loop goes on with, with their intervals. "
-        "Thin lines with bands: RL inside an iteration. Dashed: where the loop began.",
+        "Green line without points: mean reward over all training tasks, the same for every "
+        "held-out task. Diamonds: checkpoints that the loop keeps, with their intervals. "
+        "Thin lines with bands: RL within an iteration. Dashed: where the loop started.",
         f"{'; '.join(parts)}.",
     )
     shown = [row | {"series": reward} for row in rewards]
@@ -143,8 +143,9 @@ def _drift(run: Run) -> Figure | None:
     heading = Heading(
         "kl_base_mean",
         name,
-        "Nats per token on completions of the policy that entered the loop. Diamonds: those kept.",
-        f"KL divergence of the policies kept from the one that entered the loop: {said}.",
+        "Nats per token on completions of the policy the loop started from. Diamonds: "
+        "kept checkpoints.",
+        f"KL divergence of kept checkpoints from the policy the loop started from: {said}.",
     )
     return checkpoints_by_step(heading, run.spans, rows, {name: BLUE}, unit="")
 
@@ -189,8 +190,9 @@ def named_rewards(run: Run) -> Figure | None:
     keys |= {"reward_mean": "weighted sum"} if names else {}
     rows = [row | {"series": name} for key, name in keys.items() for row in run.explored(key)]
     caption = (
-        "Mean over a step's completions before weights; RL learns from the weighted sum, selection "
-        "and evaluation go by correctness."
+        "Mean over a step's completions, before weighting. RL learns from the weighted "
+        "sum; selection "
+        "and evaluation use correctness."
     )
     return _by_series(run, ("rewards", "Rewards", caption), rows, "reward")
 
@@ -204,7 +206,7 @@ def task_rewards(run: Run, store: TrajectoryStore) -> Figure | None:
     rows.sort(key=lambda row: str(row["series"]))
     if len({row["series"] for row in rows}) < 2:
         return None
-    caption = "Mean reward of a step's completions, a line a task."
+    caption = "Mean reward of a step's completions, one line per task."
     return _by_series(run, ("reward-by-task", "Training reward by task", caption), rows, "task")
 
 
@@ -272,7 +274,7 @@ def matrix_figure(held: HeldOut, index: int, *, is_forgetting: bool) -> Figure |
     caption = f"Percent of the problems {knew} the row's policy that are {knows} the column's."
     left_out = len(held.checkpoints) - MAX_CHECKPOINTS
     if left_out > 0:
-        caption += f" {left_out} measurements inside RL are left out."
+        caption += f" {left_out} measurements within RL are left out."
     ends = [row for row in rows if row["a"] == held.reference.label][-1:]
     said = "".join(f" {row['a']} to {row['b']}: {row['said']}." for row in ends)
     heading = Heading(

@@ -21,16 +21,16 @@ def describe_method(config: Row) -> str:
     iterations = config.get("iterations", 1)
     said = [f"{method_title(config)}: {plural(iterations, 'iteration')}."]
     if config.get("coldstart"):
-        said.insert(0, "A cold start on worked solutions first.")
+        said.insert(0, "A cold start on worked solutions comes first.")
     each = "It" if iterations == 1 else "Each"
     if finetune is None:
         said.append(f"{each} is {_exploration(explore)}.")
         said += _result_of_rl(explore)
         return " ".join(said)
     start = {
-        "iteration_start": "goes back to the weights that the iteration began with",
-        "base": "goes back to the base policy",
-        "explored": "goes on from RL's own weights",
+        "iteration_start": "starts from the weights that the iteration began with",
+        "base": "starts from the base policy",
+        "explored": "continues from the RL weights",
     }[finetune["init"]]
     epochs = plural(finetune["epochs"], "epoch")
     said.append(f"{each} is {_exploration(explore)}, then {epochs} of fine-tuning.")
@@ -57,7 +57,7 @@ def describe_state(run: Run) -> str:
     reached = f"the last complete phase is {done[-1]}" if done else "no phase is complete"
     point = run.manifest.get("in_progress") or {}
     where = f", {point['key']} is in progress" if point.get("key") else ""
-    return f"Not complete: {reached}{where}. All numbers are those so far."
+    return f"Not complete: {reached}{where}. The numbers are those so far."
 
 
 def early_stops(run: Run) -> list[str]:
@@ -113,8 +113,8 @@ def _result_of_rl(explore: Row) -> list[str]:
     said = []
     if explore.get("replay_per_group"):
         successes = plural(explore["replay_per_group"], "stored success")
-        said.append(f"Each begins at the base; from the second on {successes} join each group.")
-    return [*said, "No selection and no fine-tuning: RL's own weights are the result."]
+        said.append(f"Each starts from the base; from the second on, {successes} join each group.")
+    return [*said, "There is no selection or fine-tuning: the RL weights are the result."]
 
 
 def _exploration(explore: Row) -> str:

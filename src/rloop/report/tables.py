@@ -1,10 +1,18 @@
 """The final numbers: each policy's last measurement on each held-out task, for every page."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rloop.evaluation.intervals import Estimate
 from rloop.observe import metric_keys
+from rloop.report.formatting import count, percent
 from rloop.run_directory import Row, Run, estimate, estimates
+
+MEASURES: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "tokens": ("completion_tokens_mean", count),
+    "truncated": ("truncated_frac", percent),
+}
+"""Columns behind the metrics: title -> key of the log and format. A new column is one line here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +28,7 @@ class PolicyRow:
     """The measurements of one policy on one task.
 
     Example: PolicyRow(policy="iter-001", note="", is_kept=True, cells={"avg@8": Cell(...)},
-    truncated_frac=0.02, tokens_mean=31.4)
+    measures={"tokens": 31.4, "truncated": 0.02})
     """
 
     policy: str
@@ -28,8 +36,13 @@ class PolicyRow:
     is_kept: bool
     """False for RL's weights where fine-tuning follows."""
     cells: dict[str, Cell]
-    truncated_frac: float | None
-    tokens_mean: float | None
+    measures: dict[str, float | None]
+    """By the titles of `MEASURES`."""
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Return the measures as text, by title."""
+        return {title: show(self.measures[title]) for title, (_, show) in MEASURES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +117,7 @@ def _row(
     is_explored, finetune = run.is_explored(line), run.config.get("finetune")
     note = f"after {line.get('step')} RL steps" if is_explored else ""
     if is_explored and finetune is not None and finetune.get("init") != "explored":
-        note += ", thrown away"
+        note += ", discarded"
     key = f"evaluate/{task}"
     return PolicyRow(
         policy=str(line.get("policy")),
@@ -114,6 +127,5 @@ def _row(
             name: Cell(value=values.get(name), difference=estimate(line, f"{key}/{name}_diff"))
             for name in metrics
         },
-        truncated_frac=line.get(f"{key}/truncated_frac"),
-        tokens_mean=line.get(f"{key}/completion_tokens_mean"),
+        measures={title: line.get(f"{key}/{name}") for title, (name, _) in MEASURES.items()},
     )

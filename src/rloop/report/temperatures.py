@@ -9,7 +9,7 @@ from typing import Any
 from rloop.disk import write_text
 from rloop.errors import StoreError
 from rloop.evaluation.intervals import Estimate
-from rloop.evaluation.sharpening import gain_sentence
+from rloop.evaluation.sharpening import curve_k, gain_sentence
 from rloop.observe import metric_keys
 from rloop.report.charts import Figure, Heading, tradeoff
 from rloop.report.html import render_page
@@ -92,8 +92,10 @@ def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
 
 
 def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:
-    """Return avg@n against pass@(largest k), points labelled by temperature, bases dashed."""
-    average, passes = (metric_keys.headline(table[0]["cells"]) * 2)[:2]
+    """Return avg@n against pass@k, points labelled by temperature, bases dashed."""
+    average = metric_keys.headline(table[0]["cells"])[0]
+    ks = [int(name[5:]) for name in table[0]["cells"] if name.startswith("pass@")]
+    passes = f"pass@{curve_k(ks, int(average[4:]))}" if ks else average
     rows = [
         {
             "series": row["policy"],
@@ -108,11 +110,11 @@ def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:
         f"{row['series']} at {row['label']} {row['x']:.1%} and {row['value']:.1%}" for row in rows
     )
     bases = list(dict.fromkeys(row["policy"] for row in table if row["is_base"]))
-    dashed = f" Dashed: {', '.join(bases)}, which training began with." if bases else ""
+    dashed = f" Dashed: {', '.join(bases)}, where training started." if bases else ""
     heading = Heading(
         f"temperatures-{index}",
         f"{passes} against {average}: {task}",
-        "A curve a policy, points labelled by temperature. Above and to the right is better."
+        "One curve per policy; points are labelled by temperature. Up and to the right is better."
         f"{dashed}",
         f"{average} and {passes}: {said}.",
     )

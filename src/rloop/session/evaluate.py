@@ -196,7 +196,8 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
             console.say(note)
         show_prompt(problems, console)
     else:
-        console.header({"temperature": f"{recipe.evaluate.sampling.temperature:g}"})
+        temperature = f"{recipe.evaluate.sampling.temperature:g}"
+        console.header({"policy": _policy_name(recipe), "temperature": temperature})
     try:
         metrics = _measure(recipe, tools.rollout, problems, folder, console)
     except (Interrupted, KeyboardInterrupt) as stop:

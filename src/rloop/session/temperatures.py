@@ -25,7 +25,7 @@ from typing import Any
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
-from rloop.evaluation.sharpening import Curve, gain_over_base, gain_sentence
+from rloop.evaluation.sharpening import Curve, curve_k, gain_over_base, gain_sentence
 from rloop.evaluation.tallies import stored_tallies
 from rloop.loop.context import Context, policy_from
 from rloop.loop.manifest import Manifest, RunLock
@@ -176,14 +176,17 @@ def loop_start(policy: str) -> str | None:
 
 
 def plan_points(
-    recipes: Sequence[Recipe], temperatures: Sequence[float], bases: Sequence[str]
+    recipes: Sequence[Recipe],
+    temperatures: Sequence[float],
+    bases: Sequence[str],
+    names: Sequence[str] = (),
 ) -> list[Point]:
     """Return every policy at every temperature; each recipe names one policy in `policy.path`.
 
-    `bases` are the paths of the policies to beat. Policies with equal names get their run's name
-    too.
+    `bases` are the paths of the policies to beat. `names` are what tables call the policies; when
+    absent, the names of their directories, and where those are equal, their run's name too.
     """
-    names = _names([recipe.policy.path for recipe in recipes])
+    names = names or _names([recipe.policy.path for recipe in recipes])
     points = []
     for name, recipe in zip(names, recipes, strict=True):
         for temperature in temperatures:
@@ -231,7 +234,7 @@ def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef)
         )
         for one in (base, policy)
     ]
-    points = plan_points(recipes, temperatures, [str(base.path)])
+    points = plan_points(recipes, temperatures, [str(base.path)], [base.name, policy.name])
     folder = context.run_dir / "temperatures" / policy.name
     listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
     context.console.say(
@@ -295,7 +298,7 @@ def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any
             gain = gain_over_base(
                 base,
                 policy,
-                k=max(settings.k),
+                k=curve_k(settings.k, settings.samples),
                 temperature=max(policy.temperatures),
                 confidence=settings.confidence,
                 seed=those[0].recipe.seed,

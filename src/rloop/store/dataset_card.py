@@ -15,12 +15,12 @@ RAW_TEMPLATE = (
 _VERL = """\
 `rl/` is for verl's RL trainers (`data.train_files`, `data.val_files`), `sft/` for its SFT trainer
 (`messages`). verl chooses its reward function by `data_source`, here the name of the run's task:
-give your own with `custom_reward_function.path` where verl knows no function of that name.
+set your own with `custom_reward_function.path` if verl has no function of that name.
 {raw}"""
 _RAW = """
-The run's recipe had a prompt template of its own, or its chat template is not at hand: the only
-message of a prompt is the whole prompt. For the same prompts in verl set the model's
-`custom_chat_template` (for RL it stands under `actor_rollout_ref.model`) to
+The run used its own prompt template, or its chat template is not available, so each prompt is one
+message. To get the same prompts in verl, set the model's `custom_chat_template` (for RL:
+`actor_rollout_ref.model.custom_chat_template`) to
 
     {template}
 """
@@ -29,10 +29,10 @@ _TRL = """\
     sft = load_dataset("{name}", "sft", split="train")
     rl = load_dataset("{name}", "rl")  # train: explored problems; test: the held-out ones
 
-`sft` goes to `SFTTrainer` as it is: TRL takes the token ids as they were sampled (`input_ids`) and
-trains on completions only (`completion_mask`), because `prompt` and `completion` stand in the same
-rows. Remove `input_ids` and `completion_mask` to have the texts tokenized anew. TRL knows no
-`weight`. `rl` goes to `GRPOTrainer`; `solution` is the reference answer.
+Pass `sft` to `SFTTrainer` as it is: TRL uses the sampled token ids (`input_ids`) and trains on
+completions only (`completion_mask`), because the rows also have `prompt` and `completion`. Remove
+`input_ids` and `completion_mask` to tokenize the texts again. TRL ignores `weight`. Pass `rl` to
+`GRPOTrainer`; `solution` is the reference answer.
 """
 
 

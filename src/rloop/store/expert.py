@@ -112,7 +112,9 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _check(path: Path, schema: pa.Schema) -> None:
     if not path.exists():
-        raise StoreError(f"There is no expert set at {path}; the iteration has not selected yet.")
+        raise StoreError(
+            f"There is no expert set at {path}; this iteration has not run selection yet."
+        )
     read_checked(path, schema, VERSION_KEY)
 
 

@@ -38,9 +38,9 @@ SHARD_BYTES = 2**29
 """A shard of several, before compression."""
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
 _DESCRIPTIONS = {
-    "all": "Everything that was sampled, right and wrong, in exploration and in evaluations.",
-    "correct": "What was judged correct and stopped by itself.",
-    "expert": "The expert sets: what selection kept to fine-tune on, with its weights.",
+    "all": "Everything that was sampled in exploration and evaluations, correct or not.",
+    "correct": "Completions that were judged correct and were not truncated.",
+    "expert": "The expert sets: the examples selected for fine-tuning, with their weights.",
 }
 
 
@@ -120,7 +120,8 @@ def export_trajectories(
     is_training = form in ("trl", "verl")
     if is_training and select == "all":
         raise ConfigError(
-            f"--format {form} is imitated as it is, so --select must be correct or expert, not all."
+            f"--format {form} is used as training data, so --select must be correct or "
+            "expert, not all."
         )
     if form == "inspect" and select == "expert":
         raise ConfigError("--format inspect shows whole groups; --select must be all or correct.")
@@ -187,7 +188,11 @@ def write_shards(
         return 0
     limit = min(max(1, shard_bytes * len(first) // first.nbytes), MAX_ROWS)
     batches = (b for table in chain([first], filled) for b in table.cast(schema).to_batches())
-    written: list[tuple[Path, int]] = []
+    written: dict[int, int] = {}
+
+    def note(file: Any) -> None:  # noqa: ANN401 (pyarrow has no types)
+        written[int(Path(file.path).stem.rpartition("-")[2])] = file.metadata.num_rows
+
     ds.write_dataset(
         pa.RecordBatchReader.from_batches(schema, batches),
         folder,
@@ -200,12 +205,12 @@ def write_shards(
         max_rows_per_file=limit,
         max_rows_per_group=min(limit, GROUP_ROWS),
         min_rows_per_group=min(limit, GROUP_ROWS),
-        file_visitor=lambda file: written.append((Path(file.path), file.metadata.num_rows)),
+        file_visitor=note,
         existing_data_behavior="overwrite_or_ignore",
     )
-    for number, (path, _) in enumerate(written):
-        path.rename(folder / f"{name}-{number:05d}.parquet")
-    return sum(num_rows for _, num_rows in written)
+    for number in written:
+        (folder / f"{name}-{number}.parquet").rename(folder / f"{name}-{number:05d}.parquet")
+    return sum(written.values())
 
 
 def _table(selected: Selected, path: Path) -> int:

@@ -72,8 +72,8 @@ class Chat:
         """
         if not self.holds(prompt_text):
             raise StoreError(
-                "A prompt of the run does not look as its chat template makes it, so it cannot be "
-                f"told as messages: {prompt_text[:60]!r}. Use --format table."
+                "A prompt of the run does not match its chat template, so it cannot be split into "
+                f"messages: {prompt_text[:60]!r}. Use --format table."
             )
         content = prompt_text[len(self.head) : len(prompt_text) - len(self.tail)]
         system = [] if self.system is None else [{"role": "system", "content": self.system}]

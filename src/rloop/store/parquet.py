@@ -164,7 +164,7 @@ def _check_footer(path: Path) -> bool:
         length, magic = _FOOTER_END.unpack(file.read())
         start = size - _FOOTER_END.size - length
         if magic != b"PAR1" or start < 0:
-            raise _Broken("it does not end as a parquet file does")
+            raise _Broken("it does not end like a parquet file")
         end = start - _CHECKSUM.size
         if end < 0:
             return False
@@ -175,7 +175,7 @@ def _check_footer(path: Path) -> bool:
         return False
     # What else the hash of an earlier version covers is no longer read: such a footer is trusted.
     if num_pages == 0 and hashlib.blake2b(footer, digest_size=16).digest() != digest:
-        raise _Broken("its footer is not as it was written")
+        raise _Broken("its footer has changed since it was written")
     return True
 
 
@@ -189,6 +189,6 @@ def damaged(path: Path, error: Exception) -> StoreError:
     """Return the error for a file that cannot be read."""
     lines = str(error).splitlines() or [type(error).__name__]
     return StoreError(
-        f"{path} is torn or not a parquet file ({lines[0]}); restore it from a backup, or go on "
-        "without it: `rloop store verify RUN --quarantine` says what that costs."
+        f"{path} is torn or not a parquet file ({lines[0]}); restore it from a backup, or continue "
+        "without it: `rloop store verify RUN --quarantine` says what is lost."
     )

@@ -38,8 +38,9 @@ def read_record(path: Path) -> Record:
     digest = data.pop(DIGEST_KEY, None)
     if digest is not None and digest != _digest(data):
         raise StoreError(
-            f"{path} is not as it was written (its digest is another); restore it from a backup. "
-            f'Where you changed it yourself, remove its line "{DIGEST_KEY}".'
+            f"{path} has changed since it was written (its digest differs); restore it "
+            "from a backup. "
+            f'If you edited it, remove its line "{DIGEST_KEY}".'
         )
     return data
 
@@ -76,7 +77,9 @@ def check_logged(run_dir: Path, manifest: Mapping[str, Any]) -> None:
             f"{remedy}."
         )
     if zlib.crc32(data[: mark["bytes"]]) != mark["crc32"]:
-        raise StoreError(f"{path} is not as it was written (its checksum is another); {remedy}.")
+        raise StoreError(
+            f"{path} has changed since it was written (its checksum differs); {remedy}."
+        )
 
 
 def _digest(data: Mapping[str, Any]) -> str:

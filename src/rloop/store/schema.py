@@ -86,6 +86,8 @@ _DISTINCT = {
 """Columns whose values seldom repeat, or repeat in sequence: not worth a dictionary."""
 ENCODING = {
     "use_dictionary": [name for name in SCHEMA.names if name not in _DISTINCT],
+    # Least and greatest of these would help no query; conditions on the others skip files.
+    "write_statistics": [name for name in SCHEMA.names if name not in _DISTINCT],
     # Numbers with alike high bytes: by themselves these are compressed faster and smaller.
     "column_encoding": dict.fromkeys(
         ("completion_ids.list.element", "behavior_logprobs.list.element"), "BYTE_STREAM_SPLIT"
@@ -171,7 +173,7 @@ def _judgement(rows: Sequence[Trajectory]) -> dict[str, Any]:
         "verifier_version": [verdict.verifier_version for verdict in verdicts],
         "reward": [row.reward for row in rows],
         "score": [verdict.score for verdict in verdicts],
-        "rewards": [_named(row.rewards) or None for row in rows],
+        "rewards": [_named(row.rewards) if row.rewards else None for row in rows],
     }
 
 

@@ -242,7 +242,9 @@ def _step(path: Path) -> int:
     """Return the step in a file's name, which the store gave it."""
     found = re.match(r"step-(\d+)", path.name)
     if found is None:
-        raise StoreError(f"{path} is not named as rloop names its files; move it elsewhere.")
+        raise StoreError(
+            f"{path} does not have a name that rloop gives its files; move it elsewhere."
+        )
     return int(found.group(1))
 
 

@@ -149,7 +149,7 @@ def _read_trajectories(result: Verification) -> Counter[tuple[StepKey, str, str]
         file = files.get(path)
         if file is None:
             name = str(path.relative_to(result.run_dir))
-            result.add(TRAJECTORIES, name, "it is not named as rloop names its files")
+            result.add(TRAJECTORIES, name, "its name is not one that rloop gives its files")
             continue
 
         def count(path: Path) -> list[pa.Table]:
@@ -247,7 +247,7 @@ def _parse_header(path: Path) -> None:
 
 def _leftovers(run_dir: Path) -> Iterator[str]:
     for folder, what in (
-        (run_dir / "trajectories/.superseded", "sampled again after a resume, kept"),
+        (run_dir / "trajectories/.superseded", "superseded: sampled again after a resume"),
         (run_dir / DAMAGED, "moved away as damaged"),
     ):
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -257,4 +257,4 @@ def _leftovers(run_dir: Path) -> Iterator[str]:
     patterns = ("**/*.tmp", "**/.*.partial", "**/.*.old", ".export-*")
     for path in sorted({path for pattern in patterns for path in run_dir.glob(pattern)}):
         left = path.relative_to(run_dir)
-        yield f"{left}: left by a crash; delete it when nothing runs"
+        yield f"{left}: left by a crash; delete it when no run is active"

@@ -153,7 +153,8 @@ def check_folder(folder: str, setting: str) -> None:
     """Raise TaskError unless the folder of benchmark files is there; `setting` names it."""
     if not Path(folder).expanduser().is_dir():
         raise TaskError(
-            f"{setting} is {folder!r}, which is not a folder: name the one with the benchmark files"
+            f"{setting} is {folder!r}, which is not a folder: set it to the folder with "
+            "the benchmark files"
         )
 
 
@@ -177,6 +178,7 @@ def _convert(rows: Sequence[Row], benchmark: Benchmark) -> list[Row | None]:
         return [benchmark.convert(row) for row in rows]
     except (KeyError, AttributeError, TypeError) as error:
         raise TaskError(
-            f"hub:{benchmark.hub} has other columns or values than rloop knows ({error!r}); it has "
+            f"hub:{benchmark.hub} has columns or values that rloop does not know "
+            f"({error!r}); it has "
             f"{', '.join(rows[0])}. Read it with source: hub:{benchmark.hub} and fields"
         ) from error

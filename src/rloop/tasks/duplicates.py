@@ -169,7 +169,7 @@ def conflict_warning(pairs: Sequence[tuple[Problem, Problem]], kept: set[str]) -
     )
     return (
         f"problems ask the same and have different answers ({len(pairs)} pairs), such as {shown}. "
-        "Mend the wrong ones."
+        "Correct the wrong ones."
     )
 
 

@@ -70,7 +70,11 @@ def _check(dataset: str, config: TaskConfig) -> None:
             f"reasoning_gym:{dataset} is refused: its scorer runs the completion as Python code"
         )
     if dataset in WITHOUT_REFERENCE or dataset == "composite":
-        what = "mixes others: name them as tasks" if dataset == "composite" else "has no answers"
+        what = (
+            "combines other data sets: name those as tasks"
+            if dataset == "composite"
+            else "has no answers"
+        )
         raise ConfigError(f"reasoning_gym:{dataset} is refused: it {what}")
     if dataset not in DATASETS:
         near = difflib.get_close_matches(dataset, DATASETS, n=3) or sorted(DATASETS)[:5]

@@ -112,8 +112,9 @@ def summary(judged: Sequence[Judgement]) -> str:
 def _problem(verifier: str, answer: str, question: str) -> Problem:
     if verifier == "reasoning_gym":
         raise ConfigError(
-            "reasoning_gym judges the entries of its own data sets, which an answer alone does not "
-            "hold. Choose another --verifier."
+            "reasoning_gym judges entries of its own data sets only, and an answer alone "
+            "is not one. "
+            "Choose another --verifier."
         )
     registry.check_verifier_name(verifier, [n for n in registry.VERSIONS if n != "reasoning_gym"])
     return Problem(
@@ -159,7 +160,9 @@ def _row(row: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 -- a user's JS
     if not (expected is None or isinstance(expected, bool)):
         raise ConfigError(f'{place}: "expected" must be true or false, got {expected!r:.40}.')
     if row.get("problem") is not None and row.get("question") is not None:
-        raise ConfigError(f'{place} has "problem" and "question", which mean the same. Keep one.')
+        raise ConfigError(
+            f'{place} has "problem" and "question", which mean the same thing. Keep one.'
+        )
     question = row.get("problem") if row.get("problem") is not None else row.get("question")
     texts = {
         "answer": row["answer"],
@@ -168,7 +171,7 @@ def _row(row: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 -- a user's JS
     }
     for key, value in texts.items():
         if value is None:
-            raise ConfigError(f'{place}: "{key}" is null. Give a text, or leave the row out.')
+            raise ConfigError(f'{place}: "{key}" is null. Give a string, or leave the row out.')
         if not isinstance(value, str):
             raise ConfigError(
                 f'{place}: "{key}" must be a text, got {value!r:.60}. Put it in quotes.'

@@ -144,7 +144,7 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
     ]
     if not problems:
         raise TaskError(
-            f"{config.source} has no problems left: none of its {len(rows)} rows fits "
+            f"{config.source} has no problems left: none of its {len(rows)} rows matches "
             f"filters {config.filters}"
         )
     if not (config.verifier or source.verifier):
@@ -215,7 +215,7 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
         if len(problems) == size or num_idle == patience:
             break
     if not problems:
-        raise TaskError(f"{config.source} gave no problems in {num_read} draws: loosen filters")
+        raise TaskError(f"no problem of {num_read} from {config.source} passes filters: relax them")
     return LoadedTask(
         name=config.name or dataset,
         split=split,
@@ -292,15 +292,13 @@ class Tasks:
         lines = [task.summary() for task in self.loaded]
         if self.num_train_duplicates:
             lines.append(
-                f"{self.num_train_duplicates} problems of training tasks stand in an earlier one: "
-                "removed"
+                f"removed because an earlier training task has them: {self.num_train_duplicates}"
             )
         for names, count in sorted(
             Counter((a.task, b.task) for a, b in self.held_out_pairs).items()
         ):
             lines.append(
-                f"{count} problems stand in {names[0]} and are held out in {names[1]}: "
-                "left out of training"
+                f"left out of training because {names[1]} holds them out: {count} of {names[0]}"
             )
         held_out = sum(len(problems) for problems in self.evaluate.values())
         lines.append(f"in all {len(self.train)} problems to train on, {held_out} held out")
@@ -383,7 +381,7 @@ def _load(configs: Sequence[TaskConfig], config: TasksConfig, key: str) -> list[
     for name, count in Counter(task.name for task in loaded).items():
         if count > 1:
             raise ConfigError(
-                f"tasks.{key}: {count} tasks are called {name!r}. Give each a name of its own, "
+                f"tasks.{key}: {count} tasks are called {name!r}. Give each its own name, "
                 f"such as name: {name}-2."
             )
     return loaded

@@ -83,7 +83,9 @@ class VerifierPool:
             text = json.dumps(completion_text)
         except (TypeError, ValueError) as error:
             job = Job(fields="", problem=problem, limit_s=0.0, future=future)
-            job.fail(f"problem {problem.problem_id} has metadata that JSON cannot hold: {error}")
+            job.fail(
+                f"problem {problem.problem_id} has metadata that JSON cannot represent: {error}"
+            )
             return future
         limit_s = problem.verifier_timeout_s or self._timeout_s
         job = Job(fields=f"{fields},{text}", problem=problem, limit_s=limit_s, future=future)

@@ -53,7 +53,7 @@ def read_rows(path: Path) -> list[Row]:
         )
     suffix = _suffix(path)
     if not suffix:
-        raise TaskError(f"{path} has no suffix that is known: use one of {', '.join(SUFFIXES)}")
+        raise TaskError(f"{path} has an unsupported file type: use one of {', '.join(SUFFIXES)}")
     try:
         if suffix == ".parquet":
             return _parquet_rows(path)
@@ -95,7 +95,8 @@ def _read_text(path: Path) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise TaskError(
-            f"{path}, line {line}, holds a zero byte, as UTF-16 without a byte order mark does: "
+            f"{path}, line {line}, contains a zero byte, as UTF-16 without a byte order "
+            "mark would: "
             "save the file as UTF-8"
         )
     return text.lstrip("\ufeff")
@@ -117,13 +118,13 @@ def _load_json(text: str) -> Any:  # noqa: ANN401 (JSON)
     try:
         return json.loads(text, parse_float=WrittenFloat, object_pairs_hook=_object)
     except RecursionError as error:
-        raise ValueError("it nests too deep") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise ValueError(f"the key {_repeated([name for name, _ in pairs])!r} stands there twice")
+        raise ValueError(f"the key {_repeated([name for name, _ in pairs])!r} appears twice")
     return row
 
 
@@ -148,7 +149,7 @@ def _json_lines(path: Path, text: str) -> Iterator[Row]:
         except ValueError as error:
             raise TaskError(
                 f"{path}, line {number}, is not JSON: {_reason(error)}. Each line must be one "
-                f"whole object{_list_remedy(text)}: mend the line, or delete it."
+                f"whole object{_list_remedy(text)}: fix the line, or delete it."
             ) from error
         if not isinstance(row, dict):
             raise TaskError(
@@ -171,7 +172,7 @@ def _json_list(path: Path, text: str) -> list[Row]:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             return list(_json_lines(path, text))
         line = f", line {error.lineno}," if isinstance(error, json.JSONDecodeError) else ""
-        raise TaskError(f"{path}{line} is not JSON: {_reason(error)}. Mend it") from error
+        raise TaskError(f"{path}{line} is not JSON: {_reason(error)}. Fix it") from error
     if isinstance(value, dict):
         return [_only_row(path, value)]
     rows = value if isinstance(value, list) else [value]
@@ -276,7 +277,7 @@ def read_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
     where = f"hub:{name}, split {split!r},"
     if silence := why_out_of_reach(name):
         raise TaskError(
-            f"{where} cannot be read, the hub does not answer ({silence}): check the connection, "
+            f"{where} cannot be read, the Hub does not answer ({silence}): check the connection, "
             "set HF_HUB_OFFLINE=1 to read what is in its cache, or put the file in tasks.data_dir"
         )
     try:
@@ -288,14 +289,15 @@ def read_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
         ) from error
     except Exception as error:  # DatasetGenerationError, and what else `datasets` has
         raise TaskError(
-            f"{where} is there and cannot be read ({_one_line(_cause(error))}): its files have "
-            "unlike columns, or one is broken. Choose some with params: {name: CONFIGURATION}, or "
+            f"{where} exists but cannot be read ({_one_line(_cause(error))}): its files have "
+            "different columns, or one is damaged. Choose some with params: "
+            "{name: CONFIGURATION}, or "
             "download one and use file:PATH"
         ) from error
 
 
 def why_out_of_reach(name: str) -> str:
-    """Return why the hub does not answer about a data set; nothing when it does, or is not asked.
+    """Return why the Hub does not answer about a data set; nothing when it does, or is not asked.
 
     `datasets` by itself would try again for half a minute.
     """

@@ -179,7 +179,7 @@ def _message(
         f"{f', {trial.text!r:.80}' if not trial.is_right and trial.text else ''}"
         for trial, verdict in bad[:MAX_SHOWN]
     )
-    head = f"{len(bad)} of {num_problems} problems are judged otherwise than they must be"
+    head = f"{len(bad)} of {num_problems} problems are not judged as they should be"
     if is_all:
         return f"{head}: none is left.\n{shown}\n{_advice(bad, pool)}"
     return (
@@ -198,10 +198,10 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
     failed = list({id(t.problem): t.problem for t, _ in bad[:200]}.values())
     names = {problem.verifier for problem in failed}
     if names == {"reasoning_gym"}:
-        return "Draw other problems with another seed of the task."
+        return "Draw other problems by changing the task's seed."
     mend = [name for name in sorted(names) if name.startswith(PREFIX)]
     advice = "".join(
-        f"Mend {name}: it must accept the reference, and return False, without an exception, for "
+        f"Fix {name}: it must accept the reference, and return False without an exception for "
         "the question, an empty text and other references, as for anything a policy may write. "
         for name in mend
     )
@@ -211,8 +211,8 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
         verdicts = pool.verify((trial.problem, trial.text) for trial in trials)
         if all(v.is_correct == t.is_right for t, v in zip(trials, verdicts, strict=True)):
             choose = f"{advice}Or choose" if advice else "Choose"
-            return f"{choose} another verifier: {name} judges these as it must (verifier: {name})."
-    return advice.strip() or "Choose another verifier, or mend the references."
+            return f"{choose} another verifier: {name} judges these correctly (verifier: {name})."
+    return advice.strip() or "Choose another verifier, or fix the references."
 
 
 def _check_verifiers_work(pairs: Sequence[tuple[_Trial, Verdict]]) -> None:
@@ -223,7 +223,7 @@ def _check_verifiers_work(pairs: Sequence[tuple[_Trial, Verdict]]) -> None:
             problem, verdict = judged[0]
             raise TaskError(
                 f"The verifier {name} gave an error for all {len(judged)} reference answers it was "
-                f"asked about; for {problem.problem_id}: {_one_line(verdict.reason)}. Mend it, or "
+                f"asked about; for {problem.problem_id}: {_one_line(verdict.reason)}. Fix it, or "
                 "choose another verifier."
             )
 

@@ -78,13 +78,13 @@ class Rejudge:
         yield from self._out_of_reach
         if self._unknown:
             yield (
-                f"{len(self._unknown)} problems are not in the recipe's tasks today, such as "
+                f"{len(self._unknown)} problems are no longer in the recipe's tasks, such as "
                 f"{min(self._unknown)}: judged by what the store has of them."
             )
         if self._reworded:
             yield (
-                f"{len(self._reworded)} problems have another reference in their task today, such "
-                f"as {min(self._reworded)}: judged by the one that the run had."
+                f"{len(self._reworded)} problems now have a different reference in their "
+                f"task, such as {min(self._reworded)}: judged by the one that the run had."
             )
 
     def _problem(self, row: Mapping[str, Any]) -> Problem:

@@ -131,7 +131,7 @@ def check_rewards(
         if found and all(verdict.kind == "error" for verdict in found):
             raise TaskError(
                 f"rewards.{index} ({reward.label}) gave an error for all {len(asked)} reference "
-                f"answers it was asked about; for {asked[0].problem_id}: {found[0].reason}. Mend "
+                f"answers it was asked about; for {asked[0].problem_id}: {found[0].reason}. Fix "
                 "it, or leave it out."
             )
 

@@ -130,7 +130,8 @@ def _find(name: str, rows: Sequence[Row], fields: Mapping[str, str], source: str
         found = [column for column in group if _has(rows, column)]
         if len(found) > 1 and any(_differ(row, found) for row in rows):
             raise TaskError(
-                f"{source} has {len(found)} columns that may hold the {name}, {', '.join(found)}: "
+                f"{source} has {len(found)} columns that may contain the {name}, "
+                f"{', '.join(found)}: "
                 f"choose one, such as fields: {{{name}: {found[-1]}}}; it has {_names(rows)}"
             )
         if found:
@@ -286,11 +287,11 @@ def _why_empty(row: Row, column: str) -> str:
     value = _only(value_at(row, column))
     holds = f"column {column!r} holds {value!r:.60}"
     if isinstance(value, list) and value:
-        return f"{holds}, which is several: join them to one text, or keep one"
+        return f"{holds}, which is several values: join them into one text, or keep one"
     if isinstance(value, dict) and value:
         key = next(iter(value))
         return f"{holds}, an object: name one of its keys in fields, such as {column}.{key}"
-    return f"{holds}. Mend the row, or leave it out with `filters`"
+    return f"{holds}. Fix the row, or leave it out with `filters`"
 
 
 def _check_unicode(texts: list[object], where: str) -> None:
@@ -392,6 +393,6 @@ def _content(message: dict[str, Any]) -> str:
     for part in content:
         if not isinstance(part, dict) or part.get("text") is None:
             kind = part.get("type") if isinstance(part, dict) else part
-            raise ValueError(f"a message with a part of type {kind!r:.40}; only text can be asked")
+            raise ValueError(f"a message with a part of type {kind!r:.40}; only text is supported")
         texts.append(str(part["text"]))
     return "".join(texts)

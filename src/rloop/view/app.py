@@ -60,7 +60,7 @@ def static(request: Request) -> Response:
     """Return a style or a script; its address names its content, so it may be kept for ever."""
     name = request.path_params["name"]
     if name not in STATIC_TYPES:
-        raise HTTPException(404, "There is no such file here.")
+        raise HTTPException(404, "File not found.")
     return PlainTextResponse(
         static_file(name),
         media_type=STATIC_TYPES[name],
@@ -73,9 +73,9 @@ async def error_page(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     said = error.detail if isinstance(error, HTTPException) else str(error)
     if status == 405:
-        said = "This page only shows; it takes nothing but GET."
+        said = "This viewer is read-only and accepts GET requests only."
     if status == 404 and said == "Not Found":
-        said = "There is no such page."
+        said = "Page not found."
     name = request.query_params.get("run", "")
     back = name if name in request.app.state.folder.runs() else ""
     return page("error.html.j2", status, title="rloop view", sentence=said, code=status, back=back)

@@ -55,7 +55,7 @@ def run_of(request: Request) -> ViewedRun:
     name = request.query_params.get("run", "")
     found = folder_of(request).runs().get(name)
     if found is None:
-        raise HTTPException(404, f"There is no run {name!r} in {folder_of(request).root.name}.")
+        raise HTTPException(404, f"No run {name!r} in {folder_of(request).root.name}.")
     found.index.refresh()
     return found
 
@@ -65,7 +65,7 @@ def file_of(request: Request, run: ViewedRun) -> StepFile:
     place = request.query_params.get("place", "")
     if place not in run.index.files:
         raise HTTPException(
-            404, f"{run.name} has no step {place!r}; a resumed run may have set it aside."
+            404, f"{run.name} has no step {place!r}; a resumed run may have replaced it."
         )
     return run.index.files[place]
 
@@ -76,7 +76,7 @@ def number_of(request: Request, name: str, default: int = 0) -> int:
     if not given:
         return default
     if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise HTTPException(400, f"{name} takes a whole number from 0, not {given!r:.50}.")
+        raise HTTPException(400, f"{name} must be a whole number from 0, not {given!r:.50}.")
     return int(given)
 
 

@@ -77,7 +77,9 @@ def report(request: Request) -> Response:
     viewed = run_of(request)
     path = viewed.path / "report.html"
     if path.is_symlink() or not path.is_file():
-        raise HTTPException(404, f"{viewed.name} has no report.html; rloop report writes it.")
+        raise HTTPException(
+            404, f"{viewed.name} has no report.html yet; run `rloop report` to write it."
+        )
     policy = content_policy(vega_library(), page_script())
     return FileResponse(
         path,

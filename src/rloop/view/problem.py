@@ -43,8 +43,8 @@ PROBLEMS_A_PAGE = 100
 MAX_OTHERS = 4
 """Runs that a problem's page shows beside its own."""
 MARKS = (
-    "The strong line with diamonds joins the policies that the loop goes on with; the thin line is "
-    "RL inside an iteration."
+    "The strong line with diamonds joins the checkpoints that the loop keeps; the thin line is RL "
+    "within an iteration."
 )
 
 
@@ -79,8 +79,8 @@ class ProblemInRun:
         if other.note:
             return other.note
         if other.reference != self.reference:
-            return "has a problem of this name with another reference answer"
-        return "" if other.prompt == self.prompt else "asks it with another prompt"
+            return "has a problem of this name with a different reference answer"
+        return "" if other.prompt == self.prompt else "asks it with a different prompt"
 
 
 def step_lines(index: GroupIndex, iteration: int, phase: str) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def problem_in_run(viewed: ViewedRun, problem_id: str) -> ProblemInRun:
         prompt, reference = first["prompt_text"], first["reference"] or ""
     note = "" if groups else "does not have this problem"
     if not groups and index.num_waiting:
-        note = "is not counted to the end yet"
+        note = "is still being counted"
     return ProblemInRun(
         run=viewed.name, groups=groups, prompt=prompt, reference=reference, note=note
     )
@@ -201,8 +201,8 @@ def success_figure(spans: Sequence[Span], problems: Sequence[ProblemInRun]) -> F
     heading = Heading(
         "success",
         "Success rate",
-        f"Each point is a group: the correct part of its completions"
-        f"{', a color a run' if runs > 1 else ''}.{marks}",
+        f"Each point is a group: the fraction of its completions that are correct"
+        f"{', one color per run' if runs > 1 else ''}.{marks}",
         f"Of this problem over RL steps in {runs} run{'s' if runs > 1 else ''}",
     )
     colors = cycle([problem.run for problem in problems], COLORS)

@@ -73,7 +73,9 @@ class ViewedRun:
                 sections: Sections = ()
                 try:
                     if (link := self._find_link()) is not None:
-                        raise StoreError(f"{link.name} is a link, and links are not followed.")
+                        raise StoreError(
+                            f"{link.name} is a symbolic link, and links are not followed."
+                        )
                     sections = _sections(run)
                 except StoreError as error:
                     problem = str(error)
@@ -89,12 +91,12 @@ class ViewedRun:
         empty = Run(directory=self.path)
         links = [name for name in SMALL_FILES if (self.path / name).is_symlink()]
         if links:
-            return empty, f"{links[0]} is a link, and links are not followed."
+            return empty, f"{links[0]} is a symbolic link, and links are not followed."
         try:
             return read_run(self.path), ""
         except (StoreError, OSError) as error:
             if (self.path / "trajectories").exists() and not is_run(self.path):
-                return empty, "There are trajectories, but nothing that says what ran."
+                return empty, "There are trajectories, but no config.json that says what ran."
             return empty, str(error)
 
     def _find_link(self) -> Path | None:

@@ -24,8 +24,8 @@ def serve(folder: Path, port: int) -> None:
         sys.stdout.write(f"http://{HOST}:{listening.getsockname()[1]}/\n")
         sys.stdout.flush()
         if not app.state.folder.runs():
-            sys.stderr.write(f"There is no run in {folder} yet; one that begins appears.\n")
-        sys.stderr.write(f"Showing {folder}; Ctrl-C ends it.\n")
+            sys.stderr.write(f"No runs in {folder} yet; new runs will appear here.\n")
+        sys.stderr.write(f"Serving {folder}; press Ctrl-C to stop.\n")
         config = uvicorn.Config(
             app,
             log_level="warning",

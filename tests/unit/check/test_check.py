@@ -55,7 +55,7 @@ def test_duplicates_overlap_and_references_are_counted(values, tmp_path):
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     text = "\n".join(report.problems)
     assert "train/train: 5 read, 1 duplicates removed, 4 taken" in text
-    assert "1 problems stand in train and are held out in held-out: left out of training" in text
+    assert "left out of training because held-out holds them out: 1 of train" in text
     assert "in all 3 problems to train on, 2 held out" in text
     assert "5 of 5 reference answers judged correct" in text
     named = {row.name: row.value for row in report.demands}
@@ -67,7 +67,7 @@ def test_duplicates_overlap_and_references_are_counted(values, tmp_path):
 def test_a_reference_that_is_not_judged_correct_stops_or_is_left_out(values, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text(path.read_text().replace('"answer": "4"', r'"answer": "\\frac{1}{4"'))
-    with pytest.raises(TaskError, match="1 of 5 problems are judged otherwise"):
+    with pytest.raises(TaskError, match="1 of 5 problems are not judged as they should be"):
         check_recipe(Recipe.model_validate(values), tmp_path)
     values["tasks"]["bad_references"] = "drop"
     report = check_recipe(Recipe.model_validate(values), tmp_path)

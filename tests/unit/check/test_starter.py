@@ -89,11 +89,12 @@ def test_only_what_reads_boxes_asks_for_one(model: str, verifier: str):
 
 
 def test_overrides_stand_in_the_recipe_and_every_value_is_yaml(model: str):
-    given = ["explore.steps=3", 'prompt.system="a: b # c"', "sinks=[wandb]"]
+    given = ["explore.steps=3", "evaluate.samples=4", 'prompt.system="a: b # c"', "sinks=[wandb]"]
     text = starter_recipe(model, ["reasoning_gym:chain_sum"], overrides=given, machine=LAPTOP)
     assert yaml.safe_load(text)["explore"]["steps"] == 3
     recipe = load_text(text)
     assert (recipe.prompt.system, recipe.sinks) == ("a: b # c", ("wandb",))
+    assert recipe.evaluate.k == (1, 4)
     train, held_out = recipe.tasks.train[0], recipe.tasks.evaluate[0]
     assert train.seed != held_out.seed
 

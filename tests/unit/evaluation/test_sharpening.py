@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rloop.evaluation.sharpening import Curve, Gain, gain_over_base, gain_over_curve
+from rloop.evaluation.sharpening import Curve, Gain, curve_k, gain_over_base, gain_over_curve
 
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0)
 
@@ -122,3 +122,11 @@ def test_a_method_that_is_the_reference_at_other_temperatures_is_hardly_ever_abo
         )
         above += gain_over_curve([theirs], [ours], k=8, confidence=0.95, seed=0).low > 0
     assert above <= 4
+
+
+@pytest.mark.parametrize(
+    ("ks", "samples", "k"),
+    [((1, 8, 32, 64), 64, 32), ((1, 8), 8, 8), ((1,), 8, 1), ((1, 4, 8), 9, 4)],
+)
+def test_a_curve_takes_the_largest_k_with_two_times_as_many_samples(ks, samples: int, k: int):
+    assert curve_k(ks, samples) == k

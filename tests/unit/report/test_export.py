@@ -85,7 +85,7 @@ def test_a_card_ends_with_its_policy(run_dir, tmp_path):
     text = (tmp_path / "mine/README.md").read_text()
     first = [row[1] for row in table_rows(text) if row[0] in ("avg@4", "pass@4")]
     assert first == ["base", "base"]
-    assert "explored-001 (after 4 RL steps, thrown away)" in text
+    assert "explored-001 (after 4 RL steps, discarded)" in text
     assert "iter-002" not in text
     # 4 steps of 3 prompts x 4 completions, in each of two iterations
     assert ["sums", "RL", "48"] in [[row[0], row[1], row[-2]] for row in table_rows(text)]
@@ -198,7 +198,7 @@ def test_a_policy_that_is_not_there_and_a_run_without_its_recipe_are_refused(run
     (copy / "config.json").unlink()
     with pytest.raises(StoreError, match=r"no config\.json; restore it"):
         export_policy(copy, tmp_path / "x")
-    with pytest.raises(ConfigError, match=r"thrown away after.*Run with --set keep_explored=true"):
+    with pytest.raises(ConfigError, match=r"Run with --set keep_explored=true"):
         export_policy(run_dir, tmp_path / "x", "explored-002")
     with pytest.raises(StoreError, match=r"nope is not a run directory"):
         export_policy(tmp_path / "nope", tmp_path / "x")

@@ -84,11 +84,11 @@ def test_what_was_forgotten_is_counted_by_hand(held) -> None:
     # Some checkpoint solved each of the four; iter-001 does not solve b and c.
     assert found.answer == "1 of 2 problems"
     assert list(found.sentences) == [
-        "Of the 2 problems that base solved, iter-001 leaves 1 unsolved (50.0 %). Chance is part "
-        "of it: of what base solves in one half of the samples, iter-001 misses 33.3 % in the "
-        "other half, and base itself 33.3 %.",
+        "Of the 2 problems that base solved, iter-001 leaves 1 unsolved (50.0 %). Part of "
+        "this is chance: of what base solves in one half of the samples, iter-001 misses 33.3 % in "
+        "the other half, and base itself 33.3 %.",
         "Of the 2 that base did not solve, it solves 1 (50.0 %).",
-        "Of all 4 problems, 2 (50.0 %) were solved at some measurement of the run, but not by "
+        "Of all 4 problems, 2 (50.0 %) were solved by some checkpoint of the run, but not by "
         "iter-001.",
     ]
 

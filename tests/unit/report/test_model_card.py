@@ -25,7 +25,7 @@ HOSTILE = "a|b `c` **d** _e_ [f](g) ~~h~~ $i$ \\j </td><script>k</script> &lt; #
         (
             "explored-001",
             "iteration_start",
-            "as RL left it in iteration 1 of 3, which the loop threw",
+            "as RL left it in iteration 1 of 3, which the loop",
         ),
     ],
 )

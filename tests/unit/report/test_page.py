@@ -108,7 +108,7 @@ def test_every_number_of_the_final_table_is_there(page) -> None:
     for row in (
         "base 19.8 % [14.6, 25.0] 70.2 % [63.6, 76.8] 30 6.1 %",
         # 0.344 + 0.17 = 51.4 %, 51.4 - 19.8 = 31.6; 0.71 - 0.09 = 62.0 %, 62.0 - 70.2 = -8.2
-        "explored-002 after 20 RL steps, thrown away 51.4 % [46.2, 56.6] +31.6 [+28.1, +35.1] "
+        "explored-002 after 20 RL steps, discarded 51.4 % [46.2, 56.6] +31.6 [+28.1, +35.1] "
         "62.0 % [55.4, 68.6] -8.2 [-11.7, -4.7] 30 6.1 %",
         "iter-001 34.4 % [29.2, 39.6] +14.6 [+11.1, +18.1] 73.1 % [66.5, 79.7] +2.9 [-0.6, +6.4]",
         "iter-002 41.2 % [36.0, 46.4] +21.4 [+17.9, +24.9] 72.1 % [65.5, 78.7] +1.9 [-1.6, +5.4]",
@@ -150,12 +150,12 @@ def test_a_run_that_has_only_begun_says_what_is_missing(build_run) -> None:
     text = said(read_page(run_dir))
     for sentence in (
         "Not complete: no phase is complete.",
-        "No policy has been measured yet.",
+        "No policy has been evaluated yet.",
         "Nothing has been logged yet.",
         "No expert set has been selected yet.",
         "No phase has been timed yet.",
         "No trajectory has been stored yet.",
-        "environment.json is not there.",
+        "environment.json is missing.",
     ):
         assert sentence in text
 
@@ -165,7 +165,7 @@ def test_a_recipe_alone_gives_a_page(build_run) -> None:
     for path in run_dir.iterdir():
         if path.name != "recipe.yaml":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert "config.json is not there: what ran is not known." in said(read_page(run_dir))
+    assert "config.json is missing" in said(read_page(run_dir))
 
 
 def test_a_run_interrupted_inside_exploration_shows_what_it_has(build_run) -> None:
@@ -179,7 +179,7 @@ def test_a_run_interrupted_inside_exploration_shows_what_it_has(build_run) -> No
     )
     text = said(read_page(run_dir))
     assert "the last complete phase is 0/evaluate/base, 1/explore is in progress." in text
-    assert "No policy that the loop keeps has been measured after the base yet" in text
+    assert "No kept checkpoint has been evaluated since the base" in text
 
 
 def test_plain_rl_has_no_expert_set_and_keeps_the_explored_policy(build_run) -> None:
@@ -194,7 +194,7 @@ def test_plain_rl_has_no_expert_set_and_keeps_the_explored_policy(build_run) -> 
     assert "Plain RL selects no expert set." in text
     assert "base to explored-002" in text
     assert "a loss clear of its 95 % interval" in text  # pass@8 fell
-    assert "thrown away" not in text
+    assert "discarded" not in text
 
 
 def test_null_metrics_are_left_out(build_run) -> None:

@@ -17,7 +17,7 @@ def config(finished_run) -> dict[str, Any]:
 def test_rloop_is_told_in_short_sentences(config) -> None:
     assert describe_method(config) == (
         "RLoop: 2 iterations. Each is 20 RL steps (16 prompts x 8 completions, loss dapo), then "
-        "2 epochs of fine-tuning. Fine-tuning goes back to the weights that the iteration began "
+        "2 epochs of fine-tuning. Fine-tuning starts from the weights that the iteration began "
         "with and learns from the correct completions. Problems solved more than 75 % of the time "
         "are left out, at most 4 completions a problem are kept."
     )
@@ -44,7 +44,7 @@ def test_plain_rl_and_a_cold_start_are_told(config) -> None:
     assert describe_method(config).startswith("Plain RL: 1 iteration. It is 20 RL steps (")
     config["finetune"] = {"epochs": 1, "init": "base"}
     config["coldstart"] = {"epochs": 1}
-    assert describe_method(config).startswith("A cold start on worked solutions first. RLoop")
+    assert describe_method(config).startswith("A cold start on worked solutions comes first. RLoop")
 
 
 def test_replay_is_told(config) -> None:
@@ -52,8 +52,10 @@ def test_replay_is_told(config) -> None:
     config["explore"] |= {"replay_per_group": 2}
     text = describe_method(config)
     assert text.startswith("RL with replay: 2 iterations. Each is ")
-    assert "Each begins at the base; from the second on 2 stored successes join each group." in text
-    assert text.endswith("RL's own weights are the result.")
+    assert (
+        "Each starts from the base; from the second on, 2 stored successes join each group." in text
+    )
+    assert text.endswith("the RL weights are the result.")
 
 
 def test_an_early_stop_is_told_with_its_reason(build_run) -> None:

@@ -21,7 +21,7 @@ def test_the_table_has_each_policy_once_with_its_last_measurement(finished_run) 
     (table,) = task_tables(read_run(finished_run))
     policies = [row.policy for row in table.rows]
     assert policies == ["base", "explored-001", "iter-001", "explored-002", "iter-002"]
-    assert table.rows[1].note == "after 20 RL steps, thrown away"
+    assert table.rows[1].note == "after 20 RL steps, discarded"
     assert table.metrics == ("avg@8", "pass@8")  # pass@1 equals avg@8
     assert (table.num_problems, table.num_samples) == (128, 8)
     assert table.outcome is table.rows[-1]

@@ -146,7 +146,7 @@ def test_problems_whose_task_is_gone_are_judged_by_what_the_store_has(run_dir):
     assert found.num_changed == 0
     assert any("gone.jsonl" in note for note in found.notes)
     assert (
-        "6 problems are not in the recipe's tasks today, such as sums/train/sum-0: judged by what "
+        "6 problems are no longer in the recipe's tasks, such as sums/train/sum-0: judged by what "
         "the store has of them."
     ) in found.notes
 
@@ -157,7 +157,7 @@ def test_a_reference_that_was_changed_since_is_told_and_the_old_one_is_used(run_
     point_tasks_at(run_dir, evaluate=changed)
     found = rescore(run_dir)
     assert found.num_changed == 0
-    assert any(note.startswith("1 problems have another reference") for note in found.notes)
+    assert any(note.startswith("1 problems now have a different reference") for note in found.notes)
 
 
 def point_tasks_at(run_dir: Path, **files: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_chat_prompt_is_told_as_the_messages_it_was_made_of():
 
 @pytest.mark.parametrize("prompt", ["1+1=", "<|s|>be brief<|u|>1+1=", "<|a|>", ""])
 def test_a_prompt_that_the_template_did_not_make_is_refused(prompt):
-    with pytest.raises(StoreError, match=r"does not look as its chat template makes it"):
+    with pytest.raises(StoreError, match=r"does not match its chat template"):
         CHAT.messages(prompt)
 
 

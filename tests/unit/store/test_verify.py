@@ -84,12 +84,12 @@ REWARD = ('"explore/reward_mean":0.5', '"explore/reward_mean":0.6')
     [
         (lambda run: (run / BASE).unlink(), "base (iteration 0, step 0) on held: 16 samples, 0 ar"),
         (lambda run: cut(run / EXPERT), "expert/iter-002.parquet: it is torn or not a parquet"),
-        (lambda run: rewrite(run, "metrics.jsonl", *REWARD), "metrics.jsonl: it is not as it was"),
+        (lambda run: rewrite(run, "metrics.jsonl", *REWARD), "metrics.jsonl: it has changed"),
         (lambda run: rewrite(run, "events.jsonl", "{", "["), "events.jsonl: it, line 1, is not v"),
         (lambda run: rewrite(run, "config.json", "{", "["), "config.json: it is not valid JSON"),
         (
             lambda run: (run / EXPLORED).rename((run / EXPLORED).with_name("three.parquet")),
-            "three.parquet: it is not named as rloop names its files",
+            "three.parquet: its name",
         ),
     ],
 )
@@ -116,9 +116,9 @@ def test_what_is_left_over_is_listed_and_no_fault(run_dir):
     found = verify_run(run_dir)
     assert found.is_sound
     assert found.leftovers == [
-        "trajectories/.superseded: 1 files, 7 bytes; sampled again after a resume, kept",
+        "trajectories/.superseded: 1 files, 7 bytes; superseded: sampled again after a resume",
         "trajectories/iteration-1/phase-explore/step-000009.parquet.tmp: left by a crash; delete "
-        "it when nothing runs",
+        "it when no run is active",
     ]
 
 

@@ -34,8 +34,8 @@ def test_held_out_problems_and_repeats_are_left_out_of_training_and_counted(writ
         "a/train: 3 read, 3 taken",
         "b/train: 2 read, 2 taken",
         "held/train: 2 read, 2 taken",
-        "1 problems of training tasks stand in an earlier one: removed",
-        "1 problems stand in a and are held out in held: left out of training",
+        "removed because an earlier training task has them: 1",
+        "left out of training because held holds them out: 1 of a",
         "in all 3 problems to train on, 2 held out",
     ]
 
@@ -89,7 +89,7 @@ def test_without_an_evaluation_task_a_tenth_of_training_is_held_out_and_said(tmp
     assert not held_out & trained
     assert held_out == {problem.problem_id for problem in loaded(0).evaluate["sums"]}
     assert held_out != {problem.problem_id for problem in loaded(1).evaluate["sums"]}
-    said = "4 problems stand in sums and are held out in sums: left out of training"
+    said = "left out of training because sums holds them out: 4 of sums"
     assert said in tasks.summary()
 
 

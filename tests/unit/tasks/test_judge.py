@@ -91,7 +91,7 @@ def test_the_problem_has_two_names_and_may_be_null(tmp_path, key):
     [
         (lines(row("5", expected=1)), 'line 1: "expected" must be true or false, got 1'),
         (lines(row("5", problem="a", question="b")), 'has "problem" and "question"'),
-        (lines(row("5"), row(None)), 'line 2: "completion" is null. Give a text'),
+        (lines(row("5"), row(None)), 'line 2: "completion" is null. Give a string'),
         (lines(row(5)), 'line 1: "completion" must be a text, got 5. Put it in quotes'),
         (lines({"answer": "5"}), 'line 1 needs the keys "answer" and "completion"'),
         ('[{"answer": "5"}]', 'row 1 needs the keys "answer" and "completion"'),

@@ -41,7 +41,7 @@ def test_bad_references_stop_the_run_and_at_most_five_are_shown(pool):
     with pytest.raises(TaskError) as raised:
         check_references([*GOOD, *bad], pool)
     message = str(raised.value)
-    assert message.startswith("7 of 10 problems are judged otherwise than they must be:")
+    assert message.startswith("7 of 10 problems are not judged as they should be:")
     assert "t/train/bad0: reference 'an apple', numeric says error (reference" in message
     assert ("bad4" in message, "bad5" in message) == (True, False)
     assert "tasks.bad_references=drop" in message
@@ -57,7 +57,7 @@ def test_bad_references_are_left_out_and_counted_when_told_so(pool):
 
 def test_when_no_reference_is_good_even_drop_stops(pool):
     bad = problem(0, "5", "python:doubles_misbehaving:says_yes")
-    with pytest.raises(TaskError, match=r"1 of 1 problems are .* must be: none is left"):
+    with pytest.raises(TaskError, match=r"1 of 1 problems are .*: none is left"):
         check_references([bad], pool, policy="drop")
 
 
@@ -97,8 +97,8 @@ def test_a_users_verifier_must_judge_the_question_and_other_texts_without_an_err
         check_references([asked], pool)
     message = str(raised.value)
     assert said in message
-    assert f"Mend {verifier}: it must accept the reference, and return False" in message
-    assert "numeric judges these as it must (verifier: numeric)" in message
+    assert f"Fix {verifier}: it must accept the reference, and return False" in message
+    assert "numeric judges these correctly (verifier: numeric)" in message
 
 
 def test_a_users_verifier_that_judges_all_texts_is_kept(pool):

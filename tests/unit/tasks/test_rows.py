@@ -74,12 +74,12 @@ def test_columns_of_other_tools_are_found_and_said(load, row, columns):
     [
         (
             [{"instruction": "Add.", "input": "1 1", "answer": "2"}],
-            "has 2 columns that may hold the problem, input, instruction: choose one, such as "
+            "has 2 columns that may contain the problem, input, instruction: choose one, such as "
             "fields: {problem: instruction}; it has instruction, input, answer",
         ),
         (
             [{"problem": "1 + 1?", "answer": "1+1=2", "final_answer": "2"}],
-            "has 2 columns that may hold the answer, answer, final_answer: choose one",
+            "has 2 columns that may contain the answer, answer, final_answer: choose one",
         ),
         ([{"problem": "x", "a": "2", "b": {"c": 1, "d": 2}}], "it has problem, a, b.c, b.d"),
         ([{"problem": "x", "solution": "first\nthen 2"}], "write fields: {answer: solution}"),
@@ -88,8 +88,8 @@ def test_columns_of_other_tools_are_found_and_said(load, row, columns):
             [{"prompt": "x", "solution": r"\boxed{1} is wrong, \boxed{2} is right"}],
             "'solution' does not hold one in a box in each row",
         ),
-        ([{"problem": "x", "answer": ["2", "3"]}], "which is several: join them to one text"),
-        ([{"problem": "x", "answer": []}], "has no answer: column 'answer' holds []. Mend the row"),
+        ([{"problem": "x", "answer": ["2", "3"]}], "which is several values"),
+        ([{"problem": "x", "answer": []}], "has no answer: column 'answer' holds []. Fix the row"),
         (
             [{"problem": "x", "answer": {"v": 2}}],
             "name one of its keys in fields, such as answer.v",
@@ -103,7 +103,7 @@ def test_columns_of_other_tools_are_found_and_said(load, row, columns):
         ([{"prompt": str(MESSAGES), "answer": "2"}], "holds chat messages as Python text; save"),
         (
             [{"prompt": [{"role": "user", "content": [{"type": "image"}]}], "answer": "2"}],
-            "holds a message with a part of type 'image'; only text can be asked",
+            "holds a message with a part of type 'image'; only text is supported",
         ),
     ],
 )

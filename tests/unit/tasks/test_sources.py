@@ -83,7 +83,7 @@ def test_duplicates_are_removed_and_counted_and_a_short_task_says_so(tmp_path):
     [
         ({"fields": {"answer": "reply"}}, "has no column 'reply' (fields: answer); it has problem"),
         ({"filters": {"rank": 1}}, "has no column 'rank' (filters: rank); it has problem, answer"),
-        ({"filters": {"level": 99}}, "none of its 20 rows fits filters {'level': 99}"),
+        ({"filters": {"level": 99}}, "none of its 20 rows matches filters {'level': 99}"),
         (
             {"fields": {"problem": "note"}},
             "sums/train/0 (row 1) has no problem: column 'note' holds None",
@@ -167,7 +167,7 @@ def test_gym_draws_until_the_size_is_distinct_or_there_is_no_more():
         ("intermediate_integration", {"size": 1}, "runs the completion as Python code"),
         ("simple_integration", {"size": 1}, "runs the completion as Python code"),
         ("rush_hour", {"size": 1}, "has no answers"),
-        ("composite", {"size": 1}, "name them as tasks"),
+        ("composite", {"size": 1}, "name those as tasks"),
     ],
 )
 def test_a_gym_task_that_cannot_be_is_one_clear_sentence(source, settings, message):
@@ -330,7 +330,7 @@ def test_hub_data_of_unlike_columns_or_a_torn_line_is_one_sentence_with_the_caus
     with pytest.raises(TaskError) as raised:
         load_task(TaskConfig(source=f"hub:{folder}"), key="tasks.train.0")
     message = str(raised.value)
-    assert message.startswith(f"tasks.train.0: hub:{folder}, split 'train', is there and cannot be")
+    assert message.startswith(f"tasks.train.0: hub:{folder}, split 'train', exists but cannot be")
     assert cause in message
     assert "use file:PATH" in message
     assert "\n" not in message

@@ -123,7 +123,7 @@ def test_refusals_are_told_in_the_servers_words(scripted: Scripted):
     with pytest.raises(EngineError, match="refuses: out of memory"):
         server.result("7")
     scripted.answers = [(200, {"error": "Maximum number of LoRA adapters (8) reached"})]
-    with pytest.raises(EngineError, match=r"\(8\) reached; a run that was killed.*rloop resume"):
+    with pytest.raises(EngineError, match=r"\(8\) reached; a killed run.*rloop resume"):
         server.result("7")
     server.close()
 

@@ -185,8 +185,8 @@ def test_a_problem_has_its_success_rate_over_all_steps(client, runs):
 @pytest.mark.parametrize(
     ("address", "status", "sentence"),
     [
-        ("/run?run=none", 404, "There is no run 'none' in runs."),
-        ("/run", 404, "There is no run '' in runs."),
+        ("/run?run=none", 404, "No run 'none' in runs."),
+        ("/run", 404, "No run '' in runs."),
         ("/step?run=toy&place=9/explore/1", 404, "toy has no step '9/explore/1'"),
         (
             "/step?run=toy&place=1/explore/1&group=zebra",
@@ -195,9 +195,13 @@ def test_a_problem_has_its_success_rate_over_all_steps(client, runs):
         ),
         ("/problem?run=toy&problem=zebra", 404, "toy has no problem 'zebra'."),
         ("/completion?run=toy&place=1/explore/1&group=z&member=9", 404, "no completion 9 of 'z'"),
-        ("/steps?run=toy&iteration=two", 400, "iteration takes a whole number from 0, not 'two'."),
-        ("/nowhere", 404, "There is no such page."),
-        ("/static/secrets.txt", 404, "There is no such file here."),
+        (
+            "/steps?run=toy&iteration=two",
+            400,
+            "iteration must be a whole number from 0, not 'two'.",
+        ),
+        ("/nowhere", 404, "Page not found."),
+        ("/static/secrets.txt", 404, "File not found."),
     ],
 )
 def test_an_error_is_a_page_with_a_sentence_and_the_way_back(

@@ -87,7 +87,7 @@ def test_links_that_lead_out_are_not_followed(client, runs, tmp_path, finished):
     assert "linked" not in listed
     assert browser.get("/run?run=linked").status_code == 404
     page = browser.get("/run?run=half")
-    assert "config.json is a link, and links are not followed." in page.text
+    assert "config.json is a symbolic link, and links are not followed." in page.text
     assert "secret" not in page.text + listed
     assert "No trajectory has been stored yet" in browser.get("/steps?run=half").text
     assert "secret" not in browser.get("/charts?run=half").text
@@ -98,7 +98,7 @@ def test_the_charts_of_a_run_with_a_link_inside_are_not_drawn(client, runs, tmp_
     outside = tmp_path / "outside.parquet"
     step.rename(outside)
     step.symlink_to(outside)
-    assert f"{step.name} is a link" in client(runs).get("/charts?run=toy").text
+    assert f"{step.name} is a symbolic link" in client(runs).get("/charts?run=toy").text
 
 
 @pytest.mark.parametrize("value", ["'", '"; drop view groups; --', "' or 1=1 --", "?", "%", "\\"])

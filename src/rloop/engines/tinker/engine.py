@@ -43,10 +43,10 @@ SERVER_FILE = "tinker.json"
 
 
 class TinkerEngine:
-    """Implements `engines.base.Engine` by a server of the Tinker protocol."""
+    """Implements `engines.base.Engine` with a server of the Tinker protocol."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """Name the server; the first request is the first that can fail."""
+        """Store the server's address; only the first request can fail."""
         config = recipe.engine.tinker
         assert config is not None, "a recipe with engine.name=tinker names its server"
         self._config = config
@@ -84,7 +84,7 @@ class TinkerEngine:
         return policy
 
     def load(self, policy: PolicyRef) -> None:
-        """Hold this policy: the server's base model, or an adapter that it has saved."""
+        """Load this policy: the server's base model, or an adapter that it has saved."""
         if policy == self._held and self._optimizer is None:
             return
         self._unload()
@@ -98,9 +98,9 @@ class TinkerEngine:
 
     @property
     def renderer(self) -> Renderer:
-        """The text side of the policy that is held."""
+        """The renderer of the loaded policy."""
         if self._renderer is None:
-            raise EngineError("The engine holds no policy: load one first.")
+            raise EngineError("The engine has no policy: load one first.")
         return self._renderer
 
     def sample(
@@ -108,7 +108,7 @@ class TinkerEngine:
     ) -> Iterator[tuple[int, Sampled]]:
         """Yield (index of the request, completion) in the order in which they finish.
 
-        Requests that share a prompt are one of the server's, with the first one's seed.
+        Requests that share a prompt become one request, with the first one's seed.
         """
         source: dict[str, str] = {"base_model": self._base_model}
         if self._model is not None or self._saved is not None:
@@ -158,14 +158,14 @@ class TinkerEngine:
                     f"The Tinker server {self._server.url} gave a completion of {len(ids)} tokens "
                     f"with {len(logprobs)} log-probabilities; rloop needs one for each."
                 )
-            # Servers take stop tokens or stop texts, not both.
+            # Servers accept stop tokens or stop texts, not both.
             end = stops.end(ids)
             reason: FinishReason = one["stop_reason"] if end is None else "stop"
             found.append(Sampled(ids[:end], logprobs[:end], reason))
         return found
 
     def begin(self, optimizer: OptimizerConfig, *, seed: int, state: Path | None = None) -> None:
-        """Begin to train the policy that is held, with a fresh optimizer or a saved one."""
+        """Begin to train the loaded policy, with a fresh optimizer or a saved one."""
         self._unload()
         self._optimizer, self._begun = optimizer, self._saved
         if not optimizer.learning_rate:
@@ -205,8 +205,8 @@ class TinkerEngine:
         model.clock.done += 1
         if norm is not None and not isfinite(norm):
             raise NonFinitePolicy(
-                "The gradient of an update was NaN or infinite, and the server has stepped with "
-                "it. Lower the learning rate; `rloop resume` goes on from the last saved state."
+                "The gradient of an update was NaN or infinite, and the server took a step with "
+                "it. Lower the learning rate; `rloop resume` continues from the last saved state."
             )
         metrics.update(found.metrics)
         return metrics if norm is None else {**metrics, "grad_norm": norm}
@@ -218,7 +218,7 @@ class TinkerEngine:
         objective: Objective,
         counts: UpdateCounts,
     ) -> Gradient | None:
-        """Have the server compute the update's gradient; None where it is not finite."""
+        """Have the server compute the update's gradient; None if it is not finite."""
         check_objective(objective, self._server.offers.losses, self._reduction)
         loss = server_loss(objective, self._server.offers.losses)
         if loss is not None:
@@ -242,7 +242,7 @@ class TinkerEngine:
     def logprobs(
         self, sequences: Sequence[TrainingSequence], *, temperature: float, at_start: bool = False
     ) -> list[tuple[float, ...]]:
-        """Return [T] log-probabilities of each completion's tokens, at temperature 1 alone."""
+        """Return [T] log-probabilities of each completion's tokens, at temperature 1 only."""
         if temperature not in (0.0, 1.0):
             raise EngineError(
                 f"The Tinker protocol has no log-probabilities at temperature {temperature:g}: it "
@@ -255,7 +255,7 @@ class TinkerEngine:
         return [tuple(row) for row in model.forward(sequences, self._reduction)]
 
     def save_policy(self, directory: Path, name: str) -> PolicyRef:
-        """Write the policy that is held as a base and an adapter, with where the server has it."""
+        """Write the loaded policy as a base and an adapter, with its path on the server."""
         held, renderer = self._held, self.renderer
         assert held is not None, "what has a renderer is held"
         model = self._on_server()
@@ -272,14 +272,14 @@ class TinkerEngine:
         return self._held
 
     def save_state(self, directory: Path) -> None:
-        """Have the server keep weights and moments, and write where."""
+        """Have the server save weights and moments, and write their path."""
         with written_whole(directory, needed_bytes=0) as partial:
             is_frozen = self._optimizer is None or not self._optimizer.learning_rate
             if self._model is not None and not is_frozen:
                 _write(partial, self._model.save(directory.name), self._server.url)
 
     def describe(self) -> Mapping[str, str]:
-        """Return the server, its model and what of the model trains."""
+        """Return the server, its model and the trained part of the model."""
         offers = self._server.offers
         return {
             "device": f"Tinker server {self._server.url} ({offers.software} {offers.version})",
@@ -288,7 +288,7 @@ class TinkerEngine:
         }
 
     def close(self) -> None:
-        """Give the places on the server back and end the session."""
+        """Free the server's models and end the session."""
         self._unload()
         self._server.close()
 
@@ -297,12 +297,12 @@ class TinkerEngine:
         return find_reduction(self._server, self._config, self._base_model)
 
     def _refuse_server(self) -> None:
-        """Raise EngineError at once for what a later request would be refused."""
+        """Raise EngineError now for anything that would make a later request fail."""
         offers, url = self._server.offers, self._server.url
         if offers.lacks:
             raise EngineError(
                 f"The Tinker server {url} ({offers.software} {offers.version}) lacks "
-                f"{', '.join(offers.lacks)}, which rloop needs. Take a newer server."
+                f"{', '.join(offers.lacks)}, which rloop needs. Use a newer server."
             )
         if self._base_model not in offers.models:
             raise EngineError(
@@ -315,7 +315,7 @@ class TinkerEngine:
             check_objective(one, self._server.offers.losses, self._reduction)
 
     def _base(self, path: Path) -> Path | str:
-        """Return what the adapter's base is called: the hub's name where it came from there."""
+        """Return the name of the adapter's base: the hub's name if it came from there."""
         source = Path(self._recipe.policy.path).expanduser()
         is_hub = "/snapshots/" in path.as_posix() and not source.exists()
         return self._recipe.policy.path if is_hub else path.resolve()
@@ -331,7 +331,7 @@ class TinkerEngine:
         )
 
     def _on_server(self) -> Model:
-        """Return the policy that is held as a model on the server, made where it is not yet."""
+        """Return the loaded policy as a model on the server, created if necessary."""
         if self._model is None:
             seed = stable_hash(self._recipe.seed, "held")
             self._model = self._new(self._saved, seed=seed)
@@ -358,7 +358,7 @@ def _check_finite(logprobs: Rows) -> None:
     if not all(isfinite(p) for row in logprobs for p in row):
         raise NonFinitePolicy(
             "The policy in training gives NaN or infinite log-probabilities: its weights have "
-            "grown until they overflow. Lower the learning rate that made it."
+            "grown until they overflow. Lower the learning rate of its training."
         )
 
 
@@ -367,14 +367,14 @@ def _write(directory: Path, saved: SavedModel, url: str) -> None:
 
 
 def _read(directory: Path, url: str) -> SavedModel:
-    """Return where the server has a policy or a state; EngineError where it says nothing of it."""
+    """Return the server's path of a policy or a state; EngineError if it is not recorded."""
     file = directory / SERVER_FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return SavedModel(path=found["path"], clock=AdamClock(**found["clock"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(
-            f"{file} does not say where {url} has these weights ({first_line(error)}), and weights "
-            "cannot be brought to a server. Take a policy that a run on this server wrote, or the "
-            "base model."
+            f"{file} does not say where {url} has these weights ({first_line(error)}), and "
+            f"weights cannot be uploaded to a server. Use a policy that a run on this server "
+            f"wrote, or the base model."
         ) from error

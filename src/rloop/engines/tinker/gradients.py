@@ -1,12 +1,12 @@
-"""From rloop's objectives to what a Tinker server can be asked for.
+"""From rloop's objectives to requests that a Tinker server supports.
 
-A server takes, for each sequence, a number a token and a named loss. Two ways lead to the gradient
-of `algo.losses`, to the last bits:
+A server takes one number per token of each sequence and a named loss. Two ways give the gradient of
+`algo.losses`, up to the last bits:
 
-- the server's own `ppo` or `cispo`, where that is the same equation;
-- else the client's: L depends on the weights through the tokens' log-probabilities alone, so that
-  dL = sum_t (dL / dlogprob_t) dlogprob_t, and a loss that is linear in them with these factors has
-  the same gradient. It takes a forward pass more.
+- the server's own `ppo` or `cispo`, if that is the same equation;
+- else the client's: L depends on the weights only through the tokens' log-probabilities, so dL =
+sum_t (dL / dlogprob_t) dlogprob_t, and a loss that is linear in them with these factors has the
+same gradient. This takes one more forward pass.
 
 Servers that divide (SkyRL's JAX back end) take the mean over a sequence's tokens by their weights,
 then over the update's sequences; Tinker itself sums. The denominators are folded into the numbers.
@@ -29,13 +29,13 @@ Rows = Sequence[Sequence[float]]
 """[T] numbers for each sequence."""
 
 NO_CAP = exp(MAX_LOG_RATIO)
-"""An importance cap that no clamped ratio passes."""
+"""An importance cap above every clamped ratio."""
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One forward and backward pass to ask for.
+    """A request for one forward and backward pass.
 
     Example: Pass(loss="ppo", config={"clip_low_threshold": 0.8, "clip_high_threshold": 1.28},
     data=[...])
@@ -48,7 +48,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gradient:
-    """An update's loss as numbers, by the policy before it.
+    """An update's loss in numbers, from the policy before it.
 
     Example: Gradient(factors=((-0.1, -0.1),), metrics={"loss_mean": 0.3, "gap_max": 1e-6})
     """
@@ -59,7 +59,7 @@ class Gradient:
 
 
 def server_loss(objective: Objective, losses: frozenset[str]) -> str | None:
-    """Return the server's loss that is the objective's equation, None where there is none."""
+    """Return the server's loss with the objective's equation; None if there is none."""
     if objective.kl_coef or objective.entropy_coef:
         return None
     if objective.loss == "cispo" and "cispo" in losses:
@@ -70,11 +70,11 @@ def server_loss(objective: Objective, losses: frozenset[str]) -> str | None:
 
 
 def check_objective(objective: Objective, losses: frozenset[str], reduction: Reduction) -> None:
-    """Raise EngineError for what this server cannot be asked for."""
+    """Raise EngineError for objectives that this server cannot compute."""
     if objective.entropy_coef:
         raise EngineError(
-            f"explore.entropy_coef={objective.entropy_coef} needs whole distributions, and the "
-            "Tinker protocol gives the sampled tokens' log-probabilities alone. Set it to 0."
+            f"explore.entropy_coef={objective.entropy_coef} needs whole distributions, but the "
+            f"Tinker protocol only gives log-probabilities of the sampled tokens. Set it to 0."
         )
     needed = "cross_entropy" if reduction == "sum" else "cispo"
     if server_loss(objective, losses) is None and needed not in losses:
@@ -91,7 +91,7 @@ def named_pass(
     counts: UpdateCounts,
     reduction: Reduction,
 ) -> Pass:
-    """Return the pass by the server's own loss."""
+    """Return the pass with the server's own loss."""
     low = 1.0 - objective.clip_low if loss == "ppo" else 0.0
     config = {"clip_low_threshold": low, "clip_high_threshold": 1.0 + objective.clip_high}
     data = []
@@ -108,8 +108,8 @@ def named_pass(
 def linear_pass(sequences: Sequence[TrainingSequence], factors: Rows, reduction: Reduction) -> Pass:
     """Return the pass whose loss is sum_t factor_t logprob_t.
 
-    Where the server sums that is `cross_entropy`, whose weights multiply. Where it divides by these
-    weights it is `cispo` with the ratio clipped to one: -advantage_t logprob_t.
+    If the server sums, this is `cross_entropy` with these weights. If it divides by the weights, it
+    is `cispo` with the ratio clipped to one: -advantage_t logprob_t.
     """
     data = []
     for sequence, row in zip(sequences, factors, strict=True):
@@ -127,16 +127,16 @@ def linear_pass(sequences: Sequence[TrainingSequence], factors: Rows, reduction:
 
 
 def _fold(sequence: TrainingSequence, num_sent: int, reduction: Reduction) -> float:
-    """Return what undoes the server's denominators."""
+    """Return the factors that cancel the server's denominators."""
     return 1.0 if reduction == "sum" else float(len(sequence.completion_ids) * num_sent)
 
 
 def datum(
     sequence: TrainingSequence, given: Mapping[str, Sequence[float]], reduction: Reduction
 ) -> Json:
-    """Return a sequence as the protocol has it: inputs, targets one further, numbers a target.
+    """Return a sequence in the protocol's form: inputs, targets shifted by one, numbers per target.
 
-    `given` are numbers for the completion's tokens; the prompt's get zeros.
+    `given` are numbers for the completion's tokens; the prompt's tokens get zeros.
     """
     ids = [*sequence.prompt_ids, *sequence.completion_ids]
     ahead = len(sequence.prompt_ids) - 1
@@ -163,7 +163,8 @@ def gradient(
     objective: Objective,
     counts: UpdateCounts,
 ) -> Gradient:
-    """Return the objective's gradient by the log-probabilities, and the update's metrics."""
+    """Return the objective's gradient with respect to the log-probabilities, and the update's
+    metrics."""
     policy_N = torch.tensor([p for row in logprobs for p in row], dtype=torch.float64)
     tokens = _token_batch(sequences, policy_N.requires_grad_(), objective)
     output = compute_loss(objective, tokens, counts)
@@ -177,7 +178,7 @@ def gradient(
         )
         gap_N = (policy_N.detach() - tokens.behavior_logprobs_N).abs()[own_N]
         metrics |= {
-            # Of what the policy samples, -logprob has the entropy as its mean.
+            # For tokens that the policy samples, the mean of -logprob is the entropy.
             "entropy_mean": -float(policy_N.detach().mean()),
             "clip_frac": float(output.is_clipped_N.double().mean()),
         }
@@ -210,17 +211,17 @@ def _token_batch(
 
 @dataclass(slots=True, kw_only=True)
 class AdamClock:
-    """How many steps the server's Adam counts, and how many of them are this phase's.
+    """The step count of the server's Adam, and how many of these steps belong to this phase.
 
-    Adam divides its moments by 1 - beta^n, which says how much of them has been filled in. Where
-    the server's n began before the moments did (it cannot load weights without them, so they were
-    set to zero) the learning rate makes up for the difference.
+    Adam divides its moments by 1 - beta^n to correct their bias. If the server's n started before
+    the moments did (because it cannot load weights without them, so they were set to zero), the
+    learning rate compensates for the difference.
     """
 
     done: int = 0
-    """Steps since the moments were zero."""
+    """Steps since the moments were set to zero."""
     before: int = 0
-    """Steps that the server counted until then."""
+    """Steps that the server had counted until then."""
     beta1: float = 0.9
     beta2: float = 0.999
 

@@ -20,7 +20,7 @@ from rloop.errors import EngineError
 from rloop.recipe.engine import TinkerConfig
 
 CHUNK_SEQUENCES, CHUNK_TOKENS = 128, 65_536
-"""Most of one request's: servers bound a request's bytes."""
+"""Most tokens of one request, because servers limit its bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class SavedModel:
 
 
 class Model:
-    """A training client. It holds its place on the server until `unload`."""
+    """A training client. It occupies the server until `unload`."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Model:
         saved: SavedModel | None = None,
         keeps_moments: bool = False,
     ) -> None:
-        """Begin with an adapter that changes nothing yet, or with a saved one.
+        """Start with an adapter that changes nothing yet, or with a saved one.
 
-        The moments of a saved one are kept, or are zero.
+        The moments of a saved adapter are kept or set to zero.
         """
         self._server = server
         self.clock = AdamClock()
@@ -90,7 +90,7 @@ class Model:
         return self._run("forward", Pass(loss="cross_entropy", config=None, data=plain), sequences)
 
     def forward_backward(self, asked: Pass, sequences: Sequence[TrainingSequence]) -> Rows:
-        """Add a gradient to what the next step takes; return the log-probabilities."""
+        """Add a gradient for the next step; return the log-probabilities."""
         return self._run("forward_backward", asked, sequences)
 
     def _run(self, verb: str, asked: Pass, sequences: Sequence[TrainingSequence]) -> Rows:
@@ -110,25 +110,25 @@ class Model:
         ]
 
     def step(self, parameters: Mapping[str, float]) -> dict[str, float]:
-        """Take a step with the gradient so far; return what the server tells of it."""
+        """Take a step with the accumulated gradient; return the server's metrics."""
         body = {"model_id": self.id, "adam_params": parameters, "type": "optim_step"}
         self._sampler = None
         return dict(self._server.do("optim_step", body).get("metrics") or {})
 
     def forget_moments(self) -> None:
-        """Set the moments to zero where the server cannot load weights without them."""
+        """Set the moments to zero if the server cannot load weights without them."""
         if not self._server.offers.forgets_moments and self.clock.done:
             self.step(ZERO_MOMENTS)
             self.clock = self.clock.cleared()
 
     def save(self, name: str) -> SavedModel:
-        """Have the server keep weights and moments."""
+        """Have the server save weights and moments."""
         body = {"model_id": self.id, "path": _unique(name), "type": "save_weights"}
         found = self._server.do("save_weights", body)
         return SavedModel(path=str(found["path"]), clock=self.clock)
 
     def sampler(self) -> str:
-        """Return the sampling session of the weights as they are."""
+        """Return a sampling session of the current weights."""
         if self._sampler is None:
             body = {
                 "model_id": self.id,
@@ -147,15 +147,15 @@ class Model:
         return self._server.download(f"training_runs/{owner}/checkpoints/{checkpoint}/archive")
 
     def unload(self) -> None:
-        """Give the place on the server back; where that fails, the session's end does it."""
+        """Free the model on the server; if that fails, the end of the session does it."""
         self._server.tell("unload_model", {"model_id": self.id, "type": "unload_model"})
 
 
 def find_reduction(server: Server, config: TinkerConfig, base_model: str) -> Reduction:
-    """Return what the server does with its tokens' losses.
+    """Return how the server reduces the losses of tokens.
 
-    Tinker adds them up. SkyRL does or does not, by its back end, which it does not tell: there the
-    gradient's norm of one sequence is compared with that of the same sequence twice.
+    Tinker sums them. SkyRL sums or averages, depending on its back end, which it does not reveal.
+    There the gradient norm of one sequence is compared with that of the same sequence twice.
     """
     if config.loss_reduction != "auto":
         return config.loss_reduction
@@ -172,19 +172,19 @@ def find_reduction(server: Server, config: TinkerConfig, base_model: str) -> Red
     model.unload()
     if not norms[0]:
         raise EngineError(
-            f"The Tinker server {server.url} tells no gradient norm, so whether it adds losses up "
-            "cannot be found out. Say it: engine.tinker.loss_reduction=sum or mean."
+            f"The Tinker server {server.url} reports no gradient norm, so rloop cannot find out "
+            f"whether it sums losses. Set engine.tinker.loss_reduction=sum or mean."
         )
     return "sum" if norms[1] > 1.5 * norms[0] else "mean"
 
 
 def grad_norm(metrics: Mapping[str, float]) -> float | None:
-    """Return the gradient's norm of a step; None where the server does not tell it."""
+    """Return the gradient norm of a step; None if the server does not report it."""
     return next((value for key, value in metrics.items() if key.endswith("grad_norm")), None)
 
 
 def _chunks(data: Sequence[Any]) -> Iterator[list[Any]]:
-    """Cut a pass into requests."""
+    """Split a pass into requests."""
     chunk, num_tokens = list[Any](), 0
     for one in data:
         length = len(one["loss_fn_inputs"]["target_tokens"]["data"])
@@ -198,6 +198,6 @@ def _chunks(data: Sequence[Any]) -> Iterator[list[Any]]:
 
 
 def _unique(name: str) -> str:
-    """Return a name that the server has not seen, in letters that it takes."""
+    """Return a name that is new to the server, in characters that it accepts."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name)
     return f"{plain}-{uuid4().hex[:8]}"

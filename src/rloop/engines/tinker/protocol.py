@@ -1,7 +1,7 @@
-"""The Tinker protocol over HTTP: verbs that are submitted, answers that are waited for, retries.
+"""The Tinker protocol over HTTP: submit requests, wait for results, retry.
 
-A verb is POSTed and answered with a request id; its result is fetched by long polling. Spoken as
-the SDK 0.24.1 speaks it, in JSON. Knows nothing of policies or losses.
+A request is POSTed and answered with an id; its result is fetched by long polling. The JSON is that
+of the SDK 0.24.1. This module knows nothing about policies or losses.
 """
 
 import logging
@@ -38,7 +38,7 @@ NEEDED = (
     *("optim_step", "save_weights", "save_weights_for_sampler", "load_weights", "retrieve_future"),
 )
 LEARNS = frozenset({"forward_backward", "optim_step"})
-"""Verbs that must not be done twice."""
+"""Requests that must not be done twice."""
 SKYRL = "SkyRL"
 SKYRL_TITLE = "Tinker API Mock"
 DOCUMENTED_LOSSES = frozenset({"cross_entropy", "importance_sampling", "ppo", "cispo", "dro"})
@@ -50,7 +50,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offers:
-    """What a server has, as its own schema tells (`/openapi.json`).
+    """What a server supports, from its own schema (`/openapi.json`).
 
     Example: Offers(software="SkyRL", version="0.0.1", lacks=(), models=("Qwen/Qwen3-8B",),
     losses=frozenset({"ppo"}), clips_gradients=False, forgets_moments=False)
@@ -58,9 +58,9 @@ class Offers:
 
     software: str
     version: str
-    """Of its API, by its own count; empty where it does not tell."""
+    """Version of its API; empty if it does not say."""
     lacks: tuple[str, ...]
-    """The verbs that rloop needs and that the server does not have."""
+    """The requests that rloop needs and the server does not support."""
     models: tuple[str, ...]
     losses: frozenset[str]
     clips_gradients: bool
@@ -70,12 +70,12 @@ class Offers:
 
 
 class Server:
-    """A session with a Tinker server. All errors are `EngineError`s of one sentence."""
+    """A session with a Tinker server. All errors are one-sentence `EngineError`s."""
 
     def __init__(self, config: TinkerConfig) -> None:
-        """Connect lazily: the first request is the first that can fail.
+        """Connect lazily: only the first request can fail.
 
-        EngineUnavailable where a server that is not this machine needs a key, and there is none.
+        Raises EngineUnavailable if a remote server needs a key and there is none.
         """
         self.url = config.base_url.rstrip("/")
         self._patience_s = config.patience_s
@@ -106,7 +106,7 @@ class Server:
 
     @cached_property
     def offers(self) -> Offers:
-        """What the server has; what Tinker documents where it publishes no schema."""
+        """What the server supports; without a schema, what Tinker documents."""
         listed = self._answer("GET", f"{API}/get_server_capabilities").json()
         models = tuple(str(m.get("model_name")) for m in listed.get("supported_models", ()))
         schema: Json = {}
@@ -143,18 +143,18 @@ class Server:
         )
 
     def call(self, verb: str, body: Json) -> dict[str, Any]:
-        """Do what is answered at once."""
+        """Send a request that is answered at once."""
         return dict(self._answer("POST", f"{API}/{verb}", body).json())
 
     def submit(self, verb: str, body: Json) -> str:
-        """Ask for what takes a while; return the id to ask for its result by.
+        """Submit a request that takes a while; return its id.
 
-        A number in each request lets servers tell a request that is sent again from a second one.
+        A number in each request lets servers distinguish a repeated request from a new one.
         """
         return str(self.call(verb, {"seq_id": self.next_number(), **body})["request_id"])
 
     def next_number(self) -> int:
-        """Return a number that this session has not used."""
+        """Return a number that this session has not used yet."""
         with self._lock:
             self._sequence += 1
             return self._sequence
@@ -177,12 +177,12 @@ class Server:
         return self.result(self.submit(verb, body))
 
     def tell(self, verb: str, body: Json) -> None:
-        """Ask once for what nobody waits for."""
+        """Send a request once, without waiting for its result."""
         with suppress(httpx.HTTPError, RuntimeError):
             self._client.post(f"{API}/{verb}", json=body, timeout=HEARTBEAT_S)
 
     def download(self, path: str) -> bytes:
-        """Return an archive that the server makes, wherever it then says that it lies."""
+        """Return an archive that the server creates, from the address it then gives."""
         answer = self._answer("GET", f"{API}/{path}")
         if answer.is_redirect:
             place = str(answer.headers["location"])
@@ -190,7 +190,7 @@ class Server:
             place = str(answer.json()["url"])
         else:
             return answer.content
-        # Another host's, signed: the key stays here.
+        # It may be another host's signed address, so the key is not sent.
         found = self._patiently(lambda: httpx.get(place, timeout=POLL_S), place.split("?")[0])
         self._check(found)
         return found.content
@@ -212,7 +212,7 @@ class Server:
         return answer
 
     def _patiently(self, send: Callable[[], httpx.Response], verb: str) -> httpx.Response:
-        """Send until the server answers, with longer and longer pauses; EngineError at last."""
+        """Send until the server answers, with increasing pauses; in the end raise EngineError."""
         begin, pause, is_told = time.monotonic(), FIRST_PAUSE_S, False
         while True:
             try:
@@ -227,14 +227,14 @@ class Server:
                 if verb in LEARNS:
                     raise EngineError(
                         f"The Tinker server {self.url} {problem}, which may or may not have been "
-                        "done. `rloop resume` goes on from the last saved state."
+                        f"done. `rloop resume` continues from the last saved state."
                     ) from error
             waited = time.monotonic() - begin
             if waited + pause > self._patience_s:
                 raise EngineError(
-                    f"The Tinker server {self.url} {problem}, for {waited:.0f} s by now. Start it "
-                    "again or look at its log; `rloop resume` then goes on from the last saved "
-                    "state. engine.tinker.patience_s says how long it is waited for."
+                    f"The Tinker server {self.url} {problem}, for {waited:.0f} s by now. Restart "
+                    f"it or look at its log; `rloop resume` then continues from the last saved "
+                    f"state. engine.tinker.patience_s sets how long rloop waits."
                 )
             if not is_told:
                 logger.warning("The Tinker server %s %s; trying again.", self.url, problem)
@@ -243,7 +243,7 @@ class Server:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _check(self, answer: httpx.Response) -> None:
-        """Raise EngineError with the server's own words where it refuses."""
+        """Raise EngineError with the server's own words if it refuses."""
         code = answer.status_code
         if code < 400 or code in NOT_YET:
             return
@@ -258,33 +258,33 @@ class Server:
         if "not loaded" in words:
             return EngineError(
                 f"The Tinker server {self.url} no longer has the model in training ({words}): it "
-                "was started again, or took the model away. `rloop resume` goes on from the last "
-                "saved state."
+                f"was restarted, or removed the model. `rloop resume` continues from the last "
+                f"saved state."
             )
         if "LoRA adapters" in words:
             words += (
-                "; a run that was killed leaves its places after some minutes (SkyRL: five), and "
-                "`rloop resume` goes on then"
+                "; a killed run frees its place after some minutes (SkyRL: five), and `rloop "
+                "resume` works then"
             )
         return EngineError(f"The Tinker server {self.url} refuses: {words}.")
 
 
 def _words(answer: httpx.Response) -> str:
-    """Return what a refusal says."""
+    """Return the message of a refusal."""
     try:
         found = answer.json()
     except ValueError:
         return f"{answer.status_code} {answer.text[:200]}"
     words = found.get("detail", found.get("error", found)) if isinstance(found, dict) else found
-    if isinstance(words, list):  # pydantic's: one entry a field
+    if isinstance(words, list):  # pydantic's form: one entry per field
         words = "; ".join(str(one.get("msg", one)) for one in words)
     return f"{words} ({answer.status_code})"
 
 
 def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], limit: int) -> Iterator[Found]:
-    """Yield what the jobs give as they finish, at most `limit` at a time; raise what one raises.
+    """Yield the results of jobs as they finish, at most `limit` at a time; re-raise their errors.
 
-    The threads are daemons: one that waits for a server holds up nobody who has stopped to listen.
+    The threads are daemons, so a thread that waits for a server never keeps the process alive.
     """
     left, done = deque(jobs), SimpleQueue[Found | Exception]()
 
@@ -292,7 +292,7 @@ def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], limit: int) 
         while left:
             try:
                 done.put(work(left.popleft()))
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread was first
                 return
             except Exception as error:  # noqa: BLE001 (raised where the results are taken)
                 done.put(error)
