@@ -61,4 +61,4 @@ def test_a_sweep_of_the_small_recipe_becomes_pictures(tmp_path: Path):
     read = runpy.run_path(str(ROOT / "proof" / "pictures.py"))["read_sweep"](sweep)
     # both hand a policy over after 2 and 4 steps: RL itself, and RLoop's two iterations
     for runs in read.values():
-        assert [steps for steps, _ in runs[0].handed_over()] == [0, 2, 4]
+        assert [steps for steps, _ in runs[0].could_end_with()] == [0, 2, 4]
