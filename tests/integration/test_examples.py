@@ -34,8 +34,14 @@ class Judge(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Resets no connection of a step's completions, which all ask at the same moment."""
+
+    request_queue_size = 128
+
+
 def test_a_judge_on_a_local_server_is_a_reward(tmp_path, monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    server = Server(("127.0.0.1", 0), Judge)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "llm_judge.py").write_text((EXAMPLES / "llm_judge.py").read_text())
