@@ -256,6 +256,11 @@ class Run:
         return found
 
 
+def temperatures_folder(run_dir: Path, policy: str, samples: int) -> Path:
+    """Return where a run measures a policy at several temperatures, with n samples per problem."""
+    return run_dir / "temperatures" / f"{policy}-n{samples}"
+
+
 def read_run(run_dir: Path) -> Run:
     """Read the small files of a run directory; a torn last line of a log is left out."""
     if not is_run(run_dir):

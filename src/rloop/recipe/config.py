@@ -303,7 +303,7 @@ class EvaluateConfig(Strict):
     """RL steps between evaluations inside exploration; 0 turns them off."""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Level of the intervals over problems."""
-    temperatures: tuple[Annotated[float, Field(ge=0.0)], ...] = (0.3, 0.5, 0.7, 1.0)
+    temperatures: tuple[NonNegative, ...] = (0.3, 0.5, 0.7, 1.0)
     """Where the loop's base and its last policy are measured at the end: is training more than
     sharpening? Empty turns it off."""
     temperature_samples: Count = 16

@@ -12,7 +12,7 @@ from rloop.evaluation.intervals import Estimate
 from rloop.evaluation.sharpening import Curve, CurveGain, curve_k, gain_over_curve
 from rloop.report.charts import Figure
 from rloop.report.compare_runs import ComparedRun, MethodGroup
-from rloop.report.temperatures import after_training, curve_figure
+from rloop.report.temperatures import after_training, curve_figure, pass_ks
 from rloop.run_directory import Row
 from rloop.store.trajectories import TrajectoryStore
 
@@ -77,13 +77,8 @@ def compare_curves(
 def _curve_k(groups: Sequence[MethodGroup], num_samples: int) -> int:
     """Return the k of the curves among those that all runs measured."""
     points = [after_training(run.run).points for group in groups for run in group.runs]
-    found = [{_k(point) for point in those} - {0} for those in points]
+    found = [pass_ks(point["metric"] for point in those) for those in points]
     return curve_k(set.intersection(*found), num_samples)
-
-
-def _k(point: Row) -> int:
-    kind, _, k = point["metric"].partition("@")
-    return int(k) if kind == "pass" else 0
 
 
 def method_curves(groups: Sequence[MethodGroup]) -> dict[str, Curves]:

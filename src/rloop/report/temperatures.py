@@ -1,7 +1,7 @@
 """The page of `rloop eval --temperatures`: avg@n against pass@k, a curve a policy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rloop.evaluation.sharpening import curve_k, gain_sentence
 from rloop.observe import metric_keys
 from rloop.report.charts import Figure, Heading, tradeoff
 from rloop.report.html import render_page
-from rloop.run_directory import Row, Run
+from rloop.run_directory import Row, Run, temperatures_folder
 
 PLACE = ("policy", "temperature", "is_base")
 """What a row of a table is about."""
@@ -23,7 +23,7 @@ PLACE = ("policy", "temperature", "is_base")
 class AfterTraining:
     """What a run measured at several temperatures at its end; empty where it has not, or not yet.
 
-    Example: AfterTraining(folder=Path("runs/demo/temperatures/iter-002"), points=[{"policy":
+    Example: AfterTraining(folder=Path("runs/demo/temperatures/iter-002-n8"), points=[{"policy":
     "base", "temperature": 0.5, ...}], gains=[{"policy": "iter-002", "value": 0.12, ...}])
     """
 
@@ -36,13 +36,15 @@ class AfterTraining:
 
 def after_training(run: Run) -> AfterTraining:
     """Read what a run measured at its end; StoreError where it is damaged."""
-    complete = sorted(run.directory.glob("temperatures/*/sharpening.json"))
-    if not complete:
-        return AfterTraining(folder=run.directory, points=[], gains=[])
-    folder = complete[-1].parent  # of the last iteration, where a run was extended
+    evaluate = run.config.get("evaluate", {})
+    made = [str(phase["policy"]) for phase in run.phases.values() if phase and "policy" in phase]
+    samples = min(evaluate.get("samples", 0), evaluate.get("temperature_samples", 0))
+    folder = temperatures_folder(run.directory, made[-1] if made else "", samples)
+    if not (folder / "sharpening.json").exists():
+        return AfterTraining(folder=folder, points=[], gains=[])
     try:
         points, gains = (
-            json.loads((folder / name).read_text()) for name in ("scores.json", complete[-1].name)
+            json.loads((folder / name).read_text()) for name in ("scores.json", "sharpening.json")
         )
     except (OSError, ValueError) as error:
         raise StoreError(
@@ -91,10 +93,15 @@ def write_page(points: Sequence[Row], gains: Sequence[Row], path: Path) -> Path:
     return path
 
 
+def pass_ks(metrics: Iterable[str]) -> set[int]:
+    """Return the values of k among metrics. Example: {1, 8} of avg@8, pass@1, pass@8."""
+    return {int(name[5:]) for name in metrics if name.startswith("pass@")}
+
+
 def curve_figure(task: str, table: Sequence[Row], index: int) -> Figure:
     """Return avg@n against pass@k, points labelled by temperature, bases dashed."""
     average = metric_keys.headline(table[0]["cells"])[0]
-    ks = [int(name[5:]) for name in table[0]["cells"] if name.startswith("pass@")]
+    ks = pass_ks(table[0]["cells"])
     passes = f"pass@{curve_k(ks, int(average[4:]))}" if ks else average
     rows = [
         {

@@ -32,6 +32,7 @@ from rloop.loop.manifest import Manifest, RunLock
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import recipe_of_policy
+from rloop.run_directory import temperatures_folder
 from rloop.session.evaluate import (
     Score,
     Tools,
@@ -91,11 +92,8 @@ class MeasuredPoint:
 def read_temperatures(text: str) -> list[float]:
     """Return the temperatures of a list such as `0.3,0.5,1`, rising; ConfigError for anything
     else."""
-    try:
-        found = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        found = [-1.0]
-    if not all(0 <= temperature < float("inf") for temperature in found):
+    found = _numbers(text)
+    if not found or not all(0 <= temperature < float("inf") for temperature in found):
         raise ConfigError(
             f"--temperatures takes numbers of at least 0, such as 0.3,0.5,0.7,1.0; got {text!r}."
         )
@@ -103,16 +101,21 @@ def read_temperatures(text: str) -> list[float]:
 
 
 def read_fractions(text: str) -> list[float]:
-    """Return the fractions of a list such as `0.3,0.5`, rising; ConfigError for others."""
-    try:
-        found = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        found = [-1.0]
-    if not all(0 < fraction < 1 for fraction in found):
+    """Return the fractions of a list such as `0.3,0.5`, rising; ConfigError for anything else."""
+    found = _numbers(text)
+    if not found or not all(0 < fraction < 1 for fraction in found):
         raise ConfigError(
             f"--mix takes numbers between 0 and 1, such as 0.3,0.5,0.7; got {text!r}."
         )
     return found
+
+
+def _numbers(text: str) -> list[float]:
+    """Return the numbers of a list with commas, rising, each once; nothing where one is not one."""
+    try:
+        return sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        return []
 
 
 def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Path) -> list[str]:
@@ -208,15 +211,23 @@ def plan_points(
 def measure_points(
     points: Sequence[Point], folder: Path, build_engine: EngineBuilder
 ) -> list[MeasuredPoint]:
-    """Measure what is not complete yet, and write `scores.json`; the folder is new or planned."""
+    """Measure what is not complete yet, and write `scores.json`.
+
+    The folder is new, or one that was begun with these very points; else ConfigError.
+    """
+    if is_planned(folder) and read_plan(folder) != list(points):
+        raise ConfigError(
+            f"{folder} was begun with other policies, temperatures or settings. Continue that with "
+            f"`rloop resume {folder}`, or choose another --out."
+        )
     return _measure_points(points, folder, lambda recipe: open_tools(recipe, folder, build_engine))
 
 
 def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef) -> None:
     """Measure what a run began and ended with at `evaluate.temperatures`, on the run's engine.
 
-    Into `temperatures/POLICY` of the run; what is complete there is read. Prints whether the policy
-    is more than sharpening.
+    Into `temperatures/POLICY-nSAMPLES` of the run; what is complete there is read. Prints whether
+    the policy is more than sharpening.
     """
     recipe = context.recipe
     temperatures = sorted(set(recipe.evaluate.temperatures))
@@ -224,7 +235,7 @@ def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef)
         return
     samples = recipe.evaluate.samples_per_temperature
     ks = tuple(k for k in recipe.evaluate.k if k <= samples)
-    few = {"samples": samples, "k": ks if max(ks, default=1) > 1 else (1, samples)}
+    few = {"samples": samples, "k": ks if max(ks, default=1) > 1 else tuple({1, samples})}
     recipes = [
         recipe.model_copy(
             update={
@@ -235,7 +246,7 @@ def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef)
         for one in (base, policy)
     ]
     points = plan_points(recipes, temperatures, [str(base.path)], [base.name, policy.name])
-    folder = context.run_dir / "temperatures" / policy.name
+    folder = temperatures_folder(context.run_dir, policy.name, samples)
     listed = ", ".join(f"{temperature:g}" for temperature in temperatures)
     context.console.say(
         f"More than sharpening? {base.name} and {policy.name} at temperatures {listed}, "

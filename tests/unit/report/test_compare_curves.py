@@ -11,7 +11,11 @@ from rloop.report.compare import compare_runs, comparison_json, write_comparison
 
 def write_points(run_dir: Path, points: dict[tuple[str, float], list[int]]) -> None:
     """Write what a run measures at its end: correct completions of 8 by (policy, temperature)."""
-    folder = run_dir / "temperatures" / "iter-002"
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    last = next(policy for policy, _ in points if policy != "base")
+    manifest["phases"]["2/finetune"] = {"policy": last, "path": f"policies/{last}"}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    folder = run_dir / "temperatures" / f"{last}-n{SAMPLES}"
     scores = []
     for (policy, temperature), counts in points.items():
         name = f"{policy}-t{temperature:g}"

@@ -168,7 +168,7 @@ def test_a_folder_with_something_else_in_it_is_refused(run_dir, tmp_path):
 
 def end(run_dir: Path, point: str) -> dict[str, float]:
     """Return the metrics of a point of a run's last check."""
-    folder = run_dir / "temperatures" / "iter-002" / point
+    folder = run_dir / "temperatures" / "iter-002-n4" / point
     found: dict[str, float] = json.loads((folder / "metrics.json").read_text())
     return found
 
@@ -180,7 +180,7 @@ def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tm
     assert build.loaded == ["random:llama-1x32"]  # the run's own engine
     averages = [end(run_dir, point)["held/avg@4"] for point in ("iter-002-t2", "base-t1")]
     assert averages == [0.5, 0.75]
-    (row,) = json.loads((run_dir / "temperatures" / "iter-002" / "sharpening.json").read_text())
+    (row,) = json.loads((run_dir / "temperatures" / "iter-002-n4" / "sharpening.json").read_text())
     # every problem is solved in 4 tries at both temperatures, so the base counts at its best, 1
     assert (row["policy"], row["temperature"], row["value"]) == ("iter-002", 2.0, -0.25)
     assert row["verdict"] == "not beyond sharpening"
@@ -206,6 +206,22 @@ def test_a_run_killed_in_its_last_check_resumes_to_the_same(tmp_path):
     assert build.temperatures == [1, 2]
     for point in ("base-t1", "base-t2", "iter-002-t1", "iter-002-t2"):
         assert end(folder / "run", point) == end(whole, point)
+
+
+def test_more_samples_are_measured_apart_from_the_fewer_ones(tmp_path):
+    changes = {"evaluate__temperatures": [1, 2], "evaluate__temperature_samples": 2}
+    _, run_dir = begin(toy_recipe(tmp_path, **changes), tmp_path, Building())
+    assert resume(run_dir, Building(), overrides=["evaluate.temperature_samples=4"]) == 0
+    assert end(run_dir, "iter-002-t2")["held/avg@4"] == 0.5
+    # the report speaks of the samples that the recipe has now: 2 of 4 against 3 of 4
+    assert "No: -25.0 points" in write_report(run_dir).read_text()
+
+
+def test_a_folder_is_not_continued_with_other_points(run_dir, tmp_path):
+    folder = tmp_path / "t"
+    measure_points(points_at(run_dir, 0, 1), folder, Building())
+    with pytest.raises(ConfigError, match="was begun with other policies"):
+        measure_points(points_at(run_dir, 0, 2), folder, Building())
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.5,1", "half"])
