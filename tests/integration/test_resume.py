@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,11 +26,11 @@ from doubles_runs import (
 from doubles_scripted import At, ScriptedEngine, WatchedEngine
 
 from rloop.algo.objective import Objective
-from rloop.engines.base import Engine, TrainingSequence
-from rloop.errors import ConfigError, StoreError
+from rloop.engines.base import Engine, SampleRequest, TrainingSequence
+from rloop.errors import ConfigError, EngineError, StoreError
 from rloop.loop.interrupt import ONE_S
 from rloop.loop.manifest import Manifest, RunLock
-from rloop.recipe.config import Recipe
+from rloop.recipe.config import Recipe, SamplingConfig
 from rloop.report.page import write_report
 from rloop.session.process import resume
 from rloop.session.resume import plan
@@ -198,9 +199,64 @@ def test_resume_says_what_it_skips_and_what_it_redoes(tmp_path: Path, capsys: An
         "Skipping what is complete: iteration 0 (prepare, problems, evaluate base), iteration 1 "
         "(explore, select, finetune, evaluate iter-001). "
         "Continuing with explore of iteration 2 after step 2. "
-        "Redoing step 3: the saved point at step 2 does not cover it. What was sampled is moved "
-        "to trajectories/.superseded."
+        "Redoing step 3: the saved point at step 2 does not cover it. What was sampled is "
+        "stored and not sampled again."
     ) in said
+
+
+class Away(ScriptedEngine):
+    """Loses its server: in the number-th update, or after the number-th completion."""
+
+    def __init__(self, recipe: Recipe, *, update: int = 0, completion: int = 0) -> None:
+        super().__init__(recipe, half_right)
+        self._update, self._completion = update, completion
+        self.sampled: list[SampleRequest] = []
+
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingConfig) -> Any:
+        for index, found in super().sample(requests, settings):
+            self.sampled.append(requests[index])
+            yield index, found
+            if len(self.sampled) == self._completion:
+                raise EngineError("The server is away.")
+
+    def update(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = super().update(*args, **kwargs)
+        if self.num_trained == self._update:
+            raise EngineError("The server is away.")
+        return metrics
+
+
+# 16 completions of the base, 12 a step; the saved point is at step 2. The 50th completion is in the
+# last group of step 3, of which half is lost. Steps 3 and 4 are whole when step 4's update fails.
+@pytest.mark.parametrize(("lost", "again"), [({"update": 4}, 0), ({"completion": 50}, 2)])
+def test_what_was_sampled_before_an_engine_failed_is_not_sampled_again(
+    tmp_path: Path, lost: dict[str, int], again: int
+):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole.mkdir()
+    torn.mkdir()
+    recipe = toy_recipe(tmp_path, iterations=1)
+    engines: list[Away] = []
+
+    def building(**lost: int) -> BuildEngine:
+        def build(recipe: Recipe) -> Away:
+            engines.append(Away(recipe, **lost))
+            return engines[-1]
+
+        return build
+
+    _, expected = begin(recipe, whole, building())
+    with pytest.raises(EngineError, match="rloop resume"):
+        begin(recipe, torn, building(**lost))
+    run_dir = torn / "run"
+    assert resume(run_dir, building()) == 0
+    undisturbed, before, after = (Counter(engine.sampled) for engine in engines)
+    assert undisturbed <= before + after
+    assert (before + after - undisturbed).total() == again
+    assert logged(run_dir) == logged(expected)
+    sql = "select * exclude (run) from trajectories order by iteration, phase, step, policy, "
+    sql += "problem_id, member"
+    assert trajectories(run_dir, sql) == trajectories(expected, sql)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,26 @@ def test_many_jobs_are_done_side_by_side_and_the_first_error_is_raised():
         list(side_by_side(fail, [1], 2))
 
 
+def test_what_is_under_way_beside_a_failure_is_handed_over_before_it_is_raised():
+    has_failed = threading.Event()
+    begun, found = list[int](), list[int]()
+
+    def sample(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            has_failed.set()
+            raise EngineError("job 1")
+        assert has_failed.wait(timeout=10)
+        time.sleep(0.1)
+        return number
+
+    with pytest.raises(EngineError, match="job 1"):
+        found.extend(side_by_side(sample, range(100), 2))
+    assert found == [n for n in begun if n != 1]
+    assert found[0] == 0
+    assert len(begun) < 100
+
+
 def test_what_is_done_is_handed_over_while_others_are_waited_for():
     """So that verdicts are reached while the server still samples."""
     is_judged = threading.Event()

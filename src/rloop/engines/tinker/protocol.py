@@ -282,8 +282,9 @@ def _words(answer: httpx.Response) -> str:
 
 
 def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], limit: int) -> Iterator[Found]:
-    """Yield the results of jobs as they finish, at most `limit` at a time; re-raise their errors.
+    """Yield the results of jobs as they finish, at most `limit` at a time.
 
+    After an error no other job is begun; it is raised when those under way have ended.
     The threads are daemons, so a thread that waits for a server never keeps the process alive.
     """
     left, done = deque(jobs), SimpleQueue[Found | Exception]()
@@ -296,14 +297,31 @@ def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], limit: int) 
                 return
             except Exception as error:  # noqa: BLE001 (raised where the results are taken)
                 done.put(error)
+                return
 
     for _ in range(min(limit, len(jobs))):
         threading.Thread(target=run, daemon=True).start()
+    failure, waiting = None, len(jobs)
     try:
-        for _ in jobs:
+        while waiting:
             found = done.get()
+            waiting -= 1
             if isinstance(found, Exception):
-                raise found
-            yield found
+                failure = failure or found
+                waiting -= _dropped(left)
+            else:
+                yield found
     finally:
         left.clear()
+    if failure is not None:
+        raise failure
+
+
+def _dropped(left: deque[Job]) -> int:
+    """Remove the jobs that no thread has begun; return their number."""
+    number = 0
+    with suppress(IndexError):  # a thread was first
+        while left:
+            left.popleft()
+            number += 1
+    return number
