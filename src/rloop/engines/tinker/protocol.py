@@ -290,11 +290,13 @@ def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], limit: int) 
     left, done = deque(jobs), SimpleQueue[Found | Exception]()
 
     def run() -> None:
-        while left:
+        while True:
             try:
-                done.put(work(left.popleft()))
-            except IndexError:  # another thread was first
+                job = left.popleft()
+            except IndexError:
                 return
+            try:
+                done.put(work(job))
             except Exception as error:  # noqa: BLE001 (raised where the results are taken)
                 done.put(error)
                 return
