@@ -70,12 +70,10 @@ class Rollout:
         failure: EngineError | None = None
         try:
             for index, found in self._sampled(requests, settings, recalled):
-                _check_finite(found, place)
                 on_completion(len(found.completion_ids))
                 number, member = divmod(index, num_samples)
-                members[number][member] = self._judged(
-                    problems[number], prompts[number], found, settings, place
-                )
+                judged = self._judged(problems[number], prompts[number], found, settings, place)
+                members[number][member] = judged
                 if len(members[number]) == num_samples:
                     sampled.append(number)
                 while sampled and all(j.is_done for _, j in members[sampled[0]].values()):
@@ -97,6 +95,7 @@ class Rollout:
         place: Place,
     ) -> Judged:
         """Return a completion whose judgement has begun."""
+        _check_finite(found, place)
         text = before_stop(self.engine.renderer.decode(found.completion_ids), settings.stop)
         completion = _completion(prompt, found, text)
         rewards = self.rewards if place.phase == "explore" else ()
