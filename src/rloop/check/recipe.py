@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rloop.check.estimate import (
     Demand,
+    auto_device,
     batch_arithmetic,
     compute_bytes,
     cuda_memory,
@@ -205,8 +206,7 @@ def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int:
 
 def _here(recipe: Recipe, longest: int) -> Recipe:
     """Return the recipe on this machine's device, with prompts no longer than the longest."""
-    auto = "cuda" if cuda_memory() else "cpu"
-    device = auto if recipe.engine.device == "auto" else recipe.engine.device
+    device = auto_device() if recipe.engine.device == "auto" else recipe.engine.device
     engine = recipe.engine.model_copy(update={"device": device})
     prompt = recipe.prompt.model_copy(update={"max_tokens": longest})
     return recipe.model_copy(update={"engine": engine, "prompt": prompt})
@@ -233,7 +233,12 @@ def _check_path(source: str) -> None:
 
 
 def _check_device(name: str) -> None:
-    """Raise EngineUnavailable for a CUDA device that this machine has not."""
+    """Raise EngineUnavailable for a GPU that this machine has not."""
+    if name == "mps" and auto_device() != "mps":
+        raise EngineUnavailable(
+            "engine.device is 'mps', and this machine has no Apple GPU. Set engine.device=cpu, or "
+            "check the recipe on the Mac that runs it."
+        )
     kind, _, index = name.partition(":")
     count = len(cuda_memory()) if kind == "cuda" else 0
     if kind == "cuda" and int(index or 0) >= count:
@@ -320,7 +325,7 @@ def _judge(recipe: Recipe, problems: _Problems, on_progress: Progress | None) ->
 
 def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:
     present = main_memory()
-    if recipe.engine.device != "cpu" or held[-1].value <= present:
+    if recipe.engine.device not in ("cpu", "mps") or held[-1].value <= present:
         return []
     return [
         f"The run may hold {format_value(held[-1].value, 'bytes')} and this machine has "

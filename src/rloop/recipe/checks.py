@@ -24,8 +24,8 @@ def check_date(text: str) -> str:
 
 def check_device(name: str) -> str:
     """Return the name of a device; ValueError for another."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda or cuda:N.")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda, cuda:N or mps.")
     return name
 
 
