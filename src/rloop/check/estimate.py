@@ -222,7 +222,8 @@ def _kept_policies(recipe: Recipe) -> int:
     tuned = recipe.finetune is not None
     explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     iterations = recipe.iterations if recipe.keep_policies == "all" else min(2, recipe.iterations)
-    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
+    best = int(recipe.keep_policies == "best" and recipe.iterations > 2)
+    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned)) + best
 
 
 def memory(

@@ -39,7 +39,7 @@ from rloop.policies.prompts import (
     completion_limit,
     today,
 )
-from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.checks import check_best_by, recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -251,6 +251,7 @@ def _check_device(name: str) -> None:
 def _load(recipe: Recipe) -> _Problems:
     try:
         tasks = load_tasks(recipe.tasks)
+        check_best_by(recipe, tasks.evaluate)
         held_out = tuple(chain.from_iterable(tasks.evaluate.values()))
         coldstart = (
             [load_coldstart(recipe.coldstart, held_out, data_dir=recipe.tasks.data_dir)]

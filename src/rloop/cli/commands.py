@@ -289,7 +289,7 @@ def export(
     directory: Annotated[Path, typer.Argument(help="New directory.")],
     policy: Annotated[
         str | None,
-        typer.Option(help="Its name; the last when absent; best: highest held-out avg@n."),
+        typer.Option(help="Its name; the last when absent; best: by the recipe's best_by."),
     ] = None,
 ) -> None:
     """Copy a policy of a run to a directory that transformers and vLLM load, with a model card.

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from rloop.errors import ConfigError, StoreError
+from rloop.observe import metric_keys
 from rloop.report.model_card import card_license, model_card, resolved_recipe
-from rloop.run_directory import Run, estimates, read_run
+from rloop.run_directory import Run, read_run
 from rloop.types import policy_kind
 
 
@@ -96,20 +96,16 @@ def _written_whole(directory: Path) -> Iterator[Path]:
 
 
 def best_policy(run: Run) -> str:
-    """Return the policy with the highest avg@n, as a mean over the held-out tasks; of equals the
+    """Return the policy with the highest measure that the recipe's `best_by` names; of equals the
     first. StoreError where no policy that is there was measured.
 
     It is chosen by the problems it was measured on, so its numbers there are too high.
     """
-    kept = finished_policies(run)
-    measured: dict[str, float] = {}
-    for line in run.rows("evaluate"):
-        found = [one.value for _, metric, one in estimates(line) if metric.startswith("avg@")]
-        if line["policy"] in kept and found:
-            measured[str(line["policy"])] = fmean(found)
-    if not measured:
+    best_by = run.config.get("best_by", "avg")
+    found = metric_keys.best_policy(run.rows("evaluate"), finished_policies(run), best_by)
+    if found is None:
         raise StoreError(f"No policy of {run.directory} has been measured yet.")
-    return max(measured, key=lambda name: measured[name])
+    return found
 
 
 def finished_policies(run: Run) -> dict[str, Path]:

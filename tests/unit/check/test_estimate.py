@@ -130,6 +130,8 @@ def test_explored_policies_kept_are_counted(values):
 def test_keeping_the_last_policies_alone_counts_two_iterations_at_a_time(values):
     values |= {"keep_policies": "last", "iterations": 5}
     assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 8_000_000
+    values["keep_policies"] = "best"  # which may be a third one's
+    assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 12_000_000
 
 
 def test_policies_are_as_wide_as_they_are_sampled(values):
