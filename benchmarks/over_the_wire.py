@@ -81,6 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32, help="most tokens of a completion")
+    parser.add_argument("--in-flight", type=int, default=64, help="engine.tinker.max_in_flight")
     parser.add_argument("--workers", type=int, default=2, help="verifier processes")
     return parser.parse_args(arguments)
 
@@ -90,7 +91,11 @@ def engine_of(name: str, options: argparse.Namespace, folder: Path) -> Iterator[
     """Yield an engine that trains the model."""
     section = {"name": name, "device": "cpu", "dtype": "float32"}
     if name == "tinker":
-        section["tinker"] = {"base_url": options.url, "rank": 8}
+        section["tinker"] = {
+            "base_url": options.url,
+            "rank": 8,
+            "max_in_flight": options.in_flight,
+        }
     else:
         section["lora"] = {"rank": 8, "alpha": 32}
     task = {"source": "reasoning_gym:basic_arithmetic", "size": 1, "verifier": "numeric"}
