@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-reach proof-words bench lock docs site
+.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-reach proof-words proof-qwen bench lock docs site
 
 setup: $(STAMP)
 
@@ -112,6 +112,10 @@ proof-words: setup
 	$(BIN)/rloop sweep proof/words.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/words/sweep
 	$(BIN)/python proof/pictures.py runs/proof/words/sweep runs/proof/words/pictures
 	$(BIN)/python proof/guessing.py runs/proof/words/sweep
+
+# A model of the paper's family on word problems; for a GPU (about two hours a method on two CPU cores).
+proof-qwen: setup
+	$(BIN)/rloop sweep proof/qwen.yaml --methods rl,rloop,raft --seeds 3 --out runs/proof/qwen
 
 # On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
 bench: setup
