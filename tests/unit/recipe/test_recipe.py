@@ -463,16 +463,3 @@ def test_rewards_without_accuracy_are_a_warning(path):
     (warning,) = recipe_warnings(load_recipe(path, ["rewards=[{function: length}]"]))
     assert "rewards has no accuracy" in warning
     assert not recipe_warnings(load_recipe(path, ["rewards=[{function: accuracy}]"]))
-
-
-def test_the_config_of_an_earlier_version_is_read_without_keys_that_did_nothing(path, tmp_path):
-    recipe = load_recipe(path)
-    data = json.loads(resolved_json(recipe))
-    data["engine"] |= {"name": "native", "trl": {"launch": {"processes": 2}}}
-    data["explore"] |= {"average_every": 0, "total_steps": None}
-    old = tmp_path / "config.json"
-    old.write_text(json.dumps(data))
-    assert load_recipe(old) == recipe
-    data["explore"]["average_every"] = 5
-    old.write_text(json.dumps(data))
-    assert "explore.average_every is not a known key" in refusal(old)
