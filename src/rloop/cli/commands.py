@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from rloop import __version__
-from rloop.cli.evaluate import evaluate, print_points, print_scores
+from rloop.cli.evaluate import end_evaluation, end_points, evaluate
 from rloop.cli.judge import judge
 from rloop.cli.options import JsonOption, RecipeArgument, RunArgument, SetOption
 from rloop.cli.start import end, new, recipes, run
@@ -112,18 +112,20 @@ def resume(
     Example: rloop resume runs/demo --set iterations=4
     """
     from rloop.engines.registry import build_engine
-    from rloop.session.evaluate import is_evaluation, resume_evaluation
+    from rloop.loop.manifest import Manifest
     from rloop.session.process import resume as resume_run
     from rloop.session.temperatures import is_planned, measure_points, read_plan
 
-    if is_planned(run_dir) or is_evaluation(run_dir):
-        if recipe_path or overrides:
-            raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
-        if is_planned(run_dir):
-            points = measure_points(read_plan(run_dir), run_dir, build_engine)
-            return print_points(points, run_dir, as_json=False)
-        return print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
-    end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
+    is_plan = is_planned(run_dir)
+    if (is_plan or Manifest(run_dir).is_evaluation) and (recipe_path or overrides):
+        raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
+    if is_plan:
+        code = measure_points(read_plan(run_dir), run_dir, build_engine)
+        return end_points(code, run_dir, as_json=False)
+    code = resume_run(run_dir, build_engine, recipe_path, overrides or ())
+    if Manifest(run_dir).is_evaluation:
+        return end_evaluation(code, run_dir, as_json=False)
+    end(code, run_dir)
 
 
 @app.command()

@@ -261,9 +261,6 @@ def _write_manifest(run_dir: Path, folder: Path, facts: Mapping[str, Any]) -> No
         if phase == "evaluate":
             line = lines[int(iteration), policy[0]]
             result["metrics"] = {name: line[f"evaluate/{name}"] for name in result["metrics"]}
-            if "0/evaluation" in phases:
-                text = json.dumps(result["metrics"], indent=2) + "\n"
-                (folder / "metrics.json").write_text(text)
         elif "path" in result:
             result["path"] = str((run_dir / result["path"]).resolve())
     manifest |= {"phases": phases, "in_progress": None, LOGGED_KEY: logged_mark(log)}
