@@ -241,11 +241,9 @@ def sweep(
     folder = out or Path("runs") / f"{recipe.name}-sweep"
     runs = plan_sweep(recipe, methods, seeds, folder)
     announce_sweep(recipe, runs)
-    from rloop.engines.registry import build_engine
-    from rloop.report.page import write_report
-
+    given = [str(recipe_path), *(f"--set={one}" for one in overrides or ())]
     again = shlex.join(["rloop", *sys.argv[1:]])
-    code = run_sweep(runs, recipe_path, build_engine, finish=write_report, again=again, jobs=jobs)
+    code = run_sweep(runs, recipe, given, again=again, jobs=jobs)
     if code != INTERRUPTED:
         _compare([folder], None, None, as_json=as_json)
     raise typer.Exit(code)
