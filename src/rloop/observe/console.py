@@ -124,19 +124,12 @@ class Console:
             self._print(text.append(plain(value), style="not dim"))
 
     @contextmanager
-    def phase(
-        self, iteration: int | None, phase: PhaseName, total: int, unit: str
-    ) -> Iterator[Bar]:
-        """Show a phase of `total` units (`step`); the caller advances the bar it yields.
-
-        Without an iteration it is an evaluation outside a run.
-        """
+    def phase(self, iteration: int, phase: PhaseName, total: int, unit: str) -> Iterator[Bar]:
+        """Show a phase of `total` units (`step`); the caller advances the bar it yields."""
         self._num_steps[phase] = total
-        what = phase.capitalize() if iteration is None else f"Iteration {iteration}, {phase}"
+        what = f"Iteration {iteration}, {phase}"
         self._print(Text(f"{what}: {_count(total, unit)}", style="bold"))
-        with self._drawn(
-            phase if iteration is None else f"{iteration} {phase}", what, total, unit
-        ) as bar:
+        with self._drawn(f"{iteration} {phase}", what, total, unit) as bar:
             yield bar
         done = "done" if bar.done == total else f"{bar.done:,} of {_count(total, unit)}"
         tokens = f", {bar.tokens:,} tokens" if bar.tokens else ""
