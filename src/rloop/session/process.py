@@ -188,7 +188,8 @@ def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Co
             if is_evaluation:
                 phases.evaluate(phases.base, iteration=0)
             else:
-                measure_after_training(context, phases.base, run_loop(phases))
+                policy = run_loop(phases)  # a cold start changes the base
+                measure_after_training(context, phases.base, policy)
 
     code = exit_code(run, run_dir, console, has_begun=lambda: Manifest(run_dir).has_begun)
     if not code and is_evaluation:

@@ -209,6 +209,16 @@ def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tm
     assert "No: -25.0 points" in page
 
 
+def test_after_a_cold_start_its_policy_is_the_one_to_beat(tmp_path):
+    recipe = toy_recipe(tmp_path, iterations=1, evaluate__temperatures=[1])
+    task = {"source": recipe.tasks.train[0].source, "name": "c", "verifier": "numeric"}
+    coldstart = {"task": task, "epochs": 1, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
+    data = recipe.model_dump(mode="json") | {"coldstart": coldstart}
+    _, run_dir = begin(Recipe.model_validate(data), tmp_path, Building())
+    points = read_points(run_dir / "temperatures" / "iter-001-n4")
+    assert {(p.policy, p.is_base) for p in points} == {("coldstart", True), ("iter-001", False)}
+
+
 def test_a_run_killed_in_its_last_check_resumes_to_the_same(tmp_path):
     wholes: list[tuple[Building, Path]] = []
     for name, temperatures in (("without", []), ("whole", [1, 2])):
