@@ -260,15 +260,12 @@ def open_run(
         problems = problems.fitting(engine.renderer.report, recipe)
         check_same_problems(manifest, problems)
         console.header((measured if is_evaluation else facts)(recipe, problems, engine))
-        for note in problems.notes:
-            console.say(note)
-        if problems.first_prompt:
-            console.say(f"First prompt:\n{shown(problems.first_prompt)}")
-        num_held_out = sum(map(len, problems.evaluate.values()))
-        written = disk(recipe, num_held_out, measure_model(str(base.path)))
-        warnings = (*recipe_warnings(recipe), *disk_warnings(written, run_dir))
-        for warning in (*problems.warnings, *(() if is_evaluation else warnings)):
-            console.warn(warning)
+        show_problems(problems, console)
+        if not is_evaluation:
+            num_held_out = sum(map(len, problems.evaluate.values()))
+            written = disk(recipe, num_held_out, measure_model(str(base.path)))
+            for warning in (*recipe_warnings(recipe), *disk_warnings(written, run_dir)):
+                console.warn(warning)
         store = TrajectoryStore(run_dir)
         yield Context(
             recipe=recipe,
@@ -284,6 +281,16 @@ def open_run(
             interrupt=interrupt,
             heartbeat=heartbeat,
         )
+
+
+def show_problems(problems: RunProblems, console: Console) -> None:
+    """Show what was loaded and left out, the first prompt as the policy gets it, and warnings."""
+    for note in problems.notes:
+        console.say(note)
+    if problems.first_prompt:
+        console.say(f"First prompt:\n{shown(problems.first_prompt)}")
+    for warning in problems.warnings:
+        console.warn(warning)
 
 
 def drop_orphans(run_dir: Path, manifest: Manifest) -> None:

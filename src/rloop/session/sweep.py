@@ -15,9 +15,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -200,41 +199,47 @@ def run_sweep(
         console.say(title)
         return processes.run([*rloop, *run.command(recipe, given)], run.log)
 
+    def go_all(pool: ThreadPoolExecutor) -> None:
+        started = {}
+        for run, title in _titled(runs):
+            if run.state() == "complete":
+                console.say(title)
+                ended[run.directory.name] = "complete"
+            else:
+                started[pool.submit(go, run, title)] = run
+        for future in as_completed(started):
+            run, (code, reason) = started[future], future.result()
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt
+            ended[run.directory.name] = reason or "complete"
+            write_text(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
+            console.say(f"{run.directory.name} {'failed' if reason else 'ended'}")
+
     try:
-        with processes.stoppable(), ThreadPoolExecutor(jobs) as pool:
-            started = {}
-            for number, run in enumerate(runs, start=1):
-                title = f"Run {number} of {len(runs)}: {run.method}, seed {run.seed}"
-                state, where = run.state(), f"({run.directory})"
-                if state == "complete":
-                    console.say(f"{title} is complete already {where}")
-                    ended[run.directory.name] = "complete"
-                else:
-                    title += f"{', goes on' if state == 'begun' else ''} {where}"
-                    started[pool.submit(go, run, title)] = run
-            try:
-                for future in as_completed(started):
-                    run, (code, reason) = started[future], future.result()
-                    if code == INTERRUPTED:
-                        raise KeyboardInterrupt
-                    ended[run.directory.name] = reason or "complete"
-                    write_text(run.directory.parent / "sweep.json", json.dumps(ended, indent=2))
-                    console.say(f"{run.directory.name} {'failed' if reason else 'ended'}")
-            except KeyboardInterrupt:
-                console.say("Stopping after this step; press Ctrl-C again to stop at once.")
-                processes.stop(pool)
-                raise
+        processes.work(go_all, console)
     except KeyboardInterrupt:
         console.say(
             f"The sweep stopped after {len(ended)} of {len(runs)} runs. Continue with: {again}"
         )
         return INTERRUPTED
+    return _tell_failures(ended, console, again)
+
+
+def _tell_failures(ended: Mapping[str, str], console: Console, again: str) -> int:
+    """Say which runs failed, and why; return the exit code."""
     failed = {name: reason for name, reason in ended.items() if reason != "complete"}
     for name, reason in failed.items():
         console.warn(f"{name} failed: {reason}")
     if failed:
-        console.say(f"{len(failed)} of {len(runs)} runs failed. To try them again: {again}")
+        console.say(f"{len(failed)} of {len(ended)} runs failed. To try them again: {again}")
     return 1 if failed else 0
+
+
+def _titled(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, str]]:
+    words = {"new": "", "begun": ", goes on", "complete": " is complete already"}
+    for number, run in enumerate(runs, start=1):
+        title = f"Run {number} of {len(runs)}: {run.method}, seed {run.seed}"
+        yield run, f"{title}{words[run.state()]} ({run.directory})"
 
 
 def _seeds(text: str, *, first: int) -> list[int]:
@@ -297,31 +302,35 @@ class Processes:
             return code, f"its process was killed by {name}; {log} has its output"
         return code, last if code else ""
 
-    def stop(self, pool: ThreadPoolExecutor) -> None:
-        """Ask all processes to save and end, and wait; a second Ctrl-C stops them at once."""
-        self._is_stopping = True
-        pool.shutdown(wait=False, cancel_futures=True)
-        self._interrupt()
-        try:
-            pool.shutdown()
-        except KeyboardInterrupt:
-            self._interrupt()
-            pool.shutdown()
+    def work(self, do: Callable[[ThreadPoolExecutor], None], console: Console) -> None:
+        """Do what starts commands in the threads of a pool.
 
-    def _interrupt(self) -> None:
-        for process in list(self._running):
-            process.send_signal(signal.SIGINT)
-
-    @contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt in the block after SIGINT or SIGTERM."""
+        After Ctrl-C or SIGTERM, and after KeyboardInterrupt in it, all are asked to save and end,
+        and KeyboardInterrupt is raised when they have; a second Ctrl-C stops them at once.
+        """
         # SIGINT too: a shell starts background jobs with SIGINT ignored.
         previous = {
             number: signal.signal(number, signal.default_int_handler)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
+        pool = ThreadPoolExecutor(self._jobs)
         try:
-            yield
+            do(pool)
+        except KeyboardInterrupt:
+            console.say("Stopping the runs after their steps; press Ctrl-C again to stop at once.")
+            self._is_stopping = True
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._interrupt()
+            try:
+                pool.shutdown()
+            except KeyboardInterrupt:
+                self._interrupt()
+            raise
         finally:
+            pool.shutdown()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _interrupt(self) -> None:
+        for process in list(self._running):
+            process.send_signal(signal.SIGINT)
