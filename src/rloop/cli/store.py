@@ -63,12 +63,12 @@ def store_export(
         Path, typer.Argument(help="New .parquet, .jsonl or .csv file; else a new folder.")
     ],
     form: Annotated[
-        Literal["table", "datasets", "trl", "verl", "inspect"],
+        Literal["table", "datasets", "trl", "inspect"],
         typer.Option("--format", help="One table, or a folder for one of these to read."),
     ] = "table",
     select: Annotated[
         Literal["all", "correct", "expert"] | None,
-        typer.Option(help="Which: all; for trl and verl the correct ones, and never held-out."),
+        typer.Option(help="Which: all; for trl the correct ones, and never held-out."),
     ] = None,
     iteration: Annotated[int | None, typer.Option(help="Of one iteration alone.")] = None,
 ) -> None:
