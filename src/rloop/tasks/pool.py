@@ -30,8 +30,8 @@ MAX_REMEMBERED = 100_000
 """Verdicts, of about 1 kB each."""
 PATIENCE_S = 0.02
 """How long a verdict keeps its slot: it takes about 0.0005 s, a hang the whole limit."""
-MAX_BESIDE = 4 * (os.cpu_count() or 1)
-"""Slow verdicts that are waited for beside the slots: honest work among them shares the cores."""
+MAX_BESIDE = 32
+"""Slow verdicts that are waited for beside the slots."""
 STORM = 4
 """So many slow verdicts in a row that never came are a storm of hangs: what is slow from then on
 gets little of the processor, until one of them comes after all."""
@@ -88,7 +88,8 @@ class VerifierPool:
         self._shared: list[WorkerProcess] = []
         self._hangs_in_a_row = 0
         self._choosing = asyncio.Lock()
-        self._beside = asyncio.Semaphore(MAX_BESIDE)
+        self._beside: set[WorkerProcess] = set()
+        self._alone = asyncio.Semaphore(MAX_BESIDE)
         self._new: asyncio.Queue[Job] = asyncio.Queue()
         self._closing = asyncio.Event()
         self._loop = asyncio.new_event_loop()
@@ -154,8 +155,12 @@ class VerifierPool:
     def _run(self) -> None:
         """Run the event loop for the life of the pool."""
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+            for job in list(self._open):
+                job.answer(CLOSED)
 
     async def _serve(self) -> None:
         plain, judges = asyncio.Queue[Job](), asyncio.Queue[Job]()
@@ -171,9 +176,6 @@ class VerifierPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while not self._new.empty():
             self._open.add(self._new.get_nowait())
-        for job in list(self._open):
-            if not job.future.done():
-                job.answer(CLOSED)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(coroutine)
@@ -217,12 +219,12 @@ class VerifierPool:
             asked, deadline = process.ask(job.fields, job.limit_s), self._loop.time() + job.limit_s
             await asyncio.wait({asked}, timeout=min(self._patience_s, job.limit_s))
             if not asked.done():
-                async with self._beside:
+                if self._has_room_for(process):
                     slots.release()
                     has_slot = False
-                    if self._hangs_in_a_row >= STORM:
-                        process.make_way()
-                    await asyncio.wait({asked}, timeout=max(0.0, deadline - self._loop.time()))
+                    self._beside.add(process)
+                await asyncio.wait({asked}, timeout=max(0.0, deadline - self._loop.time()))
+                self._beside.discard(process)
             found = asked.result() if asked.done() else None
             if found is not None and has_slot:
                 self._idle.append(process)
@@ -235,6 +237,18 @@ class VerifierPool:
         finally:
             if has_slot:
                 slots.release()
+
+    def _has_room_for(self, process: WorkerProcess) -> bool:
+        """Whether a slow worker may go on beside the slots.
+
+        Verdicts that take honest work would starve each other beyond a few per core; workers that
+        wait for something, and hangs in a storm, cost nothing.
+        """
+        if is_storm := self._hangs_in_a_row >= STORM:
+            process.make_way()
+        num_busy = sum(other.is_busy for other in self._beside)
+        is_cheap = is_storm or not process.is_busy or num_busy < 2 * (os.cpu_count() or 1)
+        return is_cheap and len(self._beside) < MAX_BESIDE
 
     async def _idle_worker(self) -> WorkerProcess | str:
         """Return a worker that lives and has loaded all there is, or why there is none."""
@@ -281,7 +295,7 @@ class VerifierPool:
         return asked.result() if asked.done() else None
 
     async def _judge_alone(self, job: Job) -> Verdict | str:
-        async with self._beside:
+        async with self._alone:
             process = await self._server.fork(is_async=True)
             if isinstance(process, str):
                 return process

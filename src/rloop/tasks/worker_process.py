@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rloop.tasks import worker
@@ -70,6 +71,15 @@ class WorkerProcess:
         for future in self.asked.values():
             future.set_result(None)
         self.asked.clear()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it uses the processor, as far as the system tells (Linux), else yes."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return True
+        return status.rpartition(")")[2].split()[0] == "R"
 
     def make_way(self) -> None:
         """Let others have the processor first."""
