@@ -89,7 +89,7 @@ def check_recipe(
     Raises ConfigError, TaskError or EngineError where a run would stop at its start; a hub out of
     reach is a warning, for the run may be meant for another machine.
     """
-    _check_path(recipe.policy.path)
+    check_path(recipe.policy.path)
     _check_device(recipe.engine.device)
     problems = _load(recipe)
     kept = _judge(recipe, problems, on_progress)
@@ -219,7 +219,7 @@ def _check_sampler(recipe: Recipe) -> list[str]:
     return ["explore.sampler is vllm, which is not installed here: docs/how-to/use-vllm.md."]
 
 
-def _check_path(source: str) -> None:
+def check_path(source: str) -> None:
     """Raise ConfigError or EngineError for a `policy.path` that is nothing here and no name of the
     hub's.
     """

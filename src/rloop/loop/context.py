@@ -163,7 +163,11 @@ class Context:
         with (
             self.log.span("evaluate", place),
             self.console.phase(
-                place.iteration, "evaluate", evaluator.num_completions, "completion"
+                place.iteration,
+                "evaluate",
+                evaluator.num_completions,
+                "completion",
+                together=evaluator.max_batch,
             ) as bar,
         ):
 

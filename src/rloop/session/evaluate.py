@@ -242,7 +242,13 @@ def _measure(
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))
         bar = stack.enter_context(
-            console.phase(None, "evaluate", evaluator.num_completions, "completion"),
+            console.phase(
+                None,
+                "evaluate",
+                evaluator.num_completions,
+                "completion",
+                together=evaluator.max_batch,
+            ),
         )
 
         def skip(num_completions: int) -> None:
