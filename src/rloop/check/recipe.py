@@ -334,10 +334,10 @@ def _unknown_size(source: str) -> str:
         return f"{source} is tiny and made at the start; its memory is not estimated."
     if Path(source).expanduser().exists():
         return (
-            f"The size of {source} cannot be told from its files: config.json and safetensors "
-            "weights, or a GGUF file, are missing or damaged; no memory estimate."
+            f"No memory estimate: the size of {source} is unknown, because its config.json and "
+            "safetensors weights, or its GGUF file, are missing or damaged."
         )
     return (
-        f"The size of {source} cannot be told from files on this machine; no memory estimate. "
-        "Name a local directory: --set policy.path=DIR."
+        f"No memory estimate: the files of {source} are not on this machine. Name a local "
+        "directory: --set policy.path=DIR."
     )

@@ -180,7 +180,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key.value}` stands twice", key.start_mark
+                    None, None, f"the key `{key.value}` appears twice", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
@@ -250,7 +250,10 @@ def _complete(folder: Path, section: object, key: str, prefix: str = "") -> None
     section[key] = f"{prefix}{(folder / name).resolve()}"
     if Path(name).exists() and not Path(name).is_absolute():
         _log.warning(
-            "%s is in %s and in %s; the recipe's folder is taken.", name, folder, Path.cwd()
+            "%s exists in %s and in %s; using the one in the recipe's folder.",
+            name,
+            folder,
+            Path.cwd(),
         )
 
 

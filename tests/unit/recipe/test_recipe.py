@@ -272,7 +272,7 @@ def test_more_updates_than_groups_in_a_step_are_refused(path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: a\nname: b\n", "line 2, column 1: the key `name` stands twice"),
+        ("name: a\nname: b\n", "line 2, column 1: the key `name` appears twice"),
         ("a: [1", "is not valid YAML: line"),
         ("- 1\n", "holds a list, not a mapping"),
         ("", "holds nothing, not a mapping"),

@@ -15,7 +15,7 @@ VERSIONS = {
     "exact": "exact/2",
     "choice": "choice/1",
     "math": "math/3",
-    "numeric": "numeric/3",
+    "numeric": "numeric/4",
     "reasoning_gym": "reasoning_gym/2",
 }
 
