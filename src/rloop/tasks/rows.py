@@ -28,7 +28,8 @@ _USUAL_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Names that are found by themselves: those of the first group of which a source has any."""
 _TRAJECTORIES = {"problem": "prompt_text", "answer": "reference"}
-"""In a table of rloop's own trajectories `answer` is the policy's, not the reference."""
+"""In a table of rloop's own trajectories `answer` is the policy's, not the reference; those of
+rloop 0.1 have no column `question`."""
 AnswerForm = Literal["plain", "list", "box"]
 
 
@@ -96,7 +97,8 @@ def find_columns(rows: Sequence[Row], fields: Mapping[str, str], source: str) ->
         names = ", ".join(_USUAL_COLUMNS)
         raise ConfigError(f"fields may name {names}, got {sorted(unknown)[0]!r}.")
     if all(_has(rows, column) for column in _TRAJECTORIES.values()):
-        fields = {**_TRAJECTORIES, **fields}
+        asked = {"problem": "question"} if _has(rows, "question") else {}
+        fields = {**_TRAJECTORIES, **asked, **fields}
     found = {name: _find(name, rows, fields, source) for name in _USUAL_COLUMNS}
     problem, answer, solution = found["problem"], found["answer"], found["solution"]
     if problem is None:
