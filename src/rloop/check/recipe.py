@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rloop.check.estimate import (
     Demand,
+    auto_device,
     batch_arithmetic,
     compute_bytes,
     cuda_memory,
@@ -38,7 +39,7 @@ from rloop.policies.prompts import (
     completion_limit,
     today,
 )
-from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.checks import check_best_by, recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -205,8 +206,7 @@ def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int:
 
 def _here(recipe: Recipe, longest: int) -> Recipe:
     """Return the recipe on this machine's device, with prompts no longer than the longest."""
-    auto = "cuda" if cuda_memory() else "cpu"
-    device = auto if recipe.engine.device == "auto" else recipe.engine.device
+    device = auto_device() if recipe.engine.device == "auto" else recipe.engine.device
     engine = recipe.engine.model_copy(update={"device": device})
     prompt = recipe.prompt.model_copy(update={"max_tokens": longest})
     return recipe.model_copy(update={"engine": engine, "prompt": prompt})
@@ -233,7 +233,12 @@ def check_path(source: str) -> None:
 
 
 def _check_device(name: str) -> None:
-    """Raise EngineUnavailable for a CUDA device that this machine has not."""
+    """Raise EngineUnavailable for a GPU that this machine has not."""
+    if name == "mps" and auto_device() != "mps":
+        raise EngineUnavailable(
+            "engine.device is 'mps', and this machine has no Apple GPU. Set engine.device=cpu, or "
+            "check the recipe on the Mac that runs it."
+        )
     kind, _, index = name.partition(":")
     count = len(cuda_memory()) if kind == "cuda" else 0
     if kind == "cuda" and int(index or 0) >= count:
@@ -246,6 +251,7 @@ def _check_device(name: str) -> None:
 def _load(recipe: Recipe) -> _Problems:
     try:
         tasks = load_tasks(recipe.tasks)
+        check_best_by(recipe, tasks.evaluate)
         held_out = tuple(chain.from_iterable(tasks.evaluate.values()))
         coldstart = (
             [load_coldstart(recipe.coldstart, held_out, data_dir=recipe.tasks.data_dir)]
@@ -320,7 +326,7 @@ def _judge(recipe: Recipe, problems: _Problems, on_progress: Progress | None) ->
 
 def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:
     present = main_memory()
-    if recipe.engine.device != "cpu" or held[-1].value <= present:
+    if recipe.engine.device not in ("cpu", "mps") or held[-1].value <= present:
         return []
     return [
         f"The run may hold {format_value(held[-1].value, 'bytes')} and this machine has "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rloop.check.estimate import cuda_memory, main_memory, memory
+from rloop.check.estimate import auto_device, cuda_memory, main_memory, memory
 from rloop.check.recipe import check_path
 from rloop.errors import ConfigError
 from rloop.policies.model_files import (
@@ -47,11 +47,13 @@ class Budget:
     held_out: int
 
 
+SMALL = Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32)
 BUDGETS: Mapping[str, Budget] = {
     "cuda": Budget(
         iterations=3, steps=50, prompts_per_step=32, completion_tokens=1024, held_out=200
     ),
-    "cpu": Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32),
+    "mps": SMALL,
+    "cpu": SMALL,
 }
 RATES = ((1e9, 1e-6), (3e8, 2e-6), (2e7, 1e-5), (0, 1e-3))
 """RL's learning rate from so many parameters on, all of which train: 1e-6 is DAPO's (section 4.1),
@@ -77,16 +79,14 @@ class Machine:
 
     def __str__(self) -> str:
         """Return it in words. Example: `a GPU with 80 GB`."""
-        name = "a GPU" if self.kind == "cuda" else "a CPU"
+        name = {"cuda": "a GPU", "mps": "an Apple GPU", "cpu": "a CPU"}[self.kind]
         return f"{name} with {format_value(self.memory, 'bytes')}"
 
 
 def this_machine() -> Machine:
-    """Return the first CUDA device, else the CPU with its memory."""
-    gpus = cuda_memory()
-    return (
-        Machine(kind="cuda", memory=gpus[0]) if gpus else Machine(kind="cpu", memory=main_memory())
-    )
+    """Return the first CUDA device, else an Apple GPU or the CPU with the machine's memory."""
+    kind = auto_device()
+    return Machine(kind=kind, memory=cuda_memory()[0] if kind == "cuda" else main_memory())
 
 
 COMMENTS = {

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -286,23 +286,39 @@ def view(
 @app.command()
 def export(
     run_dir: RunArgument,
-    directory: Annotated[Path, typer.Argument(help="New directory.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DIR", help="New directory; with --gguf a new file.")
+    ],
     policy: Annotated[
         str | None,
-        typer.Option(help="Its name; the last when absent; best: highest held-out avg@n."),
+        typer.Option(help="Its name; the last when absent; best: by the recipe's best_by."),
+    ] = None,
+    gguf: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0"] | None,
+        typer.Option(help="Write a GGUF file of this type, for llama.cpp, instead."),
     ] = None,
 ) -> None:
     """Copy a policy of a run to a directory that transformers and vLLM load, with a model card.
 
-    The card (README.md) and recipe.yaml say what it is, what it cost and what was measured.
+    The card (README.md) and recipe.yaml say what it is, what it cost and what was measured. A GGUF
+    file has weights, tokenizer and chat template alone.
 
     Example: rloop export runs/demo my-model --policy iter-001
     """
-    from rloop.report.export import export_policy
+    from rloop.report.export import export_policy, find_policy
+    from rloop.run_directory import read_run
 
-    source = export_policy(run_dir, directory, policy)
-    sys.stdout.write(f"{source} -> {directory}\n")
-    sys.stdout.write(f"{directory / 'README.md'} is its model card: read it before you share it.\n")
+    if gguf is not None:
+        from rloop.policies.gguf_writer import write_gguf
+
+        run = read_run(run_dir)
+        name, source = find_policy(run, policy)
+        write_gguf(source, target, gguf, name=f"{run.name} {name}")
+        sys.stdout.write(f"{source} -> {target}\n")
+        return
+    source = export_policy(run_dir, target, policy)
+    sys.stdout.write(f"{source} -> {target}\n")
+    sys.stdout.write(f"{target / 'README.md'} is its model card: read it before you share it.\n")
 
 
 @app.command()

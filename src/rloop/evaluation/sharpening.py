@@ -8,16 +8,23 @@ curve of accuracy against pass@k.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rloop.evaluation.intervals import student_quantile
 from rloop.evaluation.metrics import metric_values
 from rloop.types import stable_hash
 
 Floats = NDArray[np.float64]
 NUM_RESAMPLES = 4_000
+NUM_DRAWS = 500
+"""Bootstrap draws of a standard error, which needs fewer than an interval's ends."""
+NUM_PASSES = 33
+"""Values of pass@k at which two curves are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,82 +123,122 @@ def gain_over_base(
     at = policy.temperatures.index(temperature)
     values_2XP = np.concatenate([base.values(k), policy.values(k)[:, at : at + 1]], axis=1)
     rng = np.random.default_rng(stable_hash(seed, "sharpening"))
-    value, drawn_R = _resampled(values_2XP, rng)
-    low, high = _interval(drawn_R, confidence)
-    return Gain(temperature=temperature, k=k, value=value, low=low, high=high)
+    average_XP, passes_XP = values_2XP
+    weights_RP = _draws(values_2XP.shape[2], NUM_RESAMPLES, rng)
+    drawn_R = _gains(weights_RP @ average_XP.T, weights_RP @ passes_XP.T)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(drawn_R, [tail, 1.0 - tail])
+    value = _gains(average_XP.mean(axis=1)[None], passes_XP.mean(axis=1)[None])[0]
+    return Gain(temperature=temperature, k=k, value=float(value), low=float(low), high=float(high))
+
+
+def _draws(num_problems: int, number: int, rng: np.random.Generator) -> Floats:
+    """Return the weights of the problems in each bootstrap draw, [draws, problems]."""
+    share = np.full(num_problems, 1.0 / num_problems)
+    return rng.multinomial(num_problems, share, size=number) / num_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveGain:
-    """How far one curve lies above another, in avg@n.
+class CurveGap:
+    """How far one curve lies above another: accuracy at equal pass@k, on average.
 
-    Example: CurveGain(temperatures=(0.5, 0.7), k=32, value=0.03, low=0.01, high=0.05)
+    Example: CurveGap(k=32, passes=(0.28, 0.44), value=0.03, low=0.01, high=0.05)
     """
 
-    temperatures: tuple[float, float]
-    """Of the upper curve, as chosen on each half of the problems."""
     k: int
+    passes: tuple[float, float]
+    """The pass@k between which both curves were compared."""
     value: float
+    """Mean difference of avg@n there, a fraction; the area between the curves over their width."""
     low: float
     high: float
 
 
-def gain_over_curve(
+def curve_gap(
     reference: Sequence[Curve], method: Sequence[Curve], *, k: int, confidence: float, seed: int
-) -> CurveGain:
-    """Return how far a method's curve lies above the reference's where it lies highest.
+) -> CurveGap:
+    """Return how far a method's curve lies above the reference's.
 
-    Each side is a curve a seed, on the same problems; values are means over seeds. The gain at a
-    temperature of the method is that of `gain_over_base`. The temperature with the largest one is
-    chosen on one half of the problems (every other one, in the order of their ids) and measured on
-    the other half; the result is the mean of both ways, so that choosing costs no honesty. The
-    interval is a bootstrap over the problems of each half; the seeds are taken as they are.
+    Each side is a curve a seed, on the same problems; points are means over seeds. What a side
+    offers at a pass@k of p is the best accuracy with at least that much (`frontier`):
+
+        gap = mean over p in lowest .. highest of frontier_method(p) - frontier_reference(p)
+
+    The highest p is the most that both reach, the lowest where the less sharp of them is most
+    accurate: below it nothing is known of that one. Where they share no pass@k, p is the highest.
+    The interval has two parts, as those of `comparison`: a bootstrap over problems, and a jackknife
+    over the seeds of each side with Student's quantile. With one seed it covers problems only.
     """
-    ours, theirs = (_mean_values(side, k) for side in (method, reference))
+    sides = [np.array([curve.values(k) for curve in side]) for side in (reference, method)]
     rng = np.random.default_rng(stable_hash(seed, "curves"))
-    chosen, values, drawn = [], [], []
-    for half in (0, 1):
-        here, there = slice(half, None, 2), slice(1 - half, None, 2)
-        gains = [
-            _gain(np.concatenate([theirs, ours[:, at : at + 1]], axis=1)[..., here])
-            for at in range(ours.shape[1])
-        ]
-        at = int(np.argmax(gains))
-        joined = np.concatenate([theirs, ours[:, at : at + 1]], axis=1)[..., there]
-        value, drawn_R = _resampled(joined, rng)
-        chosen.append(method[0].temperatures[at])
-        values.append(value)
-        drawn.append(drawn_R)
-    low, high = _interval(np.mean(drawn, axis=0), confidence)
-    return CurveGain(
-        temperatures=(chosen[0], chosen[1]), k=k, value=float(np.mean(values)), low=low, high=high
-    )
+    weights_RP = _draws(sides[0].shape[-1], NUM_DRAWS, rng)
+    drawn_R, _ = _gaps(*(side.mean(axis=0) @ weights_RP.T for side in sides))
+    means = [side.mean(axis=3) for side in sides]
+    value, passes = _gap(*(side.mean(axis=0) for side in means))
+    probability = (1.0 + confidence) / 2.0
+    squared = NormalDist().inv_cdf(probability) ** 2 * float(drawn_R.var())
+    for at, side in enumerate(means):
+        if (num_seeds := len(side)) == 1:
+            continue
+        found = []
+        for index in range(num_seeds):
+            points = [other.mean(axis=0) for other in means]
+            points[at] = np.delete(side, index, axis=0).mean(axis=0)
+            found.append(_gap(*points)[0])
+        variance = float(np.var(found)) * (num_seeds - 1)
+        squared += student_quantile(num_seeds - 1, probability) ** 2 * variance
+    half = sqrt(squared)
+    return CurveGap(k=k, passes=passes, value=value, low=value - half, high=value + half)
 
 
-def _mean_values(curves: Sequence[Curve], k: int) -> Floats:
-    values: Floats = np.mean([curve.values(k) for curve in curves], axis=0)
-    return values
+def accuracy_at(curves: Sequence[Curve], wanted: float, *, k: int) -> float | None:
+    """Return the best avg@n with at least the wanted pass@k, of the mean of curves; None where no
+    temperature reaches it.
+    """
+    average_T, passes_T = np.mean([curve.values(k).mean(axis=2) for curve in curves], axis=0)
+    best = frontier(average_T[:, None], passes_T[:, None], np.array([[wanted]])).item()
+    return best if np.isfinite(best) else None
 
 
-def _gain(values_2XP: Floats) -> float:
-    """Return the gain of the last point over the others, over all problems."""
-    average_X, passes_X = values_2XP.mean(axis=2)
-    return float(_gains(average_X[None], passes_X[None])[0])
+def frontier(average_TR: Floats, passes_TR: Floats, wanted_GR: Floats) -> Floats:
+    """Return the best accuracy with at least the wanted pass@k, [G, R]; -inf where it is out of
+    reach.
+
+    Between two temperatures lies a straight line: whoever draws one of them for each problem at
+    random gets the mean of both, in accuracy and in pass@k.
+    """
+    reaches_TGR = passes_TR[:, None] >= wanted_GR
+    best: Floats = np.where(reaches_TGR, average_TR[:, None], -np.inf).max(axis=0)
+    for average_R, passes_R, reaches_GR in zip(average_TR, passes_TR, reaches_TGR, strict=True):
+        width_TR = np.where(passes_TR > passes_R, passes_TR - passes_R, 1.0)
+        part_TGR = (wanted_GR - passes_R) / width_TR[:, None]
+        lines = average_R + part_TGR * (average_TR[:, None] - average_R)
+        is_between = reaches_TGR & ~reaches_GR
+        np.maximum(best, np.where(is_between, lines, -np.inf).max(axis=0), out=best)
+    return best
 
 
-def _resampled(values_2XP: Floats, rng: np.random.Generator) -> tuple[float, Floats]:
-    """Return the gain of the last point over the others, and that of resampled problems, [R]."""
-    num_problems = values_2XP.shape[2]
-    share = np.full(num_problems, 1.0 / num_problems)
-    weights_RP = rng.multinomial(num_problems, share, size=NUM_RESAMPLES) / num_problems
-    average_XP, passes_XP = values_2XP
-    return _gain(values_2XP), _gains(weights_RP @ average_XP.T, weights_RP @ passes_XP.T)
+def _gap(reference_2T: Floats, method_2T: Floats) -> tuple[float, tuple[float, float]]:
+    """Return the gap of two curves of points, and the pass@k between which it was measured."""
+    gaps, ends = _gaps(reference_2T[..., None], method_2T[..., None])
+    return float(gaps[0]), (float(ends[0, 0]), float(ends[1, 0]))
 
 
-def _interval(drawn_R: Floats, confidence: float) -> tuple[float, float]:
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn_R, [tail, 1.0 - tail])
-    return float(low), float(high)
+def _gaps(reference_2TR: Floats, method_2TR: Floats) -> tuple[Floats, Floats]:
+    """Return the gap of R pairs of curves, and its lowest and highest pass@k, [2, R]."""
+    sides = (reference_2TR, method_2TR)
+    highest_R = np.minimum(*(passes.max(axis=0) for _, passes in sides))
+    sharpest = [
+        np.take_along_axis(passes, average.argmax(axis=0)[None], axis=0)[0]
+        for average, passes in sides
+    ]
+    lowest_R = np.minimum(np.maximum(*sharpest), highest_R)
+    parts_G1 = np.linspace(0.0, 1.0, NUM_PASSES)[:, None]
+    # never above the highest, which rounding would make unreachable
+    wanted_GR = np.minimum(lowest_R + parts_G1 * (highest_R - lowest_R), highest_R)
+    theirs_GR, ours_GR = (frontier(average, passes, wanted_GR) for average, passes in sides)
+    gaps: Floats = (ours_GR - theirs_GR).mean(axis=0)
+    return gaps, np.array([lowest_R, highest_R])
 
 
 def _gains(average_RX: Floats, passes_RX: Floats) -> Floats:

@@ -5,12 +5,17 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from datetime import date
 from typing import TYPE_CHECKING, Any
+
+from rloop.errors import ConfigError
 
 if TYPE_CHECKING:
     from rloop.recipe.config import Recipe, RewardConfig
 
+BEST_BY = r"^(.+/)?(avg|pass@[1-9]\d*)$"
+"""Form of `best_by`: a measure, perhaps behind a task."""
 BUILT_IN_REWARDS = ("accuracy", "format", "length")
 
 
@@ -24,8 +29,8 @@ def check_date(text: str) -> str:
 
 def check_device(name: str) -> str:
     """Return the name of a device; ValueError for another."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda or cuda:N.")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda, cuda:N or mps.")
     return name
 
 
@@ -49,6 +54,17 @@ def check_recipe(recipe: "Recipe") -> None:
     _check_mix(recipe)
     _check_maxrl(recipe)
     _check_tinker(recipe)
+
+
+def check_best_by(recipe: "Recipe", tasks: Collection[str]) -> None:
+    """Raise ConfigError unless evaluations on the held-out tasks give the measure of `best_by`."""
+    task, _, metric = recipe.best_by.rpartition("/")
+    given = ["avg", *(f"pass@{k}" for k in recipe.evaluate.k)]
+    if (task and task not in tasks) or metric not in given:
+        raise ConfigError(
+            f"best_by is {recipe.best_by!r}, but evaluations give {', '.join(given)}, of all tasks "
+            f"or of one: {', '.join(f'{name}/avg' for name in tasks)}. Name one of these."
+        )
 
 
 def recipe_warnings(recipe: "Recipe") -> tuple[str, ...]:

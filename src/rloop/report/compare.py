@@ -157,13 +157,14 @@ def comparison_json(found: Comparison) -> list[dict[str, Any]]:
     ] + [
         {
             "task": result.task,
-            "metric": f"gain_over_curve@{result.gain.k}",
+            "metric": f"avg_at_equal_pass@{result.gap.k}",
             "method": result.method,
             "reference": result.against,
-            "temperatures": list(result.gain.temperatures),
-            "difference": result.gain.value,
-            "difference_low": result.gain.low,
-            "difference_high": result.gain.high,
+            "passes": list(result.gap.passes),
+            "difference": result.gap.value,
+            "difference_low": result.gap.low,
+            "difference_high": result.gap.high,
+            "at_base": result.at_base,
         }
         for result in found.curves
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rloop.evaluation.intervals import Estimate
-from rloop.evaluation.sharpening import Curve, CurveGain, curve_k, gain_over_curve
+from rloop.evaluation.sharpening import Curve, CurveGap, accuracy_at, curve_gap, curve_k
 from rloop.report.charts import Figure
 from rloop.report.compare_runs import ComparedRun, MethodGroup
 from rloop.report.temperatures import after_training, curve_figure, pass_ks
@@ -30,25 +30,39 @@ Curves = Mapping[str, Sequence[Curve]]
 class CurveResult:
     """How far one method's curve lies above another curve on a task.
 
-    Example: CurveResult(task="sums", method="RLoop", against="base", gain=CurveGain(...))
+    Example: CurveResult(task="sums", method="RLoop", against="base", gap=CurveGap(...))
     """
 
     task: str
     method: str
     against: str
-    gain: CurveGain
+    gap: CurveGap
+    at_base: tuple[float, float | None, float] | None = None
+    """Against the base: its pass@k at the highest temperature, and the accuracy that the method
+    (None: out of reach) and the base itself have with at least that much."""
 
     @property
     def sentence(self) -> str:
         """Return what it says."""
-        gain = self.gain
-        low, high = 100 * gain.low, 100 * gain.high
-        kind = "above" if gain.low > 0 else "below" if gain.high < 0 else "not clearly above"
-        at = " and ".join(f"{temperature:g}" for temperature in dict.fromkeys(gain.temperatures))
+        gap, (lowest, highest) = self.gap, self.gap.passes
+        low, high = 100 * gap.low, 100 * gap.high
+        kind = "above" if gap.low > 0 else "below" if gap.high < 0 else "not clearly above or below"
+        where = f"of {lowest:.3f}"
+        if highest - lowest > 0.0005:
+            where += f" to {highest:.3f}"
+        said = (
+            f"On {self.task} the curve of {self.method} is {kind} that of {self.against}: "
+            f"{100 * gap.value:+.1f} points [{low:+.1f}, {high:+.1f}] of accuracy at equal "
+            f"pass@{gap.k} {where}."
+        )
+        if self.at_base is None:
+            return said
+        passes, ours, theirs = self.at_base
+        if ours is None:
+            return f"{said} It does not reach the base's pass@{gap.k} of {passes:.3f}."
         return (
-            f"{self.method} is {kind} the curve of {self.against} on {self.task}: at temperature "
-            f"{at} it has {100 * gain.value:+.1f} points [{low:+.1f}, {high:+.1f}] against the "
-            f"best of {self.against} with as much pass@{gain.k}."
+            f"{said} With at least the base's pass@{gap.k} of {passes:.3f} it has an accuracy of "
+            f"{ours:.3f}, the base {theirs:.3f}."
         )
 
 
@@ -65,13 +79,22 @@ def compare_curves(
         k = _curve_k(groups, curves[BASE][0].num_samples)
         for label in curves:
             for against in dict.fromkeys((BASE, reference.label)):
-                if label not in (BASE, against):
-                    gain = gain_over_curve(
-                        curves[against], curves[label], k=k, confidence=confidence, seed=0
-                    )
-                    results.append(CurveResult(task=task, method=label, against=against, gain=gain))
+                if label in (BASE, against):
+                    continue
+                gap = curve_gap(curves[against], curves[label], k=k, confidence=confidence, seed=0)
+                at_base = _at_base(curves, label, k) if against == BASE else None
+                results.append(
+                    CurveResult(task=task, method=label, against=against, gap=gap, at_base=at_base)
+                )
         figures.append(curve_figure(task, _table(curves, k), len(figures)))
     return results, figures
+
+
+def _at_base(curves: Curves, label: str, k: int) -> tuple[float, float | None, float]:
+    passes = float(np.mean([curve.values(k)[1, -1].mean() for curve in curves[BASE]]))
+    ours, theirs = (accuracy_at(curves[name], passes, k=k) for name in (label, BASE))
+    assert theirs is not None, "the base reaches what it reaches at its highest temperature"
+    return passes, ours, theirs
 
 
 def _curve_k(groups: Sequence[MethodGroup], num_samples: int) -> int:

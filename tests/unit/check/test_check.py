@@ -184,6 +184,9 @@ def test_a_device_that_is_not_here_is_refused(values, tmp_path):
     values["engine"] = {"device": "cuda:99"}
     with pytest.raises(EngineUnavailable, match=r"engine.device is 'cuda:99'.*CUDA devices here"):
         check_recipe(Recipe.model_validate(values), tmp_path)
+    values["engine"] = {"device": "mps"}
+    with pytest.raises(EngineUnavailable, match=r"'mps', and this machine has no Apple GPU"):
+        check_recipe(Recipe.model_validate(values), tmp_path)
 
 
 def test_groups_of_greedy_completions_are_refused(values):

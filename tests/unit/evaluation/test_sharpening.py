@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rloop.evaluation.sharpening import Curve, Gain, curve_k, gain_over_base, gain_over_curve
+from rloop.evaluation.sharpening import (
+    Curve,
+    Gain,
+    accuracy_at,
+    curve_gap,
+    curve_k,
+    frontier,
+    gain_over_base,
+)
 
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0)
 
@@ -87,28 +95,47 @@ def test_a_policy_that_learned_is_recognised():
     assert sum(simulated(seed, 0.8, 1.0).low > 0 for seed in range(20)) >= 18
 
 
-def test_a_curve_is_measured_where_the_other_half_of_the_problems_says():
-    # Four problems; halves are problems 0, 2 and 1, 3. Reference at 1.0: avg 1/4, pass@4 1.
-    reference = curve((1.0,), [1, 1, 1, 1])
-    # On problems 0, 2 the method is best at 0.5 (4/4), on 1, 3 at 1.0 (3/4 against 2/4).
-    method = curve((0.5, 1.0), [4, 2, 4, 2], [2, 3, 2, 3])
-    found = gain_over_curve([reference], [method], k=4, confidence=0.95, seed=0)
-    assert found.temperatures == (0.5, 1.0)
-    # 0.5 on problems 1, 3: 2/4 - 1/4; 1.0 on problems 0, 2: 2/4 - 1/4.
-    assert found.value == pytest.approx(0.25)
-    assert (found.low, found.high) == pytest.approx((0.25, 0.25))
+def test_curves_are_compared_at_the_pass_at_k_that_both_reach():
+    # Two problems, pass@4 of 1 and 1/2. Reference: avg 1/4 at 1, 1/2 at 1/2. Method: 3/4 at 1/2
+    # and 1/2 at 1. Both are most accurate at 1/2, so p goes from 1/2 to 1, along straight lines.
+    reference = curve((0.5, 1.0), [4, 0], [1, 1])
+    method = curve((0.5, 1.0), [4, 0], [2, 2])
+    found = curve_gap([reference], [method], k=4, confidence=0.95, seed=0)
+    assert found.passes == (0.5, 1.0)
+    # the method has 1/2 throughout; the reference falls from 1/2 to 1/4: 1/8 on average
+    assert found.value == pytest.approx(1 / 8)
 
 
-def test_seeds_are_averaged_before_curves_are_compared():
-    reference = [curve((1.0,), [2, 2, 2, 2]), curve((1.0,), [0, 0, 0, 0])]  # avg 1/4, pass@4 1/2
-    method = [curve((1.0,), [3, 3, 3, 3])]
-    found = gain_over_curve(reference, method, k=4, confidence=0.95, seed=0)
-    assert found.value == pytest.approx(3 / 4 - 1 / 4)
+def test_a_sharp_curve_is_compared_at_its_end_with_one_that_stays_broad():
+    base = curve((0.5, 1.0), [1, 1], [1, 1])  # avg 1/4, pass@4 1
+    sharp = curve((0.5, 1.0), [4, 0], [3, 0])  # avg 1/2 and 3/8, pass@4 1/2
+    found = curve_gap([base], [sharp], k=4, confidence=0.95, seed=0)
+    assert found.passes == (0.5, 0.5)
+    assert found.value == pytest.approx(1 / 2 - 1 / 4)
+    assert accuracy_at([sharp], 0.75, k=4) is None
+    assert accuracy_at([base], 0.75, k=4) == pytest.approx(1 / 4)
 
 
-def test_a_method_that_is_the_reference_at_other_temperatures_is_hardly_ever_above_it():
-    """The best of four temperatures is chosen, and the level still holds: at most 2.5 %."""
-    above = 0
+def test_between_two_temperatures_lies_a_straight_line():
+    average, passes = np.array([[0.5], [0.1]]), np.array([[0.2], [0.6]])
+    wanted = np.array([[0.1], [0.3], [0.6], [0.7]])
+    found = frontier(average, passes, wanted)[:, 0]
+    assert found.tolist() == pytest.approx([0.5, 0.4, 0.1, -np.inf])
+
+
+def test_a_jackknife_over_seeds_widens_the_interval():
+    # Every problem alike, so only seeds vary: method 3/4 and 1/4 of the samples, reference 1/4.
+    reference = [curve((1.0,), [1, 1]), curve((1.0,), [1, 1])]
+    method = [curve((1.0,), [3, 3]), curve((1.0,), [1, 1])]
+    found = curve_gap(reference, method, k=4, confidence=0.95, seed=0)
+    assert found.value == pytest.approx(1 / 4)
+    # left out in turn: 0 and 1/2; variance of the mean (1/4)^2; t of one degree is 12.706
+    assert found.high - found.value == pytest.approx(12.706 / 4, rel=1e-3)
+
+
+def test_a_method_that_is_the_reference_at_other_temperatures_is_hardly_ever_apart_from_it():
+    """At most 2.5 % on either side by the interval's level."""
+    above = below = 0
     for seed in range(80):
         rng = np.random.default_rng(seed)
         logits = rng.normal(size=(60, 12)) * 1.5
@@ -116,12 +143,14 @@ def test_a_method_that_is_the_reference_at_other_temperatures_is_hardly_ever_abo
             Curve(
                 temperatures=TEMPERATURES,
                 num_samples=16,
-                correct_TP=np.array([rng.binomial(16, solved(logits, t)) for t in TEMPERATURES]),
+                correct_TP=np.array([rng.binomial(16, solved(logits, t)) for t in temperatures]),
             )
-            for _ in range(2)
+            for temperatures in (TEMPERATURES, (0.25, 0.4, 0.6, 0.9))
         )
-        above += gain_over_curve([theirs], [ours], k=8, confidence=0.95, seed=0).low > 0
-    assert above <= 4
+        found = curve_gap([theirs], [ours], k=8, confidence=0.95, seed=0)
+        above, below = above + (found.low > 0), below + (found.high < 0)
+    assert above <= 5
+    assert below <= 5
 
 
 @pytest.mark.parametrize(

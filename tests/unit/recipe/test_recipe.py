@@ -153,7 +153,7 @@ def test_unknown_key_far_from_all_is_not_guessed_at(path):
         ("expert.max_success_rate=1.5", "must be a number >= 0 and <= 1, got 1.5."),
         (
             "engine.device=gpu",
-            "engine.device: 'gpu' is not a device. Give auto, cpu, cuda or cuda:N.",
+            "engine.device: 'gpu' is not a device. Give auto, cpu, cuda, cuda:N or mps.",
         ),
         ("engine.device=cuda:x", "engine.device: 'cuda:x' is not a device."),
         ("explore.loss=ppo", 'explore.loss must be one of dapo, gspo, cispo, got "ppo".'),

@@ -50,17 +50,20 @@ def runs(tmp_path: Path) -> Path:
 
 def test_a_method_is_measured_against_the_base_and_the_reference(runs):
     found = compare_runs([runs])
-    gains = {(one.method, one.against): one.gain.value for one in found.curves}
-    # RL equals the base's point at 0.5; RLoop has 3/4 where the base and RL have 1/2 at most.
-    assert gains == {
+    gaps = {(one.method, one.against): one.gap.value for one in found.curves}
+    # RL equals the base's point at 0.5. RLoop has 3/4 at pass@8 1, where the base has 1/4, and RL,
+    # which reaches 1/2 at most, 1/2.
+    assert gaps == {
         ("Plain RL", "base"): 0.0,
-        ("RLoop", "base"): 0.25,
+        ("RLoop", "base"): 0.5,
         ("RLoop", "Plain RL"): 0.25,
     }
-    rows = [row for row in comparison_json(found) if row["metric"] == "gain_over_curve@8"]
-    assert {(row["method"], row["reference"]): row["difference"] for row in rows} == gains
+    rows = [row for row in comparison_json(found) if row["metric"] == "avg_at_equal_pass@8"]
+    assert {(row["method"], row["reference"]): row["difference"] for row in rows} == gaps
+    at_base = {row["method"]: row["at_base"] for row in rows if row["reference"] == "base"}
+    assert at_base == {"Plain RL": (1.0, None, 0.25), "RLoop": (1.0, 0.75, 0.25)}
     page = write_comparison(found, runs / "compare.html").read_text()
-    assert "the curve of Plain RL on sums-heldout" in page
+    assert "On sums-heldout the curve of RLoop" in page
 
 
 def test_runs_without_temperatures_are_compared_as_before(runs):
