@@ -110,7 +110,7 @@ def _stored_as(weight: torch.Tensor, kind: Type) -> Type:
 
 def _check_config(policy: Path, config: Any) -> None:  # noqa: ANN401 (untyped)
     """Refuse models that other architectures of llama.cpp would be for."""
-    rope = config.rope_parameters.get("rope_type", "default") if config.rope_parameters else ""
+    rope = config.rope_parameters.get("rope_type", "default")
     odd = ""
     if config.model_type not in ARCHITECTURES:
         odd = f"is of the kind {config.model_type}"
@@ -160,7 +160,9 @@ def _weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
             heads = config.num_attention_heads if is_query else config.num_key_value_heads
             halves = weight.reshape(heads, 2, len(weight) // heads // 2, *weight.shape[1:])
             weight = halves.swapaxes(1, 2).reshape(weight.shape)  # llama.cpp rotates neighbours
-        yield names.get_name(name, (".weight", ".bias")), weight.detach()
+        known = names.get_name(name, (".weight", ".bias"))
+        assert known is not None, f"{config.model_type} has a weight {name} without a name in GGUF"
+        yield known, weight.detach()
 
 
 def _llama3_factors(rope: dict[str, Any], head_dim: int) -> torch.Tensor:
@@ -174,7 +176,8 @@ def _llama3_factors(rope: dict[str, Any], head_dim: int) -> torch.Tensor:
     low, high, factor = (rope[key] for key in ("low_freq_factor", "high_freq_factor", "factor"))
     turns = rope["original_max_position_embeddings"] / wavelengths
     share = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-    return 1.0 / ((1.0 - share) / factor + share)
+    factors: torch.Tensor = 1.0 / ((1.0 - share) / factor + share)
+    return factors
 
 
 def _splitter(policy: Path, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -217,13 +220,14 @@ def _add_tokenizer(
 ) -> None:
     """Add tokens, merges, special tokens and the chat template; rows without a token are unused."""
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    added = tokenizer.added_tokens_decoder
     kinds = [
         gguf.TokenType.NORMAL if i in tokens else gguf.TokenType.UNUSED for i in range(num_rows)
     ]
-    for index, token in added.items():
+    for place, token in tokenizer.added_tokens_decoder.items():
+        if place >= num_rows:
+            continue
         is_control = token.special or re.fullmatch(r"<\|.*\|>", token.content)
-        kinds[index] = gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED
+        kinds[place] = gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(splitter)
     writer.add_token_list([tokens.get(index, f"[PAD{index}]") for index in range(num_rows)])
@@ -232,15 +236,15 @@ def _add_tokenizer(
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
     end = find_turn_end(tokenizer, PromptConfig(), num_rows)
     turn_end = end.token_id if end is not None and end.token_id != tokenizer.eos_token_id else None
-    for add, index in (
+    for add, token_id in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),
         (writer.add_eos_token_id, tokenizer.eos_token_id),
         (writer.add_eot_token_id, turn_end),
         (writer.add_unk_token_id, tokenizer.unk_token_id),
         (writer.add_pad_token_id, tokenizer.pad_token_id),
     ):
-        if index is not None:
-            add(index)
+        if token_id is not None:
+            add(token_id)
     begin = tokenizer("a")["input_ids"][0]
     writer.add_add_bos_token(tokenizer.bos_token_id is not None and begin == tokenizer.bos_token_id)
     template = tokenizer.chat_template
