@@ -118,7 +118,7 @@ def resume(
 
     if is_planned(run_dir) or is_evaluation(run_dir):
         if recipe_path or overrides:
-            raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
+            raise ConfigError(f"{run_dir} is an evaluation: its settings cannot change.")
         if is_planned(run_dir):
             points = measure_points(read_plan(run_dir), run_dir, build_engine)
             return print_points(points, run_dir, as_json=False)

@@ -51,7 +51,7 @@ def store_show(
     filters = {**places, "problem_id": problem, "verdict": verdict}
     rows = find_trajectories(run_dir, filters, limit)
     if not rows:
-        sys.stderr.write(f"No trajectory of {run_dir} is like that.\n")
+        sys.stderr.write(f"No trajectories in {run_dir} match these filters.\n")
     for row in rows:
         sys.stdout.writelines(f"{line}\n" for line in lines_of(row))
 

@@ -204,8 +204,7 @@ def work(recipe: Recipe, folder: Path, tools: Tools, *, is_first: bool = True) -
         stored = stored_tallies(TrajectoryStore(folder), evaluation_place(recipe))
         num_stored = sum(map(len, stored.values()))
         console.say(
-            f"Interrupted; {num_stored} problems are stored. Continue: rloop resume "
-            f"{tools.resumable}"
+            f"Interrupted; problems stored: {num_stored}. Continue: rloop resume {tools.resumable}"
         )
         raise KeyboardInterrupt from stop
     except EngineError as error:
@@ -242,7 +241,13 @@ def _measure(
         log.truncate(0)
         stack.enter_context(log.span("evaluate", place))
         bar = stack.enter_context(
-            console.phase(None, "evaluate", evaluator.num_completions, "completion"),
+            console.phase(
+                None,
+                "evaluate",
+                evaluator.num_completions,
+                "completion",
+                together=evaluator.max_batch,
+            ),
         )
 
         def skip(num_completions: int) -> None:

@@ -139,10 +139,11 @@ class Rescored:
             f"{_quoted(row['completion_text'][-60:])}"
             for row in self.examples
         ]
+        turned = sum(n for (_, old, new), n in self.confusion.items() if old != new)
         end = (
-            f"{self.num_changed:,} of {self.num_trajectories:,} trajectories have a new verdict "
-            f"or answer -> {self.directory} ({CHANGES} lists them; `rloop report` and `rloop "
-            "compare` read the directory)."
+            f"{turned:,} of {self.num_trajectories:,} verdicts changed, and {self.num_changed:,} "
+            f"trajectories have a new verdict or answer -> {self.directory} ({CHANGES} lists them; "
+            "`rloop report` and `rloop compare` read the directory)."
         )
         return [*shown, *map(visible, self.notes), end]
 

@@ -206,7 +206,7 @@ def test_an_interrupt_says_how_many_problems_are_stored_and_how_to_go_on(recipe,
     with pytest.raises(KeyboardInterrupt):
         evaluate_policy(recipe, folder, Building(interrupted, 6))
     said = capsys.readouterr().err
-    assert f"Interrupted; 6 problems are stored. Continue: rloop resume {folder}" in said
+    assert f"Interrupted; problems stored: 6. Continue: rloop resume {folder}" in said
     resume_evaluation(folder, Building())
     assert "Skipping 24 of 32 completions" in capsys.readouterr().err
 

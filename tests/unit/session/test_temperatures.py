@@ -231,7 +231,7 @@ def test_other_fractions_are_refused(text: str):
 
 
 def test_a_policy_outside_a_run_has_nothing_to_be_averaged_with(tmp_path):
-    with pytest.raises(ConfigError, match="lies in no run with its base"):
+    with pytest.raises(ConfigError, match="is not in a run that has its base"):
         write_means([str(tmp_path)], [0.5], tmp_path / "t")
 
 
