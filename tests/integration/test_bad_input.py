@@ -431,4 +431,4 @@ def test_words_that_are_no_choice_are_usage_errors(rloop, torn):
         assert code == 2
         assert choices in told
     code, told = rloop("store", "show", torn, "--step", "99")
-    assert (code, told) == (0, f"No trajectory of {torn} is like that.\n")
+    assert (code, told) == (0, f"No trajectories in {torn} match these filters.\n")

@@ -118,7 +118,7 @@ def resume(
 
     is_plan = is_planned(run_dir)
     if (is_plan or Manifest(run_dir).is_evaluation) and (recipe_path or overrides):
-        raise ConfigError(f"{run_dir} holds an evaluation, which goes on as it was begun.")
+        raise ConfigError(f"{run_dir} is an evaluation: its settings cannot change.")
     if is_plan:
         code = measure_points(read_plan(run_dir), run_dir, build_engine)
         return end_points(code, run_dir, as_json=False)

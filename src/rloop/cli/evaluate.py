@@ -182,8 +182,8 @@ def _evaluate_at(
     bases, others = with_bases(policies)
     if not bases:
         sys.stderr.write(
-            "No policy lies in a run with its base, so no curve shows what sharpening alone gives; "
-            "name the base too.\n"
+            "No policy is in a run that has its base, so no curve shows what sharpening alone "
+            "gives. Name the base too.\n"
         )
     recipes = [recipe_for(policy) for policy in (*bases, *others)]
     temperatures, mix = wanted

@@ -160,7 +160,7 @@ def _check_errors(groups: Sequence[Group], max_error_frac: float) -> None:
             raise DegenerateRun(
                 f"{len(errors)} of {len(verdicts)} {what} were errors, more than "
                 f"tasks.max_error_frac={max_error_frac} allows; the last one says: "
-                f"{errors[-1].reason}. Mend the {'reward' if name else 'verifier'} or raise the "
+                f"{errors[-1].reason}. Fix the {'reward' if name else 'verifier'} or raise the "
                 "limit."
             )
 

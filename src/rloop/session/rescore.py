@@ -96,10 +96,11 @@ class Rescored:
 
     def lines(self) -> list[str]:
         """Return notes and the result, one line each."""
+        turned = sum(n for (_, old, new), n in self.confusion.items() if old != new)
         end = (
-            f"{self.num_changed:,} of {self.confusion.total():,} trajectories have a new verdict "
-            f"or answer -> {self.directory} ({CHANGES} lists them; `rloop report` and `rloop "
-            "compare` read the directory)."
+            f"{turned:,} of {self.confusion.total():,} verdicts changed, and {self.num_changed:,} "
+            f"trajectories have a new verdict or answer -> {self.directory} ({CHANGES} lists them; "
+            "`rloop report` and `rloop compare` read the directory)."
         )
         return [*map(visible, self.notes), end]
 

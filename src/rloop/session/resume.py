@@ -48,9 +48,8 @@ def recipe_in_force(
         write_text(config, resolved_json(recipe))
     elif edited:
         raise ConfigError(
-            f"{config} was edited since the run began: {told(edited)}. Put it back; what may "
-            "change is asked for with the command, as in "
-            f"`rloop resume {run_dir} --set iterations=3`."
+            f"{config} was edited since the run began: {told(edited)}. Put it back, and make "
+            f"changes on the command line, as in `rloop resume {run_dir} --set iterations=3`."
         )
     if given is not None and recipe.prompt.date:
         given = given.dated(recipe.prompt.date)
@@ -71,8 +70,8 @@ def recipe_in_force(
     notes = [f"The recipe changes from here on: {told(found)}."]
     if ROUNDING & found.keys():
         notes.append(
-            "Sums are cut in other ways from here on: numbers equal those of a run without the "
-            "change up to rounding, not to the bit."
+            "Sums are split differently from here on, so numbers equal those of a run without the "
+            "change only up to rounding."
         )
     return given, notes
 

@@ -110,7 +110,8 @@ def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Pat
         base, path = loop_start(policy), Path(policy).resolve()
         if base is None or not path.is_dir():
             raise ConfigError(
-                f"{policy} lies in no run with its base, so --mix has nothing to average it with. "
+                f"{policy} is not in a run that has its base, so --mix has nothing to average it "
+                "with. "
                 "Name RUN/policies/NAME, or leave --mix out."
             )
         for fraction in fractions:

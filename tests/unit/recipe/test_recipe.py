@@ -154,7 +154,10 @@ def test_unknown_key_far_from_all_is_not_guessed_at(path):
         ("policy=gpt", 'policy must be a mapping, got "gpt".'),
         ("tasks.train=[]", "tasks.train must be a non-empty list, each a mapping, got []."),
         ("evaluate.k=[1, x]", 'evaluate.k.1 must be an integer >= 1, got "x".'),
-        ("explore.loss=grpo", 'got "grpo", a value of explore.advantage.'),
+        (
+            "explore.loss=grpo",
+            'got "grpo", a value of explore.advantage: set explore.advantage=grpo.',
+        ),
         ("sinks=wandb", 'got "wandb": write [wandb].'),
         ("name=a b", 'underscores and hyphens, no spaces, got "a b".'),
         ("tasks.train.0.params=3", "tasks.train.0.params must be a mapping, got 3."),
@@ -261,7 +264,7 @@ def test_more_updates_than_groups_in_a_step_are_refused(path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: a\nname: b\n", "line 2, column 1: the key `name` stands twice"),
+        ("name: a\nname: b\n", "line 2, column 1: the key `name` appears twice"),
         ("a: [1", "is not valid YAML: line"),
         ("- 1\n", "holds a list, not a mapping"),
         ("", "holds nothing, not a mapping"),

@@ -98,7 +98,7 @@ def test_changes_hold_both_verdicts_and_where_they_came_from(run_dir):
     assert len(table) == found.num_changed == 48
     turned = table.filter(pa.compute.not_equal(table["old_verdict"], table["new_verdict"]))
     assert turned["member"].unique().to_pylist() == [2]
-    assert turned["old_verifier_version"].unique().to_pylist() == ["numeric/3"]
+    assert turned["old_verifier_version"].unique().to_pylist() == ["numeric/4"]
     assert turned["new_verifier_version"].unique().to_pylist() == [SHORT]
     manifest = read_record(found.directory / "manifest.json")
     assert manifest["phases"]["0/rescored"] == {

@@ -256,7 +256,7 @@ def test_a_folder_is_not_continued_with_other_points(run_dir, tmp_path):
 
 
 def test_a_policy_outside_a_run_has_nothing_to_be_averaged_with(tmp_path):
-    with pytest.raises(ConfigError, match="lies in no run with its base"):
+    with pytest.raises(ConfigError, match="is not in a run that has its base"):
         write_means([str(tmp_path)], [0.5], tmp_path / "t")
 
 
