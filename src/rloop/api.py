@@ -57,7 +57,7 @@ class Run:
     def policy(self, name: str = "final") -> Path:
         """Return the Hugging Face directory of `base`, `iter-001`, ...; `final` is the last policy.
 
-        `best` has the highest avg@n on the held-out problems, which is too high for being chosen by
+        `best` has the highest `best_by` of the recipe, which is too high for being chosen by
         it. ConfigError for a name that the run does not have.
         """
         found = self.policies()
@@ -86,7 +86,7 @@ class Run:
     ) -> pa.Table:
         """Return a row for each completion that a policy wrote; all columns where none is named.
 
-        Example: run.trajectories(["prompt_text", "completion_text", "verdict"]).to_pandas()
+        Example: run.trajectories(["question", "completion_text", "verdict"]).to_pandas()
         """
         store = open_store(self.directory)
         names = list(columns) or ["*"]

@@ -82,6 +82,10 @@ def _devices() -> list[Finding]:
         properties = torch.cuda.get_device_properties(index)
         value = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         rows.append(Finding(topic="devices", name=f"cuda:{index}", value=value))
+    if torch.backends.mps.is_available():
+        memory = torch.mps.recommended_max_memory() / 2**30
+        value = f"Apple GPU, {memory:.0f} GiB of the machine's memory"
+        rows.append(Finding(topic="devices", name="mps", value=value))
     if len(rows) == 1:
         built = torch.version.cuda or "none (a CPU build of torch)"
         rows.append(Finding(topic="devices", name="cuda", value=f"no device; built for {built}"))

@@ -7,6 +7,7 @@ docs/how-to/train-a-larger-model.md compares memory with what was measured.
 import ctypes
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -221,7 +222,8 @@ def _kept_policies(recipe: Recipe) -> int:
     tuned = recipe.finetune is not None
     explored = recipe.keep_explored or recipe.finetune is None or recipe.finetune.init == "explored"
     iterations = recipe.iterations if recipe.keep_policies == "all" else min(2, recipe.iterations)
-    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned))
+    best = int(recipe.keep_policies == "best" and recipe.iterations > 2)
+    return int(recipe.coldstart is not None) + iterations * (int(explored) + int(tuned)) + best
 
 
 def memory(
@@ -261,7 +263,7 @@ def memory(
         _logits(recipe, model, width),
     ]
     held = _summed("memory", found)
-    if recipe.engine.offload_optimizer and recipe.engine.device != "cpu":
+    if recipe.engine.offload_optimizer and recipe.engine.device not in ("cpu", "mps"):
         on_gpu = [row.value for row in held[1:-1] if not row.formula.endswith(IN_CPU_MEMORY)]
         formula = "the sum of these but the program and what is in CPU memory"
         held.insert(-1, Demand("memory", "on the GPU", sum(on_gpu), "bytes", formula))
@@ -306,7 +308,7 @@ def _layer_numbers(model: ModelSize) -> int:
 
 def _logits(recipe: Recipe, model: ModelSize, width: int) -> tuple[str, int, str]:
     """Return what the output embedding needs: chunks of logits, and its own gradient."""
-    chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device == "cpu" else "cuda"]
+    chunk = LOGIT_CHUNK_BYTES["cpu" if recipe.engine.device in ("cpu", "mps") else "cuda"]
     logits = min(chunk, _microbatch_tokens(recipe) * model.vocabulary * 4)
     half = "" if width == MASTER_BYTES else ".5"
     size, formula = 2 * logits + (logits // 2 if half else 0), f"2{half} x {logits:,}"
@@ -357,6 +359,12 @@ def cuda_memory() -> list[int]:
     return found
 
 
+def auto_device() -> str:
+    """Return what `engine.device: auto` will be here; asks no torch."""
+    is_apple = (platform.system(), platform.machine()) == ("Darwin", "arm64")
+    return "cuda" if cuda_memory() else "mps" if is_apple else "cpu"
+
+
 def main_memory() -> int:
-    """Return the bytes of this machine's memory."""
+    """Return the bytes of this machine's memory, which an Apple GPU shares."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

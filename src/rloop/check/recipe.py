@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rloop.check.estimate import (
     Demand,
+    auto_device,
     batch_arithmetic,
     compute_bytes,
     cuda_memory,
@@ -38,7 +39,7 @@ from rloop.policies.prompts import (
     completion_limit,
     today,
 )
-from rloop.recipe.checks import recipe_warnings
+from rloop.recipe.checks import check_best_by, recipe_warnings
 from rloop.recipe.config import Recipe
 from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -89,7 +90,7 @@ def check_recipe(
     Raises ConfigError, TaskError or EngineError where a run would stop at its start; a hub out of
     reach is a warning, for the run may be meant for another machine.
     """
-    _check_path(recipe.policy.path)
+    check_path(recipe.policy.path)
     _check_device(recipe.engine.device)
     problems = _load(recipe)
     kept = _judge(recipe, problems, on_progress)
@@ -205,8 +206,7 @@ def longest_prompt(recipe: Recipe, problems: Sequence[Problem]) -> int:
 
 def _here(recipe: Recipe, longest: int) -> Recipe:
     """Return the recipe on this machine's device, with prompts no longer than the longest."""
-    auto = "cuda" if cuda_memory() else "cpu"
-    device = auto if recipe.engine.device == "auto" else recipe.engine.device
+    device = auto_device() if recipe.engine.device == "auto" else recipe.engine.device
     engine = recipe.engine.model_copy(update={"device": device})
     prompt = recipe.prompt.model_copy(update={"max_tokens": longest})
     return recipe.model_copy(update={"engine": engine, "prompt": prompt})
@@ -219,7 +219,7 @@ def _check_sampler(recipe: Recipe) -> list[str]:
     return ["explore.sampler is vllm, which is not installed here: docs/how-to/use-vllm.md."]
 
 
-def _check_path(source: str) -> None:
+def check_path(source: str) -> None:
     """Raise ConfigError or EngineError for a `policy.path` that is nothing here and no name of the
     hub's.
     """
@@ -233,7 +233,12 @@ def _check_path(source: str) -> None:
 
 
 def _check_device(name: str) -> None:
-    """Raise EngineUnavailable for a CUDA device that this machine has not."""
+    """Raise EngineUnavailable for a GPU that this machine has not."""
+    if name == "mps" and auto_device() != "mps":
+        raise EngineUnavailable(
+            "engine.device is 'mps', and this machine has no Apple GPU. Set engine.device=cpu, or "
+            "check the recipe on the Mac that runs it."
+        )
     kind, _, index = name.partition(":")
     count = len(cuda_memory()) if kind == "cuda" else 0
     if kind == "cuda" and int(index or 0) >= count:
@@ -246,6 +251,7 @@ def _check_device(name: str) -> None:
 def _load(recipe: Recipe) -> _Problems:
     try:
         tasks = load_tasks(recipe.tasks)
+        check_best_by(recipe, tasks.evaluate)
         held_out = tuple(chain.from_iterable(tasks.evaluate.values()))
         coldstart = (
             [load_coldstart(recipe.coldstart, held_out, data_dir=recipe.tasks.data_dir)]
@@ -320,7 +326,7 @@ def _judge(recipe: Recipe, problems: _Problems, on_progress: Progress | None) ->
 
 def _memory_warnings(recipe: Recipe, held: list[Demand]) -> list[str]:
     present = main_memory()
-    if recipe.engine.device != "cpu" or held[-1].value <= present:
+    if recipe.engine.device not in ("cpu", "mps") or held[-1].value <= present:
         return []
     return [
         f"The run may hold {format_value(held[-1].value, 'bytes')} and this machine has "
@@ -334,10 +340,10 @@ def _unknown_size(source: str) -> str:
         return f"{source} is tiny and made at the start; its memory is not estimated."
     if Path(source).expanduser().exists():
         return (
-            f"The size of {source} cannot be told from its files: config.json and safetensors "
-            "weights, or a GGUF file, are missing or damaged; no memory estimate."
+            f"No memory estimate: the size of {source} is unknown, because its config.json and "
+            "safetensors weights, or its GGUF file, are missing or damaged."
         )
     return (
-        f"The size of {source} cannot be told from files on this machine; no memory estimate. "
-        "Name a local directory: --set policy.path=DIR."
+        f"No memory estimate: the files of {source} are not on this machine. Name a local "
+        "directory: --set policy.path=DIR."
     )

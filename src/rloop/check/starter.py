@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rloop.check.estimate import cuda_memory, main_memory, memory
+from rloop.check.estimate import auto_device, cuda_memory, main_memory, memory
+from rloop.check.recipe import check_path
 from rloop.errors import ConfigError
 from rloop.policies.model_files import (
     ModelSize,
@@ -21,7 +22,8 @@ from rloop.policies.model_files import (
     read_tokenizer,
 )
 from rloop.recipe.load import load_text, overridden, run_name
-from rloop.tasks.benchmarks import BENCHMARKS
+from rloop.tasks.benchmarks import BENCHMARKS, check_source
+from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.text import format_value
 
 FIT = 0.85
@@ -45,11 +47,13 @@ class Budget:
     held_out: int
 
 
+SMALL = Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32)
 BUDGETS: Mapping[str, Budget] = {
     "cuda": Budget(
         iterations=3, steps=50, prompts_per_step=32, completion_tokens=1024, held_out=200
     ),
-    "cpu": Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32),
+    "mps": SMALL,
+    "cpu": SMALL,
 }
 RATES = ((1e9, 1e-6), (3e8, 2e-6), (2e7, 1e-5), (0, 1e-3))
 """RL's learning rate from so many parameters on, all of which train: 1e-6 is DAPO's (section 4.1),
@@ -75,22 +79,20 @@ class Machine:
 
     def __str__(self) -> str:
         """Return it in words. Example: `a GPU with 80 GB`."""
-        name = "a GPU" if self.kind == "cuda" else "a CPU"
+        name = {"cuda": "a GPU", "mps": "an Apple GPU", "cpu": "a CPU"}[self.kind]
         return f"{name} with {format_value(self.memory, 'bytes')}"
 
 
 def this_machine() -> Machine:
-    """Return the first CUDA device, else the CPU with its memory."""
-    gpus = cuda_memory()
-    return (
-        Machine(kind="cuda", memory=gpus[0]) if gpus else Machine(kind="cpu", memory=main_memory())
-    )
+    """Return the first CUDA device, else an Apple GPU or the CPU with the machine's memory."""
+    kind = auto_device()
+    return Machine(kind=kind, memory=cuda_memory()[0] if kind == "cuda" else main_memory())
 
 
 COMMENTS = {
     "iterations": "each explores, selects, fine-tunes and evaluates",
     "tasks.train": "what RL explores",
-    "tasks.evaluate": "held out; without it 10 % of the training problems are",
+    "tasks.evaluate": "held out; without it a part of the training problems is",
     "prompt.suffix": "asks for what the verifier reads; the words of Qwen2.5-Math",
     "prompt.template": "the model has no chat template",
     "explore": "RL (DAPO); every completion is stored",
@@ -125,6 +127,7 @@ def starter_recipe(
             "Name a recipe, or a model and problems: --model NAME with --task NAME or --data FILE, "
             "such as --model Qwen/Qwen2.5-1.5B-Instruct --task gsm8k."
         )
+    _check_names(model, sources, verifier)
     machine = machine or this_machine()
     fetch_description(model)
     size = measure_model(model)
@@ -140,6 +143,15 @@ def starter_recipe(
             "# The model's files are not here, so its size is not known and memory is not counted."
         )
     return "\n".join([*title, *_written(values)]) + "\n"
+
+
+def _check_names(model: str, sources: Sequence[str], verifier: str | None) -> None:
+    """Raise ConfigError or EngineError for a name that no run could find, before it is printed."""
+    check_path(model)
+    for source in sources:
+        check_source(source)
+    if verifier is not None:
+        check_verifier_name(verifier)
 
 
 def _values(

@@ -21,7 +21,8 @@ from rloop.loop.manifest import Manifest
 from rloop.loop.problems import RunProblems
 from rloop.loop.stopping import check_verdicts
 from rloop.observe.console import Console
-from rloop.observe.run_log import RunLog
+from rloop.observe.metric_keys import best_policy
+from rloop.observe.run_log import RunLog, final_rows
 from rloop.recipe.config import OptimizerConfig, Recipe
 from rloop.store.records import logged_mark
 from rloop.store.trajectories import TrajectoryStore
@@ -160,12 +161,11 @@ class Context:
             store=self.store,
             max_batch=self.recipe.engine.max_batch,
         )
-        with (
-            self.log.span("evaluate", place),
-            self.console.phase(
-                place.iteration, "evaluate", evaluator.num_completions, "completion"
-            ) as bar,
-        ):
+        total, together = evaluator.num_completions, evaluator.max_batch
+        shown = self.console.phase(
+            place.iteration, "evaluate", total, "completion", together=together
+        )
+        with self.log.span("evaluate", place), shown as bar:
 
             def on_group(_: Group) -> None:
                 self.progress(place)
@@ -199,17 +199,22 @@ class Context:
             )
 
     def drop_policies(self, *, before: int) -> None:
-        """Remove the policies of earlier iterations if the recipe keeps only the last.
+        """Remove the policies of earlier iterations if the recipe keeps only the last, and perhaps
+        the best.
 
         Nothing needs them any more; base and cold start stay. Each is renamed before its files are
         deleted, so that no partial policy is found under its name.
         """
         if self.recipe.keep_policies == "all":
             return
+        best = None
+        if self.recipe.keep_policies == "best":
+            there = [path.name for path in (self.run_dir / "policies").iterdir()]
+            best = best_policy(final_rows(self.run_dir), there, self.recipe.best_by)
         for iteration, kind in product(range(1, before), ("iter", "explored", "finetuned")):
             policy = self.policy_dir(f"{kind}-{iteration:03d}")
             leaving = policy.with_name(f".{policy.name}.old")
-            if policy.exists():
+            if policy.exists() and policy.name != best:
                 policy.rename(leaving)
             shutil.rmtree(leaving, ignore_errors=True)
 

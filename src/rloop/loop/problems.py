@@ -7,6 +7,7 @@ from itertools import chain
 
 from rloop.errors import TaskError
 from rloop.policies.prompts import Section, check_context
+from rloop.recipe.checks import check_best_by
 from rloop.recipe.config import Recipe
 from rloop.tasks.load import load_coldstart, load_task, load_tasks
 from rloop.tasks.pool import VerifierPool
@@ -101,6 +102,7 @@ def _none_left(name: str, report: PromptReport) -> TaskError:
 def load_problems(recipe: Recipe, pool: VerifierPool) -> RunProblems:
     """Load every task of the recipe and judge the reference answers."""
     tasks = load_tasks(recipe.tasks)
+    check_best_by(recipe, tasks.evaluate)
     notes = tasks.summary()
     held_out = [problem for problems in tasks.evaluate.values() for problem in problems]
     coldstart: tuple[Problem, ...] = ()

@@ -2,7 +2,8 @@
 keys of recipes."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 _KEY = re.compile(r"(.+)/((?:avg|maj|pass)@\d+|cover@(?:0\.\d+|1))", re.DOTALL)
@@ -18,6 +19,28 @@ def split_key(key: str) -> tuple[str, str] | None:
     """
     match = _KEY.fullmatch(key)
     return None if match is None else (match[1], match[2])
+
+
+def best_policy(
+    lines: Iterable[Mapping[str, Any]], policies: Collection[str], best_by: str
+) -> str | None:
+    """Return which of the policies has the highest held-out measure, of equals the first.
+
+    `lines` are evaluations, of which the last of a policy counts; `best_by` is the recipe's. None
+    where none was measured.
+    """
+    task, _, metric = best_by.rpartition("/")
+    scores: dict[str, float] = {}
+    for line in lines:
+        found = []
+        for key, value in line.items():
+            name, measure = split_key(key.removeprefix("evaluate/")) or ("", "")
+            is_meant = metric in (measure, measure.partition("@")[0]) and task in ("", name)
+            if is_meant and value is not None:
+                found.append(float(value))
+        if found and line["policy"] in policies:
+            scores[line["policy"]] = fmean(found)
+    return max(scores, key=lambda policy: scores[policy], default=None)
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:

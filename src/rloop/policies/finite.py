@@ -13,7 +13,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:
     """Raise NonFinitePolicy unless every weight is finite; `what` names them in its message.
 
     One sum per tensor, in float64 so that the sum itself cannot overflow: NaN and infinities
-    survive it.
+    survive it. Apple GPUs know no float64: there every weight is looked at.
     """
     broken = nonfinite_names(weights)
     if broken:
@@ -25,12 +25,14 @@ def check_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:
 
 def nonfinite_names(weights: Mapping[str, torch.Tensor]) -> list[str]:
     """Return the names of tensors that hold a NaN or an infinity."""
-    sums = {
-        name: weight.detach().sum(dtype=torch.float64)
+    found = {
+        name: weight.detach().isfinite().all()
+        if weight.is_mps
+        else weight.detach().sum(dtype=torch.float64).isfinite()
         for name, weight in weights.items()
         if weight.is_floating_point()
     }
-    return [name for name, total in sums.items() if not torch.isfinite(total)]
+    return [name for name, is_finite in found.items() if not is_finite]
 
 
 @torch.no_grad()

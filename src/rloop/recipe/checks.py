@@ -5,12 +5,17 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from datetime import date
 from typing import TYPE_CHECKING, Any
+
+from rloop.errors import ConfigError
 
 if TYPE_CHECKING:
     from rloop.recipe.config import Recipe, RewardConfig
 
+BEST_BY = r"^(.+/)?(avg|pass@[1-9]\d*)$"
+"""Form of `best_by`: a measure, perhaps behind a task."""
 BUILT_IN_REWARDS = ("accuracy", "format", "length")
 
 
@@ -24,8 +29,8 @@ def check_date(text: str) -> str:
 
 def check_device(name: str) -> str:
     """Return the name of a device; ValueError for another."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda or cuda:N.")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"{name!r} is not a device. Give auto, cpu, cuda, cuda:N or mps.")
     return name
 
 
@@ -33,10 +38,10 @@ def check_template_args(values: dict[str, Any]) -> dict[str, Any]:
     """Return arguments of a chat template; ValueError for those that it cannot get."""
     taken = sorted({"messages", "add_generation_prompt"} & set(values))
     if taken:
-        raise ValueError(f"{taken[0]} is what rloop itself hands to the template. Remove it.")
+        raise ValueError(f"{taken[0]} is set by rloop itself. Remove it.")
     odd = [name for name in values if not name.isidentifier()]
     if odd:
-        raise ValueError(f"{odd[0]!r} is not a name that a template can read. Correct it.")
+        raise ValueError(f"{odd[0]!r} is not a valid name of a template variable. Correct it.")
     return values
 
 
@@ -49,6 +54,17 @@ def check_recipe(recipe: "Recipe") -> None:
     _check_mix(recipe)
     _check_maxrl(recipe)
     _check_tinker(recipe)
+
+
+def check_best_by(recipe: "Recipe", tasks: Collection[str]) -> None:
+    """Raise ConfigError unless evaluations on the held-out tasks give the measure of `best_by`."""
+    task, _, metric = recipe.best_by.rpartition("/")
+    given = ["avg", *(f"pass@{k}" for k in recipe.evaluate.k)]
+    if (task and task not in tasks) or metric not in given:
+        raise ConfigError(
+            f"best_by is {recipe.best_by!r}, but evaluations give {', '.join(given)}, of all tasks "
+            f"or of one: {', '.join(f'{name}/avg' for name in tasks)}. Name one of these."
+        )
 
 
 def recipe_warnings(recipe: "Recipe") -> tuple[str, ...]:
@@ -129,8 +145,8 @@ def _check_replay(recipe: "Recipe") -> None:
     asked = f"explore.replay_per_group={count}"
     if recipe.finetune is not None or recipe.explore.optimizer.learning_rate == 0:
         raise ValueError(
-            f"{asked} is a switch of plain RL that learns: set expert and finetune to null and "
-            "a learning rate above 0, or set it to 0."
+            f"{asked} works only in plain RL with a learning rate above 0: set expert and "
+            "finetune to null, or set it to 0."
         )
     if recipe.iterations < 2:
         raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
@@ -208,18 +224,18 @@ def _check_tinker(recipe: "Recipe") -> None:
         )
     explore = recipe.explore
     for is_asked, asked, why in (
-        (recipe.engine.lora, "engine.lora", "engine.tinker.rank says how adapters are"),
+        (recipe.engine.lora, "engine.lora", "engine.tinker.rank sets the adapters' rank"),
         (explore.sampler == "vllm", "explore.sampler=vllm", "the server samples"),
-        (recipe.mix, "mix", "whole weights cannot be brought to a server"),
+        (recipe.mix, "mix", "weights cannot be uploaded to a server"),
         (
             explore.sampling.temperature != 1.0,
             f"explore.sampling.temperature={explore.sampling.temperature:g}",
-            "servers tell and train log-probabilities at temperature 1",
+            "the server scores and trains at temperature 1",
         ),
         (
             explore.entropy_coef,
             f"explore.entropy_coef={explore.entropy_coef:g}",
-            "servers tell the sampled tokens' log-probabilities alone",
+            "the server returns log-probabilities of sampled tokens only",
         ),
     ):
         if is_asked:

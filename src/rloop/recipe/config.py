@@ -64,7 +64,8 @@ class TasksConfig(Strict):
     train: tuple[TaskConfig, ...] = Field(min_length=1)
     """Problems to explore."""
     evaluate: tuple[TaskConfig, ...] = ()
-    """Held-out problems, left out of training; 10 % of those, at most 256, when absent."""
+    """Held-out problems, left out of training; when absent 10 % of those: 20 to 256, at most a
+    third."""
     data_dir: str | None = None
     """Folder with the benchmark files; else the variable RLOOP_DATA; else the hub."""
     bad_references: Literal["stop", "drop"] = "stop"
@@ -356,9 +357,12 @@ class Recipe(Strict):
     """Where metrics go besides `metrics.jsonl`."""
     keep_explored: bool = False
     """Keep each iteration's RL weights as a policy directory; RLoop itself throws them away."""
-    keep_policies: Literal["all", "last"] = "all"
+    keep_policies: Literal["all", "last", "best"] = "all"
     """`last` removes the policies of an iteration once the next one's is kept and measured: for
-    weights that would fill the disk."""
+    weights that would fill the disk. `best` does too, but the best policy so far stays."""
+    best_by: Annotated[str, Field(pattern=checks.BEST_BY)] = "avg"
+    """Which held-out measure the best policy has the highest of, here and for `--policy best`:
+    `avg` or `pass@K`, as a mean over the tasks, or one task's, as in `validation/pass@8`."""
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

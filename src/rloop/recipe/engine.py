@@ -49,7 +49,8 @@ class EngineConfig(Strict):
     tinker: TinkerConfig | None = None
     """The server of `engine.name: tinker`."""
     device: Device = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` (an Apple GPU); `auto` takes CUDA, else `mps`, else
+    the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the forward pass; master weights are always float32. `auto` takes bfloat16 where
     the device multiplies it natively."""

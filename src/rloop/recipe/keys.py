@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rloop.errors import ConfigError
+from rloop.recipe.checks import BEST_BY
 from rloop.recipe.config import Recipe
 from rloop.recipe.defaults import COLDSTART, DEFAULTS
 
@@ -23,6 +24,7 @@ REQUIRED = "required"
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "of letters, digits, dots, underscores and hyphens, no spaces",
     r"^[A-Za-z0-9_]+$": "of letters, digits and underscores",
+    BEST_BY: "such as avg, pass@8 or gsm8k/pass@8",
     r"^https?://[^/@\s]+(/[^@\s]*)?$": "that is an http address",
 }
 """Patterns of texts, in words."""
@@ -31,7 +33,7 @@ MAX_MEANT = 3
 FREE = frozenset(
     {
         *("explore.checkpoint_every", "finetune.checkpoint_every", "coldstart.checkpoint_every"),
-        *("keep_explored", "keep_policies", "sinks"),
+        *("keep_explored", "keep_policies", "best_by", "sinks"),
         *("evaluate.temperatures", "evaluate.temperature_samples"),
         *("tasks.data_dir", "tasks.verifier_workers"),
         *("engine.tinker.base_url", "engine.tinker.max_in_flight", "engine.tinker.patience_s"),

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from rloop.errors import ConfigError, StoreError
+from rloop.observe import metric_keys
 from rloop.report.model_card import card_license, model_card, resolved_recipe
-from rloop.run_directory import Run, estimates, read_run
+from rloop.run_directory import Run, read_run
 from rloop.types import policy_kind
 
 
@@ -19,28 +19,16 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
 
     With it go a model card (README.md) and the resolved recipe (recipe.yaml); a card or recipe of
     the base model is kept as README.base.md and recipe.base.yaml. All of it is written or nothing.
-    Without a name it is the last policy that the run finished; `best` is `best_policy`.
+    The name is as in `find_policy`.
     """
     run = read_run(run_dir)
-    policies = finished_policies(run)
-    if not policies:
-        raise StoreError(f"{run_dir} has no finished policy to export.")
-    if name == "best" and name not in policies:
-        name = best_policy(run)
-    if name is not None and name not in policies:
-        if policy_kind(name) == "explored":
-            raise ConfigError(
-                f"{run_dir} has not kept {name}: RL's weights are deleted after fine-tuning. "
-                "Run with --set keep_explored=true to keep them."
-            )
-        raise ConfigError(f"{run_dir} has no policy {name!r}; it has {', '.join(policies)}.")
+    name, source = find_policy(run, name)
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file. Choose another directory.")
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} is not empty. Choose another directory.")
-    name = name or list(policies)[-1]
-    source = policies[name]
-    base_card = policies["base"] / "README.md" if "base" in policies else None
+    base = finished_policies(run).get("base")
+    base_card = None if base is None else base / "README.md"
     texts = _texts(run, name, directory.resolve().name, base_card)
     try:
         with _written_whole(directory) as partial:
@@ -57,9 +45,30 @@ def export_policy(run_dir: Path, directory: Path, name: str | None = None) -> Pa
         raise StoreError(
             f"{source} could not be copied to {directory} ({reason}). Choose another directory."
         ) from error
-    if not run.is_complete:
-        sys.stderr.write(f"{run_dir} is not finished: {name} may not be its last policy.\n")
     return source
+
+
+def find_policy(run: Run, name: str | None = None) -> tuple[str, Path]:
+    """Return a policy's own name and its directory.
+
+    Without a name it is the last policy that the run finished; `best` is `best_policy`.
+    """
+    policies = finished_policies(run)
+    if not policies:
+        raise StoreError(f"{run.directory} has no finished policy to export.")
+    if name == "best" and name not in policies:
+        name = best_policy(run)
+    name = name or list(policies)[-1]
+    if name not in policies:
+        if policy_kind(name) == "explored":
+            raise ConfigError(
+                f"{run.directory} has not kept {name}: RL's weights are deleted after fine-tuning. "
+                "Run with --set keep_explored=true to keep them."
+            )
+        raise ConfigError(f"{run.directory} has no policy {name!r}; it has {', '.join(policies)}.")
+    if not run.is_complete:
+        sys.stderr.write(f"{run.directory} is not finished: {name} may not be its last policy.\n")
+    return name, policies[name]
 
 
 def _texts(run: Run, policy: str, directory: str, base_card: Path | None) -> dict[str, str]:
@@ -96,20 +105,16 @@ def _written_whole(directory: Path) -> Iterator[Path]:
 
 
 def best_policy(run: Run) -> str:
-    """Return the policy with the highest avg@n, as a mean over the held-out tasks; of equals the
+    """Return the policy with the highest measure that the recipe's `best_by` names; of equals the
     first. StoreError where no policy that is there was measured.
 
     It is chosen by the problems it was measured on, so its numbers there are too high.
     """
-    kept = finished_policies(run)
-    measured: dict[str, float] = {}
-    for line in run.rows("evaluate"):
-        found = [one.value for _, metric, one in estimates(line) if metric.startswith("avg@")]
-        if line["policy"] in kept and found:
-            measured[str(line["policy"])] = fmean(found)
-    if not measured:
+    best_by = run.config.get("best_by", "avg")
+    found = metric_keys.best_policy(run.rows("evaluate"), finished_policies(run), best_by)
+    if found is None:
         raise StoreError(f"No policy of {run.directory} has been measured yet.")
-    return max(measured, key=lambda name: measured[name])
+    return found
 
 
 def finished_policies(run: Run) -> dict[str, Path]:

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from rloop.check import estimate
 from rloop.check.estimate import (
     KERNEL_BYTES,
     PROGRAM_BYTES,
+    auto_device,
     batch_arithmetic,
+    compute_bytes,
     disk,
     disk_warnings,
     memory,
@@ -126,6 +130,8 @@ def test_explored_policies_kept_are_counted(values):
 def test_keeping_the_last_policies_alone_counts_two_iterations_at_a_time(values):
     values |= {"keep_policies": "last", "iterations": 5}
     assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 8_000_000
+    values["keep_policies"] = "best"  # which may be a third one's
+    assert named(disk(Recipe.model_validate(values), 5, SIZE))["policies"] == 12_000_000
 
 
 def test_policies_are_as_wide_as_they_are_sampled(values):
@@ -270,3 +276,18 @@ def test_the_end_at_several_temperatures_is_sampled_too(values):
     values["evaluate"]["temperatures"] = [0.5, 1.0]
     # 5 problems x 2 policies x 2 temperatures x 8 samples x 30 tokens
     assert run_tokens(Recipe.model_validate(values), 5) - before == 4800
+
+
+def test_an_apple_gpu_computes_in_float32_and_shares_the_machines_memory(values, monkeypatch):
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(estimate, "cuda_memory", list)
+    assert auto_device() == "mps"
+    values["engine"] |= {"device": "mps", "offload_optimizer": True}
+    recipe = Recipe.model_validate(values)
+    assert compute_bytes(recipe) == 4
+    rows = named(memory(recipe, SIZE, 4))
+    assert rows["weights to compute with"] == 4_000_000
+    assert "on the GPU" not in rows  # there is one memory
+    monkeypatch.setattr(estimate, "cuda_memory", lambda: [8 * 10**9])
+    assert auto_device() == "cuda"

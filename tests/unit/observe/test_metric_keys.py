@@ -1,6 +1,6 @@
 """Names of evaluation metrics."""
 
-from rloop.observe.metric_keys import headline, in_order, split_key
+from rloop.observe.metric_keys import best_policy, headline, in_order, split_key
 
 
 def test_a_key_is_a_task_and_a_metric_and_nothing_after_it() -> None:
@@ -27,3 +27,21 @@ def test_headline_is_the_average_and_the_largest_k_once_each() -> None:
     assert headline(ordered) == ["avg@16", "pass@16"]
     assert headline(["avg@1"]) == ["avg@1"]
     assert headline([]) == []
+
+
+def test_the_best_policy_is_that_of_the_measure_which_the_recipe_names() -> None:
+    lines = [
+        {"policy": "base", "evaluate/a/avg@4": 0.9, "evaluate/b/avg@4": None},
+        {"policy": "iter-001", "evaluate/a/avg@4": 0.3, "evaluate/b/avg@4": 0.5},  # 0.4
+        {"policy": "iter-002", "evaluate/a/avg@4": 0.6, "evaluate/b/avg@4": 0.2},  # 0.4
+        {"policy": "gone", "evaluate/a/avg@4": 1.0, "evaluate/b/avg@4": 1.0},
+    ]
+    lines[2] |= {"evaluate/a/pass@1": 0.6, "evaluate/a/pass@16": 0.9}
+    lines[1] |= {"evaluate/a/pass@1": 0.7, "evaluate/a/pass@16": 0.8}
+    there = ["iter-001", "iter-002"]
+    assert best_policy(lines, there, "avg") == "iter-001"  # the first of equals
+    assert best_policy(lines, there, "a/avg") == "iter-002"
+    assert best_policy(lines, there, "pass@1") == "iter-001"
+    assert best_policy(lines, there, "a/pass@16") == "iter-002"
+    assert best_policy(lines, ["base", *there], "b/avg") == "iter-001"
+    assert best_policy(lines, [], "avg") is None

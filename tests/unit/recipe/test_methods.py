@@ -120,7 +120,7 @@ def test_a_run_ends_with_the_last_phase_of_its_method(name, key):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"explore__replay_per_group": 2}, "replay_per_group=2 is a switch of plain RL"),
+        ({"explore__replay_per_group": 2}, "replay_per_group=2 works only in plain RL"),
         (RL | {"explore__replay_per_group": 2, "iterations": 1}, "got iterations=1"),
         ({"explore__early_stop": {"min_steps": 5}}, "min_steps=5 is more than explore.steps=4"),
     ],

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 from doubles_kill import comparable
-from doubles_runs import begin, logged, scripted, toy_recipe, watched
+from doubles_runs import begin, half_right, logged, scripted, toy_recipe, watched
 
-from rloop.errors import EngineError, StoreError
+from rloop.errors import ConfigError, EngineError, StoreError
 from rloop.observe.run_log import read_metrics
+from rloop.report.export import best_policy
+from rloop.run_directory import read_run
 from rloop.session.process import resume
 from rloop.session.quarantine import quarantine
 from rloop.store.records import read_record, write_record
 from rloop.store.verify import verify_run
+from rloop.types import Problem
 
 EXPLORED = "trajectories/iteration-1/phase-explore/step-000003.parquet"
 BASE = "trajectories/iteration-0/phase-evaluate/step-000000-base-held.parquet"
@@ -259,6 +262,38 @@ def test_keeping_the_last_policies_changes_nothing_but_the_policies(tmp_path, ch
     assert logged(runs[0]) == logged(runs[1])
     assert verify_run(runs[1]).is_sound, told(runs[1])
     assert resume(runs[1], scripted()) == 0
+
+
+def worse_with_updates(problem: Problem, member: int, updates: int) -> str:
+    """Answer held-out problems best shortly after the base, which has none right."""
+    if problem.task == "held":
+        return problem.answer if updates and member < 4 - updates // 8 else "no idea"
+    return half_right(problem, member, updates)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, ["base", "iter-001", "iter-003"]),
+        ({"best_by": "held/pass@1"}, ["base", "iter-001", "iter-003"]),
+        ({"expert": None, "finetune": None}, ["base", "explored-001", "explored-003"]),
+    ],
+)
+def test_keeping_the_best_policy_keeps_the_last_too(tmp_path, changes, kept):
+    recipe = toy_recipe(tmp_path, keep_policies="best", iterations=3, evaluate__k=[1, 4], **changes)
+    code, run_dir = begin(recipe, tmp_path, scripted(worse_with_updates))
+    assert code == 0
+    assert sorted(path.name for path in (run_dir / "policies").iterdir()) == kept
+    assert best_policy(read_run(run_dir)) == kept[1]
+    assert verify_run(run_dir).is_sound, told(run_dir)
+    assert resume(run_dir, scripted(worse_with_updates), overrides=["iterations=4"]) == 0
+    assert (run_dir / "policies" / kept[1]).is_dir()
+
+
+def test_a_measure_that_evaluations_do_not_give_ends_a_run_before_it_begins(tmp_path):
+    recipe = toy_recipe(tmp_path, best_by="hold/pass@3")
+    with pytest.raises(ConfigError, match=r"best_by is 'hold/pass@3'.* of all tasks or .*held/avg"):
+        begin(recipe, tmp_path, scripted())
 
 
 def test_a_policy_that_was_leaving_when_the_run_was_killed_leaves_on_resume(tmp_path):

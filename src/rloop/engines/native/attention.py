@@ -70,9 +70,10 @@ def takes_grouped_heads(device_type: str, dtype: torch.dtype, *, is_masked: bool
     """Whether attention over many positions works without repeated keys and values.
 
     On CUDA only the flash kernel takes grouped heads, and it supports neither a mask nor float32.
+    On Apple GPUs it depends on the release of PyTorch.
     """
     if device_type != "cuda":
-        return True
+        return device_type == "cpu"
     return not is_masked and dtype in (torch.bfloat16, torch.float16)
 
 

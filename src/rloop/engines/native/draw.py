@@ -7,6 +7,7 @@ logits and uniform number, so a trajectory can be sampled again without its neig
 import torch
 from torch.nn import functional as F
 
+from rloop.engines.native.device import sum_dtype
 from rloop.recipe.config import SamplingConfig
 
 
@@ -56,17 +57,18 @@ def invert_cumulative(weights_BV: torch.Tensor, uniforms_B: torch.Tensor) -> tor
     It works in two levels, blocks first: one pass over the vocabulary, and sums short enough for
     float32. A token of weight zero is never sampled.
     """
+    exact = sum_dtype(weights_BV.device)
     vocabulary = weights_BV.shape[1]
     width = next((w for w in (256, 128, 64, 32) if vocabulary % w == 0), 256)
     padded_BV = F.pad(weights_BV, (0, -vocabulary % width))
     blocks_BNW = padded_BV.view(len(weights_BV), -1, width)
-    running_BN = blocks_BNW.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    running_BN = blocks_BNW.sum(dim=-1, dtype=exact).cumsum(dim=-1)
     targets_B1 = uniforms_B[:, None].to(running_BN) * running_BN[:, -1:]
     block_B1 = torch.searchsorted(running_BN, targets_B1, right=True)
     block_B1 = block_B1.clamp_(max=running_BN.shape[1] - 1)
     before_B1 = F.pad(running_BN, (1, 0)).gather(1, block_B1)
     block_BW = blocks_BNW.gather(1, block_B1[:, :, None].expand(-1, 1, width)).squeeze(1)
-    running_BW = block_BW.cumsum(dim=-1, dtype=torch.float64)
+    running_BW = block_BW.cumsum(dim=-1, dtype=exact)
     inside_B1 = torch.searchsorted(running_BW, targets_B1 - before_B1, right=True)
     inside_B1 = inside_B1.clamp_(max=width - 1)
     # Rounding can run past the last positive weight of the block: take its likeliest token instead.

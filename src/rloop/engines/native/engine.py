@@ -16,7 +16,7 @@ from rloop.engines.native.device import resolve_device, resolve_dtype
 from rloop.engines.native.learner import Learner, token_budget
 from rloop.engines.native.logprobs import check_architecture, sequence_logprobs
 from rloop.engines.native.lora import target_weights
-from rloop.engines.native.memory import explained
+from rloop.engines.native.memory import explained, free
 from rloop.engines.native.optimizer import resident_bytes
 from rloop.engines.native.ranks import Ranks
 from rloop.engines.native.sampler import Sampler, row_budget
@@ -80,7 +80,8 @@ class NativeEngine:
         """Load this policy, without an optimizer; it is read again only if the model has
         changed."""
         self._end_learning()
-        if self._policy is not None and self._source == policy and not self._is_changed:
+        is_here = self._source is not None and self._source.path == policy.path
+        if self._policy is not None and is_here and not self._is_changed:
             return
         self._policy = None
         loaded = self._read(policy)
@@ -214,8 +215,8 @@ class NativeEngine:
         if self._vllm is not None:
             self._vllm.close()
         self._policy = self._source = self._vllm = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self._device.type != "cpu":
+            free()
 
     def _read(self, policy: PolicyRef) -> LoadedPolicy:
         remedy = "Add --set engine.dtype=bfloat16, or use a smaller model."
@@ -279,4 +280,4 @@ class NativeEngine:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -18,6 +18,7 @@ from rloop.algo.losses import LossOutput, TokenBatch, UpdateCounts, compute_loss
 from rloop.algo.objective import Objective
 from rloop.engines.base import TrainingSequence
 from rloop.engines.native.batches import MicroBatch, check_sequences, form_microbatches
+from rloop.engines.native.device import sum_dtype
 from rloop.engines.native.lean_layers import lean_layers
 from rloop.engines.native.logprobs import TokenLogprobs, check_architecture, completion_logprobs
 from rloop.engines.native.memory import Budget, explained, return_freed
@@ -201,7 +202,7 @@ class _Totals:
 
     def __init__(self, device: torch.device) -> None:
         self._num_tokens = 0
-        self._sums = torch.zeros(6, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(6, dtype=sum_dtype(device), device=device)
         self._gap_max = torch.zeros((), device=device)
         self._has_behavior = False
 
@@ -226,14 +227,16 @@ class _Totals:
             output.kl_N.sum(),
             is_own_N.sum(),
         )
-        self._sums += torch.stack([part.detach().double() for part in parts])
+        self._sums += torch.stack([part.detach().to(self._sums.dtype) for part in parts])
         self._gap_max = torch.maximum(self._gap_max, gap_N.max())
         self._num_tokens += len(entropy_N)
 
     def add_others(self, ranks: Ranks) -> None:
         """Add the sums of the other processes."""
         counts = torch.tensor(
-            [self._num_tokens, self._has_behavior], dtype=torch.float64, device=self._sums.device
+            [self._num_tokens, self._has_behavior],
+            dtype=self._sums.dtype,
+            device=self._sums.device,
         )
         ranks.add([self._sums, counts])
         ranks.maximum([self._gap_max])

@@ -281,5 +281,5 @@ def check_architecture(model: PreTrainedModel) -> None:
 
 def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return |found - expected| / |expected|, in float64 because squares of logits can overflow."""
-    error = (found.double() - expected.double()).norm() / expected.double().norm()
-    return float(error)
+    found, expected = found.cpu().double(), expected.cpu().double()
+    return float((found - expected).norm() / expected.norm())

@@ -99,7 +99,7 @@ def return_freed() -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return a GPU's free bytes, including PyTorch's unused cache; None on a CPU."""
+    """Return a CUDA GPU's free bytes, including PyTorch's unused cache; None elsewhere."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -112,3 +112,5 @@ def free() -> None:
     return_freed()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -242,7 +242,7 @@ class WholeWeights:
                 continue
             if master is not None and holder.grad is not None:
                 room = self._room(name, torch.float32)
-                master.grad = room.copy_(holder.grad, non_blocking=True)
+                master.grad = room.copy_(holder.grad, non_blocking=holder.is_cuda)
             holder.grad = None
         if self._transit and torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -258,7 +258,7 @@ class WholeWeights:
             master.grad = None  # the rounded weights reuse its memory
             room = self._room(name, parameter.dtype)
             self._rounding.write(name, master, room)
-            parameter.copy_(room, non_blocking=True)
+            parameter.copy_(room, non_blocking=parameter.is_cuda)
         if self._ranks is not None:
             pairs = [(p.data, self._owners[name]) for name, p in self._parameters.items()]
             self._ranks.spread(pairs)

@@ -18,7 +18,7 @@ from rloop.algo.objective import Objective
 from rloop.engines.base import Sampled, SampleRequest, TrainingSequence
 from rloop.engines.native.engine import NativeEngine
 from rloop.engines.native.ranks import Ranks
-from rloop.errors import EngineError
+from rloop.errors import EngineError, EngineUnavailable
 from rloop.policies.renderer import Renderer
 from rloop.recipe.config import OptimizerConfig, Recipe, SamplingConfig
 from rloop.types import PolicyRef
@@ -30,8 +30,8 @@ class ParallelEngine:
     def __init__(self, recipe: Recipe) -> None:
         """Connect to the other processes, and have them build their engines."""
         self._ranks = _met()
-        self._ranks.tell(("build", recipe))
         self._engine = build(recipe, self._ranks)
+        self._ranks.tell(("build", recipe))
 
     def prepare(self, source: str, directory: Path, *, seed: int) -> PolicyRef:
         """Prepare the policy here; the others load it."""
@@ -123,14 +123,22 @@ def _met() -> Ranks:
 
 
 def build(recipe: Recipe, ranks: Ranks) -> NativeEngine:
-    """Return this process's engine, on its own GPU if there are GPUs."""
-    if recipe.engine.device in ("auto", "cuda"):
+    """Return this process's engine, on its own GPU if there are CUDA GPUs."""
+    device = recipe.engine.device
+    if device == "mps":
+        raise EngineUnavailable(
+            "engine.device=mps is one GPU for one process, and torchrun started several. Start "
+            "rloop without torchrun, or set engine.device=cpu."
+        )
+    if device in ("auto", "cuda"):
         import torch
 
         if torch.cuda.is_available():
             device = f"cuda:{ranks.local_rank}"
-            engine = recipe.engine.model_copy(update={"device": device})
-            recipe = recipe.model_copy(update={"engine": engine})
+        elif device == "auto":
+            device = "cpu"
+        engine = recipe.engine.model_copy(update={"device": device})
+        recipe = recipe.model_copy(update={"engine": engine})
     return NativeEngine(recipe, ranks)
 
 

@@ -18,6 +18,7 @@ from rloop.engines.base import Sampled, SampleRequest
 from rloop.engines.native.cpu.decode import FusedStep
 from rloop.engines.native.cpu.kernels import KernelsUnavailable
 from rloop.engines.native.decode import PlainStep, PrefillCache, Prefilled, fitting_rows
+from rloop.engines.native.device import sum_dtype
 from rloop.engines.native.memory import Budget, free
 from rloop.policies.checkpoint import LoadedPolicy
 from rloop.policies.stop_texts import StopTexts
@@ -270,7 +271,7 @@ class Batch:
     ) -> list[tuple[int, Sampled]]:
         """Sample the next token of each row; free the rows that end with it."""
         uniforms = [row.stream.number(len(row.token_ids)) if row else 0.0 for _, row in rows]
-        uniforms_R = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
+        uniforms_R = torch.tensor(uniforms, dtype=sum_dtype(logits.device), device=logits.device)
         logits = mask_unknown(logits, self._unknown)
         tokens, logprobs = self._decode_step.draw(logits, uniforms_R, self._settings)
         finished = []
