@@ -31,7 +31,7 @@ FILES_A_REFRESH = 32
 """New files counted at each refresh, so that a page comes at once whatever the size of a run."""
 _COUNTED = (
     *("problem_id", "task", "policy", "verdict", "finish_reason", "completion_tokens", "reward"),
-    "prompt_text",
+    *("question", "prompt_text"),
 )
 _GROUPS = pa.schema(
     {
@@ -54,7 +54,7 @@ _GROUPS = pa.schema(
     }
 )
 """The view `groups`: `file` is a `StepFile.key`, `moment` orders an iteration's files in time,
-`question` is the end of the prompt, `tokens` and `reward` are sums over the group, mixed means
+`question` is its end, `tokens` and `reward` are sums over the group, mixed means
 correct and wrong ones, errors aside."""
 
 
@@ -196,6 +196,7 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
         [
             *((name, "sum") for name in (*marks, "completion_tokens", "reward")),
             ("reward", "count"),
+            ("question", "first"),
             ("prompt_text", "first"),
         ]
     )
@@ -209,7 +210,12 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
     columns = {name: [value] * found.num_rows for name, value in constants.items()}
     columns |= {name: found[name] for name in ("policy", "task", "problem_id")}
     columns |= {
-        "question": [excerpt(prompt) for prompt in found["prompt_text_first"].to_pylist()],
+        "question": [
+            excerpt(asked)
+            for asked in pc.coalesce(
+                found["question_first"], found["prompt_text_first"]
+            ).to_pylist()
+        ],
         "size": found["reward_count"],
         "num_correct": found["is_correct_sum"],
         "num_error": found["is_error_sum"],

@@ -1,6 +1,5 @@
 """The tasks of a recipe: what is trained on, what is held out, and what was left out and why."""
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,13 @@ from pathlib import Path
 
 from rloop.errors import ConfigError, TaskError
 from rloop.recipe.config import ColdstartConfig, TaskConfig, TasksConfig
-from rloop.tasks.benchmarks import BENCHMARKS, check_folder, read_benchmark, usual_split
+from rloop.tasks.benchmarks import (
+    BENCHMARKS,
+    check_folder,
+    check_source,
+    read_benchmark,
+    usual_split,
+)
 from rloop.tasks.duplicates import (
     answer_conflicts,
     conflict_warning,
@@ -23,14 +28,13 @@ from rloop.tasks.references import check_solutions
 from rloop.tasks.rows import (
     Columns,
     check_filters,
-    choose,
     find_columns,
     fits,
-    hold_out,
     row_keys,
     to_problem,
     with_verifier,
 )
+from rloop.tasks.split import choose, hold_out
 from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.types import Problem
 
@@ -122,6 +126,7 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
         check_verifier_name(config.verifier)
     if data_dir is not None:
         check_folder(data_dir, "tasks.data_dir")
+    check_source(config.source)
     if kind == "reasoning_gym":
         return _generate(place, config)
     if config.verifier == "reasoning_gym":
@@ -242,14 +247,6 @@ def _read(
         split = config.split or "train"
         found = read_hub_rows(place, config.params.get("name"), split)
         return _Source(name=place.rpartition("/")[2], split=split, rows=found, fields=config.fields)
-    if place or kind not in BENCHMARKS:
-        near = difflib.get_close_matches(config.source, BENCHMARKS, n=1)
-        near = [f"file:{config.source}"] if Path(config.source).is_file() else near
-        guess = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"source {config.source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
-            f"hub:OWNER/NAME or one of {', '.join(BENCHMARKS)}."
-        )
     split = config.split or usual_split(kind, held_out=held_out)
     rows, fields = read_benchmark(kind, split, data_dir)
     return _Source(
@@ -297,9 +294,13 @@ class Tasks:
         for names, count in sorted(
             Counter((a.task, b.task) for a, b in self.held_out_pairs).items()
         ):
-            lines.append(
-                f"left out of training because {names[1]} holds them out: {count} of {names[0]}"
+            is_split = names[0] == names[1]
+            why = (
+                "held out"
+                if is_split
+                else f"left out of training because {names[1]} holds them out"
             )
+            lines.append(f"{why}: {count} of {names[0]}")
         held_out = sum(len(problems) for problems in self.evaluate.values())
         lines.append(f"in all {len(self.train)} problems to train on, {held_out} held out")
         return lines

@@ -277,7 +277,7 @@ def read_hub_rows(name: str, config: str | None, split: str) -> list[Row]:
     where = f"hub:{name}, split {split!r},"
     if silence := why_out_of_reach(name):
         raise TaskError(
-            f"{where} cannot be read, the Hub does not answer ({silence}): check the connection, "
+            f"{where} cannot be read: the Hub does not answer ({silence}): check the connection, "
             "set HF_HUB_OFFLINE=1 to read what is in its cache, or put the file in tasks.data_dir"
         )
     try:

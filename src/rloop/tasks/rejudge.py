@@ -18,7 +18,8 @@ from rloop.tasks.verifiers.python import PREFIX
 from rloop.types import Problem, Verdict
 
 COLUMNS = (
-    *("problem_id", "task", "prompt_text", "completion_text", "reference", "verifier_version"),
+    *("problem_id", "task", "question", "prompt_text", "completion_text", "reference"),
+    "verifier_version",
 )
 """What `verdicts` needs of a row."""
 
@@ -104,7 +105,7 @@ class Rejudge:
         return Problem(
             problem_id=str(row["problem_id"]),
             task=str(row["task"]),
-            question=str(row["prompt_text"]),
+            question=str(row["question"] or row["prompt_text"]),
             answer=str(row["reference"]),
             verifier=self._verifier or name,
         )

@@ -36,7 +36,7 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    r"\*{0,2}\s*(?:[+^_!]|\*(?![*\s.,]|$)(?=\s*\d)|/\s*\d|-\s*\d|\u00d7|\u00f7|\\(?:times"
+    r"\*{0,2}\s*(?:[+^_!]|\*(?![*\s.,]|$)(?=\s*\d)|\*\s+-?\d|x\s*\d|/\s*\d|-\s*\d|\u00d7|\u00f7|\\(?:times"
     r"|cdot|div)|:\d"
     r"|,\s*\d|(?:st|nd|rd|th)\b|\btimes\s+(?:\d|as)|is\s+(?:wrong|not|incorrect)"
     r"|\s+(?:squared|cubed)\b|[\u2080-\u2089]"
