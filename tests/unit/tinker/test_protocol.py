@@ -34,7 +34,7 @@ def client(url: str, patience_s: float = 5.0) -> Server:
 def test_a_busy_server_is_asked_again_under_the_same_number(scripted: ScriptedServer, code: int):
     scripted.answers = [(code, {}), (code, {}), (200, {"request_id": "7"}), (200, {"x": 1})]
     server = client(scripted.url)
-    assert server.do("optim_step", {"model_id": "m"}) == {"x": 1}
+    assert server.do("asample", {"model_id": "m"}) == {"x": 1}
     server.close()
     assert [body.get("seq_id") for _, body, _ in scripted.asked] == [1, 1, 1, None]
 
@@ -57,6 +57,18 @@ def test_a_server_that_stays_away_is_told_of_with_the_remedy():
         server.call("create_session", {})
     assert time.monotonic() - begin < 5.0
     server.close()
+
+
+def test_a_step_is_asked_for_again_only_where_it_was_refused(scripted: ScriptedServer):
+    server = client(scripted.url)
+    scripted.answers = [(429, {}), (503, {}), (200, {"request_id": "7"})]
+    assert server.submit("optim_step", {"model_id": "m"}) == "7"
+    for code in (500, 502, 504):
+        scripted.answers = [(code, {})]
+        with pytest.raises(EngineError, match=f"answers {code} to optim_step, .*rloop resume"):
+            server.submit("optim_step", {"model_id": "m"})
+    server.close()
+    assert len(scripted.asked) == 6
 
 
 def test_a_step_that_was_broken_off_is_not_done_twice(scripted: ScriptedServer):

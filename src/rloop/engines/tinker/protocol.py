@@ -34,6 +34,8 @@ POLL_S = 330.0
 """Servers hold a poll open for up to five minutes."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 BUSY = frozenset({429, 500, 502, 503, 504})
+REFUSED = frozenset({429, 503})
+"""Those of `BUSY` after which a request has certainly not been done."""
 NOT_YET = frozenset({408, 425})
 NEEDED = (
     *("create_session", "create_model", "unload_model", "asample", "forward", "forward_backward"),
@@ -151,7 +153,8 @@ class Server:
     def submit(self, verb: str, body: Json) -> str:
         """Submit a request that takes a while; return its id.
 
-        A number in each request lets servers distinguish a repeated request from a new one.
+        A number in each request lets servers distinguish a repeated request from a new one. SkyRL
+        0.3.0 does not.
         """
         return str(self.call(verb, {"seq_id": self.next_number(), **body})["request_id"])
 
@@ -222,15 +225,14 @@ class Server:
                 if answer.status_code not in BUSY:
                     return answer
                 problem = f"answers {answer.status_code}"
+                if verb in LEARNS and answer.status_code not in REFUSED:
+                    raise self._uncertain(f"answers {answer.status_code} to {verb}")
             except httpx.ConnectError as error:
                 problem = f"cannot be reached ({error})"
             except httpx.TransportError as error:
                 problem = f"broke off {verb} ({type(error).__name__})"
                 if verb in LEARNS:
-                    raise EngineError(
-                        f"The Tinker server {self.url} {problem}, which may or may not have been "
-                        f"done. `rloop resume` continues from the last saved state."
-                    ) from error
+                    raise self._uncertain(problem) from error
             waited = time.monotonic() - begin
             if waited + pause > self._patience_s:
                 raise EngineError(
@@ -243,6 +245,12 @@ class Server:
                 is_told = True
             self._closed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _uncertain(self, problem: str) -> EngineError:
+        return EngineError(
+            f"The Tinker server {self.url} {problem}, which may or may not have been done. "
+            f"`rloop resume` continues from the last saved state."
+        )
 
     def _check(self, answer: httpx.Response) -> None:
         """Raise EngineError with the server's own words if it refuses."""
