@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 @contextmanager
 def engine_of(name: str, options: argparse.Namespace, folder: Path) -> Iterator[Engine]:
     """Yield an engine that trains the model."""
-    section = {"name": name, "device": "cpu", "dtype": "float32"}
+    section: dict[str, object] = {"name": name, "device": "cpu", "dtype": "float32"}
     if name == "tinker":
         section["tinker"] = {
             "base_url": options.url,
