@@ -133,9 +133,5 @@ def store_rescore(
     found = rescore(run_dir, verifier, out)
     if as_json:
         return print_json(found.as_json())
-    print_table(("task", "was", "correct", "wrong", "error"), found.confusion_rows(), "Verdicts")
-    effects = [
-        (e.task, e.policy, e.metric, e.old, e.new, e.change) for e in found.headline_effects()
-    ]
-    print_table(("task", "policy", "metric", "was", "is", "change"), effects, "Measurements")
+    print_table(("task", "was", "correct", "wrong", "error"), found.confusion_rows())
     sys.stdout.writelines(f"{line}\n" for line in found.lines())
