@@ -62,39 +62,6 @@ class Counting(ScriptedEngine):
         return metrics
 
 
-@pytest.mark.parametrize("die_at", [(1, 1), (1, 3), (2, 2), (2, 4)])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, die_at: tuple[int, int]
-):
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    whole.mkdir()
-    torn.mkdir()
-    recipe = toy_recipe(tmp_path, evaluate__every=2)
-    _, expected = begin(recipe, whole, scripted())
-
-    with pytest.raises(SystemExit):
-        begin(recipe, torn, watched(killed_at("explore", *die_at)))
-    assert resume(torn / "run", scripted()) == 0
-    assert logged(torn / "run") == logged(expected)
-    sql = "select * exclude (run) from trajectories order by iteration, phase, step, policy, "
-    sql += "problem_id, member"
-    assert trajectories(torn / "run", sql) == trajectories(expected, sql)
-    assert Manifest(torn / "run").completed() == Manifest(expected).completed()
-
-
-def test_an_interrupt_in_the_middle_of_an_evaluation_loses_nothing(tmp_path: Path):
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    whole.mkdir()
-    torn.mkdir()
-    recipe = toy_recipe(tmp_path, evaluate__every=2, iterations=1)
-    _, expected = begin(recipe, whole, scripted())
-
-    code, run_dir = begin(recipe, torn, watched(interrupted_at("evaluate", 1, 2)))
-    assert code == 130
-    assert resume(run_dir, scripted()) == 0
-    assert logged(run_dir) == logged(expected)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -322,14 +289,6 @@ def test_other_problems_under_a_resumed_run_are_refused(tmp_path: Path):
         resume(run_dir, scripted())
 
 
-def test_a_second_process_is_refused(tmp_path: Path):
-    lock = RunLock(tmp_path)
-    with pytest.raises(StoreError, match="in use by process"):
-        RunLock(tmp_path)
-    lock.release()
-    RunLock(tmp_path).release()
-
-
 def test_the_lock_of_a_killed_process_is_stale_whatever_it_says(tmp_path: Path):
     holds = "from rloop.loop.manifest import RunLock\nfrom pathlib import Path\n"
     holds += f"lock = RunLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ninput()"
@@ -370,8 +329,3 @@ def test_a_start_beside_a_users_own_files_writes_nothing(tmp_path: Path):
     with pytest.raises(ConfigError, match="is not empty"):
         begin(toy_recipe(tmp_path), tmp_path, scripted())
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
-
-
-def test_resume_without_a_run_says_so(tmp_path: Path):
-    with pytest.raises(StoreError, match=r"config\.json"):
-        resume(tmp_path, scripted())
