@@ -80,8 +80,13 @@ def check_references(
 
 
 def _is_failure(trial: _Trial, verdict: Verdict) -> bool:
-    is_own_error = verdict.kind == "error" and trial.problem.verifier.startswith(PREFIX)
+    is_own_error = verdict.kind == "error" and _is_foreign(trial.problem)
     return verdict.is_correct != trial.is_right or is_own_error
+
+
+def _is_foreign(problem: Problem) -> bool:
+    """Whether the code that judges is the user's, or an environment's."""
+    return problem.verifier.startswith(PREFIX) or problem.verifier == "rubric"
 
 
 def _own_references(problems: Sequence[Problem]) -> list[_Trial]:
@@ -104,7 +109,7 @@ def _wrong_texts(problems: Sequence[Problem]) -> Iterator[_Trial]:
         yield _Trial(problem, problem.question, "the question, repeated")
     empty = {problem.verifier: problem for problem in reversed(problems)}
     for problem in problems:
-        if problem.verifier.startswith(PREFIX) or problem is empty[problem.verifier]:
+        if _is_foreign(problem) or problem is empty[problem.verifier]:
             yield _Trial(problem, "", "an empty text")
 
 
@@ -155,7 +160,7 @@ def _with_others(problems: Sequence[Problem]) -> Iterator[tuple[Problem, Problem
     """Yield each problem with the next one of its task and verifier that has another reference."""
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        if problem.verifier in _OWN or problem.verifier.startswith(PREFIX):
+        if problem.verifier in _OWN or _is_foreign(problem):
             groups.setdefault((problem.task, problem.verifier), []).append(problem)
     for group in groups.values():
         following: Problem | None = None
@@ -199,6 +204,11 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
     names = {problem.verifier for problem in failed}
     if names == {"reasoning_gym"}:
         return "Draw other problems by changing the task's seed."
+    if names == {"rubric"}:
+        return (
+            "Choose another environment, or correct this one: its rubric must give the reference "
+            "its full reward, and nothing else, without an exception."
+        )
     mend = [name for name in sorted(names) if name.startswith(PREFIX)]
     advice = "".join(
         f"Fix {name}: it must accept the reference, and return False without an exception for "
