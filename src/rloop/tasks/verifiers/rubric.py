@@ -6,6 +6,7 @@ Its functions r_i may be `async def`. One that raises is an error here; the pack
 A completion is correct from a score of `correct_from` on.
 """
 
+import importlib
 import inspect
 import json
 import os
@@ -36,7 +37,7 @@ class Environment:
             self.theirs: Any = package.load_environment(name, **params)
         self._rubrics = list(_leaves(self.theirs.rubric))
         weights = [weight for rubric in self._rubrics for weight in rubric.weights]
-        self._total = sum(weight for weight in weights if weight > 0)
+        self._total: float = sum(weight for weight in weights if weight > 0)
         _check(name, self.theirs, package, self._total)
         for rubric in self._rubrics:
             rubric.funcs = [_watched(function) for function in rubric.funcs]
@@ -61,7 +62,7 @@ class Environment:
         await self.theirs.rubric.cleanup(state)
         if failures:
             raise failures[0]
-        score = state["reward"] / self._total
+        score = float(state["reward"]) / self._total
         if not isfinite(score):
             raise ValueError(f"the rubric gave a reward of {state['reward']}")
         return min(1.0, max(0.0, score))
@@ -95,17 +96,18 @@ def _package(name: str) -> Any:  # noqa: ANN401 (no types)
     os.environ.setdefault("VF_LOG_LEVEL", "CRITICAL")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
-        import verifiers
+        package: Any = importlib.import_module("verifiers")
     except ImportError as error:
         raise TaskError(
             f"verifiers:{name} needs the package verifiers: pip install 'rloop-rl[verifiers]'"
         ) from error
-    if not hasattr(verifiers, "SingleTurnEnv"):
+    if not hasattr(package, "SingleTurnEnv"):
+        version = getattr(package, "__version__", "something else")
         raise TaskError(
-            f"verifiers:{name} needs environments as verifiers had them before 0.4, and "
-            f"{verifiers.__version__} is installed: pip install 'rloop-rl[verifiers]'"
+            f"verifiers:{name} needs environments as verifiers had them before 0.4, and {version} "
+            "is installed: pip install 'rloop-rl[verifiers]'"
         )
-    return verifiers
+    return package
 
 
 def _check(name: str, environment: Any, package: Any, total: float) -> None:  # noqa: ANN401
