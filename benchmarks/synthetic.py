@@ -143,6 +143,7 @@ def sample_table(
         "prompt_ids": problems.prompt_ids.take(index),
         "completion_ids": ids,
         "behavior_logprobs": pa.ListArray.from_arrays(ids.offsets, pa.array(logprobs)),
+        "question": problems.prompts.take(index),
         "prompt_text": problems.prompts.take(index),
         "completion_text": texts,
         "finish_reason": pa.array(np.where(truncated, "length", "stop")),

@@ -86,7 +86,7 @@ class Run:
     ) -> pa.Table:
         """Return a row for each completion that a policy wrote; all columns where none is named.
 
-        Example: run.trajectories(["prompt_text", "completion_text", "verdict"]).to_pandas()
+        Example: run.trajectories(["question", "completion_text", "verdict"]).to_pandas()
         """
         store = open_store(self.directory)
         names = list(columns) or ["*"]

@@ -61,8 +61,8 @@ def test_metrics_are_the_lines_of_the_log(run):
 
 
 def test_trajectories_are_a_table_of_every_completion(run):
-    # 2 steps x 4 prompts x 4 completions; 2 held-out problems x 2 samples x 2 policies
-    assert run.trajectories().num_rows == 32 + 8
+    # 2 steps x 4 prompts x 4 completions; 5 held-out problems x 2 samples x 2 policies
+    assert run.trajectories().num_rows == 32 + 20
     texts = run.trajectories(["step", "completion_text"], phase="explore", iteration=1)
     assert (texts.num_rows, texts.column_names) == (32, ["step", "completion_text"])
     counted = run.sql("select step, count(*) as n from trajectories where step > 0 group by step")

@@ -90,7 +90,7 @@ def check_recipe(
     Raises ConfigError, TaskError or EngineError where a run would stop at its start; a hub out of
     reach is a warning, for the run may be meant for another machine.
     """
-    _check_path(recipe.policy.path)
+    check_path(recipe.policy.path)
     _check_device(recipe.engine.device)
     problems = _load(recipe)
     kept = _judge(recipe, problems, on_progress)
@@ -219,7 +219,7 @@ def _check_sampler(recipe: Recipe) -> list[str]:
     return ["explore.sampler is vllm, which is not installed here: docs/how-to/use-vllm.md."]
 
 
-def _check_path(source: str) -> None:
+def check_path(source: str) -> None:
     """Raise ConfigError or EngineError for a `policy.path` that is nothing here and no name of the
     hub's.
     """
@@ -340,10 +340,10 @@ def _unknown_size(source: str) -> str:
         return f"{source} is tiny and made at the start; its memory is not estimated."
     if Path(source).expanduser().exists():
         return (
-            f"The size of {source} cannot be told from its files: config.json and safetensors "
-            "weights, or a GGUF file, are missing or damaged; no memory estimate."
+            f"No memory estimate: the size of {source} is unknown, because its config.json and "
+            "safetensors weights, or its GGUF file, are missing or damaged."
         )
     return (
-        f"The size of {source} cannot be told from files on this machine; no memory estimate. "
-        "Name a local directory: --set policy.path=DIR."
+        f"No memory estimate: the files of {source} are not on this machine. Name a local "
+        "directory: --set policy.path=DIR."
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rloop.check.estimate import auto_device, cuda_memory, main_memory, memory
+from rloop.check.recipe import check_path
 from rloop.errors import ConfigError
 from rloop.policies.model_files import (
     ModelSize,
@@ -21,7 +22,8 @@ from rloop.policies.model_files import (
     read_tokenizer,
 )
 from rloop.recipe.load import load_text, overridden, run_name
-from rloop.tasks.benchmarks import BENCHMARKS
+from rloop.tasks.benchmarks import BENCHMARKS, check_source
+from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.text import format_value
 
 FIT = 0.85
@@ -90,7 +92,7 @@ def this_machine() -> Machine:
 COMMENTS = {
     "iterations": "each explores, selects, fine-tunes and evaluates",
     "tasks.train": "what RL explores",
-    "tasks.evaluate": "held out; without it 10 % of the training problems are",
+    "tasks.evaluate": "held out; without it a part of the training problems is",
     "prompt.suffix": "asks for what the verifier reads; the words of Qwen2.5-Math",
     "prompt.template": "the model has no chat template",
     "explore": "RL (DAPO); every completion is stored",
@@ -125,6 +127,7 @@ def starter_recipe(
             "Name a recipe, or a model and problems: --model NAME with --task NAME or --data FILE, "
             "such as --model Qwen/Qwen2.5-1.5B-Instruct --task gsm8k."
         )
+    _check_names(model, sources, verifier)
     machine = machine or this_machine()
     fetch_description(model)
     size = measure_model(model)
@@ -140,6 +143,15 @@ def starter_recipe(
             "# The model's files are not here, so its size is not known and memory is not counted."
         )
     return "\n".join([*title, *_written(values)]) + "\n"
+
+
+def _check_names(model: str, sources: Sequence[str], verifier: str | None) -> None:
+    """Raise ConfigError or EngineError for a name that no run could find, before it is printed."""
+    check_path(model)
+    for source in sources:
+        check_source(source)
+    if verifier is not None:
+        check_verifier_name(verifier)
 
 
 def _values(
@@ -204,8 +216,8 @@ def _lengths(model: str, budget: Budget) -> tuple[int, int]:
 def _prompt(sources: Sequence[str], verifier: str | None) -> dict[str, Any]:
     """Return what asks for a boxed answer, where every verifier reads one."""
     is_boxed = verifier in (None, "math", "numeric")
-    is_generated = any(source.startswith("reasoning_gym:") for source in sources)
-    return {"suffix": BOXED} if is_boxed and not is_generated else {}
+    has_own = any(source.startswith(("reasoning_gym:", "verifiers:")) for source in sources)
+    return {"suffix": BOXED} if is_boxed and not has_own else {}
 
 
 def _fitted(values: dict[str, Any], machine: Machine, size: ModelSize | None) -> dict[str, Any]:

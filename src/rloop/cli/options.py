@@ -33,7 +33,12 @@ TasksOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", help="A file of problems and answers: CSV, JSON lines or parquet."),
+    typer.Option(
+        "--data",
+        exists=True,
+        dir_okay=False,
+        help="A file of problems and answers: CSV, JSON lines or parquet.",
+    ),
 ]
 VerifierOption = Annotated[
     str | None,

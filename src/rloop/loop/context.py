@@ -161,12 +161,11 @@ class Context:
             store=self.store,
             max_batch=self.recipe.engine.max_batch,
         )
-        with (
-            self.log.span("evaluate", place),
-            self.console.phase(
-                place.iteration, "evaluate", evaluator.num_completions, "completion"
-            ) as bar,
-        ):
+        total, together = evaluator.num_completions, evaluator.max_batch
+        shown = self.console.phase(
+            place.iteration, "evaluate", total, "completion", together=together
+        )
+        with self.log.span("evaluate", place), shown as bar:
 
             def on_group(_: Group) -> None:
                 self.progress(place)

@@ -52,8 +52,8 @@ class Phases:
             num_stored = sum(problem.problem_id in counts.get(task, {}) for problem in problems)
             if num_stored < len(problems):
                 raise StoreError(
-                    f"{self._context.run_dir / 'trajectories'} holds {num_stored} of the "
-                    f"{len(problems)} problems of {task} as {place.policy} was measured on them: "
+                    f"{self._context.run_dir / 'trajectories'} has only {num_stored} of the "
+                    f"{len(problems)} problems of {task} on which {place.policy} was evaluated: "
                     "files are missing. Restore them from a backup, or begin a new run."
                 )
         return counts

@@ -44,15 +44,19 @@ class Bar:
     def __init__(
         self,
         total: int,
-        on_change: Callable[["Bar"], None],
         *,
+        together: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin a phase of `total` units; `clock` gives seconds."""
+        """Begin a phase of `total` units; `clock` gives seconds.
+
+        So many are worked on `together`: the first of them to end say nothing of the rate.
+        """
         self.total = total
+        self._together = together
         self.done = 0
         self.tokens = 0
-        self._on_change = on_change
+        self.on_change: Callable[[], object] = lambda: None
         self._clock = clock
         self._started = clock()
         self._origin: tuple[float, int, int] = (self._started, 0, 0)
@@ -63,7 +67,7 @@ class Bar:
             # The first report of a resumed phase includes earlier work; rates start here.
             self._origin = (self._clock(), done, tokens)
         self.done, self.tokens = done, tokens
-        self._on_change(self)
+        self.on_change()
 
     def count(self, tokens: int) -> None:
         """Say that one more unit is done, of so many tokens."""
@@ -85,7 +89,7 @@ class Bar:
     def seconds_left(self) -> float | None:
         """Seconds until the phase ends at the rate so far; None before there is a rate."""
         start, done, _ = self._origin
-        if self.done <= done:
+        if self.done - done < self._together:
             return None
         return (self._clock() - start) / (self.done - done) * (self.total - self.done)
 
@@ -125,18 +129,17 @@ class Console:
 
     @contextmanager
     def phase(
-        self, iteration: int | None, phase: PhaseName, total: int, unit: str
+        self, iteration: int, phase: PhaseName, total: int, unit: str, *, together: int = 1
     ) -> Iterator[Bar]:
         """Show a phase of `total` units (`step`); the caller advances the bar it yields.
 
-        Without an iteration it is an evaluation outside a run.
+        No time left is shown before as many units are done as are worked on `together`.
         """
         self._num_steps[phase] = total
-        what = phase.capitalize() if iteration is None else f"Iteration {iteration}, {phase}"
+        what = f"Iteration {iteration}, {phase}"
         self._print(Text(f"{what}: {_count(total, unit)}", style="bold"))
-        with self._drawn(
-            phase if iteration is None else f"{iteration} {phase}", what, total, unit
-        ) as bar:
+        bar = Bar(total, together=together, clock=self._clock)
+        with self._drawn(f"{iteration} {phase}", what, unit, bar) as bar:
             yield bar
         done = "done" if bar.done == total else f"{bar.done:,} of {_count(total, unit)}"
         tokens = f", {bar.tokens:,} tokens" if bar.tokens else ""
@@ -185,21 +188,23 @@ class Console:
         self._results.file.writelines(f"{line}\n" for line in lines)
 
     @contextmanager
-    def _drawn(self, name: str, what: str, total: int, unit: str) -> Iterator[Bar]:
-        """Yield a bar, drawn only on a terminal; bars of nested phases are below it."""
+    def _drawn(self, name: str, what: str, unit: str, bar: Bar) -> Iterator[Bar]:
+        """Yield the bar, drawn only on a terminal; bars of nested phases are below it."""
         if self._in_notebook:
             line = CellLine(self._clock)
+            bar.on_change = lambda: line.write(bar.done, bar.total, numbers(bar, unit, what))
             try:
-                yield Bar(total, lambda bar: line.write(bar.done, total, numbers(bar, unit, what)))
+                yield bar
             finally:
                 line.clear()
             return
         if not self._screen.is_terminal:
-            yield Bar(total, lambda bar: self._tell(bar, what, unit), clock=self._clock)
+            bar.on_change = lambda: self._tell(bar, what, unit)
+            yield bar
             return
         progress = self._open_progress()
-        bar = Bar(total, lambda bar: progress.update(task, completed=bar.done))
-        task = progress.add_task(name, total=total, unit=unit, bar=bar)
+        task = progress.add_task(name, total=bar.total, unit=unit, bar=bar)
+        bar.on_change = lambda: progress.update(task, completed=bar.done)
         try:
             yield bar
         finally:

@@ -148,7 +148,7 @@ class Renderer:
         if self._num_embeddings is not None and num_tokens > self._num_embeddings:
             found.append(
                 f"The tokenizer has {num_tokens} tokens and the model {self._num_embeddings} "
-                "embeddings: prompts with one of the others are refused."
+                "embeddings: a prompt with a token that has none is refused."
             )
         return [*found, *self._of_model]
 

@@ -38,10 +38,10 @@ def check_template_args(values: dict[str, Any]) -> dict[str, Any]:
     """Return arguments of a chat template; ValueError for those that it cannot get."""
     taken = sorted({"messages", "add_generation_prompt"} & set(values))
     if taken:
-        raise ValueError(f"{taken[0]} is what rloop itself hands to the template. Remove it.")
+        raise ValueError(f"{taken[0]} is set by rloop itself. Remove it.")
     odd = [name for name in values if not name.isidentifier()]
     if odd:
-        raise ValueError(f"{odd[0]!r} is not a name that a template can read. Correct it.")
+        raise ValueError(f"{odd[0]!r} is not a valid name of a template variable. Correct it.")
     return values
 
 
@@ -145,8 +145,8 @@ def _check_replay(recipe: "Recipe") -> None:
     asked = f"explore.replay_per_group={count}"
     if recipe.finetune is not None or recipe.explore.optimizer.learning_rate == 0:
         raise ValueError(
-            f"{asked} is a switch of plain RL that learns: set expert and finetune to null and "
-            "a learning rate above 0, or set it to 0."
+            f"{asked} works only in plain RL with a learning rate above 0: set expert and "
+            "finetune to null, or set it to 0."
         )
     if recipe.iterations < 2:
         raise ValueError(f"{asked} replays earlier iterations, got iterations=1. Set 2.")
@@ -224,18 +224,18 @@ def _check_tinker(recipe: "Recipe") -> None:
         )
     explore = recipe.explore
     for is_asked, asked, why in (
-        (recipe.engine.lora, "engine.lora", "engine.tinker.rank says how adapters are"),
+        (recipe.engine.lora, "engine.lora", "engine.tinker.rank sets the adapters' rank"),
         (explore.sampler == "vllm", "explore.sampler=vllm", "the server samples"),
-        (recipe.mix, "mix", "whole weights cannot be brought to a server"),
+        (recipe.mix, "mix", "weights cannot be uploaded to a server"),
         (
             explore.sampling.temperature != 1.0,
             f"explore.sampling.temperature={explore.sampling.temperature:g}",
-            "servers tell and train log-probabilities at temperature 1",
+            "the server scores and trains at temperature 1",
         ),
         (
             explore.entropy_coef,
             f"explore.entropy_coef={explore.entropy_coef:g}",
-            "servers tell the sampled tokens' log-probabilities alone",
+            "the server returns log-probabilities of sampled tokens only",
         ),
     ):
         if is_asked:

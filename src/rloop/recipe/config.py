@@ -67,7 +67,8 @@ class TasksConfig(Strict):
     train: tuple[TaskConfig, ...] = Field(min_length=1)
     """Problems to explore."""
     evaluate: tuple[TaskConfig, ...] = ()
-    """Held-out problems, left out of training; 10 % of those, at most 256, when absent."""
+    """Held-out problems, left out of training; when absent 10 % of those: 20 to 256, at most a
+    third."""
     data_dir: str | None = None
     """Folder with the benchmark files; else the variable RLOOP_DATA; else the hub."""
     bad_references: Literal["stop", "drop"] = "stop"

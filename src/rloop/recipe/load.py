@@ -88,7 +88,8 @@ def check_policy(policy: str) -> None:
         return
     kept = sorted(found for found in (run_dir / "policies").glob("*") if found.is_dir())
     if is_run:
-        which = f"Name one of its policies: {', '.join(map(str, kept))}" if kept else "It has none"
+        names = ", ".join(map(str, kept))
+        which = f"Name one of its policies: {names}" if kept else "It has saved none yet"
         raise ConfigError(f"{policy} is a run, not a policy. {which}.")
     names = ", ".join(found.name for found in kept) or "none"
     raise ConfigError(f"There is no policy {path.name} in {run_dir}; it has {names}.")
@@ -179,7 +180,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key.value}` stands twice", key.start_mark
+                    None, None, f"the key `{key.value}` appears twice", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
@@ -249,7 +250,10 @@ def _complete(folder: Path, section: object, key: str, prefix: str = "") -> None
     section[key] = f"{prefix}{(folder / name).resolve()}"
     if Path(name).exists() and not Path(name).is_absolute():
         _log.warning(
-            "%s is in %s and in %s; the recipe's folder is taken.", name, folder, Path.cwd()
+            "%s exists in %s and in %s; using the one in the recipe's folder.",
+            name,
+            folder,
+            Path.cwd(),
         )
 
 
@@ -300,7 +304,9 @@ def _override_value(override: str, text: str, *, wants_text: bool) -> Any:  # no
         raise ConfigError(
             f"--set {override}: the value is not valid YAML: {_where(error)}."
         ) from error
-    return text if wants_text and not isinstance(value, str | None) else value
+    if wants_text and (not text or not isinstance(value, str | None)):
+        return text
+    return value
 
 
 def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (YAML values)
@@ -319,39 +325,13 @@ def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (
     return int(part)
 
 
-REMOVED: Mapping[str, Any] = {
-    "engine.name": "native",
-    "engine.trl": ...,
-    "engine.optimizer_bits": 32,
-    "explore.average_every": 0,
-    "explore.total_steps": None,
-    "explore.early_stop.max_entropy": None,
-    "explore.early_stop.max_similarity": None,
-}
-"""Keys that config.json of earlier versions has, with the value at which each did nothing; `...` is
-any.
-"""
-
-
-def _drop_removed(data: dict[str, Any]) -> None:
-    """Drop keys of earlier versions that did nothing, so that their runs can be read."""
-    for key, idle in REMOVED.items():
-        *parents, name = key.split(".")
-        here: Any = data
-        for parent in parents:
-            here = here.get(parent) if isinstance(here, dict) else None
-        if isinstance(here, dict) and name in here and (idle is ... or here[name] == idle):
-            del here[name]
-
-
 def _check(data: dict[str, Any], source: str) -> Recipe:
-    _drop_removed(data)
     try:
         text = json.dumps(fill(data), default=str)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{source} holds what no recipe can ({error}): a value inside itself, or a key that is "
-            "no text. Write the values out."
+            f"{source} is not a valid recipe: {error}. A value cannot contain itself, and every "
+            "key must be text."
         ) from error
     try:
         # As JSON, so that types are strict and lists still become tuples.
@@ -385,9 +365,11 @@ def _explain(details: ErrorDetails) -> str:
     value = json.dumps(details["input"])
     if details["type"] == "literal_error":
         others = keys_with_value(details["input"], but=general(path))
-        value += f", a value of {' and '.join(others)}" if others else ""
+        value += f", a value of {others[0]}: set {others[0]}={details['input']}" if others else ""
     if details["type"] == "tuple_type" and isinstance(details["input"], str):
         value += f": write [{details['input']}]"
+    if value == "null" and allowed == "text":
+        value += ': write ""'
     value = value if len(value) <= 80 else value[:77] + "..."
     if allowed is None:
         return f"{key}: {details['msg']}, got {value}."

@@ -41,14 +41,14 @@ class Method:
         """
         if recipe.expert is None or recipe.finetune is None:
             raise ConfigError(
-                "Methods are made from a recipe of RLoop, and this one has expert and finetune set "
-                "to null. Give both, as recipes/tiny.yaml does."
+                "Methods are derived from a recipe of RLoop, but this one has expert and finetune "
+                "set to null. Give both, as recipes/tiny.yaml does."
             )
         if recipe.explore.optimizer.learning_rate == 0:
             raise ConfigError(
-                "Methods are made from a recipe of RLoop, and this one has explore.optimizer."
-                "learning_rate=0, so that RL would learn nothing. Give RL's learning rate; raft "
-                "and rest_em set it to 0 themselves."
+                "Methods are derived from a recipe of RLoop, but this one has explore.optimizer."
+                "learning_rate=0, so RL would learn nothing. Give RL's learning rate; raft and "
+                "rest_em set it to 0 themselves."
             )
         values = {**self.values, **self._plain_rl(recipe)}
         if self.name == "coverage":
@@ -69,7 +69,7 @@ class Method:
         steps, every = recipe.explore.steps, recipe.evaluate.every
         if recipe.iterations * steps % self.explorations:
             raise ConfigError(
-                f"{self.name} parts iterations x explore.steps into two halves, got "
+                f"{self.name} splits iterations x explore.steps into two halves, got "
                 f"iterations={recipe.iterations} of explore.steps={steps}. Make one of them even."
             )
         values = {
@@ -115,6 +115,12 @@ METHODS: Mapping[str, Method] = {
             name="no_hardness",
             title="RLoop without active learning",
             values=RESET | {"expert.max_success_rate": 1.0},
+        ),
+        # ours: what every exploration so far has found, not the last one alone
+        Method(
+            name="accumulated",
+            title="RLoop that accumulates",
+            values=RESET | {"expert.window": "accumulated"},
         ),
         # ours: each problem weighs alike, by its most different successes
         Method(
@@ -191,6 +197,8 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
 
 
 def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
+    if expert.get("window") == "accumulated":
+        return "accumulated"
     if expert.get("weight") == "inverse_frequency" and expert.get("per_problem_cap"):
         return "coverage" if expert.get("prefer") == "diverse" else "rloop"
     if expert.get("weight") == "inverse_frequency" and not expert.get("dedupe"):
@@ -225,12 +233,12 @@ def budget_warnings(recipe: Recipe, methods: list[Method]) -> list[str]:
     if rules.pass_at_k_falls or rules.min_entropy is not None or rules.max_grad_norm:
         found.append(
             "explore.early_stop ends an exploration early, so methods may sample less than their "
-            "budget; raft and rest_em, whose policy does not move, run without."
+            "budget; raft and rest_em, whose policy does not move, ignore it."
         )
     names = {method.name for method in methods}
     if explore.focus == "hard" and recipe.iterations > 1 and "rl" in names:
         found.append(
-            "explore.focus=hard works from iteration 2 on: rl, which has one, draws its problems "
-            "uniformly."
+            "explore.focus=hard works from iteration 2 on: rl, which has one iteration, draws its "
+            "problems uniformly."
         )
     return found

@@ -202,11 +202,7 @@ def difference_sentence(result: TaskResult, label: str, metric: str) -> str:
     methods = {method.group.label: method for method in result.methods}
     ours, theirs = methods[label].metrics[metric], methods[result.reference].metrics[metric]
     assert ours.difference is not None, "asked of a method that was compared"
-    said = {
-        "gain": ", clear of zero",
-        "loss": ", clear of zero",
-        "unclear": "",
-    }[verdict(ours.difference)]
+    said = "" if verdict(ours.difference) == "unclear" else ", which excludes zero"
     return (
         f"{percent(ours.mean.value)} {percent_interval(ours.mean)} against "
         f"{percent(theirs.mean.value)} {percent_interval(theirs.mean)}: "

@@ -109,17 +109,19 @@ def _change(name: str, before: Cell, after: Cell, confidence: float) -> str:
     old, new, difference = before.value, after.value, after.difference
     if old is None or new is None:
         return f"{name} was not measured."
-    verb = "rose" if new.value > old.value else "fell" if new.value < old.value else "stayed"
+    start, end = (f"{percent(one.value)} {percent_interval(one)}" for one in (old, new))
+    verb = "rose" if new.value > old.value else "fell"
     text = (
-        f"{name} {verb} from {percent(old.value)} {percent_interval(old)} "
-        f"to {percent(new.value)} {percent_interval(new)}"
+        f"{name} stayed at {end}"
+        if new.value == old.value
+        else f"{name} {verb} from {start} to {end}"
     )
     if difference is None:
         return f"{text}; no paired difference was recorded."
-    said = {"gain": "a gain clear of", "loss": "a loss clear of", "unclear": "not clear of"}
+    held = "includes" if verdict(difference) == "unclear" else "excludes"
     return (
-        f"{text}: {points(difference)} points {points_interval(difference)}, "
-        f"{said[verdict(difference)]} its {100 * confidence:g} % interval."
+        f"{text}: {points(difference)} points; the {100 * confidence:g} % interval "
+        f"{points_interval(difference)} {held} zero."
     )
 
 

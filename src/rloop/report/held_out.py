@@ -69,7 +69,7 @@ def lost_problems(held: HeldOut, store: TrajectoryStore) -> list[Row]:
         return []
     quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in lost)
     found = store.query(
-        "select problem_id, any_value(prompt_text) as prompt from trajectories "
+        "select problem_id, any_value(coalesce(question, prompt_text)) as prompt from trajectories "
         f"where phase = 'evaluate' and iteration = {outcome.iteration} and problem_id in ({quoted})"
         " group by problem_id"
     )

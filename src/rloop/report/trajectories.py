@@ -19,7 +19,7 @@ MAX_CHARACTERS = 6000
 _STRATUM = ("iteration", "phase", "policy", "verdict")
 _SHOWN = (
     *("iteration", "phase", "policy", "step", "problem_id", "member", "verdict", "reason"),
-    *("answer", "reference", "finish_reason", "prompt_text", "completion_text"),
+    *("answer", "reference", "finish_reason", "question", "prompt_text", "completion_text"),
     "completion_tokens",
 )
 _ORDER = [
@@ -69,7 +69,7 @@ def _shown(row: Row) -> Row:
     step = f", step {texts['step']}" if row["step"] else ""
     return texts | {
         "place": f"iteration {texts['iteration']}, {texts['phase']}{step}",
-        "question": excerpt(row["prompt_text"], MAX_QUESTION),
+        "question": excerpt(row["question"] or row["prompt_text"], MAX_QUESTION),
         "prompt": _cut(texts["prompt_text"]),
         "completion": _cut(texts["completion_text"]),
     }

@@ -19,11 +19,10 @@ from rloop.recipe.methods import last_phase
 from rloop.store.trajectories import TrajectoryStore
 
 RAISED = frozenset({"iterations", "tasks.max_error_frac"})
-"""Keys that only say where a run ends. In some cases so does `explore.steps`."""
+"""Keys that only say where a run ends."""
 
 CAN_CHANGE = (
-    f"These can be increased: {', '.join(sorted(RAISED))}; and explore.steps, with a constant "
-    "learning rate and before the first exploration ends. These can be changed: "
+    f"These can be increased: {', '.join(sorted(RAISED))}. These can be changed: "
     f"{', '.join(sorted(FREE | ROUNDING))}."
 )
 
@@ -49,16 +48,15 @@ def recipe_in_force(
         write_text(config, resolved_json(recipe))
     elif edited:
         raise ConfigError(
-            f"{config} was edited since the run began: {told(edited)}. Put it back; what may "
-            "change is asked for with the command, as in "
-            f"`rloop resume {run_dir} --set iterations=3`."
+            f"{config} was edited since the run began: {told(edited)}. Put it back, and make "
+            f"changes on the command line, as in `rloop resume {run_dir} --set iterations=3`."
         )
     if given is not None and recipe.prompt.date:
         given = given.dated(recipe.prompt.date)
     found = differences(recipe, given or recipe)
     if given is None or not found:
         return recipe, []
-    refused = {k: pair for k, pair in found.items() if not _is_allowed(k, pair, recipe, manifest)}
+    refused = {key: pair for key, pair in found.items() if not _is_allowed(key, *pair)}
     if refused:
         lines = "\n  " + told(refused, "\n  ")
         raise ConfigError(
@@ -72,8 +70,8 @@ def recipe_in_force(
     notes = [f"The recipe changes from here on: {told(found)}."]
     if ROUNDING & found.keys():
         notes.append(
-            "Sums are cut in other ways from here on: numbers equal those of a run without the "
-            "change up to rounding, not to the bit."
+            "Sums are split differently from here on, so numbers equal those of a run without the "
+            "change only up to rounding."
         )
     return given, notes
 
@@ -85,20 +83,8 @@ def _last_policy(run_dir: Path, manifest: Manifest) -> Path:
     return kept[-1] if kept else run_dir / "policies"
 
 
-def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manifest) -> bool:
-    old, new = pair
-    if key == "explore.steps":
-        return new > old and _steps_may_grow(recipe, manifest)
-    return new > old if key in RAISED else key in FREE | ROUNDING
-
-
-def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
-    """Whether no exploration has reached its last step, or depended on their number."""
-    point, config = manifest.in_progress, recipe.explore
-    if point is None or point["key"] != "1/explore":
-        return manifest.result("1/explore") is None
-    is_steered = config.optimizer.schedule != "constant" or config.optimizer.warmup_frac > 0
-    return point["step"] < config.steps and not is_steered
+def _is_allowed(key: str, old: Any, new: Any) -> bool:  # noqa: ANN401 (JSON)
+    return bool(new > old) if key in RAISED else key in FREE | ROUNDING
 
 
 def differences(old: Recipe, new: Recipe) -> Differences:

@@ -31,7 +31,7 @@ FILES_A_REFRESH = 32
 """New files counted at each refresh, so that a page comes at once whatever the size of a run."""
 _COUNTED = (
     *("problem_id", "task", "policy", "verdict", "finish_reason", "completion_tokens", "reward"),
-    "prompt_text",
+    *("question", "prompt_text"),
 )
 _GROUPS = pa.schema(
     {
@@ -54,7 +54,7 @@ _GROUPS = pa.schema(
     }
 )
 """The view `groups`: `file` is a `StepFile.key`, `moment` orders an iteration's files in time,
-`question` is the end of the prompt, `tokens` and `reward` are sums over the group, mixed means
+`question` is its end, `tokens` and `reward` are sums over the group, mixed means
 correct and wrong ones, errors aside."""
 
 
@@ -81,6 +81,11 @@ class StepFile:
         """Return its short name: `2/explore/4`, or `2/evaluate/4-explored-002-sums`."""
         part = f"-{self.part}" if self.part else ""
         return f"{self.iteration}/{self.phase}/{self.step}{part}"
+
+    @property
+    def place(self) -> tuple[int, str, int]:
+        """Return iteration, phase and step."""
+        return self.iteration, self.phase, self.step
 
     @property
     def moment(self) -> int:
@@ -155,15 +160,15 @@ class GroupIndex:
                 self._damaged[file] = str(error)
 
 
-def list_step_files(root: Path) -> Iterator[StepFile]:
-    """Yield the step files below a `trajectories` folder, in no order; no links, no strangers."""
-    if root.is_symlink():
+def list_step_files(root: Path, *, follow_links: bool = False) -> Iterator[StepFile]:
+    """Yield the step files below a `trajectories` folder, in no order; no strangers."""
+    if root.is_symlink() and not follow_links:
         return
-    for iteration in _entries(root, _FOLDERS[0]):
-        for phase in _entries(Path(iteration[1]), _FOLDERS[1]):
-            for name, path in _entries(Path(phase[1]), _FILE, are_files=True):
+    for iteration in _entries(root, _FOLDERS[0], follow_links=follow_links):
+        for phase in _entries(Path(iteration[1]), _FOLDERS[1], follow_links=follow_links):
+            for name, path in _entries(Path(phase[1]), _FILE, follow_links=follow_links):
                 try:
-                    status = os.stat(path, follow_symlinks=False)
+                    status = os.stat(path, follow_symlinks=follow_links)
                 except FileNotFoundError:
                     continue
                 yield StepFile(
@@ -196,6 +201,7 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
         [
             *((name, "sum") for name in (*marks, "completion_tokens", "reward")),
             ("reward", "count"),
+            ("question", "first"),
             ("prompt_text", "first"),
         ]
     )
@@ -209,7 +215,12 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
     columns = {name: [value] * found.num_rows for name, value in constants.items()}
     columns |= {name: found[name] for name in ("policy", "task", "problem_id")}
     columns |= {
-        "question": [excerpt(prompt) for prompt in found["prompt_text_first"].to_pylist()],
+        "question": [
+            excerpt(asked)
+            for asked in pc.coalesce(
+                found["question_first"], found["prompt_text_first"]
+            ).to_pylist()
+        ],
         "size": found["reward_count"],
         "num_correct": found["is_correct_sum"],
         "num_error": found["is_error_sum"],
@@ -225,16 +236,17 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
 
 
 def _entries(
-    folder: Path, pattern: re.Pattern[str], *, are_files: bool = False
+    folder: Path, pattern: re.Pattern[str], *, follow_links: bool
 ) -> list[tuple[re.Match[str], str]]:
-    """Return the folder's files or folders whose whole name fits, with their paths; no links."""
+    """Return the folder's files or folders whose whole name fits, with their paths."""
+    is_wanted = os.DirEntry.is_file if pattern is _FILE else os.DirEntry.is_dir
     try:
         with os.scandir(folder) as entries:
             return [
                 (found, entry.path)
                 for entry in entries
                 if (found := pattern.fullmatch(entry.name))
-                and (entry.is_file if are_files else entry.is_dir)(follow_symlinks=False)
+                and is_wanted(entry, follow_symlinks=follow_links)
             ]
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -85,7 +85,7 @@ def read_checked(
     if version not in known:
         raise StoreError(
             f"{path} has {key.decode()} version {version}, this rloop reads "
-            f"version {' and '.join(known)}. Read it with the rloop that wrote it."
+            f"version {', '.join(known)}. Read it with the rloop that wrote it."
         )
     if not found.equals(known[version]):
         odd = set(found).symmetric_difference(known[version]) or {"their order"}

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rloop.types import Group, Place, Trajectory, Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"rloop.trajectories"
 """Key of a parquet file's metadata under which the schema version stands."""
 
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         "prompt_ids": _IDS,
         "completion_ids": _IDS,
         "behavior_logprobs": _LOGPROBS,
+        "question": pa.string(),
         "prompt_text": pa.string(),
         "completion_text": pa.string(),
         "finish_reason": pa.string(),
@@ -65,16 +66,19 @@ SCHEMA = pa.schema(
     },
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
-"""`score` is the verdict's, null where it only says right or wrong. `rewards` are the recipe's by
-name, null without: each has the value that counts in `reward`, null for an error, and a reason.
-`reference` is the problem's answer, `answer` the one extracted from the completion; `seed` is
-that of the trajectory's own random stream; `completion_hash` is blake2b of the text."""
-NEW_COLUMNS = ("score", "rewards")
-"""What version 1 has not; read as null from its files."""
-OLDER = (
+"""`question` is the problem's own text, without the prompt around it. `score` is the verdict's,
+null where it only says right or wrong. `rewards` are the recipe's by name, null without: each has
+the value that counts in `reward`, null for an error, and a reason. `reference` is the problem's
+answer, `answer` the one extracted from the completion; `seed` is that of the trajectory's own
+random stream; `completion_hash` is blake2b of the text."""
+NEW_COLUMNS = {"question": 3, "score": 2, "rewards": 2}
+"""The version that brought a column; read as null from files of earlier ones."""
+OLDER = tuple(
     pa.schema(
-        [field for field in SCHEMA if field.name not in NEW_COLUMNS], metadata={VERSION_KEY: "1"}
-    ),
+        [field for field in SCHEMA if NEW_COLUMNS.get(field.name, 1) <= version],
+        metadata={VERSION_KEY: str(version)},
+    )
+    for version in range(1, SCHEMA_VERSION)
 )
 """Schemas of files that earlier versions of rloop wrote."""
 
@@ -95,7 +99,7 @@ ENCODING = {
     "compression": dict.fromkeys(
         (
             *("prompt_ids.list.element", "completion_ids.list.element"),
-            *("behavior_logprobs.list.element", "prompt_text", "completion_text"),
+            *("behavior_logprobs.list.element", "question", "prompt_text", "completion_text"),
         ),
         "zstd",
     ),
@@ -133,6 +137,7 @@ def _provenance(place: Place, rows: Sequence[Trajectory]) -> dict[str, Any]:
         "policy_version": [row.policy_version for row in rows],
         "task": [problem.task for problem in problems],
         "problem_id": ids,
+        "question": [problem.question for problem in problems],
         "group_id": [row.group_id for row in rows],
         "member": members,
         "reference": [problem.answer for problem in problems],

@@ -1,13 +1,16 @@
 """Published problem sets by plain name: a file in a data folder, else a data set on the hub."""
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rloop.errors import TaskError
+from rloop.errors import ConfigError, TaskError
 from rloop.tasks.readers import SUFFIXES, Row, file_stem, read_hub_rows, read_rows
 from rloop.tasks.solutions import boxed_answer
+
+SOURCE_KINDS = ("file", "hub", "reasoning_gym", "verifiers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,20 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         verifier="numeric",
     ),
 }
+
+
+def check_source(source: str) -> None:
+    """Raise a ConfigError that names the choices unless a task's `source` is of a known kind."""
+    kind, _, place = source.partition(":")
+    if (kind in SOURCE_KINDS) if place else (kind in BENCHMARKS):
+        return
+    near = difflib.get_close_matches(source, BENCHMARKS, n=1)
+    near = [f"file:{source}"] if Path(source).is_file() else near
+    guess = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"source {source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
+        f"hub:OWNER/NAME, verifiers:ENVIRONMENT or one of {', '.join(BENCHMARKS)}."
+    )
 
 
 def usual_split(name: str, *, held_out: bool) -> str:

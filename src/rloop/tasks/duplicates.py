@@ -168,8 +168,8 @@ def conflict_warning(pairs: Sequence[tuple[Problem, Problem]], kept: set[str]) -
         for first, second in pairs[:MAX_SHOWN]
     )
     return (
-        f"problems ask the same and have different answers ({len(pairs)} pairs), such as {shown}. "
-        "Correct the wrong ones."
+        f"problems have the same question and different answers ({len(pairs)} pairs), such as "
+        f"{shown}. Correct the wrong ones."
     )
 
 

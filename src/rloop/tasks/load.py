@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rloop.errors import ConfigError, TaskError
 from rloop.recipe.config import ColdstartConfig, TaskConfig, TasksConfig
-from rloop.tasks.benchmarks import check_folder
+from rloop.tasks.benchmarks import check_folder, check_source
 from rloop.tasks.duplicates import (
     answer_conflicts,
     conflict_warning,
@@ -21,15 +21,14 @@ from rloop.tasks.references import check_solutions
 from rloop.tasks.rows import (
     Columns,
     check_filters,
-    choose,
     find_columns,
     fits,
-    hold_out,
     row_keys,
     to_problem,
     with_verifier,
 )
 from rloop.tasks.sources import Source, read_source
+from rloop.tasks.split import choose, hold_out
 from rloop.tasks.verifiers.registry import OF_SOURCES, check_verifier_name
 from rloop.types import Problem
 
@@ -108,6 +107,7 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
         check_verifier_name(config.verifier)
     if data_dir is not None:
         check_folder(data_dir, "tasks.data_dir")
+    check_source(config.source)
     if kind == "reasoning_gym":
         return _generate(place, config)
     for name, own in OF_SOURCES.items():
@@ -249,9 +249,13 @@ class Tasks:
         for names, count in sorted(
             Counter((a.task, b.task) for a, b in self.held_out_pairs).items()
         ):
-            lines.append(
-                f"left out of training because {names[1]} holds them out: {count} of {names[0]}"
+            is_split = names[0] == names[1]
+            why = (
+                "held out"
+                if is_split
+                else f"left out of training because {names[1]} holds them out"
             )
+            lines.append(f"{why}: {count} of {names[0]}")
         held_out = sum(len(problems) for problems in self.evaluate.values())
         lines.append(f"in all {len(self.train)} problems to train on, {held_out} held out")
         return lines

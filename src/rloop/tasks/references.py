@@ -106,7 +106,7 @@ def _forms(problems: Sequence[Problem]) -> Iterator[_Trial]:
 
 def _wrong_texts(problems: Sequence[Problem]) -> Iterator[_Trial]:
     for problem in problems:
-        yield _Trial(problem, problem.question, "the question, repeated")
+        yield _Trial(problem, problem.question, "the question itself")
     empty = {problem.verifier: problem for problem in reversed(problems)}
     for problem in problems:
         if _is_foreign(problem) or problem is empty[problem.verifier]:
@@ -178,10 +178,8 @@ def _message(
     bad: Sequence[tuple[_Trial, Verdict]], num_problems: int, pool: VerifierPool, *, is_all: bool
 ) -> str:
     shown = "\n".join(
-        f"  {trial.problem.problem_id}: reference {trial.problem.answer!r:.80}, "
-        f"{trial.problem.verifier} says {verdict.kind}"
-        f"{f' ({_one_line(verdict.reason)})' if verdict.reason else ''} of {trial.what}"
-        f"{f', {trial.text!r:.80}' if not trial.is_right and trial.text else ''}"
+        f"  {trial.problem.problem_id} (reference {trial.problem.answer!r:.80}): "
+        f"{trial.problem.verifier} {_said(trial, verdict)}"
         for trial, verdict in bad[:MAX_SHOWN]
     )
     head = f"{len(bad)} of {num_problems} problems are not judged as they should be"
@@ -191,6 +189,17 @@ def _message(
         f"{head}:\n{shown}\n{_advice(bad, pool)} Or leave these problems out with "
         "--set tasks.bad_references=drop."
     )
+
+
+def _said(trial: _Trial, verdict: Verdict) -> str:
+    """Return what a verifier gave for a text. Example: `judges its own reference wrong`."""
+    text = f", {trial.text!r:.80}," if not trial.is_right and trial.text else ""
+    score = "" if verdict.score is None else f"score {verdict.score:g}, correct is 1"
+    why = "; ".join(part for part in (score, _one_line(verdict.reason)) if part)
+    shown = f" ({why})" if why else ""
+    if verdict.kind == "error":
+        return f"gives an error for {trial.what}{text}{shown}"
+    return f"judges {trial.what}{text} {verdict.kind}{shown}"
 
 
 def _one_line(reason: str) -> str:
@@ -211,8 +220,9 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
         )
     mend = [name for name in sorted(names) if name.startswith(PREFIX)]
     advice = "".join(
-        f"Fix {name}: it must accept the reference, and return False without an exception for "
-        "the question, an empty text and other references, as for anything a policy may write. "
+        f"Fix {name}: it must accept the reference (problem.answer, which is text), and return "
+        "False without an exception for the question, an empty text and other references, as for "
+        "anything a policy may write. "
         for name in mend
     )
     for name in ("numeric", "choice", "math", "exact"):

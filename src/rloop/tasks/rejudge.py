@@ -19,7 +19,8 @@ from rloop.tasks.verifiers.registry import OF_SOURCES
 from rloop.types import Problem, Verdict
 
 COLUMNS = (
-    *("problem_id", "task", "prompt_text", "completion_text", "reference", "verifier_version"),
+    *("problem_id", "task", "question", "prompt_text", "completion_text", "reference"),
+    "verifier_version",
 )
 """What `verdicts` needs of a row."""
 
@@ -105,7 +106,7 @@ class Rejudge:
         return Problem(
             problem_id=str(row["problem_id"]),
             task=str(row["task"]),
-            question=str(row["prompt_text"]),
+            question=str(row["question"] or row["prompt_text"]),
             answer=str(row["reference"]),
             verifier=self._verifier or name,
         )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rloop.errors import ConfigError, TaskError
 from rloop.tasks.readers import WrittenFloat
 from rloop.tasks.solutions import boxed_answer
-from rloop.types import Problem, stable_hash
+from rloop.types import Problem
 
 Row = dict[str, Any]
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+|\.\d)(?:\.?\d*)(?:[eE][-+]?\d+)?")
@@ -28,9 +28,8 @@ _USUAL_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Names that are found by themselves: those of the first group of which a source has any."""
 _TRAJECTORIES = {"problem": "prompt_text", "answer": "reference"}
-"""In a table of rloop's own trajectories `answer` is the policy's, not the reference."""
-HELD_OUT_FRAC, MAX_HELD_OUT = 0.1, 256
-"""What is held out of the training tasks where a recipe names no evaluation task."""
+"""In a table of rloop's own trajectories `answer` is the policy's, not the reference; those of
+rloop 0.1 have no column `question`."""
 AnswerForm = Literal["plain", "list", "box"]
 
 
@@ -98,18 +97,19 @@ def find_columns(rows: Sequence[Row], fields: Mapping[str, str], source: str) ->
         names = ", ".join(_USUAL_COLUMNS)
         raise ConfigError(f"fields may name {names}, got {sorted(unknown)[0]!r}.")
     if all(_has(rows, column) for column in _TRAJECTORIES.values()):
-        fields = {**_TRAJECTORIES, **fields}
+        asked = {"problem": "question"} if _has(rows, "question") else {}
+        fields = {**_TRAJECTORIES, **asked, **fields}
     found = {name: _find(name, rows, fields, source) for name in _USUAL_COLUMNS}
     problem, answer, solution = found["problem"], found["answer"], found["solution"]
     if problem is None:
-        raise TaskError(_no_column("fields: problem", "problem", rows, source))
+        raise TaskError(_no_usual_column("problem", rows, source))
     form: AnswerForm = "plain"
     if answer is None and solution is not None:
         answer, form = solution, _answer_form(rows, solution, problem, source)
     elif answer is not None and all(_listed(value_at(row, answer)) for row in rows):
         form = "list"
     if answer is None:
-        raise TaskError(_no_column("fields: answer", "answer", rows, source))
+        raise TaskError(_no_usual_column("answer", rows, source))
     is_answer = solution == answer and form == "plain" and "solution" not in fields
     return Columns(
         problem=problem,
@@ -238,37 +238,6 @@ def with_verifier(problems: list[Problem]) -> list[Problem]:
     return [replace(problem, verifier=verifier) for problem in problems]
 
 
-def choose(problems: list[Problem], size: int | None, seed: int) -> list[Problem]:
-    """Return `size` problems chosen by a hash of seed and id, in the order of the source."""
-    if size is None or size >= len(problems):
-        return problems
-    ranked = sorted(problems, key=lambda problem: stable_hash(seed, problem.problem_id))
-    chosen = {problem.problem_id for problem in ranked[:size]}
-    return [problem for problem in problems if problem.problem_id in chosen]
-
-
-def hold_out(problems: Sequence[Problem], seed: int) -> dict[str, tuple[Problem, ...]]:
-    """Return by task the part of training problems that is held out, chosen by a seed.
-
-    Example: 12 of a task's 120 problems, 1 of 3; TaskError where no task has two.
-    """
-    tasks: dict[str, list[Problem]] = {}
-    for problem in problems:
-        tasks.setdefault(problem.task, []).append(problem)
-    most = max(1, MAX_HELD_OUT // len(tasks))
-    found = {
-        name: tuple(choose(own, min(most, max(1, round(HELD_OUT_FRAC * len(own)))), seed))
-        for name, own in tasks.items()
-        if len(own) > 1
-    }
-    if not found:
-        raise TaskError(
-            "tasks.evaluate names no task, and tasks.train has too few problems to hold out a part "
-            "of them. Name one."
-        )
-    return found
-
-
 def _answer(row: Row, columns: Columns) -> str:
     text = _text(_only(value_at(row, columns.answer)))
     if columns.answer_form == "box":
@@ -343,9 +312,15 @@ def _names(rows: Sequence[Row]) -> str:
 
 
 def _no_column(setting: str, column: str, rows: Sequence[Row], source: str) -> str:
-    is_usual = setting == f"fields: {column}"
-    remedy = f". Write fields: {{{column}: NAME}} to name the one that holds it" if is_usual else ""
-    return f"{source} has no column {column!r} ({setting}); it has {_names(rows)}{remedy}"
+    return f"{source} has no column {column!r} ({setting}); it has {_names(rows)}"
+
+
+def _no_usual_column(name: str, rows: Sequence[Row], source: str) -> str:
+    usual = ", ".join(column for group in _USUAL_COLUMNS[name] for column in group)
+    return (
+        f"{source} has no column for the {name} (such as {usual}); it has {_names(rows)}. "
+        f"Name the right one: fields: {{{name}: COLUMN}}"
+    )
 
 
 def read_question(value: object) -> tuple[str, dict[str, Any]]:

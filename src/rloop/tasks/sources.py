@@ -1,11 +1,9 @@
 """Where a task's rows come from: a file, the hub, an environment, or a benchmark."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rloop.errors import ConfigError
 from rloop.recipe.config import TaskConfig
 from rloop.tasks.benchmarks import BENCHMARKS, read_benchmark, usual_split
 from rloop.tasks.environments import environment_rows
@@ -51,14 +49,6 @@ def read_source(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> 
             rows=environment_rows(place, config, split),
             fields={"problem": "problem", "answer": "answer"},
             verifier="rubric",
-        )
-    if place or kind not in BENCHMARKS:
-        near = difflib.get_close_matches(config.source, BENCHMARKS, n=1)
-        near = [f"file:{config.source}"] if Path(config.source).is_file() else near
-        guess = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"source {config.source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
-            f"hub:OWNER/NAME, verifiers:ENVIRONMENT or one of {', '.join(BENCHMARKS)}."
         )
     split = config.split or usual_split(kind, held_out=held_out)
     rows, fields = read_benchmark(kind, split, data_dir)

@@ -17,7 +17,7 @@ from rloop.text import excerpt, visible
 
 COLUMNS = (
     *("policy", "task", "problem_id", "member", "verdict", "reason", "answer", "reference"),
-    *("reward", "finish_reason", "prompt_text", "completion_text", "completion_tokens"),
+    *("reward", "finish_reason", "question", "prompt_text", "completion_text", "completion_tokens"),
     *("behavior_logprob_sum", "rewards"),
 )
 HEAD, TAIL = 4000, 2000
@@ -78,7 +78,7 @@ def step_label(file: StepFile, policy: str = "") -> str:
 def group_lines(rows: pa.Table, matches: Mask) -> list[Row]:
     """Return the groups with a row that matches, in the order in which they were written.
 
-    Keys: problem_id, prompt (its end, where the question is), verdicts in member order and
+    Keys: problem_id, prompt (the end of the question), verdicts in member order and
     num_correct of them.
     """
     verdicts = rows["verdict"].to_pylist()
@@ -87,15 +87,15 @@ def group_lines(rows: pa.Table, matches: Mask) -> list[Row]:
         members.setdefault(problem_id, []).append(number)
     kept = {name: own for name, own in members.items() if matches[own].any()}
     firsts = pa.array([own[0] for own in kept.values()], pa.int64())
-    prompts = rows["prompt_text"].take(firsts).to_pylist()
+    asked = pc.coalesce(rows["question"], rows["prompt_text"]).take(firsts).to_pylist()
     return [
         {
             "problem_id": problem_id,
-            "prompt": excerpt(prompt),
+            "prompt": excerpt(question),
             "verdicts": [verdicts[number] for number in own],
             "num_correct": sum(verdicts[number] == "correct" for number in own),
         }
-        for (problem_id, own), prompt in zip(kept.items(), prompts, strict=True)
+        for (problem_id, own), question in zip(kept.items(), asked, strict=True)
     ]
 
 

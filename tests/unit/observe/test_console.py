@@ -193,16 +193,27 @@ def test_a_failing_phase_takes_its_bar_away(monkeypatch):
 
 def test_a_bar_knows_its_rates():
     times = iter([0.0, 10.0, 10.0])
-    bar = Bar(4, lambda _: None, clock=lambda: next(times))
+    bar = Bar(4, clock=lambda: next(times))
     bar.advance(1, tokens=500)
     # 500 tokens in 10 s; one unit in 10 s, three to go
     assert bar.tokens_per_s == 50.0
     assert bar.seconds_left == 30.0
 
 
+def test_units_that_are_worked_on_together_say_no_rate_before_as_many_are_done():
+    now = [0.0]
+    bar = Bar(40, together=8, clock=lambda: now[0])
+    now[0] = 10.0
+    for _ in range(7):
+        bar.count(100)
+    assert bar.seconds_left is None
+    bar.count(100)
+    assert bar.seconds_left == 40.0  # 8 in 10 s, 32 to go
+
+
 def test_a_resumed_bar_counts_its_rates_from_where_it_began():
     times = iter([0.0, 5.0, 5.0, 7.0, 7.0])
-    bar = Bar(100, lambda _: None, clock=lambda: next(times))
+    bar = Bar(100, clock=lambda: next(times))
     bar.advance(50, tokens=50_000)
     assert (bar.tokens_per_s, bar.seconds_left) == (None, None)
     bar.advance(51, tokens=51_000)
@@ -238,7 +249,7 @@ def test_a_terminal_has_its_bar_and_no_lines_of_progress():
     with console.phase(0, "evaluate", 40, "problem") as bar:
         now[0] += 100
         bar.advance(4)
-    assert " of 40 problems in 1:40" not in screen.getvalue()
+    assert screen.getvalue().count(" of 40 problems in 1:40") == 1  # the last line of the phase
 
 
 def test_a_warning_of_rloop_is_a_line_of_the_console():

@@ -58,6 +58,7 @@ def test_a_method_changes_only_its_switches(name):
         "keep_weights": {"finetune"},
         "from_base": {"finetune"},
         "no_hardness": {"expert"},
+        "accumulated": {"expert"},
         "coverage": {"expert"},
         "likelihood": {"expert"},
         "rl_mix": {"iterations", "explore", "expert", "finetune", "evaluate", "mix"},
@@ -120,7 +121,7 @@ def test_a_run_ends_with_the_last_phase_of_its_method(name, key):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"explore__replay_per_group": 2}, "replay_per_group=2 is a switch of plain RL"),
+        ({"explore__replay_per_group": 2}, "replay_per_group=2 works only in plain RL"),
         (RL | {"explore__replay_per_group": 2, "iterations": 1}, "got iterations=1"),
         ({"explore__early_stop": {"min_steps": 5}}, "min_steps=5 is more than explore.steps=4"),
     ],

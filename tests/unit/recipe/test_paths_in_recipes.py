@@ -46,7 +46,7 @@ def test_where_both_exist_the_recipes_counts_and_it_is_said(recipe, tmp_path, ca
     (tmp_path / "sums.csv").touch()
     (recipe.parent / "sums.csv").touch()
     assert paths(recipe)[1] == f"file:{recipe.parent}/sums.csv"
-    assert "sums.csv is in " in caplog.text
+    assert "sums.csv exists in " in caplog.text
 
 
 def test_an_override_starts_at_the_current_directory(recipe):

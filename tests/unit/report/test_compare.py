@@ -314,7 +314,7 @@ def test_methods_with_another_n_have_no_difference_and_the_page_says_why(sweep, 
     assert reason in page
     assert "better</span>" not in page
     assert "worse</span>" not in page
-    assert "clear of zero." not in page
+    assert "excludes zero." not in page
 
 
 def test_forgetting_is_counted_from_start_to_end_and_averaged_over_seeds(found):
@@ -379,4 +379,4 @@ def test_an_estimate_that_excludes_zero_is_called_better_or_worse(sweep, tmp_pat
     assert (difference.low, difference.high) == pytest.approx((0.261167, 1.0), abs=1e-6)
     page = write_comparison(found, tmp_path / "compare.html").read_text()
     assert "better</span>" in page
-    assert "+100.0 points [+26.1, +100.0], clear of zero." in page
+    assert "+100.0 points [+26.1, +100.0], which excludes zero." in page

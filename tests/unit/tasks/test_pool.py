@@ -53,7 +53,7 @@ def test_verdicts_come_in_the_order_of_the_pairs():
         verdicts = pool.verify([(problem("numeric"), text) for text in texts])
     assert [verdict.answer for verdict in verdicts] == texts
     assert [verdict.is_correct for verdict in verdicts] == [text == "8" for text in texts]
-    assert {verdict.verifier_version for verdict in verdicts} == {"numeric/3"}
+    assert {verdict.verifier_version for verdict in verdicts} == {"numeric/4"}
 
 
 def test_user_functions_return_booleans_or_verdicts(pool):

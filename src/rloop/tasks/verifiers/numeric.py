@@ -36,7 +36,7 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    r"\*{0,2}\s*(?:[+^_!]|\*(?![*\s.,]|$)(?=\s*\d)|/\s*\d|-\s*\d|\u00d7|\u00f7|\\(?:times"
+    r"\*{0,2}\s*(?:[+^_!]|\*(?![*\s.,]|$)(?=\s*\d)|\*\s+-?\d|x\s*\d|/\s*\d|-\s*\d|\u00d7|\u00f7|\\(?:times"
     r"|cdot|div)|:\d"
     r"|,\s*\d|(?:st|nd|rd|th)\b|\btimes\s+(?:\d|as)|is\s+(?:wrong|not|incorrect)"
     r"|\s+(?:squared|cubed)\b|[\u2080-\u2089]"
@@ -116,7 +116,7 @@ def _last_of(text: str, question: str) -> tuple[str | None, str]:
     if reason or (question and repeats(visible, question)):
         return None, reason or "the completion repeats the question"
     for sentence in reversed([_plain(sentence) for sentence in sentences(visible)]):
-        if numbers.last_number(sentence) is None:
+        if numbers.last_number_span(sentence) is None:
             continue
         if sentence.rstrip(" *_\"'$").endswith("?") and not _RESULT.search(sentence):
             return None, "its last number stands in a question"

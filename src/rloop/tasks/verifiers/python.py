@@ -59,11 +59,34 @@ def check_spec(spec: str) -> None:
 def load_function(spec: str) -> Any:  # noqa: ANN401 -- the user's function
     """Import the function that `python:module:function` names; ImportError says what is missing."""
     module_name, _, function_name = spec.removeprefix(PREFIX).partition(":")
-    module = importlib.import_module(module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise ImportError(
+            f"No module named {module_name!r} in {Path.cwd()} or where Python looks"
+        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ImportError(f"{spec}: module {module_name} has no function {function_name!r}")
+        raise ImportError(f"module {module_name} has no function {function_name!r}")
+    if not _takes_two(function):
+        raise ImportError(
+            f"{function_name}{inspect.signature(function)} must take two arguments, the problem "
+            "and the text of the completion"
+        )
     return function
+
+
+def _takes_two(function: Any) -> bool:  # noqa: ANN401 -- the user's function
+    """Whether it can be called with two arguments, as far as its signature can be read."""
+    try:
+        inspect.signature(function).bind(None, "")
+    except ValueError:  # a function of C may have no signature
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def is_async(spec: str) -> bool:

@@ -12,11 +12,11 @@ from rloop.tasks.verifiers.python import PREFIX, check_spec, is_async
 from rloop.types import Problem, Verdict
 
 VERSIONS = {
-    "exact": "exact/2",
+    "exact": "exact/3",
     "choice": "choice/1",
     "math": "math/3",
-    "numeric": "numeric/3",
-    "reasoning_gym": "reasoning_gym/2",
+    "numeric": "numeric/4",
+    "reasoning_gym": "reasoning_gym/3",
     "rubric": "rubric/1",
 }
 OF_SOURCES = {"reasoning_gym": "reasoning_gym", "rubric": "verifiers"}
@@ -28,6 +28,11 @@ def check_verifier_name(name: str, known: Collection[str] = VERSIONS.keys()) -> 
     if name.startswith(PREFIX):
         check_spec(name)
     elif name not in known:
+        if name.startswith("["):
+            raise ConfigError(
+                f"verifier must be one name, got {name!r}: one verifier decides what is correct. "
+                "Put other functions into `rewards`, each with a weight."
+            )
         near = difflib.get_close_matches(name, known, n=1)
         guess = f" Did you mean {near[0]}?" if near else ""
         choices = ", ".join(sorted(known))
