@@ -108,7 +108,7 @@ def correct(completion, answer):
     right, wrong, odd = pool.verify([(problem, text) for text in ("1", "2", "one")])
     assert (right.kind, wrong.kind, odd.kind) == ("correct", "wrong", "error")
     assert "invalid literal for int() with base 10: 'one'" in odd.reason
-    with pytest.raises(TaskError, match=r"rubric says error .* of the question, repeated"):
+    with pytest.raises(TaskError, match=r"rubric gives an error for the question"):
         check_references([problem, *others], pool)
 
 
@@ -118,7 +118,7 @@ def mentions(completion, answer):
     return float(any(word in said(completion) for word in (answer, "What")))
 """ + SINGLE.format(rubric="vf.Rubric(funcs=[mentions])")
     problems = load_task(TaskConfig(source=environment(text))).problems
-    with pytest.raises(TaskError, match=r"rubric says correct of the question.*\n.*without an exc"):
+    with pytest.raises(TaskError, match=r"rubric judges the question itself.* correct"):
         check_references(problems, pool)
 
 
