@@ -74,7 +74,7 @@ def test_a_model_without_a_chat_template_stops_before_it_asks_itself_a_question(
     model: str, tmp_path: Path
 ):
     (Path(model) / "tokenizer_config.json").write_text("{}")
-    recipe = load_text(starter_recipe(model, ["file:my.csv"], machine=LAPTOP))
+    recipe = load_text(starter_recipe(model, ["hub:owner/sums"], machine=LAPTOP))
     assert recipe.prompt.template == "Question: {problem}\nAnswer:"
     assert recipe.explore.sampling.stop == recipe.evaluate.sampling.stop == ("\nQuestion:",)
 
