@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints, solved_matrix
-from rloop.evaluation.exploration import step_diversity, survey_exploration
+from rloop.evaluation.similarity import step_diversity, survey_exploration
 from rloop.evaluation.forgetting import forgetting
 from rloop.recipe.methods import METHODS, method_title
 from rloop.run_directory import Run, read_run

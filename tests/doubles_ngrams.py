@@ -1,4 +1,4 @@
-"""The plain form of `rloop.evaluation.ngrams`: sets of n-grams, compared pair by pair."""
+"""The plain form of `rloop.evaluation.similarity`: sets of n-grams, compared pair by pair."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product

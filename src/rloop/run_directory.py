@@ -16,7 +16,7 @@ from rloop.errors import StoreError
 from rloop.evaluation.intervals import Estimate
 from rloop.observe.metric_keys import split_key, training_accuracy
 from rloop.observe.run_log import read_lines, read_metrics
-from rloop.store.records import check_logged, read_object, read_record
+from rloop.store.records import EVALUATION_KEY, check_logged, read_object, read_record
 from rloop.types import PolicyKind, policy_kind
 
 FILES = ("recipe.yaml", "config.json", "manifest.json", "metrics.jsonl")
@@ -75,7 +75,7 @@ class Run:
     @property
     def is_evaluation(self) -> bool:
         """Whether it is the directory of `rloop eval`: measured, never trained."""
-        return bool(self.config) and "0/evaluation" in self.phases
+        return bool(self.config) and EVALUATION_KEY in self.phases
 
     @property
     def is_plain_rl(self) -> bool:

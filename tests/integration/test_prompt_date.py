@@ -9,8 +9,8 @@ from doubles_runs import begin, toy_recipe, trajectories
 from rloop.engines.registry import build_engine
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import evaluation_recipe
-from rloop.session import evaluate, process, sweep
-from rloop.session.process import resume
+from rloop.session import process, sweep
+from rloop.session.process import resume, start
 
 DATED = (
     "{{ strftime_now('%d %b') + '\n' }}{% for m in messages %}Q:{{ m.content + '\n' }}{% endfor %}"
@@ -22,7 +22,7 @@ PROMPTS = (
 
 
 def set_day(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
-    for module in (process, evaluate, sweep):
+    for module in (process, sweep):
         monkeypatch.setattr(module, "today", lambda: day)
 
 
@@ -41,7 +41,8 @@ def test_resume_and_evaluation_see_the_day_on_which_the_run_began(tmp_path, monk
     assert found["day"] == "30 Nov"
 
     measured = evaluation_recipe(run_dir / "config.json", [f"policy.path={policy}"])
-    evaluate.evaluate_policy(measured, tmp_path / "eval", build_engine)
+    folder = tmp_path / "eval"
+    assert start(folder, measured, folder, build_engine, is_evaluation=True) == 0
     assert trajectories(tmp_path / "eval", PROMPTS) == [found]
 
 

@@ -88,25 +88,6 @@ def test_the_name_that_another_tool_has_for_a_command_is_answered(rloop):
     assert "Did you mean 'run'?" in err
 
 
-def test_a_wrong_recipe_exits_2_with_one_line_and_no_traceback(rloop):
-    code, out, err = rloop("run", ROOT / "recipes/tiny.yaml", "--set", "explore.grup_size=4")
-    assert (code, out) == (2, "")
-    assert "explore.grup_size is not a known key. Did you mean explore.group_size?" in err
-    assert err.count("\n") == 1
-
-
-def test_a_run_into_a_folder_that_is_not_empty_names_resume(rloop, run_dir):
-    code, out, err = rloop("run", ROOT / "recipes/tiny.yaml", "--out", run_dir)
-    assert (code, out) == (2, "")
-    assert f"rloop resume {run_dir}" in err
-
-
-def test_resuming_what_is_no_run_exits_1(rloop, tmp_path):
-    code, out, err = rloop("resume", tmp_path)
-    assert (code, out) == (1, "")
-    assert f"{tmp_path} is not a run directory" in err
-
-
 def test_config_lists_every_key_as_json(rloop):
     code, out, _ = rloop("config", "--json")
     rows = {row["key"]: row for row in json.loads(out)}
@@ -257,12 +238,6 @@ def test_store_export_to_an_unknown_form_lists_the_known_ones(rloop, run_dir, tm
     code, _, err = rloop("store", "export", run_dir, tmp_path / "all.xlsx")
     assert code == 2
     assert ".parquet, .csv, .jsonl" in err
-
-
-def test_eval_without_a_task_says_what_to_name(rloop, tmp_path):
-    code, out, err = rloop("eval", tmp_path)
-    assert (code, out) == (2, "")
-    assert "--task" in err
 
 
 def test_a_table_shows_the_first_of_a_long_list_and_json_all(capsys):

@@ -36,10 +36,6 @@ ALLOWED = {
     ("tasks/verifiers/registry.py", "importlib.import_module"),  # rloop's own verifiers
     ("__init__.py", "import_module"),  # rloop.api, when it is first asked for
     ("observe/sinks.py", "import_module"),  # the four trackers that a recipe can name
-    # What a sweep tells the processes it starts itself; nothing of a file.
-    ("session/parallel.py", "multiprocessing"),
-    ("session/parallel.py", "multiprocessing.connection"),
-    ("session/parallel.py", "multiprocessing.process"),
 }
 
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from rloop import __version__
-from rloop.cli.evaluate import evaluate, print_points, print_scores
+from rloop.cli.evaluate import end_evaluation, end_points, evaluate
 from rloop.cli.judge import judge
 from rloop.cli.options import JsonOption, RecipeArgument, RunArgument, SetOption
 from rloop.cli.start import end, new, recipes, run
@@ -112,18 +112,20 @@ def resume(
     Example: rloop resume runs/demo --set iterations=4
     """
     from rloop.engines.registry import build_engine
-    from rloop.session.evaluate import is_evaluation, resume_evaluation
+    from rloop.loop.manifest import Manifest
     from rloop.session.process import resume as resume_run
     from rloop.session.temperatures import is_planned, measure_points, read_plan
 
-    if is_planned(run_dir) or is_evaluation(run_dir):
-        if recipe_path or overrides:
-            raise ConfigError(f"{run_dir} is an evaluation: its settings cannot change.")
-        if is_planned(run_dir):
-            points = measure_points(read_plan(run_dir), run_dir, build_engine)
-            return print_points(points, run_dir, as_json=False)
-        return print_scores(resume_evaluation(run_dir, build_engine), as_json=False)
-    end(resume_run(run_dir, build_engine, recipe_path, overrides or ()), run_dir)
+    is_plan = is_planned(run_dir)
+    if (is_plan or Manifest(run_dir).is_evaluation) and (recipe_path or overrides):
+        raise ConfigError(f"{run_dir} is an evaluation: its settings cannot change.")
+    if is_plan:
+        code = measure_points(read_plan(run_dir), run_dir, build_engine)
+        return end_points(code, run_dir, as_json=False)
+    code = resume_run(run_dir, build_engine, recipe_path, overrides or ())
+    if Manifest(run_dir).is_evaluation:
+        return end_evaluation(code, run_dir, as_json=False)
+    end(code, run_dir)
 
 
 @app.command()
@@ -239,11 +241,9 @@ def sweep(
     folder = out or Path("runs") / f"{recipe.name}-sweep"
     runs = plan_sweep(recipe, methods, seeds, folder)
     announce_sweep(recipe, runs)
-    from rloop.engines.registry import build_engine
-    from rloop.report.page import write_report
-
+    given = [str(recipe_path), *(f"--set={one}" for one in overrides or ())]
     again = shlex.join(["rloop", *sys.argv[1:]])
-    code = run_sweep(runs, recipe_path, build_engine, finish=write_report, again=again, jobs=jobs)
+    code = run_sweep(runs, recipe, given, again=again, jobs=jobs)
     if code != INTERRUPTED:
         _compare([folder], None, None, as_json=as_json)
     raise typer.Exit(code)

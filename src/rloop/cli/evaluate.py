@@ -11,12 +11,11 @@ import typer
 
 from rloop.cli.options import JsonOption, SetOption
 from rloop.cli.tables import print_json, print_table
+from rloop.errors import ConfigError
 
 if TYPE_CHECKING:
     from rloop.evaluation.intervals import Estimate
     from rloop.recipe.config import Recipe
-    from rloop.session.evaluate import Score
-    from rloop.session.temperatures import MeasuredPoint
 
 Policies = Annotated[
     list[str],
@@ -100,8 +99,13 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     _evaluate_at(policies, (temperatures, mix), recipe_for, out, as_json=as_json)
 
 
-def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
-    """Print an evaluation; the table leaves out pass@1, which is avg@n again."""
+def end_evaluation(code: int, folder: Path, *, as_json: bool) -> None:
+    """Print an evaluation, unless it stopped; the table leaves out pass@1, which is avg@n again."""
+    from rloop.session.evaluate import scores_in
+
+    scores = scores_in(folder)
+    if code or scores is None:
+        raise typer.Exit(code)
     if as_json:
         return print_json(scores)
     rows = [
@@ -112,12 +116,16 @@ def print_scores(scores: "Sequence[Score]", *, as_json: bool) -> None:
     print_table(("task", "metric", "value", "low", "high"), rows)
 
 
-def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bool) -> None:
-    """Print policies at temperatures, and write their page into the folder."""
+def end_points(code: int, folder: Path, *, as_json: bool) -> None:
+    """Print policies at temperatures, and write their page into the folder, unless it stopped."""
     from rloop.evaluation.sharpening import gain_sentence
     from rloop.observe.metric_keys import headline
     from rloop.report.temperatures import tables_of, write_page
+    from rloop.session.temperatures import read_points
 
+    if code:
+        raise typer.Exit(code)
+    points = read_points(folder)
     found = [asdict(point) for point in points]
     if as_json:
         print_json(points)
@@ -143,12 +151,14 @@ def print_points(points: "Sequence[MeasuredPoint]", folder: Path, *, as_json: bo
 
 def _evaluate_one(recipe: "Recipe", out: Path | None, *, as_json: bool) -> None:
     from rloop.engines.registry import build_engine
-    from rloop.session.evaluate import evaluate_policy, free_folder, unfinished
+    from rloop.session.evaluate import free_folder, unfinished
+    from rloop.session.process import start
 
     for begun in () if out else unfinished(Path("runs"), recipe):
         sys.stderr.write(f"{begun} is not finished: `rloop resume {begun}` goes on with it.\n")
     folder = out or free_folder(Path("runs"), recipe)
-    print_scores(evaluate_policy(recipe, folder, build_engine), as_json=as_json)
+    code = start(folder, recipe, folder, build_engine, is_evaluation=True)
+    end_evaluation(code, folder, as_json=as_json)
 
 
 def _evaluate_at(
@@ -165,8 +175,6 @@ def _evaluate_at(
     from rloop.session.temperatures import (
         measure_points,
         plan_points,
-        read_fractions,
-        read_temperatures,
         with_bases,
         write_means,
     )
@@ -180,12 +188,29 @@ def _evaluate_at(
     recipes = [recipe_for(policy) for policy in (*bases, *others)]
     temperatures, mix = wanted
     usual = str(recipes[0].evaluate.sampling.temperature)
-    measured = read_temperatures(usual if temperatures is None else temperatures)
+    measured = read_numbers(
+        usual if temperatures is None else temperatures,
+        lambda one: 0 <= one < float("inf"),
+        "--temperatures takes numbers of at least 0, such as 0.3,0.5,0.7,1.0",
+    )
     folder = out or free_folder(Path("runs"), recipes[-1], "temperatures")
     if mix is not None:
-        recipes += map(recipe_for, write_means(others, read_fractions(mix), folder))
+        what = "--mix takes numbers between 0 and 1, such as 0.3,0.5,0.7"
+        fractions = read_numbers(mix, lambda one: 0 < one < 1, what)
+        recipes += map(recipe_for, write_means(others, fractions, folder))
     points = plan_points(recipes, measured, bases)
-    print_points(measure_points(points, folder, build_engine), folder, as_json=as_json)
+    end_points(measure_points(points, folder, build_engine), folder, as_json=as_json)
+
+
+def read_numbers(text: str, is_one: Callable[[float], bool], what: str) -> list[float]:
+    """Return the numbers of a list with commas, rising, each once; ConfigError says `what` else."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or not all(map(is_one, found)):
+        raise ConfigError(f"{what}; got {text!r}.")
+    return found
 
 
 def _interval(found: "Estimate") -> str:

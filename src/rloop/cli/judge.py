@@ -30,8 +30,8 @@ def judge(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="JSON lines (.jsonl, .jsonl.gz, - for standard input) or a .json list with "
-            "answer, completion and, where known, expected (true or false), problem or question."
+            help="A file as tasks have (.jsonl, .json, .parquet, .gz) with answer, completion "
+            "and, where known, expected (true or false), problem or question."
         ),
     ] = None,
     *,

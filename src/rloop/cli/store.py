@@ -63,12 +63,12 @@ def store_export(
         Path, typer.Argument(help="New .parquet, .jsonl or .csv file; else a new folder.")
     ],
     form: Annotated[
-        Literal["table", "datasets", "trl", "verl", "inspect"],
+        Literal["table", "datasets", "trl", "inspect"],
         typer.Option("--format", help="One table, or a folder for one of these to read."),
     ] = "table",
     select: Annotated[
         Literal["all", "correct", "expert"] | None,
-        typer.Option(help="Which: all; for trl and verl the correct ones, and never held-out."),
+        typer.Option(help="Which: all; for trl the correct ones, and never held-out."),
     ] = None,
     iteration: Annotated[int | None, typer.Option(help="Of one iteration alone.")] = None,
 ) -> None:
@@ -133,9 +133,5 @@ def store_rescore(
     found = rescore(run_dir, verifier, out)
     if as_json:
         return print_json(found.as_json())
-    print_table(("task", "was", "correct", "wrong", "error"), found.confusion_rows(), "Verdicts")
-    effects = [
-        (e.task, e.policy, e.metric, e.old, e.new, e.change) for e in found.headline_effects()
-    ]
-    print_table(("task", "policy", "metric", "was", "is", "change"), effects, "Measurements")
+    print_table(("task", "was", "correct", "wrong", "error"), found.confusion_rows())
     sys.stdout.writelines(f"{line}\n" for line in found.lines())

@@ -2,11 +2,11 @@
 rises.
 
 Along a path of checkpoints (start policy, RL's weights at rising steps; or the policies kept) the
-last one is compared with every earlier one, problem by problem, by `many_to_one`: the onset is the
-best of several noisy measurements, and the test accounts for that choice. The training reward is
-the one that these policies earned between the onset and the last checkpoint: inside RL, that of the
-RL steps; for the policies kept, that of the first step of each exploration, which they sampled,
-because later rewards belong to weights that are thrown away. Five outcomes:
+last one is compared with every earlier one, problem by problem, by `compare_with_last`: the onset
+is the best of several noisy measurements, and the test accounts for that choice. The training
+reward is the one that these policies earned between the onset and the last checkpoint: inside RL,
+that of the RL steps; for the policies kept, that of the first step of each exploration, which they
+sampled, because later rewards belong to weights that are thrown away. Five outcomes:
 
     overfits   held-out is clearly below the best earlier checkpoint, the reward clearly rose
     falls      held-out is clearly below, the reward did not clearly rise, or is not known
@@ -24,7 +24,6 @@ import numpy as np
 
 from rloop.evaluation.checkpoints import Checkpoint, count_matrix
 from rloop.evaluation.intervals import Estimate, Floats, student_quantile
-from rloop.evaluation.many_to_one import Comparison, compare_with_last
 from rloop.evaluation.metrics import metric_values
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import stable_hash
@@ -38,6 +37,7 @@ MIN_PROBLEMS = 8
 MIN_REWARDS = 6
 """Fewest RL steps (or groups of two first steps) that can show a rise of the reward: three at
 either end."""
+NUM_DRAWS = 10_000
 _FIRST_STEPS = """
     select iteration, num_correct / num_rows as value from groups
     where phase = 'explore' and step = 1 order by all
@@ -101,6 +101,20 @@ class Overfitting:
     """pass@k of the last minus that of the start, in the same family of intervals."""
     reward: RewardChange | None = None
     """Between `best` and the last; None with fewer than `MIN_REWARDS` values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The last checkpoint minus each earlier one, [C-1].
+
+    Example: Comparison(differences=[Estimate(-0.108, -0.149, -0.066)], sure=[0.998])
+    """
+
+    differences: list[Estimate]
+    """Their intervals hold for all of them together."""
+    sure: list[float]
+    """1 - p, two-sided, adjusted for choosing among them; at least the confidence if the interval
+    excludes zero."""
 
 
 def overfitting_verdict(
@@ -213,3 +227,59 @@ def _decide(
 def _place(checkpoint: Checkpoint) -> tuple[int, float]:
     """Return a checkpoint's place among (iteration, step): a kept policy comes after all steps."""
     return checkpoint.iteration, math.inf if checkpoint.is_kept else checkpoint.step
+
+
+def compare_with_last(values: Floats, *, rng: np.random.Generator, confidence: float) -> Comparison:
+    """Return the last row of `values` [C, P] minus each earlier one, C and P at least 2.
+
+    Dunnett's many-to-one comparison (1955). The best of several noisy measurements is above the
+    last even if nothing falls, so a plain interval of that difference is too narrow. With D_c =
+    mean over problems of (last - c):
+
+        S    = covariance over problems of the differences, [C-1, C-1], divided by P
+        t_c  = |D_c| / sqrt(S_cc)
+        M    = max over c of |t*_c|, t* drawn from a multivariate t with P - 1 degrees of freedom
+               and the correlations of S: how large the largest t_c gets when no checkpoint differs
+
+    The confidence of a difference is P(M < t_c). The intervals D_c +- q sqrt(S_cc), with q the
+    quantile of M, hold for all c together, so choosing one of them adds no bias. Problems are the
+    unit, paired over checkpoints. That each value is itself an estimate from n samples is part of
+    the variation between problems.
+
+    A difference that is the same for every problem has no spread: zero has confidence 0, any other
+    the largest that the draws can show.
+    """
+    differences = values[-1] - values[:-1]
+    num_problems = values.shape[1]
+    means = differences.mean(axis=1)
+    covariance = np.atleast_2d(np.cov(differences)) / num_problems
+    errors = np.sqrt(np.diag(covariance))
+    largest = _largest_t(covariance, errors, num_problems - 1, rng)
+    half = np.quantile(largest, confidence) * errors
+    sizes = np.divide(np.abs(means), errors, out=np.full(len(means), np.inf), where=errors > 0)
+    sizes[means == 0] = 0.0
+    exceeded = (largest[:, None] >= sizes).sum(axis=0)
+    return Comparison(
+        differences=[
+            Estimate(float(mean), float(mean - width), float(mean + width))
+            for mean, width in zip(means, half, strict=True)
+        ],
+        sure=[float(1.0 - (1 + count) / (1 + NUM_DRAWS)) for count in exceeded],
+    )
+
+
+def _largest_t(
+    covariance: Floats, errors: Floats, freedom: int, rng: np.random.Generator
+) -> Floats:
+    """Return draws of M over the comparisons that have a spread; zeros if none has."""
+    has_spread = errors > 0
+    if not has_spread.any():
+        return np.zeros(NUM_DRAWS)
+    scale = errors[has_spread]
+    correlation = covariance[np.ix_(has_spread, has_spread)] / np.outer(scale, scale)
+    normal = rng.multivariate_normal(
+        np.zeros(len(scale)), correlation, NUM_DRAWS, check_valid="ignore", method="eigh"
+    )
+    chi = np.sqrt(rng.chisquare(freedom, NUM_DRAWS) / freedom)
+    largest: Floats = np.abs(normal).max(axis=1) / chi
+    return largest

@@ -42,7 +42,6 @@ class Heartbeat:
         self._where = {"iteration": 0, "phase": "prepare", "step": 0}
         self._last = time.monotonic()
         self._longest_s = 0.0
-        self._pending: set[Future[Verdict]] = set()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         self._thread.start()
@@ -58,11 +57,6 @@ class Heartbeat:
     def watching(self, verify: Verify) -> Verify:
         """Return the verifier wrapped so that each completion it gets counts as progress."""
         return _Watching(self, verify)
-
-    def is_waiting_for(self, verdict: "Future[Verdict]") -> None:
-        """Keep a pending verdict until it is done."""
-        self._pending.add(verdict)
-        verdict.add_done_callback(self._pending.discard)
 
     def close(self) -> None:
         """Stop watching and remove the file."""
@@ -100,11 +94,8 @@ class Heartbeat:
 
     def _speak(self, quiet_s: float) -> None:
         """Warn where the run stands still, and write the stacks of all threads."""
-        num_verdicts = len(self._pending)
-        verdicts = f"{num_verdicts} verdict{'s' if num_verdicts > 1 else ''}"
-        awaited = verdicts if num_verdicts else "the engine"
         where = "{phase} of iteration {iteration}, step {step}".format_map(self._where)
-        said = f"No progress for {quiet_s:.0f} s in {where}; it waits for {awaited}."
+        said = f"No progress for {quiet_s:.0f} s in {where}."
         try:
             stacks = self._dump(said)
         except OSError as error:
@@ -133,6 +124,4 @@ class _Watching:
     def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
         """Start judging."""
         self._heartbeat.beat()
-        verdict = self._verify.submit(problem, completion_text)
-        self._heartbeat.is_waiting_for(verdict)
-        return verdict
+        return self._verify.submit(problem, completion_text)

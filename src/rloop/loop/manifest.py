@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from rloop.errors import StoreError
-from rloop.store.records import LOGGED_KEY, check_logged, read_record, write_record
+from rloop.store.records import (
+    EVALUATION_KEY,
+    LOGGED_KEY,
+    check_logged,
+    read_record,
+    write_record,
+)
 
 VERSION = 1
-PREPARATION = ("0/prepare", "0/problems")
-"""The key of what a run does before it computes anything."""
+PREPARATION = ("0/prepare", "0/problems", EVALUATION_KEY)
+"""The keys of what a run does before it computes anything."""
 
 
 class Manifest:
@@ -77,6 +83,11 @@ class Manifest:
     def has_begun(self) -> bool:
         """Whether the run has got beyond its preparation, so that there is something to keep."""
         return self.in_progress is not None or any(k not in PREPARATION for k in self.completed())
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether `rloop eval` began the directory, not `rloop run`."""
+        return EVALUATION_KEY in self.phases
 
     @property
     def recipes(self) -> list[dict[str, Any]]:

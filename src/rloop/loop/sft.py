@@ -108,7 +108,6 @@ class Finetuning:
         except Interrupted:
             self._save_point()
             raise
-        self._stop_rules.check_learned()
         name = self._place.policy
         policy = engine.save_policy(context.policy_dir(name), name)
         context.end(self._key, policy_result(policy, context.run_dir))
@@ -137,7 +136,7 @@ class Finetuning:
         is_skipped = bool(update.metrics.get("skipped_updates_count"))
         skipped = context.keep_skipped(here, update.batch) if is_skipped else None
         self._alarms.step(here, update.metrics, skipped=skipped)
-        self._stop_rules.check(update.metrics)
+        self._stop_rules.check(update.metrics, is_last=update.step == update.num_steps)
         self._step = update.step
 
     def _save_point(self) -> None:

@@ -110,42 +110,28 @@ class StopRules:
 
 
 class FinetuneStopRules:
-    """Counts the updates of a fine-tuning that were skipped; one object a phase."""
+    """Counts the updates of a fine-tuning that were skipped in a row; one object a phase."""
 
     def __init__(self, learning_rate: float, place: Place) -> None:
-        """StopRules the phase that makes `place.policy`; the error names its learning rate."""
+        """Watch the phase that makes `place.policy`; the error names its learning rate."""
         self._rate = learning_rate
         self._place = place
         self.streaks: dict[str, int] = {}
         """Counts so far; those of a saved point can be set."""
 
-    def check(self, metrics: Mapping[str, float]) -> None:
-        """Raise DegenerateRun after too many skipped updates in a row."""
+    def check(self, metrics: Mapping[str, float], *, is_last: bool) -> None:
+        """Raise DegenerateRun after too many skipped updates in a row, or if all were skipped."""
         is_skipped = bool(metrics.get("skipped_updates_count"))
-        in_a_row = self._count("in_a_row") + 1 if is_skipped else 0
-        self.streaks = {
-            "updates": self._count("updates") + 1,
-            "skipped": self._count("skipped") + is_skipped,
-            "in_a_row": in_a_row,
-        }
-        if in_a_row >= MAX_SKIPPED:
-            raise self._broken(f"{in_a_row} updates in a row")
-
-    def check_learned(self) -> None:
-        """Raise DegenerateRun when every update was skipped."""
-        if self._count("updates") and self._count("skipped") == self._count("updates"):
-            raise self._broken("every update")
-
-    def _count(self, name: str) -> int:
-        return self.streaks.get(name, 0)
-
-    def _broken(self, what: str) -> DegenerateRun:
-        return DegenerateRun(
-            f"There is no {self._place.policy}: the loss or its gradient was not finite in "
-            f"{what}, so the policy that fine-tuning started from is the last one. Lower "
-            f"{self._place.phase}.optimizer.learning_rate={self._rate:g}, or set "
-            "engine.dtype=float32."
-        )
+        in_a_row = self.streaks.get("in_a_row", 0) + 1 if is_skipped else 0
+        updates = self.streaks.get("updates", 0) + 1
+        self.streaks = {"updates": updates, "in_a_row": in_a_row}
+        if in_a_row >= MAX_SKIPPED or (is_last and in_a_row == updates):
+            raise DegenerateRun(
+                f"There is no {self._place.policy}: the loss or its gradient was not finite in "
+                f"{in_a_row} updates in a row, so the policy that fine-tuning started from is the "
+                f"last one. Lower {self._place.phase}.optimizer.learning_rate={self._rate:g}, or "
+                "set engine.dtype=float32."
+            )
 
 
 def check_verdicts(metrics: Mapping[str, float], max_error_frac: float, run_dir: Path) -> None:

@@ -129,24 +129,17 @@ class Console:
 
     @contextmanager
     def phase(
-        self,
-        iteration: int | None,
-        phase: PhaseName,
-        total: int,
-        unit: str,
-        *,
-        together: int = 1,
+        self, iteration: int, phase: PhaseName, total: int, unit: str, *, together: int = 1
     ) -> Iterator[Bar]:
         """Show a phase of `total` units (`step`); the caller advances the bar it yields.
 
-        Without an iteration it is an evaluation outside a run. No time left is shown before as many
-        units are done as are worked on `together`.
+        No time left is shown before as many units are done as are worked on `together`.
         """
         self._num_steps[phase] = total
-        what = phase.capitalize() if iteration is None else f"Iteration {iteration}, {phase}"
+        what = f"Iteration {iteration}, {phase}"
         self._print(Text(f"{what}: {_count(total, unit)}", style="bold"))
-        name = phase if iteration is None else f"{iteration} {phase}"
-        with self._drawn(name, what, unit, Bar(total, together=together, clock=self._clock)) as bar:
+        bar = Bar(total, together=together, clock=self._clock)
+        with self._drawn(f"{iteration} {phase}", what, unit, bar) as bar:
             yield bar
         done = "done" if bar.done == total else f"{bar.done:,} of {_count(total, unit)}"
         tokens = f", {bar.tokens:,} tokens" if bar.tokens else ""

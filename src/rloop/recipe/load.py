@@ -325,33 +325,7 @@ def _place(here: Any, part: str, key: str, above: str) -> Any:  # noqa: ANN401 (
     return int(part)
 
 
-REMOVED: Mapping[str, Any] = {
-    "engine.name": "native",
-    "engine.trl": ...,
-    "engine.optimizer_bits": 32,
-    "explore.average_every": 0,
-    "explore.total_steps": None,
-    "explore.early_stop.max_entropy": None,
-    "explore.early_stop.max_similarity": None,
-}
-"""Keys that config.json of earlier versions has, with the value at which each did nothing; `...` is
-any.
-"""
-
-
-def _drop_removed(data: dict[str, Any]) -> None:
-    """Drop keys of earlier versions that did nothing, so that their runs can be read."""
-    for key, idle in REMOVED.items():
-        *parents, name = key.split(".")
-        here: Any = data
-        for parent in parents:
-            here = here.get(parent) if isinstance(here, dict) else None
-        if isinstance(here, dict) and name in here and (idle is ... or here[name] == idle):
-            del here[name]
-
-
 def _check(data: dict[str, Any], source: str) -> Recipe:
-    _drop_removed(data)
     try:
         text = json.dumps(fill(data), default=str)
     except (TypeError, ValueError, RecursionError) as error:

@@ -12,8 +12,14 @@ from statistics import fmean
 import altair as alt
 
 from rloop.evaluation.checkpoints import MAX_CHECKPOINTS, spread_checkpoints
-from rloop.evaluation.exploration import Survey, step_diversity, survey_exploration
-from rloop.evaluation.similarity import Similarity, checkpoint_similarity, step_similarity
+from rloop.evaluation.similarity import (
+    Similarity,
+    Survey,
+    checkpoint_similarity,
+    step_diversity,
+    step_similarity,
+    survey_exploration,
+)
 from rloop.report import charts
 from rloop.report.charts import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, Heading
 from rloop.report.formatting import count

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from rloop.loop.heartbeat import Heartbeat
 from rloop.loop.interrupt import Interrupt, Interrupted
 from rloop.loop.manifest import Manifest, RunLock
 from rloop.loop.phases import Phases
-from rloop.loop.problems import RunProblems, load_problems
+from rloop.loop.problems import RunProblems, load_held_out, load_problems
 from rloop.loop.run import run_loop
 from rloop.observe.console import Console, warnings_shown
 from rloop.observe.run_log import RunLog, final_rows
@@ -32,8 +33,9 @@ from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe, resolved_json
 from rloop.recipe.methods import method_title
 from rloop.session.environment import add_engine, environment
+from rloop.session.evaluate import policy_name
 from rloop.session.resume import plan, recipe_in_force
-from rloop.store.records import RESCORED_KEY
+from rloop.store.records import EVALUATION_KEY, RESCORED_KEY
 from rloop.store.trajectories import TrajectoryStore
 from rloop.tasks.pool import VerifierPool
 from rloop.types import PolicyRef
@@ -41,8 +43,8 @@ from rloop.types import PolicyRef
 EngineBuilder = Callable[[Recipe], Engine]
 """Builds the engine that a recipe names; passed in by the caller, because the loop knows only the
 engine protocol."""
-STARTED = {".lock", "environment.json", "recipe.yaml", "config.json"}
-"""Files that a start may have written if it was killed before the manifest."""
+STARTED = {".lock", "manifest.json", "environment.json", "recipe.yaml", "config.json"}
+"""Files that a start may have written if it was killed before it opened the logs."""
 
 
 def start(
@@ -52,10 +54,12 @@ def start(
     build_engine: EngineBuilder,
     *,
     text: str | None = None,
+    is_evaluation: bool = False,
 ) -> int:
     """Begin a run in a new or empty directory; return its exit code.
 
-    `text` is the recipe as given, if there is no file at `recipe_path`.
+    `text` is the recipe as given, if there is no file at `recipe_path`. An evaluation only measures
+    `policy.path` on the held-out problems.
     """
     console = Console()
     recipe = recipe.dated(today())
@@ -63,17 +67,33 @@ def start(
     refuse_used(run_dir)
     is_again = any(run_dir.iterdir())
     with RunLock(run_dir):
-        refuse_used(run_dir)
         if is_again:
             console.say(f"{run_dir} was started but saved nothing; starting over.")
-        (run_dir / "manifest.json").unlink(missing_ok=True)
-        facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
-        write_text(run_dir / "environment.json", facts)
-        write_text(run_dir / "recipe.yaml", recipe_path.read_text() if text is None else text)
-        # Written last: a directory that has it can be resumed.
-        write_text(run_dir / "config.json", resolved_json(recipe))
-        Manifest(run_dir).record_recipe(recipe.model_dump(mode="json"))
+        begin(run_dir, recipe, recipe_path, text=text, is_evaluation=is_evaluation)
         return work(recipe, run_dir, build_engine, console)
+
+
+def begin(
+    run_dir: Path,
+    recipe: Recipe,
+    recipe_path: Path,
+    *,
+    text: str | None = None,
+    is_evaluation: bool = False,
+) -> None:
+    """Write what a locked directory begins with: on what it runs, its recipe, its manifest."""
+    refuse_used(run_dir)
+    (run_dir / "manifest.json").unlink(missing_ok=True)
+    manifest = Manifest(run_dir)
+    if is_evaluation:
+        manifest.complete(EVALUATION_KEY, {"policy": recipe.policy.path})
+    else:
+        write_text(run_dir / "recipe.yaml", recipe_path.read_text() if text is None else text)
+    facts = json.dumps(environment(recipe_path, recipe), indent=2) + "\n"
+    write_text(run_dir / "environment.json", facts)
+    # Written last: a directory that has it can be resumed.
+    write_text(run_dir / "config.json", resolved_json(recipe))
+    manifest.record_recipe(recipe.model_dump(mode="json"))
 
 
 def make_directory(run_dir: Path) -> None:
@@ -158,18 +178,44 @@ def read_resolved(config: Path) -> Recipe:
 
 def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Console) -> int:
     """Run every phase that is not complete; return 0, 1 (degenerate) or 130 (interrupted)."""
-    from rloop.session.temperatures import measure_after_training  # it begins evaluations like this
+    from rloop.session.temperatures import measure_after_training  # it opens directories like this
 
-    interrupt = Interrupt(console.say)
-    try:
+    is_evaluation = Manifest(run_dir).is_evaluation
+
+    def run(interrupt: Interrupt) -> None:
         with open_run(recipe, run_dir, build_engine, console, interrupt) as context:
             phases = Phases(context)
-            policy = run_loop(phases)
-            measure_after_training(context, phases.base, policy)
+            if is_evaluation:
+                phases.evaluate(phases.base, iteration=0)
+            else:
+                policy = run_loop(phases)  # a cold start changes the base
+                measure_after_training(context, phases.base, policy)
+
+    code = exit_code(run, run_dir, console, has_begun=lambda: Manifest(run_dir).has_begun)
+    if not code and is_evaluation:
+        console.say(f"Every completion is in {run_dir}.")
+    elif not code:
+        console.final_table(final_rows(run_dir))
+    return code
+
+
+def exit_code(
+    do: Callable[[Interrupt], None],
+    run_dir: Path,
+    console: Console,
+    *,
+    has_begun: Callable[[], bool],
+) -> int:
+    """Do the work on a directory; return 0, 1 (degenerate) or 130 (interrupted).
+
+    What stops it is shown with how to go on; so is an error, which is raised again.
+    """
+    interrupt = Interrupt(console.say)
+    try:
+        do(interrupt)
     except (Interrupted, KeyboardInterrupt):
-        has_begun = Manifest(run_dir).has_begun
         saved = (
-            "; what was done is saved. Continue" if has_begun else " before a first result. Begin"
+            "; what was done is saved. Continue" if has_begun() else " before a first result. Begin"
         )
         console.say(f"Interrupted{saved}: rloop resume {run_dir}")
         return 130
@@ -177,13 +223,12 @@ def work(recipe: Recipe, run_dir: Path, build_engine: EngineBuilder, console: Co
         console.stop(f"{error} Everything so far is kept in {run_dir}.")
         return 1
     except (ConfigError, TaskError, EngineError) as error:
-        if "rloop resume" in str(error) or not Manifest(run_dir).has_begun:
+        if "rloop resume" in str(error) or not has_begun():
             raise
         kept = f"What was done is kept; continue with `rloop resume {run_dir}`."
         raise type(error)(f"{error} {kept}") from error
     finally:
         interrupt.restore()
-    console.final_table(final_rows(run_dir))
     return 0
 
 
@@ -202,25 +247,25 @@ def open_run(
         pool = stack.enter_context(
             VerifierPool(recipe.tasks.verifier_workers, recipe.tasks.verifier_timeout_s)
         )
-        problems = load_problems(recipe, pool)
-        run_log = RunLog(run_dir, recipe.sinks)
+        manifest = Manifest(run_dir)
+        is_evaluation = manifest.is_evaluation
+        problems = (load_held_out if is_evaluation else load_problems)(recipe, pool)
+        run_log = RunLog(run_dir, () if is_evaluation else recipe.sinks)
         stack.callback(run_log.close)
         engine = build_engine(recipe)
         stack.callback(engine.close)
         add_engine(run_dir / "environment.json", engine.describe())
-        manifest = Manifest(run_dir)
         drop_orphans(run_dir, manifest)
         base = prepare_base(recipe, run_dir, engine, manifest)
         problems = problems.fitting(engine.renderer.report, recipe)
         check_same_problems(manifest, problems)
-        console.header(facts(recipe, problems, engine))
-        for note in problems.notes:
-            console.say(note)
-        show_prompt(problems, console)
-        num_held_out = sum(map(len, problems.evaluate.values()))
-        written = disk(recipe, num_held_out, measure_model(str(base.path)))
-        for warning in (*recipe_warnings(recipe), *disk_warnings(written, run_dir)):
-            console.warn(warning)
+        console.header((measured if is_evaluation else facts)(recipe, problems, engine))
+        show_problems(problems, console)
+        if not is_evaluation:
+            num_held_out = sum(map(len, problems.evaluate.values()))
+            written = disk(recipe, num_held_out, measure_model(str(base.path)))
+            for warning in (*recipe_warnings(recipe), *disk_warnings(written, run_dir)):
+                console.warn(warning)
         store = TrajectoryStore(run_dir)
         yield Context(
             recipe=recipe,
@@ -238,8 +283,10 @@ def open_run(
         )
 
 
-def show_prompt(problems: RunProblems, console: Console) -> None:
-    """Show the first prompt as the policy gets it, and warnings about prompts."""
+def show_problems(problems: RunProblems, console: Console) -> None:
+    """Show what was loaded and left out, the first prompt as the policy gets it, and warnings."""
+    for note in problems.notes:
+        console.say(note)
     if problems.first_prompt:
         console.say(f"First prompt:\n{shown(problems.first_prompt)}")
     for warning in problems.warnings:
@@ -255,6 +302,18 @@ def drop_orphans(run_dir: Path, manifest: Manifest) -> None:
             shutil.rmtree(state, ignore_errors=True)
 
 
+def measured(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, str]:
+    """Return what the console shows before an evaluation."""
+    config, held_out = recipe.evaluate, _held_out(problems)
+    samples = f"{config.samples} per problem, temperature {config.sampling.temperature:g}"
+    policy = {"policy": recipe.policy.path, "held out": held_out, "samples": samples}
+    return {**policy, **engine.describe()}
+
+
+def _held_out(problems: RunProblems) -> str:
+    return ", ".join(f"{name} ({len(those)})" for name, those in problems.evaluate.items())
+
+
 def _weighted(recipe: Recipe) -> str:
     return " + ".join(f"{reward.weight:g} {reward.label}" for reward in recipe.rewards)
 
@@ -263,14 +322,13 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
     """Return what the console shows before a run: model, tasks, method, budget, machine."""
     explore = recipe.explore
     tokens = run_completions(recipe) * explore.sampling.max_completion_tokens
-    held_out = ", ".join(f"{name} ({len(those)})" for name, those in problems.evaluate.items())
     method = method_title(recipe.model_dump(mode="json"))
     turns = f"{recipe.iterations} x {explore.steps} RL steps"
     return {
         "run": f"{recipe.name}, seed {recipe.seed}",
         "model": recipe.policy.path,
         "train": f"{len(problems.train)} problems",
-        "held out": held_out,
+        "held out": _held_out(problems),
         "method": f"{method}, {turns}, {explore.loss} loss",
         **({"reward": _weighted(recipe)} if recipe.rewards else {}),
         "budget": f"{explore.prompts_per_step} prompts x {explore.group_size} completions per "
@@ -280,16 +338,19 @@ def facts(recipe: Recipe, problems: RunProblems, engine: Engine) -> dict[str, st
 
 
 def prepare_base(recipe: Recipe, run_dir: Path, engine: Engine, manifest: Manifest) -> PolicyRef:
-    """Return the recipe's base policy as a Hugging Face directory, prepared once, and load it."""
+    """Return the recipe's base policy as a Hugging Face directory, prepared once, and load it.
+
+    In an evaluation it has the name of `policy.path`.
+    """
     found = manifest.result("0/prepare")
     if found is not None:
         policy = policy_from(found, run_dir)
         engine.load(policy)
-        return policy
-    directory = run_dir / "policies" / "base"
-    policy = engine.prepare(recipe.policy.path, directory, seed=recipe.seed)
-    manifest.complete("0/prepare", policy_result(policy, run_dir))
-    return policy
+    else:
+        directory = run_dir / "policies" / "base"
+        policy = engine.prepare(recipe.policy.path, directory, seed=recipe.seed)
+        manifest.complete("0/prepare", policy_result(policy, run_dir))
+    return replace(policy, name=policy_name(recipe)) if manifest.is_evaluation else policy
 
 
 def check_same_problems(manifest: Manifest, problems: RunProblems) -> None:

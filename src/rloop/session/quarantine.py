@@ -13,12 +13,9 @@ from pathlib import Path
 from rloop.disk import write_text
 from rloop.loop.manifest import RunLock
 from rloop.store.index import StepFile, list_step_files
-from rloop.store.records import LOGGED_KEY, Record, read_record, write_record
+from rloop.store.records import EVALUATION_KEY, LOGGED_KEY, Record, read_record, write_record
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import DAMAGED, Issue
-
-STANDALONE = "0/evaluation"
-"""The phase in a manifest of `rloop eval`: one evaluation of a policy that is elsewhere."""
 
 
 def quarantine(run_dir: Path, issues: Sequence[Issue]) -> list[str]:
@@ -64,7 +61,11 @@ def _forget_step(run_dir: Path, manifest: Record, file: StepFile) -> str:
         facts["trajectories"] = sum(counts)
         return "these trajectories are lost; the run continues without them."
     key = _evaluation(manifest, file)
-    if STANDALONE in phases or key == point.get("key") or _is_kept(run_dir, manifest, file, key):
+    if (
+        EVALUATION_KEY in phases
+        or key == point.get("key")
+        or _is_kept(run_dir, manifest, file, key)
+    ):
         phases.pop(key, None)
         return "`rloop resume` samples these problems again."
     return (

@@ -15,10 +15,9 @@ The expert sets are those the run was trained on, by the old verdicts.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from functools import reduce
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ import pyarrow.parquet as pq
 from rloop.disk import new_path
 from rloop.errors import StoreError
 from rloop.evaluation.recount import recount
-from rloop.observe import metric_keys
 from rloop.observe.run_log import read_metrics
 from rloop.recipe.config import Recipe, RewardConfig
 from rloop.session.process import read_resolved
@@ -53,14 +51,10 @@ from rloop.threads import allowed_cores
 from rloop.types import Place, Verdict
 
 CHANGES = "changes.parquet"
-MAX_EXAMPLES = 6
-MAX_ALIKE = 2
-"""Most examples of one kind of change in one task."""
 _SLICE = 4096
 """Trajectories judged at the same time."""
 _COPIED = ("recipe.yaml", "environment.json", "events.jsonl", "expert")
 _PLACE = ("iteration", "phase", "step", "policy", "task", "problem_id", "member")
-_IDENTITY = ("policy", "problem_id", "member")
 _JUDGED = ("verdict", "answer", "reason", "verifier_version")
 _CHANGES = pa.schema(
     [
@@ -70,44 +64,16 @@ _CHANGES = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """One metric of one policy on one task, by the old and the new verdicts.
-
-    Example: Effect(policy="iter-001", task="gsm8k", metric="avg@8", old=0.41, new=0.43)
-    """
-
-    policy: str
-    task: str
-    metric: str
-    old: float
-    new: float
-
-    @property
-    def change(self) -> float:
-        """New minus old."""
-        return self.new - self.old
-
-
 @dataclass(slots=True)
 class Rescored:
     """The changes of a rescoring; filled in file by file."""
 
     directory: Path
     notes: list[str] = field(default_factory=list)
-    num_trajectories: int = 0
     num_changed: int = 0
     """Trajectories with another verdict or another answer."""
     confusion: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(task, old verdict, new verdict) -> trajectories."""
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of `changes.parquet` with reference and completion, different kinds of change first."""
-    effects: list[Effect] = field(default_factory=list)
-
-    def headline_effects(self) -> list[Effect]:
-        """Return the effects on avg@n and on pass@k of the largest k."""
-        names = metric_keys.headline(metric_keys.in_order({e.metric for e in self.effects}))
-        return [e for e in self.effects if e.metric in names]
 
     def confusion_rows(self) -> list[tuple[object, ...]]:
         """Return task, old verdict and the counts of each new verdict."""
@@ -122,34 +88,21 @@ class Rescored:
         columns = ("task", "old", "correct", "wrong", "error")
         return {
             "directory": str(self.directory),
-            "trajectories": self.num_trajectories,
+            "trajectories": self.confusion.total(),
             "changed": self.num_changed,
             "confusion": [dict(zip(columns, row, strict=True)) for row in self.confusion_rows()],
-            "effects": [{**asdict(effect), "change": effect.change} for effect in self.effects],
-            "examples": self.examples,
             "notes": self.notes,
         }
 
     def lines(self) -> list[str]:
-        """Return examples, notes and the result, one line each."""
-        shown = [
-            f"{row['problem_id']}, {row['policy']}, member {row['member']}: {row['old_verdict']} "
-            f"({_quoted(row['old_answer'])}) -> {row['new_verdict']} "
-            f"({_quoted(row['new_answer'])}); reference {_quoted(row['reference'])}; it ends "
-            f"{_quoted(row['completion_text'][-60:])}"
-            for row in self.examples
-        ]
+        """Return notes and the result, one line each."""
         turned = sum(n for (_, old, new), n in self.confusion.items() if old != new)
         end = (
-            f"{turned:,} of {self.num_trajectories:,} verdicts changed, and {self.num_changed:,} "
+            f"{turned:,} of {self.confusion.total():,} verdicts changed, and {self.num_changed:,} "
             f"trajectories have a new verdict or answer -> {self.directory} ({CHANGES} lists them; "
             "`rloop report` and `rloop compare` read the directory)."
         )
-        return [*shown, *map(visible, self.notes), end]
-
-
-def _quoted(text: str | None) -> str:
-    return "no answer" if text is None else repr(visible(text))
+        return [*map(visible, self.notes), end]
 
 
 def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None) -> Rescored:
@@ -176,7 +129,11 @@ def rescore(run_dir: Path, verifier: str | None = None, out: Path | None = None)
         judge = Rejudge(recipe.tasks, verifier, pool)
         versions = _judge_all(run_dir, folder, judge, found, recipe)
         found.notes += judge.notes()
-        _write_log(run_dir, folder, recipe, found)
+        told = recount(
+            read_metrics(run_dir), TrajectoryStore(folder), recipe.evaluate, seed=recipe.seed
+        )
+        log = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in told)
+        (folder / "metrics.jsonl").write_text(log)
         _write_record(run_dir, folder, recipe, verifier, versions)
     return found
 
@@ -210,7 +167,9 @@ def _judge_all(
             changed = _changes(old, new)
             writer.write_table(changed)
             versions |= {verdict.verifier_version for verdict in verdicts}
-            _count(found, old, new, changed)
+            kinds = (column.to_pylist() for column in (old["task"], old["verdict"], new["verdict"]))
+            found.confusion.update(zip(*kinds, strict=True))
+            found.num_changed += len(changed)
     return sorted(versions)
 
 
@@ -274,45 +233,6 @@ def _differs(old: pa.Table, new: pa.Table, name: str) -> pa.ChunkedArray:
     return pc.not_equal(pc.fill_null(old[name], mark), pc.fill_null(new[name], mark))
 
 
-def _count(found: Rescored, old: pa.Table, new: pa.Table, changed: pa.Table) -> None:
-    verdicts = (old["task"], old["verdict"], new["verdict"])
-    found.confusion.update(zip(*(column.to_pylist() for column in verdicts), strict=True))
-    found.num_trajectories += len(old)
-    found.num_changed += len(changed)
-    if len(found.examples) == MAX_EXAMPLES:
-        return
-    turned = changed.filter(pc.not_equal(changed["old_verdict"], changed["new_verdict"]))
-    shown = Counter((row["task"], row["old_verdict"], row["new_verdict"]) for row in found.examples)
-    texts = old.select([*_IDENTITY, "reference", "completion_text"])
-    for row in turned.to_pylist():
-        kind = (row["task"], row["old_verdict"], row["new_verdict"])
-        shown[kind] += 1
-        if shown[kind] <= MAX_ALIKE and len(found.examples) < MAX_EXAMPLES:
-            is_it = [pc.equal(texts[name], row[name]) for name in _IDENTITY]
-            text = texts.filter(reduce(pc.and_, is_it)).to_pylist()[0]
-            found.examples.append({**row, **text})
-
-
-def _write_log(run_dir: Path, folder: Path, recipe: Recipe, found: Rescored) -> None:
-    """Write metrics.jsonl with recomputed values, and note the effect on every evaluation."""
-    old = read_metrics(run_dir)
-    new = list(recount(old, TrajectoryStore(folder), recipe.evaluate, seed=recipe.seed))
-    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in new)
-    (folder / "metrics.jsonl").write_text(text)
-    for before, after in zip(old, new, strict=True):
-        if before["phase"] == "evaluate":
-            found.effects += _effects(before, after)
-
-
-def _effects(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Effect]:
-    step = f"@{before['step']}" if before["step"] else ""
-    for key, old in before.items():
-        found = metric_keys.split_key(key.removeprefix("evaluate/"))
-        if found is not None:
-            policy = f"{before['policy']}{step}"
-            yield Effect(policy=policy, task=found[0], metric=found[1], old=old, new=after[key])
-
-
 def _write_record(
     run_dir: Path, folder: Path, recipe: Recipe, verifier: str | None, versions: list[str]
 ) -> None:
@@ -342,9 +262,6 @@ def _write_manifest(run_dir: Path, folder: Path, facts: Mapping[str, Any]) -> No
         if phase == "evaluate":
             line = lines[int(iteration), policy[0]]
             result["metrics"] = {name: line[f"evaluate/{name}"] for name in result["metrics"]}
-            if "0/evaluation" in phases:
-                text = json.dumps(result["metrics"], indent=2) + "\n"
-                (folder / "metrics.json").write_text(text)
         elif "path" in result:
             result["path"] = str((run_dir / result["path"]).resolve())
     manifest |= {"phases": phases, "in_progress": None, LOGGED_KEY: logged_mark(log)}

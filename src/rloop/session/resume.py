@@ -19,11 +19,10 @@ from rloop.recipe.methods import last_phase
 from rloop.store.trajectories import TrajectoryStore
 
 RAISED = frozenset({"iterations", "tasks.max_error_frac"})
-"""Keys that only say where a run ends. In some cases so does `explore.steps`."""
+"""Keys that only say where a run ends."""
 
 CAN_CHANGE = (
-    f"These can be increased: {', '.join(sorted(RAISED))}; and explore.steps, with a constant "
-    "learning rate and before the first exploration ends. These can be changed: "
+    f"These can be increased: {', '.join(sorted(RAISED))}. These can be changed: "
     f"{', '.join(sorted(FREE | ROUNDING))}."
 )
 
@@ -57,7 +56,7 @@ def recipe_in_force(
     found = differences(recipe, given or recipe)
     if given is None or not found:
         return recipe, []
-    refused = {k: pair for k, pair in found.items() if not _is_allowed(k, pair, recipe, manifest)}
+    refused = {key: pair for key, pair in found.items() if not _is_allowed(key, *pair)}
     if refused:
         lines = "\n  " + told(refused, "\n  ")
         raise ConfigError(
@@ -84,20 +83,8 @@ def _last_policy(run_dir: Path, manifest: Manifest) -> Path:
     return kept[-1] if kept else run_dir / "policies"
 
 
-def _is_allowed(key: str, pair: tuple[Any, Any], recipe: Recipe, manifest: Manifest) -> bool:
-    old, new = pair
-    if key == "explore.steps":
-        return new > old and _steps_may_grow(recipe, manifest)
-    return new > old if key in RAISED else key in FREE | ROUNDING
-
-
-def _steps_may_grow(recipe: Recipe, manifest: Manifest) -> bool:
-    """Whether no exploration has reached its last step, or depended on their number."""
-    point, config = manifest.in_progress, recipe.explore
-    if point is None or point["key"] != "1/explore":
-        return manifest.result("1/explore") is None
-    is_steered = config.optimizer.schedule != "constant" or config.optimizer.warmup_frac > 0
-    return point["step"] < config.steps and not is_steered
+def _is_allowed(key: str, old: Any, new: Any) -> bool:  # noqa: ANN401 (JSON)
+    return bool(new > old) if key in RAISED else key in FREE | ROUNDING
 
 
 def differences(old: Recipe, new: Recipe) -> Differences:

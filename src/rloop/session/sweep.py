@@ -5,34 +5,38 @@ another or several at a time.
 
 The same arguments again skip complete runs, resume the one that was stopped and start the rest.
 Runs share nothing: each measures the base and does its own cold start, so that each is complete by
-itself.
+itself. Each is `rloop run` in a process of its own. Ctrl-C and SIGTERM reach only the sweep, which
+passes them on and waits until all have saved; if it is killed, its runs end at their next line of
+output.
 """
 
 import json
+import os
 import shutil
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
 from typing import Literal
 
 from rloop.check.estimate import disk, run_completions, run_tokens
 from rloop.disk import write_text
-from rloop.errors import ConfigError, RLoopError
+from rloop.errors import ConfigError
 from rloop.loop.manifest import Manifest
-from rloop.observe.console import Console, clock_time
+from rloop.observe.console import Console
 from rloop.policies.model_files import measure_model
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.methods import budget_warnings, find_methods, last_phase
-from rloop.session.parallel import Call, run_side_by_side
-from rloop.session.process import EngineBuilder, read_resolved, refuse_used, resume, start
+from rloop.session.process import read_resolved, refuse_used
 from rloop.session.resume import differences, told
 from rloop.tasks.load import load_coldstart, load_tasks
 from rloop.text import format_value
+from rloop.threads import allowed_cores
 
 INTERRUPTED = 130
 State = Literal["new", "begun", "complete"]
@@ -58,6 +62,21 @@ class PlannedRun:
         if manifest.result(key) is not None:
             return "complete"
         return "begun" if manifest.has_begun else "new"
+
+    @property
+    def log(self) -> Path:
+        """Where the output of its process goes."""
+        return self.directory.with_name(f"{self.directory.name}.log")
+
+    def command(self, recipe: Recipe, given: Sequence[str]) -> list[str]:
+        """Return the arguments of `rloop` that start or resume it; `given` are those of
+        `rloop run` that give `recipe`."""
+        if self.state() == "begun":
+            return ["resume", str(self.directory)]
+        changed = {key: new for key, (_, new) in differences(recipe, self.recipe).items()}
+        changed["prompt.date"] = self.recipe.prompt.date
+        pairs = [("--set", f"{key}={json.dumps(new)}") for key, new in changed.items()]
+        return ["run", *given, *chain.from_iterable(pairs), "--out", str(self.directory)]
 
     def refuse_others(self) -> None:
         """Raise ConfigError if the directory holds anything but this run."""
@@ -159,115 +178,68 @@ def describe_sweep(recipe: Recipe, runs: Sequence[PlannedRun]) -> tuple[list[str
 
 def run_sweep(
     runs: Sequence[PlannedRun],
-    recipe_path: Path,
-    build_engine: EngineBuilder,
+    recipe: Recipe,
+    given: Sequence[str],
     *,
-    finish: Callable[[Path], object],
     again: str,
     jobs: int = 1,
+    rloop: Sequence[str] = (sys.executable, "-m", "rloop"),
 ) -> int:
     """Run what is not complete; return 0, 1 if any run failed, or 130 (interrupted).
 
-    `finish` is called with the directory of each run that started and ended; `again` is the command
-    that continues the sweep. A run's results go to standard error. With `jobs` above 1, that many
-    runs go on at a time, in processes with their share of the cores; their output goes to
-    `METHOD-seed-SEED.log` beside the run directory, and `build_engine` must be a module-level
-    function.
+    Each run is `rloop run` or `rloop resume` in a process of its own, `jobs` of them at a time with
+    their share of the cores. `given` are the arguments of `rloop run` that give `recipe`; `again`
+    is the command that continues the sweep. The output of a run goes to `METHOD-seed-SEED.log`
+    beside its directory, and to standard error too if one runs at a time.
     """
-    console = Console()
-    ended = {run.directory.name: "complete" for run in runs if run.state() == "complete"}
-    go = _one_by_one if jobs == 1 else partial(_side_by_side, jobs=jobs)
-    try:
-        for run, code, reason in go(runs, recipe_path, build_engine, console):
+    console, processes = Console(), Processes(jobs)
+    ended: dict[str, str] = {}
+
+    def go(run: PlannedRun, title: str) -> tuple[int, str]:
+        console.say(title)
+        return processes.run([*rloop, *run.command(recipe, given)], run.log)
+
+    def go_all(pool: ThreadPoolExecutor) -> None:
+        started = {}
+        for run, title in _titled(runs):
+            if run.state() == "complete":
+                console.say(title)
+                ended[run.directory.name] = "complete"
+            else:
+                started[pool.submit(go, run, title)] = run
+        for future in as_completed(started):
+            run, (code, reason) = started[future], future.result()
             if code == INTERRUPTED:
                 raise KeyboardInterrupt
             ended[run.directory.name] = reason or "complete"
             write_text(run.directory.parent / "sweep.json", json.dumps(ended, indent=2) + "\n")
-            if run.state() != "new":
-                finish(run.directory)
+            console.say(f"{run.directory.name} {'failed' if reason else 'ended'}")
+
+    try:
+        processes.work(go_all, console)
     except KeyboardInterrupt:
         console.say(
             f"The sweep stopped after {len(ended)} of {len(runs)} runs. Continue with: {again}"
         )
         return INTERRUPTED
+    return _tell_failures(ended, console, again)
+
+
+def _tell_failures(ended: Mapping[str, str], console: Console, again: str) -> int:
+    """Say which runs failed, and why; return the exit code."""
     failed = {name: reason for name, reason in ended.items() if reason != "complete"}
     for name, reason in failed.items():
         console.warn(f"{name} failed: {reason}")
     if failed:
-        console.say(f"{len(failed)} of {len(runs)} runs failed. To try them again: {again}")
+        console.say(f"{len(failed)} of {len(ended)} runs failed. To try them again: {again}")
     return 1 if failed else 0
 
 
-Ended = Iterator[tuple[PlannedRun, int, str]]
-"""Runs that have ended, each with its exit code and, if it failed, why."""
-
-
-def _one_by_one(
-    runs: Sequence[PlannedRun], recipe_path: Path, build_engine: EngineBuilder, console: Console
-) -> Ended:
-    for run, title in _announced(runs):
-        console.say(title)
-        if run.state() != "complete":
-            with redirect_stdout(sys.stderr):
-                code, reason = _run(run, recipe_path, build_engine)
-            yield run, code, reason
-
-
-def _side_by_side(
-    runs: Sequence[PlannedRun],
-    recipe_path: Path,
-    build_engine: EngineBuilder,
-    console: Console,
-    *,
-    jobs: int,
-) -> Ended:
-    titles, calls = {}, []
-    for run, title in _announced(runs):
-        if run.state() == "complete":
-            console.say(title)
-            continue
-        name = run.directory.name
-        titles[name] = (run, title)
-        log = run.directory.parent / f"{name}.log"
-        arguments = (run, recipe_path, build_engine)
-        calls.append(Call(name=name, log=log, function=_run, arguments=arguments))
-    began = {}
-
-    def on_start(call: Call) -> None:
-        began[call.name] = time.monotonic()
-        console.say(titles[call.name][1])
-
-    def on_stop() -> None:
-        console.say("Stopping the runs after their steps; press Ctrl-C again to stop at once.")
-
-    if calls:
-        console.say(f"The output of each run goes to its log, such as {calls[0].log}")
-    for call, found in run_side_by_side(calls, jobs, on_start=on_start, on_stop=on_stop):
-        code, reason = found if isinstance(found, tuple) else (1, str(found))
-        took = clock_time(time.monotonic() - began[call.name])
-        console.say(f"{call.name} {'failed' if reason else 'ended'} after {took}")
-        yield titles[call.name][0], code, reason
-
-
-def _announced(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, str]]:
+def _titled(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, str]]:
     words = {"new": "", "begun": ", goes on", "complete": " is complete already"}
     for number, run in enumerate(runs, start=1):
         title = f"Run {number} of {len(runs)}: {run.method}, seed {run.seed}"
         yield run, f"{title}{words[run.state()]} ({run.directory})"
-
-
-def _run(run: PlannedRun, recipe_path: Path, build_engine: EngineBuilder) -> tuple[int, str]:
-    """Start or resume a run; return its exit code and, if it failed, why."""
-    try:
-        if run.state() == "begun":
-            code = resume(run.directory, build_engine)
-        else:
-            code = start(recipe_path, run.recipe, run.directory, build_engine)
-    except RLoopError as error:
-        return 1, str(error)
-    except KeyboardInterrupt:
-        return INTERRUPTED, ""
-    return code, "stopped, there was nothing left to learn from" if code == 1 else ""
 
 
 def _seeds(text: str, *, first: int) -> list[int]:
@@ -280,3 +252,85 @@ def _seeds(text: str, *, first: int) -> list[int]:
     if "," not in text:
         return list(range(first, first + int(parts[0])))
     return list(dict.fromkeys(map(int, parts)))
+
+
+class Processes:
+    """Runs commands for the threads of a pool, `jobs` at a time."""
+
+    def __init__(self, jobs: int) -> None:
+        """Begin with none."""
+        self._jobs = jobs
+        self._running: set[Popen[str]] = set()
+        self._is_stopping = False
+
+    def run(self, command: Sequence[str], log: Path) -> tuple[int, str]:
+        """Run a command to its end; return its exit code and, if it failed, why.
+
+        Its output is appended to the log, and goes to standard error if it runs alone.
+        """
+        shared = {"OMP_NUM_THREADS": str(max(1, allowed_cores() // self._jobs))}
+        variables = os.environ | (shared if self._jobs > 1 else {})
+        log.parent.mkdir(parents=True, exist_ok=True)
+        last = ""
+        with (
+            log.open("a", buffering=1) as file,
+            # A process group of its own, because a terminal's Ctrl-C goes to the parent.
+            Popen(
+                command,
+                stdout=PIPE,
+                stderr=STDOUT,
+                text=True,
+                errors="replace",
+                env=variables,
+                process_group=0,
+            ) as process,
+        ):
+            self._running.add(process)
+            if self._is_stopping:
+                process.send_signal(signal.SIGINT)
+            assert process.stdout is not None, "it is a pipe"
+            for line in process.stdout:
+                file.write(line)
+                if self._jobs == 1:
+                    sys.stderr.write(line)
+                if line.strip() and not line.startswith("Report: "):
+                    last = line.strip()
+        self._running.discard(process)
+        code = process.returncode
+        if code < 0:
+            name = signal.Signals(-code).name
+            return code, f"its process was killed by {name}; {log} has its output"
+        return code, last if code else ""
+
+    def work(self, do: Callable[[ThreadPoolExecutor], None], console: Console) -> None:
+        """Do what starts commands in the threads of a pool.
+
+        After Ctrl-C or SIGTERM, and after KeyboardInterrupt in it, all are asked to save and end,
+        and KeyboardInterrupt is raised when they have; a second Ctrl-C stops them at once.
+        """
+        # SIGINT too: a shell starts background jobs with SIGINT ignored.
+        previous = {
+            number: signal.signal(number, signal.default_int_handler)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        pool = ThreadPoolExecutor(self._jobs)
+        try:
+            do(pool)
+        except KeyboardInterrupt:
+            console.say("Stopping the runs after their steps; press Ctrl-C again to stop at once.")
+            self._is_stopping = True
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._interrupt()
+            try:
+                pool.shutdown()
+            except KeyboardInterrupt:
+                self._interrupt()
+            raise
+        finally:
+            pool.shutdown()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _interrupt(self) -> None:
+        for process in list(self._running):
+            process.send_signal(signal.SIGINT)

@@ -16,8 +16,8 @@ random streams, so only policy and temperature differ.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -27,29 +27,32 @@ from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.sharpening import Curve, curve_k, gain_over_base, gain_sentence
 from rloop.evaluation.tallies import stored_tallies
-from rloop.loop.context import Context, policy_from
+from rloop.loop.context import Context, policy_from, policy_result
+from rloop.loop.interrupt import Interrupt
 from rloop.loop.manifest import Manifest, RunLock
+from rloop.loop.phases import Phases
+from rloop.observe.console import Console
+from rloop.observe.run_log import RunLog
 from rloop.policies.prompts import today
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import recipe_of_policy
 from rloop.run_directory import temperatures_folder
-from rloop.session.evaluate import (
-    Score,
-    Tools,
+from rloop.session.environment import add_engine
+from rloop.session.evaluate import evaluation_place, scores_in
+from rloop.session.process import (
+    EngineBuilder,
     begin,
-    evaluation_place,
-    is_evaluation,
-    open_tools,
-    scores_in,
-    work,
+    check_same_problems,
+    exit_code,
+    make_directory,
+    open_run,
 )
-from rloop.session.process import EngineBuilder, make_directory
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PolicyRef
 
 PLAN = "plan.json"
 GAINS = "sharpening.json"
-ToolsOpener = Callable[[Recipe], AbstractContextManager[Tools]]
+SCORES = "scores.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,10 @@ class Point:
     recipe: Recipe
 
 
+Opener = Callable[[Point], AbstractContextManager[Context]]
+"""Opens a context that holds the point's policy, in the point's directory or in another."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredPoint:
     """A policy at a temperature, and one metric of one task there.
@@ -87,35 +94,6 @@ class MeasuredPoint:
     value: float
     low: float
     high: float
-
-
-def read_temperatures(text: str) -> list[float]:
-    """Return the temperatures of a list such as `0.3,0.5,1`, rising; ConfigError for anything
-    else."""
-    found = _numbers(text)
-    if not found or not all(0 <= temperature < float("inf") for temperature in found):
-        raise ConfigError(
-            f"--temperatures takes numbers of at least 0, such as 0.3,0.5,0.7,1.0; got {text!r}."
-        )
-    return found
-
-
-def read_fractions(text: str) -> list[float]:
-    """Return the fractions of a list such as `0.3,0.5`, rising; ConfigError for anything else."""
-    found = _numbers(text)
-    if not found or not all(0 < fraction < 1 for fraction in found):
-        raise ConfigError(
-            f"--mix takes numbers between 0 and 1, such as 0.3,0.5,0.7; got {text!r}."
-        )
-    return found
-
-
-def _numbers(text: str) -> list[float]:
-    """Return the numbers of a list with commas, rising, each once; nothing where one is not one."""
-    try:
-        return sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        return []
 
 
 def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Path) -> list[str]:
@@ -209,10 +187,8 @@ def plan_points(
     return points
 
 
-def measure_points(
-    points: Sequence[Point], folder: Path, build_engine: EngineBuilder
-) -> list[MeasuredPoint]:
-    """Measure what is not complete yet, and write `scores.json`.
+def measure_points(points: Sequence[Point], folder: Path, build_engine: EngineBuilder) -> int:
+    """Measure what is not complete yet, and write `scores.json`; return the exit code.
 
     The folder is new, or one that was begun with these very points; else ConfigError.
     """
@@ -221,7 +197,25 @@ def measure_points(
             f"{folder} was begun with other policies, temperatures or settings. Continue that with "
             f"`rloop resume {folder}`, or choose another --out."
         )
-    return _measure_points(points, folder, lambda recipe: open_tools(recipe, folder, build_engine))
+    console = Console()
+
+    def measure(interrupt: Interrupt) -> None:
+        @contextmanager
+        def opened(point: Point) -> Iterator[Context]:
+            home = folder / point.folder
+            with _begun(home, point.recipe):
+                run = open_run(point.recipe, home, build_engine, console, interrupt)
+                with run as context:
+                    yield context
+
+        _measure_points(points, folder, opened)
+
+    return exit_code(measure, folder, console, has_begun=lambda: True)
+
+
+def read_points(folder: Path) -> list[MeasuredPoint]:
+    """Return the numbers of a folder whose points are all measured."""
+    return [MeasuredPoint(**row) for row in json.loads((folder / SCORES).read_text())]
 
 
 def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef) -> None:
@@ -253,20 +247,19 @@ def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef)
         f"More than sharpening? {base.name} and {policy.name} at temperatures {listed}, "
         f"{samples} completions per problem."
     )
-    tools = Tools(
-        rollout=context.rollout,
-        problems=replace(context.problems, train=(), coldstart=()),
-        console=context.console,
-        resumable=context.run_dir,
-    )
-    _measure_points(points, folder, lambda _: nullcontext(tools), is_prepared=True)
+    held_out = replace(context.problems, train=(), coldstart=())
+
+    def opened(point: Point) -> AbstractContextManager[Context]:
+        path = Path(point.recipe.policy.path).resolve()
+        measured = PolicyRef(name=path.name, path=path)
+        return nullcontext(replace(context, base=measured, problems=held_out))
+
+    _measure_points(points, folder, opened)
     for gain in json.loads((folder / GAINS).read_text()):
         context.console.say(f"{gain_sentence(gain)}")
 
 
-def _measure_points(
-    points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool = False
-) -> list[MeasuredPoint]:
+def _measure_points(points: Sequence[Point], folder: Path, opened: Opener) -> None:
     make_directory(folder)
     with RunLock(folder):
         if not (folder / PLAN).exists() and set(folder.iterdir()) - {
@@ -277,12 +270,42 @@ def _measure_points(
         plan = [asdict(p) | {"recipe": p.recipe.model_dump(mode="json")} for p in points]
         write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
         for _, those in groupby(points, key=lambda point: point.policy):
-            _measure_policy(list(those), folder, open_for, is_prepared=is_prepared)
-        found = [one for point in points for one in _measured(point, folder)]
-        write_text(folder / "scores.json", json.dumps([*map(asdict, found)], indent=2) + "\n")
+            left = [point for point in those if scores_in(folder / point.folder) is None]
+            if left:
+                with opened(left[0]) as context:
+                    for point in left:
+                        _measure(point, folder / point.folder, context)
+        found = [asdict(one) for point in points for one in _measured(point, folder)]
+        write_text(folder / SCORES, json.dumps(found, indent=2) + "\n")
         gains = gains_over_base(points, folder)
         write_text(folder / GAINS, json.dumps(gains, indent=2) + "\n")
-        return found
+
+
+def _measure(point: Point, home: Path, context: Context) -> None:
+    """Measure a point in its own directory, unless the context is open there."""
+    if home == context.run_dir:
+        return Phases(context).evaluate(context.base, iteration=0)
+    context.console.header({"policy": point.policy, "temperature": f"{point.temperature:g}"})
+    with _begun(home, point.recipe), closing(RunLog(home)) as log:
+        manifest = Manifest(home)
+        manifest.complete("0/prepare", policy_result(context.base, home))
+        check_same_problems(manifest, context.problems)
+        add_engine(home / "environment.json", context.engine.describe())
+        store = TrajectoryStore(home)
+        here = replace(
+            context, recipe=point.recipe, run_dir=home, store=store, log=log, manifest=manifest
+        )
+        Phases(here).evaluate(context.base, iteration=0)
+
+
+@contextmanager
+def _begun(home: Path, recipe: Recipe) -> Iterator[None]:
+    """Lock the directory of an evaluation; begin it if it is new."""
+    make_directory(home)
+    with RunLock(home):
+        if not Manifest(home).recipes:
+            begin(home, recipe, home, is_evaluation=True)
+        yield
 
 
 def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any]]:
@@ -346,31 +369,6 @@ def read_plan(folder: Path) -> list[Point]:
         ) from error
 
 
-def _measure_policy(
-    points: Sequence[Point], folder: Path, open_for: ToolsOpener, *, is_prepared: bool
-) -> None:
-    """Measure one policy at the temperatures that are not complete."""
-    left = [point for point in points if _scores(point, folder) is None]
-    if not left:
-        return
-    path = Path(left[0].recipe.policy.path)
-    with open_for(left[0].recipe) as tools:
-        prepared = PolicyRef(name=path.name, path=path.resolve()) if is_prepared else None
-        for point in left:
-            home = folder / point.folder
-            if is_evaluation(home):
-                with RunLock(home):
-                    work(point.recipe, home, tools, is_first=prepared is None)
-            else:
-                begin(point.recipe, home, tools, prepared=prepared)
-            prepared = policy_from(Manifest(home).phases["0/prepare"], home)
-
-
-def _scores(point: Point, folder: Path) -> list[Score] | None:
-    home = folder / point.folder
-    return scores_in(home) if is_evaluation(home) else None
-
-
 def _measured(point: Point, folder: Path) -> list[MeasuredPoint]:
     return [
         MeasuredPoint(
@@ -380,7 +378,7 @@ def _measured(point: Point, folder: Path) -> list[MeasuredPoint]:
             folder=point.folder,
             **asdict(score),
         )
-        for score in _scores(point, folder) or ()
+        for score in scores_in(folder / point.folder) or ()
     ]
 
 

@@ -6,25 +6,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from huggingface_hub import DatasetCardData
 
-RAW_TEMPLATE = (
-    "{% for message in messages %}{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-)
-"""A chat template that adds nothing but the end of a completion."""
-
-_VERL = """\
-`rl/` is for verl's RL trainers (`data.train_files`, `data.val_files`), `sft/` for its SFT trainer
-(`messages`). verl chooses its reward function by `data_source`, here the name of the run's task:
-set your own with `custom_reward_function.path` if verl has no function of that name.
-{raw}"""
-_RAW = """
-The run used its own prompt template, or its chat template is not available, so each prompt is one
-message. To get the same prompts in verl, set the model's `custom_chat_template` (for RL:
-`actor_rollout_ref.model.custom_chat_template`) to
-
-    {template}
-"""
-_TRL = """\
+TRL_USAGE = """\
     from datasets import load_dataset
     sft = load_dataset("{name}", "sft", split="train")
     rl = load_dataset("{name}", "rl")  # train: explored problems; test: the held-out ones
@@ -34,6 +16,7 @@ completions only (`completion_mask`), because the rows also have `prompt` and `c
 `input_ids` and `completion_mask` to tokenize the texts again. TRL ignores `weight`. Pass `rl` to
 `GRPOTrainer`; `solution` is the reference answer.
 """
+"""How TRL reads the folder of a name."""
 
 
 class Part(NamedTuple):
@@ -74,16 +57,6 @@ def dataset_card(
         body += ["| column | type |", "|---|---|"]
         body += [f"| `{field.name}` | `{field.type}` |" for field in part.schema]
     return "\n".join(["---", data.to_yaml(), "---", "", *body]) + "\n"
-
-
-def trl_usage(name: str) -> str:
-    """Return how TRL reads the folder."""
-    return _TRL.format(name=name)
-
-
-def verl_usage(*, is_raw: bool) -> str:
-    """Return how verl reads the folder; `is_raw` when prompts could not be told as messages."""
-    return _VERL.format(raw=_RAW.format(template=RAW_TEMPLATE) if is_raw else "")
 
 
 def _facts(config: Mapping[str, Any], verifiers: Mapping[str, str]) -> list[str]:

@@ -1,5 +1,5 @@
 """Trajectories out of a run, in the forms that other tools read: one table, a data set of Hugging
-Face `datasets`, what TRL and verl train on, or logs of inspect_ai.
+Face `datasets`, what TRL trains on, or logs of inspect_ai.
 
 Nothing is overwritten, and what is written is whole or not there.
 """
@@ -22,14 +22,14 @@ from rloop.policies.model_files import read_tokenizer
 from rloop.policies.prompts import PromptText
 from rloop.recipe.config import PromptConfig
 from rloop.store import export_formats as formats
-from rloop.store.dataset_card import Part, dataset_card, trl_usage, verl_usage
+from rloop.store.dataset_card import TRL_USAGE, Part, dataset_card
 from rloop.store.expert import EXAMPLES, stream_examples
 from rloop.store.records import read_object
 from rloop.store.schema import SCHEMA
 from rloop.store.trajectories import TrajectoryStore, open_store
 from rloop.types import PhaseName, Problem
 
-Format = Literal["table", "datasets", "trl", "verl", "inspect"]
+Format = Literal["table", "datasets", "trl", "inspect"]
 Select = Literal["all", "correct", "expert"]
 GROUP_ROWS = 2**14
 MAX_ROWS = 2**31 - 1
@@ -114,28 +114,26 @@ def export_trajectories(
 ) -> int:
     """Write the chosen trajectories to a new file or folder; return how many.
 
-    `table` is one .parquet, .jsonl or .csv file; the others are folders. TRL and verl get what
+    `table` is one .parquet, .jsonl or .csv file; the others are folders. TRL gets what
     exploration sampled, never held-out problems, and besides it the problems as RL prompts.
     """
-    is_training = form in ("trl", "verl")
-    if is_training and select == "all":
+    if form == "trl" and select == "all":
         raise ConfigError(
-            f"--format {form} is used as training data, so --select must be correct or "
-            "expert, not all."
+            "--format trl is used as training data, so --select must be correct or expert, not all."
         )
     if form == "inspect" and select == "expert":
         raise ConfigError("--format inspect shows whole groups; --select must be all or correct.")
     if form == "table" and target.suffix not in SUFFIXES:
         raise ConfigError(
             f"{target} must end in one of {', '.join(SUFFIXES)}; for a folder give "
-            "--format datasets, trl, verl or inspect."
+            "--format datasets, trl or inspect."
         )
-    default: Select = "correct" if is_training else "all"
+    default: Select = "correct" if form == "trl" else "all"
     selected = Selected(run_dir=run_dir, select=select or default, iteration=iteration)
     with new_path(target) as path:
         count = WRITERS[form](selected, path)
         if not count:
-            raise selected.nothing("explore" if is_training else None)
+            raise selected.nothing("explore" if form == "trl" else None)
     return count
 
 
@@ -228,19 +226,18 @@ def _datasets(selected: Selected, folder: Path) -> int:
 
 
 def _trl(selected: Selected, folder: Path) -> int:
-    chat = _chat_of(selected)
-    parts = [_examples(selected, folder, formats.trl_examples)]
-    parts += _problems(selected, folder, lambda rows, _: formats.trl_problems(rows, chat))
-    return _finish(selected, folder, parts, trl_usage(folder.name))
-
-
-def _verl(selected: Selected, folder: Path) -> int:
-    chat = _chat_of(selected)
-    parts = [_examples(selected, folder, lambda table: formats.verl_examples(table, chat))]
-    parts += _problems(
-        selected, folder, lambda rows, split: formats.verl_problems(rows, chat, split)
-    )
-    return _finish(selected, folder, parts, verl_usage(is_raw=not chat.is_known))
+    """Write what to imitate, and every problem explored or held out as a prompt for RL."""
+    chat, schema = _chat_of(selected), formats.trl_examples(selected.schema.empty_table()).schema
+    tables = map(formats.trl_examples, selected.tables("explore"))
+    count = write_shards(folder / "sft", "train", tables, schema)
+    parts = [Part("sft", "train", "sft/train-*.parquet", count, schema)]
+    condition = "" if selected.iteration is None else f"and iteration = {selected.iteration}"
+    for split, phase in (("train", "explore"), ("test", "evaluate")):
+        query = formats.PROBLEMS_SQL.format(phase=phase, condition=condition)
+        table = formats.trl_problems(selected.store.query(query).to_pylist(), chat)
+        count = write_shards(folder / "rl", split, [table], table.schema)
+        parts.append(Part("rl", split, f"rl/{split}-*.parquet", count, table.schema))
+    return _finish(selected, folder, parts, TRL_USAGE.format(name=folder.name))
 
 
 def _inspect(selected: Selected, folder: Path) -> int:
@@ -274,29 +271,8 @@ WRITERS: Mapping[str, Callable[[Selected, Path], int]] = {
     "table": _table,
     "datasets": _datasets,
     "trl": _trl,
-    "verl": _verl,
     "inspect": _inspect,
 }
-
-
-def _examples(selected: Selected, folder: Path, convert: Callable[[pa.Table], pa.Table]) -> Part:
-    """Write what to imitate."""
-    tables = map(convert, selected.tables("explore"))
-    schema = convert(selected.schema.empty_table()).schema
-    count = write_shards(folder / "sft", "train", tables, schema)
-    return Part("sft", "train", "sft/train-*.parquet", count, schema)
-
-
-def _problems(
-    selected: Selected, folder: Path, convert: Callable[[list[dict[str, Any]], str], pa.Table]
-) -> Iterator[Part]:
-    """Write every problem explored, and every held-out one, as prompts for RL."""
-    condition = "" if selected.iteration is None else f"and iteration = {selected.iteration}"
-    for split, phase in (("train", "explore"), ("test", "evaluate")):
-        query = formats.PROBLEMS_SQL.format(phase=phase, condition=condition)
-        table = convert(selected.store.query(query).to_pylist(), split)
-        count = write_shards(folder / "rl", split, [table], table.schema)
-        yield Part("rl", split, f"rl/{split}-*.parquet", count, table.schema)
 
 
 def _finish(selected: Selected, folder: Path, parts: list[Part], usage: str) -> int:

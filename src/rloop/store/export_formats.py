@@ -1,13 +1,10 @@
-"""Trajectories and problems in the form that TRL, verl and inspect_ai read.
+"""Trajectories and problems in the form that TRL and inspect_ai read.
 
     TRL SFT    prompt, completion (text) with input_ids, completion_mask (the sampled tokens)
     TRL RL     prompt, solution
-    verl SFT   messages
-    verl RL    data_source, prompt, ability, reward_model, extra_info
-
     inspect    a log of an evaluation: problem x member is sample x epoch
 
-Checked with TRL 1.16.0, verl 0.9.1 and inspect_ai 0.3.285.
+Checked with TRL 1.16.0 and inspect_ai 0.3.285.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +19,6 @@ from rloop.errors import StoreError
 
 Messages = list[dict[str, str]]
 _MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
-_REWARD = pa.struct({"style": pa.string(), "ground_truth": pa.string()})
-_EXTRA = pa.struct({"split": pa.string(), "index": pa.int64(), "problem_id": pa.string()})
 _SIDES = ("prompt", "completion")
 _IDENTITY = ("task", "problem_id", "iteration", "step", "member")
 _IDS = pa.list_(pa.int32())
@@ -40,7 +35,7 @@ PROBLEMS_SQL = """
     from trajectories where phase = '{phase}' {condition}
     group by task, problem_id order by task, problem_id
 """
-"""One row a problem, for `trl_problems` and `verl_problems`."""
+"""One row a problem, for `trl_problems`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,25 +86,16 @@ def trl_examples(table: pa.Table) -> pa.Table:
     both = pa.concat_arrays([prompts, completions])
     in_turn = np.arange(2 * len(table)).reshape(2, -1).T.ravel()
     offsets = np.concatenate([[0], lengths.sum(1).cumsum()]).astype(np.int32)
+    weight = {"weight"}.intersection(table.column_names)
     mask = np.repeat(np.tile(np.array([0, 1], np.int8), len(table)), lengths.ravel())
     return pa.table(
         {
             **{side: table[f"{side}_text"] for side in _SIDES},
             "input_ids": pa.ListArray.from_arrays(offsets, both.take(in_turn).flatten(), type=_IDS),
             "completion_mask": pa.ListArray.from_arrays(offsets, mask),
-            **_provenance(table),
+            **{name: table[name] for name in (*_IDENTITY, *weight)},
         }
     )
-
-
-def verl_examples(table: pa.Table, chat: Chat) -> pa.Table:
-    """Return what verl's SFT trainer imitates, as messages that end in the completion."""
-    prompts, completions = (table[f"{side}_text"].to_pylist() for side in _SIDES)
-    rows = [
-        [*chat.messages(prompt), {"role": "assistant", "content": completion}]
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    return pa.table({"messages": pa.array(rows, _MESSAGES), **_provenance(table)})
 
 
 def trl_problems(problems: Sequence[dict[str, Any]], chat: Chat) -> pa.Table:
@@ -121,42 +107,17 @@ def trl_problems(problems: Sequence[dict[str, Any]], chat: Chat) -> pa.Table:
         else pa.array(texts, pa.string())
     )
     solutions = pa.array([row["reference"] for row in problems], pa.string())
-    return pa.table({"prompt": prompts, "solution": solutions, **_history(problems)})
-
-
-def verl_problems(problems: Sequence[dict[str, Any]], chat: Chat, split: str) -> pa.Table:
-    """Return what verl's RL trainers sample from; `data_source` chooses its reward function."""
-    rewards = [{"style": "rule", "ground_truth": row["reference"]} for row in problems]
-    extra = [
-        {"split": split, "index": index, "problem_id": row["problem_id"]}
-        for index, row in enumerate(problems)
-    ]
-    return pa.table(
-        {
-            "data_source": pa.array([row["task"] for row in problems], pa.string()),
-            "prompt": pa.array([chat.messages(row["prompt_text"]) for row in problems], _MESSAGES),
-            "ability": pa.array(["reasoning"] * len(problems), pa.string()),
-            "reward_model": pa.array(rewards, _REWARD),
-            "extra_info": pa.array(extra, _EXTRA),
-            **_history(problems),
-        }
-    )
-
-
-def _provenance(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    names = [*_IDENTITY, *(["weight"] if "weight" in table.column_names else [])]
-    return {name: table[name] for name in names}
-
-
-def _history(problems: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
-    """Return how often each problem was tried and solved in the run, to choose by."""
     kinds = {
         "task": pa.string(),
         "problem_id": pa.string(),
         "success_rate": pa.float64(),
         "num_trajectories": pa.int64(),
     }
-    return {name: pa.array([row[name] for row in problems], kind) for name, kind in kinds.items()}
+    # How often each was tried and solved in the run, to choose by.
+    history = {
+        name: pa.array([row[name] for row in problems], kind) for name, kind in kinds.items()
+    }
+    return pa.table({"prompt": prompts, "solution": solutions, **history})
 
 
 def inspect_log(rows: Sequence[Mapping[str, Any]], chat: Chat) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from rloop.errors import StoreError
 DIGEST_KEY = "digest"
 LOGGED_KEY = "metrics"
 """In the manifest: `bytes` and `crc32` of metrics.jsonl as the last complete phase left it."""
+EVALUATION_KEY = "0/evaluation"
+"""Phase of a manifest whose directory `rloop eval` began: one policy measured, none trained."""
 RESCORED_KEY = "0/rescored"
 """Phase of a manifest whose directory holds another run's trajectories, judged again."""
 

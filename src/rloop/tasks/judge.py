@@ -1,9 +1,5 @@
 """`rloop judge`: try a verifier on an answer, or on a file of answers with known verdicts."""
 
-import gzip
-import json
-import sys
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +7,7 @@ from typing import Any
 
 from rloop.errors import ConfigError
 from rloop.tasks.pool import VerifierPool
+from rloop.tasks.readers import Row, read_rows
 from rloop.tasks.verifiers import registry
 from rloop.tasks.verifiers.python import PREFIX
 from rloop.types import Problem, Verdict
@@ -67,13 +64,21 @@ def judge_one(verifier: str, answer: str, completion: str, question: str = "") -
 def judge_file(
     verifier: str, path: Path, *, with_steps: bool = False, num_workers: int = 2
 ) -> list[Judgement]:
-    """Judge each row of a file; `-` is standard input. Steps cost a second judgement of each.
+    """Judge each row of a file that a task could have. Steps cost a second judgement of each.
 
     A row has `answer` and `completion`, perhaps `expected` and `problem` or `question`.
-    ConfigError names the row that cannot be read.
+    ConfigError names the row that cannot be judged, TaskError the line that cannot be read.
     """
-    rows = list(_rows(path))
-    pairs = [(_problem(verifier, row["answer"], row["problem"]), row["completion"]) for row in rows]
+    rows = [_checked(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path), 1)]
+    if not rows:
+        raise ConfigError(f"{path} has no rows to judge.")
+    pairs = [
+        (
+            _problem(verifier, row["answer"], row.get("problem") or row.get("question") or ""),
+            row["completion"],
+        )
+        for row in rows
+    ]
     with VerifierPool(num_workers) as pool:
         verdicts = pool.verify(pairs)
     judged = []
@@ -83,7 +88,7 @@ def judge_file(
             Judgement(
                 answer=row["answer"],
                 completion=row["completion"],
-                expected=row["expected"],
+                expected=row.get("expected"),
                 verdict=verdict,
                 steps=tuple(registry.explain(*pair)[1]) if is_shown else (),
             )
@@ -122,58 +127,14 @@ def _problem(verifier: str, answer: str, question: str) -> Problem:
     )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    name = "standard input" if str(path) == "-" else str(path)
-    text = _text(path, name)
-    # JSON lines end in a newline alone: other line ends, such as U+2028, may stand inside a string.
-    if text.lstrip().startswith("["):
-        parsed = _parsed(text, name)
-        rows = [(row, f"{name}, row {number}") for number, row in enumerate(parsed, 1)]
-    else:
-        lines = [(line, f"{name}, line {n}") for n, line in enumerate(text.split("\n"), 1)]
-        rows = [(_parsed(line, place), place) for line, place in lines if line.strip()]
-    if not rows:
-        raise ConfigError(f"{name} has no rows to judge.")
-    return [_row(row, place) for row, place in rows]
-
-
-def _text(path: Path, name: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{name} cannot be read: {reason}.") from error
-
-
-def _parsed(text: str, place: str) -> Any:  # noqa: ANN401 -- a user's JSON
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place} is not JSON: {error.msg}.") from error
-
-
-def _row(row: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 -- a user's JSON
-    if not isinstance(row, dict) or not {"answer", "completion"} <= row.keys():
-        raise ConfigError(f'{place} needs the keys "answer" and "completion", got {row!r:.80}.')
+def _checked(row: Row, place: str) -> Row:
+    """Return a row; ConfigError where its values are not what they must be."""
+    for key in ("answer", "completion"):
+        if not isinstance(row.get(key), str):
+            raise ConfigError(
+                f'{place}: "{key}" must be a text, got {row.get(key)!r:.60}. Put it in quotes.'
+            )
     expected = row.get("expected")
     if not (expected is None or isinstance(expected, bool)):
         raise ConfigError(f'{place}: "expected" must be true or false, got {expected!r:.40}.')
-    if row.get("problem") is not None and row.get("question") is not None:
-        raise ConfigError(
-            f'{place} has "problem" and "question", which mean the same thing. Keep one.'
-        )
-    question = row.get("problem") if row.get("problem") is not None else row.get("question")
-    texts = {
-        "answer": row["answer"],
-        "completion": row["completion"],
-        "problem": "" if question is None else question,
-    }
-    for key, value in texts.items():
-        if value is None:
-            raise ConfigError(f'{place}: "{key}" is null. Give a string, or leave the row out.')
-        if not isinstance(value, str):
-            raise ConfigError(
-                f'{place}: "{key}" must be a text, got {value!r:.60}. Put it in quotes.'
-            )
-    return {**texts, "expected": expected}
+    return row

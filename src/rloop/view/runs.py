@@ -19,7 +19,7 @@ from rloop.store.trajectories import TrajectoryStore
 
 MAX_DEPTH = 3
 """Folders between the folder given and a run: `runs/sweep/NAME`."""
-SMALL_FILES = (*FILES, "environment.json", "events.jsonl", "metrics.json", "expert")
+SMALL_FILES = (*FILES, "environment.json", "events.jsonl", "expert")
 MARKS = ("config.json", "manifest.json", "trajectories")
 """Any of them makes a folder a run directory."""
 HEADINGS = {

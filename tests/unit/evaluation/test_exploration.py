@@ -6,8 +6,8 @@ from doubles_ngrams import diversity
 from doubles_records import group_at, place_at
 from doubles_runs import begin, scripted, toy_recipe, trajectories
 
-from rloop.evaluation import exploration
-from rloop.evaluation.exploration import read_groups, step_diversity, survey_exploration
+from rloop.evaluation import similarity
+from rloop.evaluation.similarity import read_groups, step_diversity, survey_exploration
 from rloop.loop.rl import sampling_metrics
 from rloop.observe.run_log import read_metrics
 from rloop.store.trajectories import TrajectoryStore
@@ -61,7 +61,7 @@ def test_a_run_without_exploration_has_no_steps(tmp_path: Path):
 
 
 def test_what_is_read_does_not_grow_with_the_run(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(exploration, "MAX_STEPS", 4)
+    monkeypatch.setattr(similarity, "MAX_STEPS", 4)
     store = TrajectoryStore(tmp_path)
     for step in range(1, 10):
         explore(store, step, {f"p{i:02d}": ["a", "b"] for i in range(20)})

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rloop.evaluation.many_to_one import compare_with_last
 from rloop.evaluation.metrics import pass_at_k
+from rloop.evaluation.overfitting import compare_with_last
 
 
 def make_rng(seed: int = 0) -> np.random.Generator:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rloop.algo.diversity import ngram_hashes
-from rloop.evaluation.ngrams import jaccard_matrix, mean_of_pairs
+from rloop.evaluation.similarity import jaccard_matrix, mean_of_pairs
 
 completion = st.lists(st.integers(0, 3), max_size=12)
 groups = st.lists(completion, min_size=1, max_size=6)

@@ -8,8 +8,12 @@ from doubles_records import group_at, place_at
 
 from rloop.evaluation import similarity
 from rloop.evaluation.checkpoints import read_checkpoints
-from rloop.evaluation.exploration import survey_exploration
-from rloop.evaluation.similarity import Similarity, checkpoint_similarity, step_similarity
+from rloop.evaluation.similarity import (
+    Similarity,
+    checkpoint_similarity,
+    step_similarity,
+    survey_exploration,
+)
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PhaseName
 

@@ -51,7 +51,7 @@ def test_standing_still_is_said_with_growing_pauses_and_every_threads_stack(tmp_
         pulse.beat(PLACE)
         began = time.monotonic()
         wait_for(lambda: len(said) == 3)
-    assert "in explore of iteration 2, step 7; it waits for the engine." in said[0][1]
+    assert "in explore of iteration 2, step 7." in said[0][1]
     # Silence of at least 0.2 s, then twice what it was each time: 0.2, 0.4, 0.8.
     for number, (at, text) in enumerate(said):
         assert at - began >= 0.2 * 2**number - 0.05
@@ -87,7 +87,7 @@ def test_a_pause_as_long_as_earlier_ones_is_nothing_new(
     assert said == []
 
 
-def test_verdicts_that_do_not_come_are_named(tmp_path: Path):
+def test_completions_passed_to_the_verifiers_are_progress(tmp_path: Path):
     class Never:
         def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
             return Future()
@@ -95,11 +95,11 @@ def test_verdicts_that_do_not_come_are_named(tmp_path: Path):
     said: list[str] = []
     problem = Problem(problem_id="a/0", task="a", question="1+1=", answer="2", verifier="numeric")
     with Heartbeat(tmp_path, said.append) as pulse:
-        verify = pulse.watching(Never())
-        pending = [verify.submit(problem, text) for text in ("2", "3")]
-        pending[0].set_result(Verdict(kind="correct"))
-        wait_for(lambda: said)
-    assert "waits for 1 verdict" in said[0]
+        verify, end = pulse.watching(Never()), time.monotonic() + 0.5
+        while time.monotonic() < end:
+            verify.submit(problem, "2")
+            time.sleep(0.02)
+    assert said == []
 
 
 def test_a_full_disk_is_not_the_end(tmp_path: Path):
@@ -110,7 +110,7 @@ def test_a_full_disk_is_not_the_end(tmp_path: Path):
 
 
 def test_a_run_whose_engine_hangs_says_where(tmp_path: Path, capsys: Any):
-    stalls, where = tmp_path / "run" / "stalls", "evaluate of iteration 1, step 0; it waits for the"
+    stalls, where = tmp_path / "run" / "stalls", "evaluate of iteration 1, step 0."
 
     def has_told() -> bool:
         return any(where in path.read_text() for path in stalls.glob("*.txt"))
@@ -123,5 +123,5 @@ def test_a_run_whose_engine_hangs_says_where(tmp_path: Path, capsys: Any):
     code, run_dir = begin(toy_recipe(tmp_path, iterations=1), tmp_path, watched(hang))
     assert code == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert re.search(rf"Warning: No progress for \d+ s in {where} engine", said)
+    assert re.search(rf"Warning: No progress for \d+ s in {where}", said)
     assert not (run_dir / "heartbeat.json").exists()

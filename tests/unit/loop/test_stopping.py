@@ -135,22 +135,19 @@ def test_streaks_of_a_saved_point_go_on(tmp_path: Path):
 def test_a_fine_tuning_that_learns_nothing_stops_and_names_its_learning_rate():
     watched = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
     for _ in range(MAX_SKIPPED - 1):
-        watched.check({"skipped_updates_count": 1.0})
+        watched.check({"skipped_updates_count": 1.0}, is_last=False)
     resumed = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
     resumed.streaks = dict(watched.streaks)
     with pytest.raises(DegenerateRun, match=r"no iter-001.*5 updates in a row.*finetune\.opt"):
-        resumed.check({"skipped_updates_count": 1.0})
+        resumed.check({"skipped_updates_count": 1.0}, is_last=False)
 
 
-@pytest.mark.parametrize(("skipped", "stops"), [([1, 1], True), ([1, 0, 1], False), ([], False)])
-def test_a_short_fine_tuning_stops_where_every_update_was_skipped(
-    skipped: list[int],
-    stops: bool,  # noqa: FBT001 (a case)
-):
-    watched = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
-    for count in skipped:
-        watched.check({"skipped_updates_count": float(count)})
-    if not stops:
-        return watched.check_learned()
-    with pytest.raises(DegenerateRun, match="in every update"):
-        watched.check_learned()
+def test_a_short_fine_tuning_stops_where_every_update_was_skipped():
+    def finetune(*skipped: float) -> None:
+        watched = FinetuneStopRules(1e-3, place_at(phase="finetune", policy="iter-001"))
+        for number, count in enumerate(skipped, start=1):
+            watched.check({"skipped_updates_count": count}, is_last=number == len(skipped))
+
+    finetune(1.0, 0.0, 1.0)
+    with pytest.raises(DegenerateRun, match="in 2 updates in a row"):
+        finetune(1.0, 1.0)

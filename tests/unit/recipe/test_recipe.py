@@ -49,13 +49,6 @@ def refusal(path, *overrides):
     return str(caught.value)
 
 
-def test_exponent_without_a_point_is_a_number(path):
-    recipe = load_recipe(path)
-    assert recipe.explore.optimizer.learning_rate == 0.000001
-    assert recipe.finetune is not None
-    assert recipe.finetune.optimizer.learning_rate == 0.00002
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-6", 1e-6), ("1E+2", 100.0), ("2.5e-3", 2.5e-3), ("-1e1", -10.0), ("1.e2", 100.0)],
@@ -109,7 +102,6 @@ def test_the_last_override_wins(path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("explore.steps", "--set takes KEY=VALUE, such as explore.steps=20, got 'explore.steps'"),
         (
             "tasks.evaluate.2.size=5",
             "tasks.evaluate is a list of 2; give an index from 0 to 1, got `2`",
@@ -466,16 +458,3 @@ def test_rewards_without_accuracy_are_a_warning(path):
     (warning,) = recipe_warnings(load_recipe(path, ["rewards=[{function: length}]"]))
     assert "rewards has no accuracy" in warning
     assert not recipe_warnings(load_recipe(path, ["rewards=[{function: accuracy}]"]))
-
-
-def test_the_config_of_an_earlier_version_is_read_without_keys_that_did_nothing(path, tmp_path):
-    recipe = load_recipe(path)
-    data = json.loads(resolved_json(recipe))
-    data["engine"] |= {"name": "native", "trl": {"launch": {"processes": 2}}}
-    data["explore"] |= {"average_every": 0, "total_steps": None}
-    old = tmp_path / "config.json"
-    old.write_text(json.dumps(data))
-    assert load_recipe(old) == recipe
-    data["explore"]["average_every"] = 5
-    old.write_text(json.dumps(data))
-    assert "explore.average_every is not a known key" in refusal(old)

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from doubles_kill import Judge
@@ -15,22 +15,13 @@ from doubles_scripted import At, WatchedEngine
 from rloop import cli
 from rloop.engines import registry
 from rloop.engines.base import Engine
-from rloop.errors import ConfigError, DegenerateRun, EngineError, StoreError
-from rloop.loop.manifest import RunLock
-from rloop.observe.run_log import read_metrics
+from rloop.errors import ConfigError, EngineError
+from rloop.loop.manifest import Manifest
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import evaluation_recipe
 from rloop.run_directory import read_run
-from rloop.session import evaluate
-from rloop.session.evaluate import (
-    Score,
-    evaluate_policy,
-    free_folder,
-    is_evaluation,
-    resume_evaluation,
-    scores_of,
-    unfinished,
-)
+from rloop.session import process
+from rloop.session.evaluate import Score, free_folder, scores_in, scores_of, unfinished
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import Problem
 
@@ -64,10 +55,28 @@ class Building:
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give verdicts as soon as they are asked for: what is judged when it stops is then known."""
-    monkeypatch.setattr(evaluate, "VerifierPool", Judge)
+    monkeypatch.setattr(process, "VerifierPool", Judge)
 
 
-def killed() -> None:
+def evaluate_policy(
+    recipe: Recipe, folder: Path, build: Callable[[Recipe], Engine]
+) -> list[Score] | None:
+    """Return what an evaluation in a new folder measures."""
+    return ended(process.start(folder, recipe, folder, build, is_evaluation=True), folder)
+
+
+def resume_evaluation(folder: Path, build: Callable[[Recipe], Engine]) -> list[Score] | None:
+    """Return what a resumed evaluation measures."""
+    return ended(process.resume(folder, build), folder)
+
+
+def ended(code: int, folder: Path) -> list[Score] | None:
+    if code == 130:
+        raise KeyboardInterrupt
+    return scores_in(folder)
+
+
+def killed() -> NoReturn:
     raise SystemExit("killed")
 
 
@@ -111,7 +120,7 @@ def sums(folder: Path, *names: str, count: int = 8) -> Recipe:
 
 def numbers(folder: Path) -> dict[str, bytes]:
     """Return what must not depend on interruptions."""
-    names = ("metrics.json", "metrics.jsonl", "config.json")
+    names = ("metrics.jsonl", "config.json")
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -129,7 +138,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_policy_right_once_in_four_has_avg_a_quarter_and_pass_one(recipe, tmp_path):
     folder = tmp_path / "eval"
-    scores = {s.metric: s for s in evaluate_policy(recipe, folder, Building())}
+    scores = {s.metric: s for s in evaluate_policy(recipe, folder, Building()) or ()}
     # one of four right on each problem: avg@4 = 0.25, pass@4 = 1 - C(3,4)/C(4,4) = 1
     assert (scores["avg@4"].task, scores["avg@4"].value) == ("sums", 0.25)
     assert scores["avg@4"].low <= 0.25 <= scores["avg@4"].high
@@ -150,32 +159,18 @@ def test_an_evaluation_is_read_as_a_run_is(recipe, tmp_path):
     assert Recipe.model_validate(record.config) == recipe.dated(record.config["prompt"]["date"])
 
 
-def test_metrics_json_holds_every_number_of_the_line(recipe, tmp_path):
-    folder = tmp_path / "eval"
-    evaluate_policy(recipe, folder, Building())
-    found = json.loads((folder / "metrics.json").read_text())
-    (line,) = read_metrics(folder)
-    assert {f"evaluate/{key}": value for key, value in found.items()} == {
-        key: value for key, value in line.items() if key.startswith("evaluate/")
-    }
-    assert found["sums/samples_count"] == 32
-    assert found["sums/truncated_frac"] == 0.0
-
-
 @pytest.mark.usefixtures("_at_once")
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 8, 11, 16])
-@pytest.mark.parametrize("stop", [killed, interrupted, out_of_memory])
-def test_a_stopped_and_resumed_evaluation_equals_an_uninterrupted_one(tmp_path, stop, stop_at):
-    """Two tasks of two chunks of four problems: a kill keeps whole chunks, else all done."""
+@pytest.mark.parametrize(("stop", "num_kept"), [(killed, 4), (interrupted, 6), (out_of_memory, 5)])
+def test_a_stopped_and_resumed_evaluation_equals_an_uninterrupted_one(tmp_path, stop, num_kept):
+    """Two tasks of two chunks of four problems, stopped at the sixth problem.
+
+    A kill keeps the first chunk, an error the problems before, Ctrl-C that one too.
+    """
     recipe = sums(tmp_path, "sums", "more")
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     expected = evaluate_policy(recipe, whole, Building())
     with pytest.raises((SystemExit, KeyboardInterrupt, EngineError)):
-        evaluate_policy(recipe, torn, Building(stop, stop_at))
-    # stopped at group s: by a kill the (s - 1) // 4 chunks before its own are stored, by an error
-    # the groups before it, by Ctrl-C that group too
-    kept = {killed: 4 * ((stop_at - 1) // 4), interrupted: stop_at, out_of_memory: stop_at - 1}
-    num_kept = kept[stop]
+        evaluate_policy(recipe, torn, Building(stop, 6))
     assert TrajectoryStore(torn).count() == 4 * num_kept
     build = Building()
     assert resume_evaluation(torn, build) == expected
@@ -183,78 +178,32 @@ def test_a_stopped_and_resumed_evaluation_equals_an_uninterrupted_one(tmp_path, 
     assert rows(torn) == rows(whole)
     assert numbers(torn) == numbers(whole)
     assert stop != killed or files(torn) == files(whole)
-    assert len(files(whole)) == 3 + 4
-
-
-def test_an_evaluation_stopped_again_and_again_gets_to_its_end(recipe, tmp_path):
-    expected = evaluate_policy(recipe, tmp_path / "whole", Building())
-    torn = tmp_path / "torn"
-    with pytest.raises(SystemExit):
-        evaluate_policy(recipe, torn, Building(killed, 2))
-    for _ in range(2):
-        with pytest.raises(SystemExit):
-            resume_evaluation(torn, Building(killed, 3))
-    with pytest.raises(SystemExit):
-        resume_evaluation(torn, Building(killed, 6))
-    assert resume_evaluation(torn, Building()) == expected
-    assert files(torn) == files(tmp_path / "whole")
+    assert len(files(whole)) == 2 + 4
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_an_interrupt_says_how_many_problems_are_stored_and_how_to_go_on(recipe, tmp_path, capsys):
+def test_an_interrupt_says_how_to_go_on(recipe, tmp_path, capsys):
     folder = tmp_path / "eval"
     with pytest.raises(KeyboardInterrupt):
         evaluate_policy(recipe, folder, Building(interrupted, 6))
     said = capsys.readouterr().err
-    assert f"Interrupted; problems stored: 6. Continue: rloop resume {folder}" in said
+    assert f"Continue: rloop resume {folder}" in said
     resume_evaluation(folder, Building())
-    assert "Skipping 24 of 32 completions" in capsys.readouterr().err
+    assert "stored problems are not sampled again" in capsys.readouterr().err
 
 
-def test_a_complete_evaluation_is_resumed_without_an_engine(recipe, tmp_path):
+def test_a_complete_evaluation_is_resumed_without_sampling(recipe, tmp_path):
     folder = tmp_path / "eval"
     scores = evaluate_policy(recipe, folder, Building())
-
-    before = files(folder)
-    assert resume_evaluation(folder, never) == scores
-    assert files(folder) == before
-
-
-def test_a_second_process_is_refused(recipe, tmp_path):
-    folder = tmp_path / "eval"
-    with pytest.raises(SystemExit):
-        evaluate_policy(recipe, folder, Building(killed, 6))
-    lock = RunLock(folder)
-    with pytest.raises(StoreError, match=rf"in use by process {os.getpid()}"):
-        resume_evaluation(folder, Building())
-    lock.release()
-    resume_evaluation(folder, Building())
-
-
-def test_another_number_of_samples_is_not_mixed_in(recipe, tmp_path):
-    folder = tmp_path / "eval"
-    with pytest.raises(SystemExit):
-        evaluate_policy(recipe, folder, Building(killed, 6))
-    text = (folder / "config.json").read_text().replace('"samples": 4', '"samples": 8')
-    (folder / "config.json").write_text(text)
-    with pytest.raises(StoreError, match=r"have 4 completions each, this evaluation draws 8"):
-        resume_evaluation(folder, Building())
-    assert TrajectoryStore(folder).count() == 16
-
-
-def test_other_problems_are_not_mixed_in(recipe, tmp_path):
-    folder = tmp_path / "eval"
-    with pytest.raises(SystemExit):
-        evaluate_policy(recipe, folder, Building(killed, 6))
-    (tmp_path / "sums.jsonl").write_text('{"problem": "9+9=", "answer": "18"}\n')
-    with pytest.raises(StoreError, match="problems differ"):
-        resume_evaluation(folder, Building())
+    before, build = files(folder), Building()
+    assert resume_evaluation(folder, build) == scores
+    assert (files(folder), build.sampled) == (before, 0)
 
 
 def test_a_start_that_sampled_nothing_may_be_repeated(recipe, tmp_path):
     folder = tmp_path / "eval"
     with pytest.raises(SystemExit):
-        evaluate_policy(recipe, folder, Building(killed, 1))
+        evaluate_policy(recipe, folder, lambda _: killed())
     other = recipe.model_copy(update={"seed": 7})
     evaluate_policy(other, folder, Building())
     assert json.loads((folder / "config.json").read_text())["seed"] == 7
@@ -269,15 +218,14 @@ def test_a_directory_in_use_is_refused_before_anything_is_loaded(recipe, tmp_pat
         evaluate_policy(recipe, folder, never)
 
 
-def test_too_many_verdicts_that_are_errors_stop_it_each_time(recipe, tmp_path):
+def test_too_many_verdicts_that_are_errors_stop_it_each_time(recipe, tmp_path, capsys):
     (task,) = recipe.tasks.evaluate
     fails = task.model_copy(update={"verifier": "python:doubles_misbehaving:raises_on_others"})
     tasks = recipe.tasks.model_copy(update={"evaluate": (fails,)})
     folder = tmp_path / "eval"
-    with pytest.raises(DegenerateRun, match="75% of the verdicts on sums were errors"):
-        evaluate_policy(recipe.model_copy(update={"tasks": tasks}), folder, Building())
-    with pytest.raises(DegenerateRun, match="75% of the verdicts on sums were errors"):
-        resume_evaluation(folder, Building())
+    assert not evaluate_policy(recipe.model_copy(update={"tasks": tasks}), folder, Building())
+    assert not resume_evaluation(folder, Building())
+    assert capsys.readouterr().err.count("75% of the verdicts on sums were errors") == 2
     assert TrajectoryStore(folder).count() == 32
 
 
@@ -285,8 +233,8 @@ def test_resume_knows_an_evaluation_from_a_run(recipe, tmp_path, monkeypatch, ca
     folder = tmp_path / "eval"
     with pytest.raises(SystemExit):
         evaluate_policy(recipe, folder, Building(killed, 6))
-    assert is_evaluation(folder)
-    assert not is_evaluation(tmp_path)
+    assert Manifest(folder).is_evaluation
+    assert not Manifest(tmp_path).is_evaluation
     monkeypatch.setattr(registry, "build_engine", Building())
     monkeypatch.setattr(sys, "argv", ["rloop", "resume", str(folder)])
     with pytest.raises(SystemExit) as stop:

@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from doubles_kill import comparable, files
-from doubles_runs import begin, killed_at, scripted, toy_recipe, watched
+from doubles_runs import begin, scripted, toy_recipe
 
 from rloop.disk import write_text
 from rloop.errors import ConfigError
@@ -48,35 +47,12 @@ def test_a_finished_run_given_more_iterations_equals_one_that_had_them_from_the_
     same_but_recipes(run_dir, whole)
 
 
-def test_an_exploration_given_more_steps_equals_one_that_had_them_from_the_start(tmp_path: Path):
-    here, there = folders(tmp_path)
-    with pytest.raises(SystemExit):
-        begin(toy_recipe(tmp_path, explore__steps=4), here, watched(killed_at("explore", 1, 4)))
-    assert resume(here / "run", scripted(), overrides=["explore.steps=6"]) == 0
-    _, whole = begin(toy_recipe(tmp_path, explore__steps=6), there, scripted())
-    same_but_recipes(here / "run", whole)
-
-
-def test_a_last_evaluation_that_was_begun_is_forgotten_when_steps_are_added(tmp_path: Path):
-    here, there = folders(tmp_path)
-    changes: dict[str, Any] = {"engine__max_batch": 1, "evaluate__samples": 8}
-    # 4 problems x 8 samples are stored in chunks of 16: when the second begins, one is stored.
-    dies = watched(killed_at("evaluate", 1, 3, completion=17))
-    with pytest.raises(SystemExit):
-        begin(toy_recipe(tmp_path, explore__steps=3, **changes), here, dies)
-    stored = here / "run/trajectories/iteration-1/phase-evaluate"
-    assert len(list(stored.iterdir())) == 1
-    assert resume(here / "run", scripted(), overrides=["explore.steps=5"]) == 0
-    _, whole = begin(toy_recipe(tmp_path, explore__steps=5, **changes), there, scripted())
-    same_but_recipes(here / "run", whole)
-
-
 @pytest.mark.parametrize(
     ("override", "difference"),
     [
         ("seed=1", "seed: 0 -> 1"),
         ("iterations=1", "iterations: 2 -> 1"),
-        ("explore.steps=9", "explore.steps: 4 -> 9"),  # the first exploration is through
+        ("explore.steps=9", "explore.steps: 4 -> 9"),
         ("explore.optimizer.learning_rate=0.5", "learning_rate: 0.001 -> 0.5"),
         ("tasks.max_error_frac=0.01", "tasks.max_error_frac: 0.1 -> 0.01"),
         ("tasks.train.0.size=3", "tasks.train.0.size: None -> 3"),
@@ -99,19 +75,6 @@ def test_what_would_change_the_past_is_refused_with_the_difference(
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     return begin(toy_recipe(folder), folder, scripted())[1]
-
-
-@pytest.mark.parametrize("setting", ["schedule: cosine", "warmup_frac: 0.5"])
-def test_steps_are_not_added_where_the_learning_rate_follows_their_number(
-    tmp_path: Path, setting: str
-):
-    name, value = setting.split(": ")
-    optimizer = {"learning_rate": 1e-3, name: value if name == "schedule" else float(value)}
-    dies = watched(killed_at("explore", 1, 4))
-    with pytest.raises(SystemExit):
-        begin(toy_recipe(tmp_path, explore__optimizer=optimizer), tmp_path, dies)
-    with pytest.raises(ConfigError, match=r"explore\.steps: 4 -> 6"):
-        resume(tmp_path / "run", scripted(), overrides=["explore.steps=6"])
 
 
 def test_a_recipe_file_is_compared_whole(tmp_path: Path, finished: Path):

@@ -10,19 +10,22 @@ from doubles_runs import begin, half_right, scripted, toy_recipe
 from doubles_scripted import ScriptedEngine
 
 from rloop import cli
+from rloop.cli.evaluate import read_numbers
 from rloop.engines import registry
 from rloop.engines.base import Engine, Sampled, SampleRequest
 from rloop.errors import ConfigError, StoreError
 from rloop.recipe.config import Recipe, SamplingConfig
 from rloop.report.page import write_report
+from rloop.session.evaluate import scores_in
 from rloop.session.process import resume
 from rloop.session.temperatures import (
+    MeasuredPoint,
+    Point,
     loop_start,
     measure_points,
     plan_points,
-    read_fractions,
     read_plan,
-    read_temperatures,
+    read_points,
     with_bases,
     write_means,
 )
@@ -65,6 +68,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def measured(points: Sequence[Point], folder: Path, build: Building) -> list[MeasuredPoint]:
+    assert measure_points(points, folder, build) == 0
+    return read_points(folder)
+
+
 def points_at(run_dir: Path, *temperatures: float):
     recipe = Recipe.model_validate_json((run_dir / "config.json").read_text())
     bases, others = with_bases([str(run_dir / "policies" / "iter-002")])
@@ -87,7 +95,7 @@ def test_a_policy_brings_the_base_of_its_run(run_dir):
 
 def test_each_policy_is_loaded_once_and_measured_at_every_temperature(run_dir, tmp_path):
     build = Building()
-    found = measure_points(points_at(run_dir, 0, 1, 2), tmp_path / "t", build)
+    found = measured(points_at(run_dir, 0, 1, 2), tmp_path / "t", build)
     assert build.loaded == ["base", "iter-002"]
     assert build.temperatures == [0, 1, 2] * 2
     averages = [p.value for p in found if p.metric == "avg@4" and p.policy == "iter-002"]
@@ -102,16 +110,16 @@ def test_each_policy_is_loaded_once_and_measured_at_every_temperature(run_dir, t
 
 def test_an_interrupted_plan_goes_on_where_it_was(run_dir, tmp_path):
     points = points_at(run_dir, 0, 1, 2)
-    whole = measure_points(points, tmp_path / "whole", Building())
+    whole = measured(points, tmp_path / "whole", Building())
     torn = tmp_path / "torn"
     with pytest.raises(SystemExit):
         measure_points(points, torn, Building(die_at=5))
     build = Building()
-    assert measure_points(read_plan(torn), torn, build) == whole
+    assert measured(read_plan(torn), torn, build) == whole
     assert build.loaded == ["iter-002"]  # the base was complete
     assert build.temperatures == [1, 2]
     again = Building()
-    assert measure_points(read_plan(torn), torn, again) == whole
+    assert measured(read_plan(torn), torn, again) == whole
     assert again.loaded == []
 
 
@@ -150,14 +158,28 @@ def test_policies_of_one_name_are_told_apart_by_their_runs(run_dir):
     ]
 
 
-def test_temperatures_are_read_in_order_each_once():
-    assert read_temperatures("1.0,0.3,0,1") == [0.0, 0.3, 1.0]
+def test_numbers_are_read_in_order_each_once():
+    assert read_numbers("1.0,0.3,0,1", lambda one: one >= 0, "") == [0.0, 0.3, 1.0]
 
 
-@pytest.mark.parametrize("text", ["", "0.3;0.5", "-1", "warm", "nan", "inf"])
-def test_other_temperatures_are_refused(text):
-    with pytest.raises(ConfigError, match=r"numbers of at least 0, such as 0\.3,0\.5"):
-        read_temperatures(text)
+@pytest.mark.parametrize(
+    ("option", "text", "refusal"),
+    [
+        *(("--temperatures", text, "numbers of at least 0") for text in ("", "0.3;0.5", "-1")),
+        *(("--temperatures", text, "numbers of at least 0") for text in ("warm", "nan", "inf")),
+        *(("--mix", text, "numbers between 0 and 1") for text in ("", "0", "0.5,1", "half")),
+    ],
+)
+def test_other_numbers_are_refused(run_dir, tmp_path, monkeypatch, capsys, option, text, refusal):
+    policy = str(run_dir / "policies" / "iter-002")
+    monkeypatch.setattr(
+        sys, "argv", ["rloop", "eval", policy, f"{option}={text}", "--out", str(tmp_path / "t")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert f"{option} takes {refusal}" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_folder_with_something_else_in_it_is_refused(run_dir, tmp_path):
@@ -169,8 +191,7 @@ def test_a_folder_with_something_else_in_it_is_refused(run_dir, tmp_path):
 def end(run_dir: Path, point: str) -> dict[str, float]:
     """Return the metrics of a point of a run's last check."""
     folder = run_dir / "temperatures" / "iter-002-n4" / point
-    found: dict[str, float] = json.loads((folder / "metrics.json").read_text())
-    return found
+    return {f"{score.task}/{score.metric}": score.value for score in scores_in(folder) or ()}
 
 
 def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tmp_path):
@@ -186,6 +207,16 @@ def test_a_run_ends_with_its_base_and_its_last_policy_at_several_temperatures(tm
     assert row["verdict"] == "not beyond sharpening"
     page = write_report(run_dir).read_text()
     assert "No: -25.0 points" in page
+
+
+def test_after_a_cold_start_its_policy_is_the_one_to_beat(tmp_path):
+    recipe = toy_recipe(tmp_path, iterations=1, evaluate__temperatures=[1])
+    task = {"source": recipe.tasks.train[0].source, "name": "c", "verifier": "numeric"}
+    coldstart = {"task": task, "epochs": 1, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
+    data = recipe.model_dump(mode="json") | {"coldstart": coldstart}
+    _, run_dir = begin(Recipe.model_validate(data), tmp_path, Building())
+    points = read_points(run_dir / "temperatures" / "iter-001-n4")
+    assert {(p.policy, p.is_base) for p in points} == {("coldstart", True), ("iter-001", False)}
 
 
 def test_a_run_killed_in_its_last_check_resumes_to_the_same(tmp_path):
@@ -222,12 +253,6 @@ def test_a_folder_is_not_continued_with_other_points(run_dir, tmp_path):
     measure_points(points_at(run_dir, 0, 1), folder, Building())
     with pytest.raises(ConfigError, match="was begun with other policies"):
         measure_points(points_at(run_dir, 0, 2), folder, Building())
-
-
-@pytest.mark.parametrize("text", ["", "0", "0.5,1", "half"])
-def test_other_fractions_are_refused(text: str):
-    with pytest.raises(ConfigError, match="takes numbers between 0 and 1"):
-        read_fractions(text)
 
 
 def test_a_policy_outside_a_run_has_nothing_to_be_averaged_with(tmp_path):

@@ -3,13 +3,7 @@ import pytest
 from doubles_records import group_at, place_at
 
 from rloop.errors import StoreError
-from rloop.store.export_formats import (
-    Chat,
-    trl_examples,
-    trl_problems,
-    verl_examples,
-    verl_problems,
-)
+from rloop.store.export_formats import Chat, trl_examples, trl_problems
 from rloop.store.schema import SCHEMA, trajectory_table
 
 CHAT = Chat(head="<|s|>be brief<|u|>", tail="<|a|>", system="be brief")
@@ -45,15 +39,6 @@ def test_rows_that_were_filtered_or_none_at_all_make_no_difference(table):
     second = table.filter(pa.array([False, True]))
     assert trl_examples(second).to_pylist() == trl_examples(table).to_pylist()[1:]
     assert trl_examples(SCHEMA.empty_table()).schema == trl_examples(table).schema
-    assert verl_examples(SCHEMA.empty_table(), CHAT).num_rows == 0
-
-
-def test_verl_gets_messages_that_end_in_the_completion(table):
-    rows = verl_examples(table, Chat()).to_pylist()
-    assert rows[0]["messages"] == [
-        {"role": "user", "content": "1+1="},
-        {"role": "assistant", "content": "2"},
-    ]
 
 
 def test_a_chat_prompt_is_told_as_the_messages_it_was_made_of():
@@ -67,19 +52,3 @@ def test_a_chat_prompt_is_told_as_the_messages_it_was_made_of():
 def test_a_prompt_that_the_template_did_not_make_is_refused(prompt):
     with pytest.raises(StoreError, match=r"does not match its chat template"):
         CHAT.messages(prompt)
-
-
-def test_verl_gets_the_columns_of_its_rl_data():
-    assert verl_problems([PROBLEM], CHAT, "test").to_pylist() == [
-        {
-            "data_source": "sums",
-            "prompt": CHAT.messages(PROMPT),
-            "ability": "reasoning",
-            "reward_model": {"style": "rule", "ground_truth": "2"},
-            "extra_info": {"split": "test", "index": 0, "problem_id": "sums/0"},
-            "task": "sums",
-            "problem_id": "sums/0",
-            "success_rate": 0.25,
-            "num_trajectories": 4,
-        }
-    ]

@@ -1,4 +1,4 @@
-"""Exports as their readers open them: pandas, datasets, TRL, and verl's columns."""
+"""Exports as their readers open them: pandas, datasets and TRL."""
 
 import json
 import warnings
@@ -7,7 +7,6 @@ from dataclasses import replace
 import datasets
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from doubles_models import tiny_model
 from doubles_records import group_at, place_at
@@ -151,18 +150,6 @@ def test_problems_are_rl_prompts_and_held_out_ones_are_the_test_split(run_dir, t
     assert found["test"]["problem_id"] == ["held/0"]
 
 
-def test_verl_reads_its_columns_and_says_how_to_keep_the_prompts_as_they_were(run_dir, tmp_path):
-    assert export_trajectories(run_dir, tmp_path / "verl", "verl", "correct", 1) == 4
-    rows = pq.read_table(tmp_path / "verl/rl/train-00000.parquet").to_pylist()
-    assert rows[1]["data_source"] == "sums"
-    assert rows[1]["prompt"] == [{"role": "user", "content": "1+1="}]
-    assert rows[1]["reward_model"] == {"style": "rule", "ground_truth": "2"}
-    assert rows[1]["extra_info"] == {"split": "train", "index": 1, "problem_id": "sums/1"}
-    examples = pd.read_parquet(tmp_path / "verl/sft/train-00000.parquet")
-    assert examples["messages"][0][-1] == {"role": "assistant", "content": "2"}
-    assert "custom_chat_template" in (tmp_path / "verl/README.md").read_text()
-
-
 def test_prompts_of_a_chat_template_become_its_messages(tmp_path):
     run_dir = tmp_path / "run"
     TOKENIZER.save_pretrained(run_dir / "policies" / "base")
@@ -176,10 +163,8 @@ def test_prompts_of_a_chat_template_become_its_messages(tmp_path):
     place = place_at(1)
     group = sampled(place, "sums/0", [("2", True)], prompt=str(prompt))
     TrajectoryStore(run_dir).append(place, [group])
-    export_trajectories(run_dir, tmp_path / "verl", "verl")
-    rows = pq.read_table(tmp_path / "verl/rl/train-00000.parquet").to_pylist()
-    assert rows[0]["prompt"] == messages
-    assert "custom_chat_template" not in (tmp_path / "verl/README.md").read_text()
+    export_trajectories(run_dir, tmp_path / "trl", "trl")
+    assert load(tmp_path / "trl", "rl")["train"][0]["prompt"] == messages
 
 
 def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(run_dir, tmp_path):
@@ -191,9 +176,7 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(run_dir, tmp
     refused(ConfigError, r"new must end in one of .*; for a folder give --format", "table")
     refused(ConfigError, "--select must be correct or expert, not all", "trl", "all")
     refused(StoreError, "has no trajectory of iteration 7 to export", "datasets", "all", 7)
-    refused(
-        StoreError, "has no correct trajectory of phase explore of iteration 7", "verl", None, 7
-    )
+    refused(StoreError, "has no correct trajectory of phase explore of iteration 7", "trl", None, 7)
     (run_dir / "trajectories").rename(run_dir / "elsewhere")
     refused(StoreError, "has no trajectory to export", "datasets")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from doubles_records import group_at, place_at
 
-from rloop.store.index import GroupIndex, list_step_files, read_step
+from rloop.store.index import GroupIndex, list_step_files
 from rloop.store.trajectories import TrajectoryStore
 
 
@@ -31,11 +31,6 @@ def test_a_group_is_one_row_with_its_counts(store, tmp_path):
     assert (row["file"], row["problem_id"], row["policy"]) == (
         *("1/explore/3", "sums/train/7", "explored-001"),
     )
-
-
-def test_a_group_of_equal_rewards_is_not_mixed(store, tmp_path):
-    store.append(place_at(1), [group_at(place_at(1), completions=[("3", False), ("4", False)])])
-    assert indexed(tmp_path).query("select is_mixed from groups") == [{"is_mixed": False}]
 
 
 def test_files_stand_in_the_order_of_training(store, tmp_path):
@@ -145,12 +140,3 @@ def test_the_counts_are_those_of_sql_over_the_files(store, tmp_path):
     counted = """select step, problem_id, size, num_correct, tokens, is_mixed
         from groups order by step, problem_id"""
     assert indexed(tmp_path).query(counted) == store.query(plain).to_pylist()
-
-
-def test_a_step_is_read_by_the_columns_asked_for(store, tmp_path):
-    store.append(place_at(1), [group_at(place_at(1))])
-    rows = read_step(indexed(tmp_path).files["1/explore/1"], ["member", "completion_text"])
-    assert rows.to_pylist() == [
-        {"member": 0, "completion_text": "2"},
-        {"member": 1, "completion_text": "3"},
-    ]

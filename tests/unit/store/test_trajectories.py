@@ -249,31 +249,6 @@ def test_bad_sql_is_said_with_duckdbs_words(store):
         store.query("select corect from trajectories")
 
 
-def test_a_file_cut_at_any_byte_is_named_and_never_half_read(store, tmp_path):
-    path = add(store, 1)
-    whole = path.read_bytes()
-    # Every offset near both ends, where the magic bytes and the footer are, and some in between.
-    offsets = {*range(16), *range(16, len(whole), 97), *range(len(whole) - 16, len(whole))}
-    for offset in sorted(offsets):
-        path.write_bytes(whole[:offset])
-        with pytest.raises(StoreError, match=r"step-000001\.parquet is torn or not a parquet file"):
-            TrajectoryStore(tmp_path).query("select count(*) from trajectories")
-
-
-def test_a_flipped_byte_in_a_page_is_named_by_query_and_by_rows(store, tmp_path):
-    path = add(store, 1, completions=[("abcdefgh" * 40, True)])
-    add(store, 2)
-    column = pq.read_metadata(path).row_group(0).column(SCHEMA.names.index("reward"))
-    data = bytearray(path.read_bytes())
-    data[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 0xFF
-    path.write_bytes(data)
-    reader = TrajectoryStore(tmp_path)
-    with pytest.raises(StoreError, match=r"step-000001\.parquet is torn"):
-        reader.query("select sum(reward) from trajectories")
-    with pytest.raises(StoreError, match=r"step-000001\.parquet is torn"):
-        reader.rows(1, "explore", 1)
-
-
 def damage(path: Path, column: str) -> None:
     """Flip a byte in a column's only data page."""
     found = pq.read_metadata(path).row_group(0)

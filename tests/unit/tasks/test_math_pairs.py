@@ -137,10 +137,6 @@ def flat(table):
     return [(topic, *pair) for topic, pairs in table.items() for pair in pairs]
 
 
-def test_the_tables_are_large_enough_to_mean_something():
-    assert len(flat(EQUAL)) + len(flat(UNEQUAL)) >= 150
-
-
 @pytest.mark.parametrize(("topic", "reference", "answer"), flat(EQUAL))
 def test_equal_answers_are_correct(topic, reference, answer):
     verdict = judge(reference, answer)

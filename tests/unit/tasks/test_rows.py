@@ -9,7 +9,7 @@ import pytest
 
 from rloop.errors import TaskError
 from rloop.recipe.config import TaskConfig
-from rloop.store.export_formats import Chat, trl_problems, verl_problems
+from rloop.store.export_formats import Chat, trl_problems
 from rloop.tasks.load import load_task
 
 
@@ -212,7 +212,7 @@ def test_of_chat_messages_the_last_of_the_user_is_asked_and_the_others_are_said(
 
 
 @pytest.mark.parametrize("chat", [Chat(), Chat(head="<u>", tail="<a>", system="Be brief.")])
-def test_what_rloop_exports_for_verl_and_trl_is_read_back(load, chat):
+def test_what_rloop_exports_for_trl_is_read_back(load, chat):
     numbers = range(2)
     problems = [
         {
@@ -223,11 +223,10 @@ def test_what_rloop_exports_for_verl_and_trl_is_read_back(load, chat):
         }
         for n in numbers
     ]
-    for table in (verl_problems(problems, chat, "train"), trl_problems(problems, chat)):
-        task = load(table)
-        assert pairs(task) == [(f"{n} + 1?", str(n + 1)) for n in numbers]
-        assert task.problems[0].metadata["problem_id"] == "sums/train/0"
-        assert task.problems[0].metadata.get("system_message") == chat.system
+    task = load(trl_problems(problems, chat))
+    assert pairs(task) == [(f"{n} + 1?", str(n + 1)) for n in numbers]
+    assert task.problems[0].metadata["problem_id"] == "sums/train/0"
+    assert task.problems[0].metadata.get("system_message") == chat.system
 
 
 def test_of_exported_trajectories_the_reference_is_the_answer_not_what_the_policy_said(load):

@@ -80,7 +80,8 @@ class NativeEngine:
         """Load this policy, without an optimizer; it is read again only if the model has
         changed."""
         self._end_learning()
-        if self._policy is not None and self._source == policy and not self._is_changed:
+        is_here = self._source is not None and self._source.path == policy.path
+        if self._policy is not None and is_here and not self._is_changed:
             return
         self._policy = None
         loaded = self._read(policy)

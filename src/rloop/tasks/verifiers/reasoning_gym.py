@@ -1,12 +1,10 @@
 r"""`reasoning_gym`: the data set's own scorer, made binary, on the one answer that a text names.
 
-Thoughts and end tokens do not count, nor does a completion that repeats the question. Where the
-reference is a number, the answer is the number that `numeric` finds. Else it stands in the last
-<answer></answer> or \boxed{}; else, for a reference of several lines, in the last code block, as
-many lines behind "answer:", or the last lines; else behind "answer is", or it is the last line. A
-reference of one word may end a last line such as "So it is false." What is negated, a guess or
-taken back is no answer. Quotes, emphasis and closing punctuation may stand around an answer.
-A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text are replaced.
+Where the reference is a number, the answer is the number that `numeric` finds, else the text that
+`exact` finds; a reference of one word may also end a last line such as "So it is false." A
+completion that repeats the question has none. Quotes, emphasis and closing punctuation may stand
+around an answer. A score counts as correct from 1 - 1e-6 on; scorers that run or wave through text
+are replaced.
 """
 
 import json
@@ -18,14 +16,8 @@ from typing import Any
 
 import reasoning_gym
 
-from rloop.tasks.verifiers.answers import (
-    after_phrase,
-    bare,
-    find_answer,
-    without_end_tokens,
-    without_thoughts,
-)
-from rloop.tasks.verifiers.boxes import find_boxes, find_tags
+from rloop.tasks.verifiers.answers import after_phrase, bare, without_end_tokens, without_thoughts
+from rloop.tasks.verifiers.exact import FENCE_LINE, find_text
 from rloop.tasks.verifiers.gym_checkers import (
     CHECKERS,
     EQUATIONS,
@@ -37,7 +29,7 @@ from rloop.tasks.verifiers.latex import clean
 from rloop.tasks.verifiers.numbers import last_number, whole_number_text
 from rloop.tasks.verifiers.numeric import find_number
 from rloop.tasks.verifiers.reading import read_value
-from rloop.tasks.verifiers.statements import is_echo, last_lines, named_answer, repeats, sentences
+from rloop.tasks.verifiers.statements import is_echo, repeats, sentences
 from rloop.tasks.verifiers.units import question_words
 from rloop.tasks.verifiers.values import Named, Quantity
 from rloop.types import Problem, Verdict
@@ -49,10 +41,6 @@ _TUPLE_DATASETS = ("arc_agi", "rearc")
 # The scorer has worked on the reference (the self-test), so what it raises is due to the answer.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
-_FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
-_FENCE_LINE = re.compile(r"^[ \t]*```[\w+-]*[ \t]*$\n?", re.MULTILINE)
-_OTHERWISE = re.compile(r"[\s.,;)*\"'`]*(?:or|alternatively)\b", re.IGNORECASE)
-_WHOSE = re.compile(r"\bwhose\s+answer\s+(?:is|was|would)\b", re.IGNORECASE)
 _SAID = re.compile(
     r"(?P<head>.*(?:\b(?:is|are|was|were|be|equals?|gives?|gets?|becomes?|makes?|took|takes)\b"
     r"|[=:\u2192]\s))\s*(?P<value>\S+)",
@@ -110,19 +98,18 @@ def find_named(problem: Problem, text: str) -> tuple[str | None, str]:
         return None, reason or "an empty completion"
     if _is_question(text, problem):
         return None, "the completion repeats the question"
-    if _WHOSE.search(text):
-        return None, "the statement does not name the answer"
+    if len(problem.answer.strip().splitlines()) == 1:
+        text = FENCE_LINE.sub("", text)  # one line in a block
     if whole_number_text(problem.answer) is not None:
-        return _number(problem, _FENCE_LINE.sub("", text))
-    found, reason = _marked(text)
-    if found is None and not reason:
-        is_long = len(problem.answer.strip().splitlines()) > 1
-        found, reason = _lines(problem, text) if is_long else _line(problem, text)
+        return _number(problem, text)
+    found, reason = find_text(text, problem.answer)
     if found is None:
         return None, reason
+    dataset = problem.metadata.get("dataset")
     if _is_question(found, problem):
         return None, "the answer repeats the question"
-    dataset = problem.metadata.get("dataset")
+    if len(problem.answer.split()) == 1 < len(found.split()) and after_phrase(text) is None:
+        found = found if dataset in EQUATIONS else _last_word(problem, found)
     if "=" in found and "=" not in problem.answer and dataset not in EQUATIONS:
         found = found.rpartition("=")[2].strip()
     if dataset in SAME_LENGTH and len(found.split()) > len(problem.answer.split()):
@@ -158,94 +145,18 @@ def _number(problem: Problem, text: str) -> tuple[str | None, str]:
     return digits, ""
 
 
-def _marked(text: str) -> tuple[str | None, str]:
-    """Return what the last tag or box holds; no reason where there is neither."""
-    boxes, is_unclosed = find_boxes(text)
-    if is_unclosed:
-        return None, "the last \\boxed{} is not closed"
-    marks = [*find_tags(text), *boxes]
-    if not marks:
-        return None, ""
-    mark = max(marks, key=lambda mark: mark.end)
-    reason = _why_refused(text[: mark.start], text[mark.end :])
-    if reason:
-        return None, reason
-    inner = mark.text
-    while marks := [m for m in (*find_tags(inner), *find_boxes(inner)[0]) if m.text != inner]:
-        mark = max(marks, key=lambda mark: mark.end)
-        if inner[: mark.start].strip(" $\n") or inner[mark.end :].strip(" $.\n"):
-            break
-        inner = mark.text
-    return _FENCE_LINE.sub("", inner).strip("\n"), ""
+def _last_word(problem: Problem, line: str) -> str:
+    """Return the word that the last sentence ends in, behind "is", "=" and the like.
 
-
-def _why_refused(before: str, after: str) -> str:
-    """Return why an answer between these texts does not count: negated, taken back, "" if not."""
-    before = re.sub(r"\\(?=[bf]\w*box)|</?answer>|\\boxed", " ", before, flags=re.IGNORECASE)
-    after = re.sub(r"</?answer>|\\boxed", " ", after, flags=re.IGNORECASE)
-    found, reason = find_answer(f"{before.rstrip()} <answer>1</answer>{after}")
-    if found is not None and _OTHERWISE.match(after):
-        return "the answer is one of several"
-    return reason if found is None else ""
-
-
-def _lines(problem: Problem, text: str) -> tuple[str | None, str]:
-    """Return an answer of several lines: a code block, or lines behind a phrase or at the end."""
-    num_lines = len(problem.answer.strip().splitlines())
-    fences = list(_FENCE.finditer(text))
-    rest = text[fences[-1].end() :] if fences else text
-    num_stated = sum(bool(line.strip()) for line in problem.answer.splitlines())
-    stated = after_phrase(rest, num_stated)
-    if stated is not None and (not fences or len(stated.splitlines()) == num_stated):
-        reason = named_answer(rest)[1]
-        return (None, reason) if reason else (stated, "")
-    if fences and (not rest.strip() or re.search("[A-Za-z]{2}", rest)):  # else a later board
-        reason = _why_refused(text[: fences[-1].start()], rest)
-        return (None, reason) if reason else (fences[-1][1].strip("\n"), "")
-    found = last_lines(text, num_lines)
-    reason = _why_refused(text[: len(text) - len(found)], "")
-    return (None, reason) if reason else (found, "")
-
-
-def _line(problem: Problem, text: str) -> tuple[str | None, str]:
-    """Return an answer of one line: what a statement names, else the last line."""
-    text = _FENCE_LINE.sub("", text).strip()
-    stated = after_phrase(text)
-    if stated is not None:
-        return _stated(problem, text, stated)
-    line = last_lines(text)
-    is_equation = problem.metadata.get("dataset") in EQUATIONS
-    if len(problem.answer.split()) == 1 and len(line.split()) > 1 and not is_equation:
-        return _last_word(problem, line)
-    return (line, "") if line else (None, "an empty completion")
-
-
-def _stated(problem: Problem, text: str, line: str) -> tuple[str | None, str]:
-    """Return the answer that a line behind "answer is" begins with."""
-    named, reason = named_answer(text)
-    own, own_reason = named_answer(f"The answer is {problem.answer}")  # "What?" may be an answer
-    if reason and reason != own_reason:
-        return None, reason
-    if named is not None and named.is_hedged and not (own is not None and own.is_hedged):
-        return None, "the statement is negated, a bound or a guess"
-    if not re.search(r"[.!?]\s", problem.answer):
-        line = re.split(r"[.!?][*\"'`]*\s+(?=[A-Z(])", line)[0]
-    if _OTHERWISE.match(text[text.rfind(line) + len(line) :]):
-        return None, "the answer is one of several"
-    return line, ""
-
-
-def _last_word(problem: Problem, line: str) -> tuple[str | None, str]:
-    """Return the word that the last sentence ends in, behind "is", "=" and the like."""
+    The line itself where there is none; nothing where it is a question, negated or a guess.
+    """
     sentence = sentences(line)[-1].strip()
     found = _SAID.fullmatch(sentence)
     if found is None:
-        return line, ""
+        return line
     if sentence.rstrip("*\"'` ").endswith("?") or _UNSURE.search(found["head"]):
-        return None, "the last line is a question, negated or a guess"
-    if repeats(sentence, problem.question):
-        return None, "the last line repeats the question"
-    return found["value"], ""
+        return ""
+    return "" if repeats(sentence, problem.question) else str(found["value"])
 
 
 @lru_cache(maxsize=64)

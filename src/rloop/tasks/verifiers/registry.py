@@ -12,11 +12,11 @@ from rloop.tasks.verifiers.python import PREFIX, check_spec, is_async
 from rloop.types import Problem, Verdict
 
 VERSIONS = {
-    "exact": "exact/2",
+    "exact": "exact/3",
     "choice": "choice/1",
     "math": "math/3",
     "numeric": "numeric/4",
-    "reasoning_gym": "reasoning_gym/2",
+    "reasoning_gym": "reasoning_gym/3",
 }
 
 
