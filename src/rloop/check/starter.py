@@ -55,7 +55,7 @@ BUDGETS: Mapping[str, Budget] = {
         iterations=3, steps=50, prompts_per_step=32, completion_tokens=1024, held_out=200
     ),
     "mps": Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32),
-    "cpu": Budget(iterations=2, steps=6, prompts_per_step=8, completion_tokens=128, held_out=24),
+    "cpu": Budget(iterations=2, steps=6, prompts_per_step=4, completion_tokens=128, held_out=24),
 }
 RATES = ((1e9, 1e-6), (3e8, 2e-6), (2e7, 1e-5), (0, 1e-3))
 """RL's learning rate from so many parameters on, all of which train: 1e-6 is DAPO's (section 4.1),
