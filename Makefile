@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-reach proof-words bench lock docs site
+.PHONY: setup demo test test-tinker tinker-server gpu soak check proof-base proof-small proof-quick proof-reach proof-words proof-qwen bench lock docs site
 
 setup: $(STAMP)
 
@@ -92,17 +92,21 @@ proof-quick: setup
 		--set policy.path=runs/proof/quick-base/policies/coldstart --set explore.steps=25
 	$(BIN)/python proof/pictures.py runs/proof/quick runs/proof/quick-pictures
 
-# The ground with reach: the base can do 1.5 % of what it is asked at any temperature, so that RL has to find
-# it. The comparison has every method's curve over temperatures. Hours on two cores; it can be stopped.
+# The ground with reach: the base can do 2 % of what it is asked, so that RL has to find it. Plain RL at the rate that
+# is best for it, the others at 1e-4, and every method's curve over temperatures. Hours on two cores; it can be stopped.
 REACH := runs/proof/reach
 REACH_TASKS := --set tasks.train.0.source=file:$(REACH)/train.jsonl \
 	--set tasks.evaluate.0.source=file:$(REACH)/held-out.jsonl --set tasks.evaluate.1.source=file:$(REACH)/shifted.jsonl
+REACH_RUN := $(REACH_TASKS) --set policy.path=$(REACH)-base/policies/coldstart --set iterations=6 \
+	--set evaluate.every=0 --set evaluate.temperature_samples=64
 proof-reach: setup
 	test -d $(REACH) || $(BIN)/python proof/ground.py $(REACH) --reach
 	test -d $(REACH)-base || $(BIN)/rloop run proof/base.yaml --out $(REACH)-base $(REACH_TASKS) \
 		--set coldstart.epochs=8 --set coldstart.task.source=file:$(REACH)/solved.jsonl
-	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop,raft --seeds 3 --jobs 2 --out $(REACH)-sweep $(REACH_TASKS) \
-		--set policy.path=$(REACH)-base/policies/coldstart --set iterations=6
+	$(BIN)/rloop sweep proof/small.yaml --methods rloop,accumulated,raft --seeds 3 --jobs 2 --out $(REACH)-sweep $(REACH_RUN)
+	$(BIN)/rloop sweep proof/small.yaml --methods rl --seeds 3 --jobs 2 --out $(REACH)-rl $(REACH_RUN) \
+		--set explore.optimizer.learning_rate=3e-5
+	$(BIN)/rloop compare $(REACH)-sweep $(REACH)-rl --out $(REACH)-compare.html
 
 # The second ground: SmolLM2-135M on word problems, hours on two cores; it can be stopped and goes on.
 # The problems come from RLOOP_DATA where that is set, else from the hub.
@@ -112,6 +116,10 @@ proof-words: setup
 	$(BIN)/rloop sweep proof/words.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/words/sweep
 	$(BIN)/python proof/pictures.py runs/proof/words/sweep runs/proof/words/pictures
 	$(BIN)/python proof/guessing.py runs/proof/words/sweep
+
+# A model of the paper's family on word problems; for a GPU (about two hours a method on two CPU cores).
+proof-qwen: setup
+	$(BIN)/rloop sweep proof/qwen.yaml --methods rl,rloop,raft --seeds 3 --out runs/proof/qwen
 
 # On a machine where nothing else runs; options in BENCH: make bench BENCH="S1 --full"
 bench: setup

@@ -19,12 +19,12 @@ from synthetic import Book, Policy, Problems, sample_table
 
 from rloop.evaluation.phase import task_metrics
 from rloop.evaluation.tallies import Counts, stored_tallies
-from rloop.session.environment import add_engine, environment
-from rloop.loop.select import select_and_write
 from rloop.loop.manifest import Manifest
+from rloop.loop.select import select_and_write
 from rloop.observe.run_log import RunLog
 from rloop.recipe.config import Recipe
 from rloop.recipe.load import load_recipe, resolved_json
+from rloop.session.environment import add_engine, environment
 from rloop.store.trajectories import TrajectoryStore
 from rloop.types import PhaseName, Place
 

@@ -7,8 +7,8 @@ from typing import Any
 from limits import limit_s
 from work_sets import OURS, WorkSet
 
-from rloop.text import format_value
 from rloop.cli.tables import print_table
+from rloop.text import format_value
 
 COLUMNS = ("part", "contender", "median s", "rounds", "rate", "x rloop", "peak", "of limit")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from rloop.evaluation.comparison import seed_difference, seed_mean
 from rloop.cli.tables import print_table
+from rloop.evaluation.comparison import seed_difference, seed_mean
 
 WORDS = runpy.run_path(str(Path(__file__).parent / "words.py"))
 MEASURES = ("avg@n", "pass@n", "maj@n", "solved in a quarter")

@@ -8,7 +8,7 @@ from contenders.measure import read_work, report, reward
 from contenders.native import load_engine
 
 from rloop.engines.rollout import Rollout
-from rloop.loop.rl import RLTrainer, RLState
+from rloop.loop.rl import RLState, RLTrainer
 from rloop.recipe.config import ExploreConfig, OptimizerConfig, SamplingConfig
 from rloop.types import Place, Problem, Verdict
 

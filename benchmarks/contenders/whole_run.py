@@ -22,8 +22,8 @@ from rloop.engines.registry import build_engine
 from rloop.engines.rollout import Rollout
 from rloop.loop import sft
 from rloop.loop.rl import RLTrainer
-from rloop.session.process import start
 from rloop.recipe.load import load_recipe
+from rloop.session.process import start
 
 ROOT = Path(__file__).parents[2]
 PHASES = ("explore", "finetune", "evaluate")

@@ -197,8 +197,8 @@ def sweep(
     methods: Annotated[
         str,
         typer.Option(
-            help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness, coverage, "
-            "likelihood, rl_mix, rloop_mix, replay."
+            help="Of rloop, rl, raft, rest_em, keep_weights, from_base, no_hardness, accumulated, "
+            "coverage, likelihood, rl_mix, rloop_mix, replay."
         ),
     ] = "rloop,rl,raft,rest_em,keep_weights",
     seeds: Annotated[

@@ -120,6 +120,12 @@ METHODS: Mapping[str, Method] = {
             title="RLoop without the hardness filter",
             values=RESET | {"expert.max_success_rate": 1.0},
         ),
+        # ours: what every exploration so far has found, not the last one alone
+        Method(
+            name="accumulated",
+            title="RLoop that accumulates",
+            values=RESET | {"expert.window": "accumulated"},
+        ),
         # ours: each problem weighs alike, by its most different successes
         Method(
             name="coverage",
@@ -195,6 +201,8 @@ def method_of(config: Mapping[str, Any]) -> Method | None:
 
 
 def _kind_of_rloop(expert: Mapping[str, Any]) -> str:
+    if expert.get("window") == "accumulated":
+        return "accumulated"
     if expert.get("weight") == "inverse_frequency" and expert.get("per_problem_cap"):
         return "coverage" if expert.get("prefer") == "diverse" else "rloop"
     if expert.get("weight") == "inverse_frequency" and not expert.get("dedupe"):

@@ -6,7 +6,7 @@ run, so nothing that a model wrote can.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,6 +19,15 @@ from rloop.report import formatting
 from rloop.report.charts import Figure
 from rloop.report.tables import verdict
 from rloop.text import visible
+
+NUMBERS: dict[str, Callable[..., str]] = {
+    show.__name__: show
+    for show in (
+        *(formatting.percent, formatting.percent_interval, formatting.points),
+        *(formatting.points_interval, formatting.count, formatting.duration),
+    )
+}
+"""Filters of templates by name."""
 
 
 def render_page(template: str, *, figures: Sequence[Figure], title: str, **values: Any) -> str:  # noqa: ANN401 (a template's own)
@@ -80,14 +89,5 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": formatting.percent,
-        "percent_interval": formatting.percent_interval,
-        "points": formatting.points,
-        "points_interval": formatting.points_interval,
-        "count": formatting.count,
-        "duration": formatting.duration,
-        "visible": visible,
-        "verdict": verdict,
-    }
+    environment.filters |= NUMBERS | {"visible": visible, "verdict": verdict}
     return environment

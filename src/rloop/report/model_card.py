@@ -6,17 +6,15 @@ text: nothing in it is Markdown, HTML or YAML. Knows nothing of files but the ru
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from rloop.report import formatting
 from rloop.report.conclusions import headline
+from rloop.report.html import NUMBERS
 from rloop.report.summary import describe_method, environment_facts, facts
 from rloop.report.tables import TaskTable, task_tables
 from rloop.run_directory import Row, Run
@@ -252,16 +250,5 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters: Mapping[str, Any] = {
-        "text": plain_text,
-        "fenced": fenced,
-        "python": python_text,
-        "count": formatting.count,
-        "duration": formatting.duration,
-        "percent": formatting.percent,
-        "percent_interval": formatting.percent_interval,
-        "points": formatting.points,
-        "points_interval": formatting.points_interval,
-    }
-    environment.filters |= filters
+    environment.filters |= NUMBERS | {"text": plain_text, "fenced": fenced, "python": python_text}
     return environment.get_template("model_card.md.j2")

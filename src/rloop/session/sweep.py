@@ -245,11 +245,13 @@ def _titled(runs: Sequence[PlannedRun]) -> Iterator[tuple[PlannedRun, str]]:
 def _seeds(text: str, *, first: int) -> list[int]:
     """Return the seeds of `3` (three seeds, starting from `first`) or of `0,3,7` (these)."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts) or parts == ["0"]:
+    is_list = "," in text
+    is_number = all(part.isdecimal() for part in parts)
+    if not parts or not is_number or (not is_list and int(parts[0]) == 0):
         raise ConfigError(
             f"--seeds takes a count such as 3, or a list such as 0,3,7; got {text!r}."
         )
-    if "," not in text:
+    if not is_list:
         return list(range(first, first + int(parts[0])))
     return list(dict.fromkeys(map(int, parts)))
 

@@ -83,6 +83,11 @@ class StepFile:
         return f"{self.iteration}/{self.phase}/{self.step}{part}"
 
     @property
+    def place(self) -> tuple[int, str, int]:
+        """Return iteration, phase and step."""
+        return self.iteration, self.phase, self.step
+
+    @property
     def moment(self) -> int:
         """Return when in its iteration: the RL step, or the end for a policy that was kept."""
         return self.step if self.step or self.phase != "evaluate" else _AT_THE_END
@@ -155,15 +160,15 @@ class GroupIndex:
                 self._damaged[file] = str(error)
 
 
-def list_step_files(root: Path) -> Iterator[StepFile]:
-    """Yield the step files below a `trajectories` folder, in no order; no links, no strangers."""
-    if root.is_symlink():
+def list_step_files(root: Path, *, follow_links: bool = False) -> Iterator[StepFile]:
+    """Yield the step files below a `trajectories` folder, in no order; no strangers."""
+    if root.is_symlink() and not follow_links:
         return
-    for iteration in _entries(root, _FOLDERS[0]):
-        for phase in _entries(Path(iteration[1]), _FOLDERS[1]):
-            for name, path in _entries(Path(phase[1]), _FILE, are_files=True):
+    for iteration in _entries(root, _FOLDERS[0], follow_links=follow_links):
+        for phase in _entries(Path(iteration[1]), _FOLDERS[1], follow_links=follow_links):
+            for name, path in _entries(Path(phase[1]), _FILE, follow_links=follow_links):
                 try:
-                    status = os.stat(path, follow_symlinks=False)
+                    status = os.stat(path, follow_symlinks=follow_links)
                 except FileNotFoundError:
                     continue
                 yield StepFile(
@@ -231,16 +236,17 @@ def count_groups(file: StepFile, rows: pa.Table) -> pa.Table:
 
 
 def _entries(
-    folder: Path, pattern: re.Pattern[str], *, are_files: bool = False
+    folder: Path, pattern: re.Pattern[str], *, follow_links: bool
 ) -> list[tuple[re.Match[str], str]]:
-    """Return the folder's files or folders whose whole name fits, with their paths; no links."""
+    """Return the folder's files or folders whose whole name fits, with their paths."""
+    is_wanted = os.DirEntry.is_file if pattern is _FILE else os.DirEntry.is_dir
     try:
         with os.scandir(folder) as entries:
             return [
                 (found, entry.path)
                 for entry in entries
                 if (found := pattern.fullmatch(entry.name))
-                and (entry.is_file if are_files else entry.is_dir)(follow_symlinks=False)
+                and is_wanted(entry, follow_symlinks=follow_links)
             ]
     except (FileNotFoundError, NotADirectoryError):
         return []

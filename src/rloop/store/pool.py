@@ -51,7 +51,16 @@ class Pool:
         return np.split(lists.flatten().to_numpy(), ends[:-1]) if len(rows) else []
 
     def take(self, rows: IntArray, names: Sequence[str]) -> pa.Table:
-        """Return any columns of the rows, in the order in which the rows are given."""
+        """Return any columns of the rows, in the order in which the rows are given.
+
+        Only those that are not in `columns` are read.
+        """
+        held = self.columns.take(rows)
+        missing = [name for name in names if name not in held.column_names]
+        read = self._read(rows, missing) if missing else held
+        return pa.table({name: (read if name in missing else held)[name] for name in names})
+
+    def _read(self, rows: IntArray, names: Sequence[str]) -> pa.Table:
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
         cuts = np.searchsorted(wanted, self._starts)

@@ -9,8 +9,7 @@ Rows are self-describing (iteration and phase are columns), so any tool reads th
 `phase=explore`, which pandas takes for more columns; a run that goes on keeps those it has.
 """
 
-import os
-import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from rloop.errors import StoreError
+from rloop.store.index import StepFile, list_step_files
 from rloop.store.parquet import read_checked, read_groups, read_whole, write_whole
 from rloop.store.pool import Pool
 from rloop.store.schema import (
@@ -78,7 +78,7 @@ class TrajectoryStore:
         """Open the store of a run directory; it may be empty."""
         self._run_dir = run_dir
         self._root = run_dir / "trajectories"
-        self._num_rows: dict[tuple[Path, int, int], int] = {}
+        self._num_rows: dict[StepFile, int] = {}
 
     def append(self, place: Place, groups: Sequence[Group], *, part: str = "") -> Path:
         """Write the trajectories of a step as one file, whole or not at all; return its path.
@@ -114,7 +114,8 @@ class TrajectoryStore:
                 found = relation.to_arrow_table() if relation is not None else pa.table({})
             except duckdb.Error as error:
                 if not isinstance(error, _ASKED_WRONG):
-                    self._find_damage(files)
+                    for file in files:  # StoreError for the first that is damaged
+                        deque(read_groups(file.path), maxlen=0)
                 told = str(error)
                 if "Table with name" in told:  # DuckDB guesses at its own system tables
                     told = told.partition("Did you")[0].strip()
@@ -130,12 +131,12 @@ class TrajectoryStore:
         step: int | None = None,
     ) -> int:
         """Return how many trajectories are stored, in all or of a place; reads footers only."""
-        files = self._checked(iteration, phase, step)
-        return sum(self._num_rows[_identity(path)] for path in files)
+        return sum(self._num_rows[file] for file in self._checked(iteration, phase, step))
 
     def rows(self, iteration: int, phase: PhaseName, step: int) -> pa.Table:
         """Return all columns of a step, in the order written; no rows when it is not there."""
-        tables = [read_whole(path, SCHEMA) for path in self._checked(iteration, phase, step)]
+        files = self._checked(iteration, phase, step)
+        tables = [read_whole(file.path, SCHEMA) for file in files]
         return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
     def stream(
@@ -146,12 +147,12 @@ class TrajectoryStore:
         phase: PhaseName | None = None,
     ) -> Iterator[pa.Table]:
         """Yield all trajectories, or those of a place, in the order written, a part at a time."""
-        for path in self._checked(iteration, phase):
-            yield from read_groups(path, part_of_schema(columns))
+        for file in self._checked(iteration, phase):
+            yield from read_groups(file.path, part_of_schema(columns))
 
     def pool(self, iterations: Iterable[int]) -> Pool:
         """Return what the explorations of the iterations sampled, for selection."""
-        return Pool([path for i in iterations for path in self._checked(i, "explore")])
+        return Pool([file.path for i in iterations for file in self._checked(i, "explore")])
 
     def light(
         self,
@@ -162,7 +163,7 @@ class TrajectoryStore:
         step: int | None = None,
     ) -> Pool:
         """Return some columns of all trajectories, or of a place's, and access to the others."""
-        return Pool(self._checked(iteration, phase, step), columns)
+        return Pool([file.path for file in self._checked(iteration, phase, step)], columns)
 
     def drop_after(self, iteration: int, phase: PhaseName, step: int) -> list[Path]:
         """Set aside the files of later steps of a phase, which a resumed run writes again.
@@ -170,13 +171,13 @@ class TrajectoryStore:
         They move to `trajectories/.superseded/`, never deleted; returns where they are now.
         """
         moved = []
-        for path in self._files(iteration, phase):
-            if _step(path) <= step:
+        for file in self._files(iteration, phase):
+            if file.step <= step:
                 continue
-            aside = self._root / ".superseded" / path.relative_to(self._root)
+            aside = self._root / ".superseded" / file.path.relative_to(self._root)
             aside.parent.mkdir(parents=True, exist_ok=True)
-            times = len(list(aside.parent.glob(f"{path.name}.*")))
-            moved.append(path.rename(aside.with_name(f"{path.name}.{times + 1}")))
+            times = len(list(aside.parent.glob(f"{aside.name}.*")))
+            moved.append(file.path.rename(aside.with_name(f"{aside.name}.{times + 1}")))
         return moved
 
     def _folder(self, iteration: int, phase: str) -> Path:
@@ -185,31 +186,27 @@ class TrajectoryStore:
 
     def _files(
         self, iteration: int | None = None, phase: str | None = None, step: int | None = None
-    ) -> list[Path]:
-        """Return the paths of a place, sorted; no temporary and no superseded ones."""
+    ) -> list[StepFile]:
+        """Return the files of a place, sorted; no temporary and no superseded ones."""
         if not self._run_dir.is_dir():
             raise StoreError(f"{self._run_dir} is not a directory; name the folder of a run.")
-        number = "*" if iteration is None else iteration
-        names = f"iteration[-=]{number}/phase[-=]{phase or '*'}"
-        found = sorted(self._root.glob(f"{names}/*.parquet"))
-        return [path for path in found if step is None or _step(path) == step]
+        wanted = (iteration, phase, step)
+        found = [
+            file
+            for file in list_step_files(self._root, follow_links=True)
+            if all(w in (None, f) for w, f in zip(wanted, file.place, strict=True))
+        ]
+        return sorted(found, key=lambda file: file.path)
 
     def _checked(
         self, iteration: int | None = None, phase: str | None = None, step: int | None = None
-    ) -> list[Path]:
+    ) -> list[StepFile]:
         """Return `_files` after checking the footer of each that is new or changed."""
         files = self._files(iteration, phase, step)
-        for path in files:
-            key = _identity(path)
-            if key not in self._num_rows:
-                self._num_rows[key] = read_checked(path, SCHEMA, VERSION_KEY, OLDER).num_rows
+        for file in files:
+            if file not in self._num_rows:
+                self._num_rows[file] = read_checked(file.path, SCHEMA, VERSION_KEY, OLDER).num_rows
         return files
-
-    def _find_damage(self, files: Sequence[Path]) -> None:
-        """Raise StoreError for the first file whose pages do not match their checksums."""
-        for path in files:
-            for _ in read_groups(path):
-                pass
 
 
 def _in_a_name(part: str) -> str:
@@ -218,36 +215,17 @@ def _in_a_name(part: str) -> str:
     return name if len(name) <= PART_BYTES else f"{name[:PART_BYTES]}-{stable_hash(part):016x}"
 
 
-def _dataset(files: Sequence[Path]) -> ds.FileSystemDataset:
+def _dataset(files: Sequence[StepFile]) -> ds.FileSystemDataset:
     """Return the files as one table that knows by their names which rows they cannot hold."""
     local = pyarrow.fs.LocalFileSystem()
     fragments = [
-        _CHECKED.make_fragment(str(path), local, partition_expression=_place(path))
-        for path in files
+        _CHECKED.make_fragment(
+            str(file.path),
+            local,
+            partition_expression=(ds.field("iteration") == file.iteration)
+            & (ds.field("phase") == file.phase)
+            & (ds.field("step") == file.step),
+        )
+        for file in files
     ]
     return ds.FileSystemDataset(fragments, SCHEMA, _CHECKED, local)
-
-
-def _place(path: Path) -> ds.Expression:
-    """Return what holds for every row of a file, from where it lies."""
-    iteration, phase = (re.split("[-=]", folder.name)[1] for folder in list(path.parents)[1::-1])
-    return (
-        (ds.field("iteration") == int(iteration))
-        & (ds.field("phase") == phase)
-        & (ds.field("step") == _step(path))
-    )
-
-
-def _step(path: Path) -> int:
-    """Return the step in a file's name, which the store gave it."""
-    found = re.match(r"step-(\d+)", path.name)
-    if found is None:
-        raise StoreError(
-            f"{path} does not have a name that rloop gives its files; move it elsewhere."
-        )
-    return int(found.group(1))
-
-
-def _identity(path: Path) -> tuple[Path, int, int]:
-    status = os.stat(path)
-    return path, status.st_mtime_ns, status.st_size

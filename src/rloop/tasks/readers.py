@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,8 +25,6 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_SURROGATE = re.compile(rf"\\\\|{_HIGH}{_LOW}|({_HIGH}|{_LOW})")
 
 
 class WrittenFloat(float):
@@ -65,7 +62,6 @@ def read_rows(path: Path) -> list[Row]:
     kind = suffix.removesuffix(".gz")
     if kind in _DELIMITERS:
         return list(_csv_rows(path, text, _DELIMITERS[kind]))
-    _check_surrogates(path, text)
     return _json_list(path, text) if kind == ".json" else list(_json_lines(path, text))
 
 
@@ -100,17 +96,6 @@ def _read_text(path: Path) -> str:
             "save the file as UTF-8"
         )
     return text.lstrip("\ufeff")
-
-
-def _check_surrogates(path: Path, text: str) -> None:
-    r"""Raise TaskError for a \ud83d without its other half: no tokenizer can encode it."""
-    for found in _SURROGATE.finditer(text):
-        if found[1]:
-            line = text.count("\n", 0, found.start()) + 1
-            raise TaskError(
-                f"{path}, line {line}, contains an unpaired surrogate, {found[1]}, half of a "
-                "character: write the whole character, or delete it"
-            )
 
 
 def _load_json(text: str) -> Any:  # noqa: ANN401 (JSON)

@@ -58,6 +58,7 @@ def test_a_method_changes_only_its_switches(name):
         "keep_weights": {"finetune"},
         "from_base": {"finetune"},
         "no_hardness": {"expert"},
+        "accumulated": {"expert"},
         "coverage": {"expert"},
         "likelihood": {"expert"},
         "rl_mix": {"iterations", "explore", "expert", "finetune", "evaluate", "mix"},

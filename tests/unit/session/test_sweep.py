@@ -50,7 +50,8 @@ def test_runs_are_planned_seed_by_seed_with_a_name_and_a_directory_each(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("1", [0]), ("3", [0, 1, 2]), ("0,3, 7", [0, 3, 7]), ("4,", [4])]
+    ("text", "seeds"),
+    [("1", [0]), ("3", [0, 1, 2]), ("0,3, 7", [0, 3, 7]), ("4,", [4]), ("0,", [0])],
 )
 def test_seeds_are_a_count_or_a_list(tmp_path, text, seeds):
     assert [run.seed for run in plan(tmp_path, "rl", text)] == seeds

@@ -1,15 +1,12 @@
-from decimal import Decimal
-
 import pytest
 
 from rloop.tasks.verifiers.answers import (
     after_phrase,
     bare,
     last_box,
-    last_tag,
     text_to_judge,
 )
-from rloop.tasks.verifiers.numbers import last_number, whole_number_text
+from rloop.tasks.verifiers.numbers import last_number_span
 
 
 @pytest.mark.parametrize(
@@ -59,56 +56,40 @@ def test_after_phrase_gives_as_many_lines_as_asked():
     assert after_phrase("answer:\n1 2\n3 4\n5 6", 2) == "1 2\n3 4"
 
 
-def test_tags_and_dressing_are_taken_off():
-    assert last_tag("<answer>1</answer> no <answer> 2 </answer>") == "2"
+def test_dressing_is_taken_off():
     assert bare('**"Paris".**') == "Paris"
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("text", "number"),
     [
         ("5 + 3 = 8.", "8"),
-        ("it costs $1,250.50", "1250.50"),
+        ("it costs $1,250.50", "1,250.50"),
         ("x = -5", "-5"),
-        ("owes -$5", "-5"),
         ("owes $-5", "-5"),
+        ("owes -$5", "-$5"),
         ("10 - 5", "5"),
         ("10 -5", "5"),
         ("n-5", "5"),
         ("(-5)", "-5"),
-        ("is \u22127", "-7"),
-        ("3/4", "0.75"),
-        ("1 1/2", "1.5"),
-        (r"-\frac{3}{4}", "-0.75"),
-        (r"1\frac{1}{2}", "1.5"),
-        (".5", "0.5"),
+        ("3/4", "3/4"),
+        ("1 1/2", "1 1/2"),
+        (r"-\frac{3}{4}", r"-\frac{3}{4}"),
+        (".5", ".5"),
         ("4.5e33", "4.5e33"),
-        ("\u0663\u0664", "34"),  # Arabic-Indic digits
-        ("\uff14\uff12", "42"),  # full-width digits
-        ("2\u00b2", "2"),  # a superscript is no digit of the number
         ("1,2,3", "3"),
-        ("12,345,678 apples", "12345678"),
-        ("v1.2.3", "0.3"),
+        ("12,345,678 apples", "12,345,678"),
+        ("50%", "50%"),
     ],
 )
-def test_last_number_reads_what_people_write(text, value):
-    number = last_number(text)
-    assert number is not None
-    assert number.value == Decimal(value)
+def test_the_last_number_is_found_with_its_sign(text, number):
+    place = last_number_span(text)
+    assert place is not None
+    assert text[slice(*place)] == number
 
 
-def test_a_fraction_over_zero_has_no_value_and_a_text_without_digits_no_number():
-    number = last_number("1/0")
-    assert number is not None
-    assert number.value is None
-    assert last_number("none at all") is None
-
-
-def test_whole_number_text_takes_numbers_only():
-    assert whole_number_text("-1,250").value == Decimal(-1250)  # type: ignore[union-attr]
-    assert whole_number_text("50%").percent  # type: ignore[union-attr]
-    for text in ("12 apples", "5 - 3", "", "$244/607$", "0x1f"):
-        assert whole_number_text(text) is None
+def test_a_text_without_digits_has_no_number():
+    assert last_number_span("none at all") is None
 
 
 @pytest.mark.parametrize(

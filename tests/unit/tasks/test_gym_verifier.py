@@ -32,6 +32,8 @@ CANARIES = [
     ("chain_sum", "8", {}, "8.00", "correct", "equal in another form"),
     ("chain_sum", "-128", {}, "That gives -128.", "correct", "a sign"),
     ("chain_sum", "1250", {}, "1,250", "correct", "thousands"),
+    ("chain_sum", "8", {}, r"\boxed{5 \times 10^{8}}", "wrong", "its exponent"),
+    ("chain_sum", "4500", {}, r"\boxed{4.5 \times 10^{3}}", "correct", "a power of ten"),
     ("chain_sum", "8", {}, "18", "wrong", "the reference is part of it"),
     ("chain_sum", "8", {}, "5 + 3 =", "wrong", "cut off"),
     ("chain_sum", "8", {}, "", "wrong", "empty"),

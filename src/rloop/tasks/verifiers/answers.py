@@ -49,12 +49,6 @@ def last_box(text: str) -> tuple[str | None, bool]:
     return None, True
 
 
-def last_tag(text: str) -> str | None:
-    """Return what stands between the last <answer> and </answer>, None where nothing does."""
-    tags = find_tags(text)
-    return tags[-1].text if tags else None
-
-
 def after_phrase(text: str, num_lines: int = 1) -> str | None:
     """Return the lines after the last "answer is", "answer:" or "####", None where nothing follows.
 

@@ -17,11 +17,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from rloop.tasks.verifiers.answers import with_ascii_numbers
 from rloop.tasks.verifiers.expressions import read_arithmetic
-from rloop.tasks.verifiers.numbers import whole_number_text
+from rloop.tasks.verifiers.numbers import read_number
 
 EQUATIONS = ("countdown", "puzzle24")
 """Their checkers read an equation as a whole; elsewhere its right side is the answer."""
@@ -108,7 +109,7 @@ def check_sorted(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
 def check_probability(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
     """The probability, as a decimal or a fraction, is within 1e-4 of itself."""
     wanted = _value(reference)
-    return abs(_value(answer) - wanted) <= Decimal("1e-4") * abs(wanted)
+    return abs(_value(answer) - wanted) <= abs(wanted) / 10_000
 
 
 def check_integer(answer: str, reference: str, entry: Mapping[str, Any]) -> bool:
@@ -123,11 +124,11 @@ def _numbers(text: str) -> list[float]:
     return [float(item) for item in items]
 
 
-def _value(text: str) -> Decimal:
-    number = whole_number_text(text)
-    if number is None or number.value is None:
+def _value(text: str) -> Fraction:
+    number = read_number(with_ascii_numbers(text))
+    if number is None:
         raise ValueError("not a number")
-    return number.value
+    return Fraction(number.formula.tree[1])
 
 
 CHECKERS: dict[str, Checker] = {

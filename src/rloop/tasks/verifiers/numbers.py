@@ -1,60 +1,31 @@
 """Numbers as people write them: signs, thousands separators, e-notation, mixed numbers, units.
 
-`read_number` reads a cleaned text that is a number and nothing else; `last_number` finds the last
-one of a free text.
+`read_number` reads a cleaned text that is a number and nothing else; `last_number_span` finds the
+last one of a free text.
 """
 
 import re
 from collections import deque
 from dataclasses import dataclass
-from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 from fractions import Fraction
 
-from rloop.tasks.verifiers.answers import with_ascii_numbers
 from rloop.tasks.verifiers.formula import MAX_CHARS, Formula
 from rloop.tasks.verifiers.latex import WORDS_CLOSE, WORDS_OPEN
 
-_LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*(-?)\s*([\d,.]+)\s*\}\s*\{\s*([\d,.]+)\s*\}")
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
-_NUMBER = re.compile(
-    rf"(?:(?P<whole>\d+)[ ](?=\d+/\d))?"
-    rf"(?P<value>(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,4}})?)"
-    rf"(?:[ ]?/[ ]?(?P<over>{_DIGITS}(?:\.\d+)?))?"
-    r"(?P<percent>\s?\\?%|\s?percent\b)?"
-)
 _SPAN = re.compile(
     rf"\\[dtc]?frac\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}}"
-    rf"|{re.sub(r'P<[a-z]+>', ':', _NUMBER.pattern)}"
+    rf"|(?:\d+[ ](?=\d+/\d))?(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,4}})?"
+    rf"(?:[ ]?/[ ]?{_DIGITS}(?:\.\d+)?)?(?:\s?\\?%|\s?percent\b)?"
 )
 _SIGN = re.compile(r"(?P<before>.?)(?P<space>\s*)-\s?(?:\\?[$\u20ac\u00a3]\s?)?$", re.DOTALL)
-PRECISION_DIGITS = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Number:
-    """A number found in a text. Example: Number(text="1,250", value=Decimal(1250), percent=False).
-
-    A fraction over zero has the value None.
-    """
-
-    text: str
-    value: Decimal | None
-    percent: bool
-
-
-def last_number(text: str) -> Number | None:
-    """Return the last number of a text, None where it has none.
-
-    Examples: "costs $1,250.50." -> 1250.50; "3/4" -> 0.75; "1 1/2" -> 1.5; "x = -5" -> -5;
-    "10 - 5" -> 5; "50%" -> 50 with the percent sign kept.
-    """
-    text = _LATEX_FRACTION.sub(r"\1 \2/\3", with_ascii_numbers(text))
-    found = deque(_NUMBER.finditer(text), maxlen=1)
-    return _number(found[0], text) if found else None
 
 
 def last_number_span(text: str) -> tuple[int, int] | None:
-    """Return where the last number of a text begins, its sign included, and where it ends."""
+    """Return where the last number of a text begins, its sign included, and where it ends.
+
+    Examples: "costs $1,250.50." -> 1,250.50; "1 1/2"; "x = -5" -> -5; "10 - 5" -> 5; "50%".
+    """
     found = deque(_SPAN.finditer(text), maxlen=1)
     if not found:
         return None
@@ -70,37 +41,6 @@ def first_number_span(text: str) -> tuple[int, int] | None:
     """Return where the first number of a text begins and ends."""
     found = _SPAN.search(text)
     return None if found is None else found.span()
-
-
-def whole_number_text(text: str) -> Number | None:
-    """Return the number that the whole text is, None for anything more or less."""
-    text = with_ascii_numbers(text).strip()
-    match = _NUMBER.fullmatch(text.removeprefix("-").strip())
-    return None if match is None else last_number(text)
-
-
-def _number(match: re.Match[str], text: str) -> Number:
-    negative = _is_negative(text[max(0, match.start() - 12) : match.start()])
-    with localcontext() as context:
-        context.prec = PRECISION_DIGITS
-        try:
-            value = _decimal(match["value"])
-            if match["over"]:
-                value /= _decimal(match["over"])
-            if match["whole"]:
-                value += _decimal(match["whole"])
-        except (InvalidOperation, DivisionByZero):
-            return Number(text=match.group(), value=None, percent=False)
-    sign = "-" if negative else ""
-    return Number(
-        text=sign + match.group().strip(),
-        value=-value if negative else value,
-        percent=match["percent"] is not None,
-    )
-
-
-def _decimal(digits: str) -> Decimal:
-    return Decimal(digits.replace(",", ""))
 
 
 def _is_negative(before: str) -> bool:

@@ -116,7 +116,7 @@ def _last_of(text: str, question: str) -> tuple[str | None, str]:
     if reason or (question and repeats(visible, question)):
         return None, reason or "the completion repeats the question"
     for sentence in reversed([_plain(sentence) for sentence in sentences(visible)]):
-        if numbers.last_number(sentence) is None:
+        if numbers.last_number_span(sentence) is None:
             continue
         if sentence.rstrip(" *_\"'$").endswith("?") and not _RESULT.search(sentence):
             return None, "its last number stands in a question"

@@ -11,12 +11,20 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import reasoning_gym
 
-from rloop.tasks.verifiers.answers import after_phrase, bare, without_end_tokens, without_thoughts
+from rloop.tasks.verifiers.answers import (
+    after_phrase,
+    bare,
+    with_ascii_numbers,
+    without_end_tokens,
+    without_thoughts,
+)
 from rloop.tasks.verifiers.exact import FENCE_LINE, find_text
 from rloop.tasks.verifiers.gym_checkers import (
     CHECKERS,
@@ -26,7 +34,7 @@ from rloop.tasks.verifiers.gym_checkers import (
     guarded,
 )
 from rloop.tasks.verifiers.latex import clean
-from rloop.tasks.verifiers.numbers import last_number, whole_number_text
+from rloop.tasks.verifiers.numbers import read_number
 from rloop.tasks.verifiers.numeric import find_number
 from rloop.tasks.verifiers.reading import read_value
 from rloop.tasks.verifiers.statements import is_echo, repeats, sentences
@@ -100,7 +108,7 @@ def find_named(problem: Problem, text: str) -> tuple[str | None, str]:
         return None, "the completion repeats the question"
     if len(problem.answer.strip().splitlines()) == 1:
         text = FENCE_LINE.sub("", text)  # one line in a block
-    if whole_number_text(problem.answer) is not None:
+    if read_number(with_ascii_numbers(problem.answer)) is not None:
         return _number(problem, text)
     found, reason = find_text(text, problem.answer)
     if found is None:
@@ -133,16 +141,16 @@ def _number(problem: Problem, text: str) -> tuple[str | None, str]:
         value = value.value
     if not isinstance(value, Quantity) or value.formula.tree[0] not in ("num", "dec"):
         return None, "no single number in the answer"
-    number = last_number(value.formula.text)
-    if number is None or number.value is None:
-        return None, "no single number in the answer"
-    if value.unit in ("%", "percent") and not re.search(r"%|percent|\bper cent", problem.question):
-        return f"{number.value / 100:f}", ""
-    digits = number.text.replace(",", "").removesuffix("%").rstrip("\\ ")
-    is_plain = "e" not in digits.casefold() and "/" not in digits
-    if is_plain and problem.answer.strip("+-").isdigit() and "." in digits:
-        digits = digits.rstrip("0").rstrip(".")  # 8.00 for 8
-    return digits, ""
+    number, digits = Fraction(value.formula.tree[1]), value.formula.text.replace(",", "").strip()
+    if value.unit == "percent" and not re.search(r"%|percent|\bper cent", problem.question):
+        number, digits = number / 100, ""
+    if number.denominator == 1 and problem.answer.strip("+-").isdigit():
+        return str(number), ""  # 8 for 8.00
+    if re.fullmatch(r"-?[\d.]+", digits):
+        return digits, ""
+    is_decimal = value.half_step is not None or not digits
+    decimal = Decimal(number.numerator) / Decimal(number.denominator)
+    return (f"{decimal:f}" if is_decimal else str(number)), ""
 
 
 def _last_word(problem: Problem, line: str) -> str:
