@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from struct import pack, unpack
 
 from rloop.algo.objective import Objective
 from rloop.disk import write_text
@@ -165,7 +166,9 @@ class ScriptedEngine:
         write_text(directory / POLICY_FILE, json.dumps({"updates": self._updates}))
 
     def _logprobs(self, completion_ids: Sequence[int], updates: int) -> tuple[float, ...]:
-        return (-1.0 / (1 + updates),) * len(completion_ids)
+        # As a real sampler's, it is a number of float32: the store keeps no other.
+        (logprob,) = unpack("f", pack("f", -1.0 / (1 + updates)))
+        return (logprob,) * len(completion_ids)
 
 
 class WatchedEngine(ScriptedEngine):

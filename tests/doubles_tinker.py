@@ -4,6 +4,7 @@ It lives in an environment of its own, `.venv-skyrl` (`make tinker-server` build
 that the variable RLOOP_SKYRL names. By itself: python tests/doubles_tinker.py MODEL FOLDER PORT
 """
 
+import json
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ if [ "$2" = skyrl.tinker.engine ]; then exec {SERVER_PYTHON} "$@"; fi
 {SERVER_PYTHON} "$@"
 """
 COUNTED = ("asample", "forward", "forward_backward", "optim_step", "save_weights")
+Answer = tuple[int, Any]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rloop" / "jax"
 
 
@@ -107,6 +109,49 @@ class TinkerServer:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+class ScriptedServer:
+    """A server that gives the answers it was told, one after the other, and keeps what it was
+    asked. None breaks the connection off.
+    """
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | None] = []
+        self.asked: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                body = json.loads(self.rfile.read(length) or b"{}")
+                outer.asked.append((self.path, body, dict(self.headers)))
+                answer = outer.answers.pop(0)
+                if answer is None:
+                    self.connection.close()
+                    return
+                self.send_response(answer[0])
+                if isinstance(answer[1], str):
+                    self.send_header("location", answer[1])
+                    self.end_headers()
+                    return
+                data = answer[1] if isinstance(answer[1], bytes) else json.dumps(answer[1]).encode()
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
 
 
 class Between:

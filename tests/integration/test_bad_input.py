@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -315,46 +314,6 @@ def test_the_second_ctrl_c_stops_at_once_and_the_run_can_go_on(tmp_path):
     assert code == 130
     assert Manifest(run_dir).completed()[-1] == "0/evaluate/base"
     assert resume(run_dir, scripted()) == 0
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Mount a small disk of its own; yields its folder and what gives it another size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options: str) -> bool:
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        return (
-            shutil.which("mount") is not None
-            and not subprocess.run(command, capture_output=True, check=False).returncode
-        )
-
-    if not mount("size=64k"):
-        pytest.skip("a small disk can be mounted by root on Linux alone")
-    yield folder, lambda size: mount(f"remount,size={size}")
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.mark.parametrize(
-    ("size", "every"),
-    [("16k", 2), ("100k", 2), ("160k", 2), ("200k", 100)],
-    ids=["at the start", "by the model", "by a saved state", "by trajectories"],
-)
-def test_a_run_that_filled_the_disk_goes_on_when_there_is_room(rloop, recipe, disk, size, every):
-    folder, resize = disk
-    resize(size)
-    settings = {"explore__steps": 12, "explore__checkpoint_every": every}
-    code, told = rloop("run", recipe, "--out", folder / "run", **settings)
-    assert code == 1
-    assert "he disk is full" in told.splitlines()[-1]
-    resize("8m")
-    go_on = "`rloop resume" in told.splitlines()[-1] and (folder / "run/config.json").exists()
-    words = ("resume", folder / "run") if go_on else ("run", recipe, "--out", folder / "run")
-    code, told = rloop(*words, **({} if go_on else settings))
-    assert code == 0, told
-    count = "select count(*) as n from trajectories where phase = 'explore'"
-    assert trajectories(folder / "run", count) == [{"n": 12 * 2 * 2}]
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check_same_numbers(run_dir: Path, expected: Path) -> None:
     """Compare all that was logged, times apart, up to rounding."""
     for line, other in zip(read_metrics(run_dir), read_metrics(expected), strict=True):
-        assert list(line) == list(other)
+        # A step whose completions were recalled has no speed of sampling.
         keys = [key for key in line if "/" in key and not key.endswith("_s")]
+        assert keys == [key for key in other if "/" in key and not key.endswith("_s")]
         assert [line[key] for key in keys] == pytest.approx(
             [other[key] for key in keys], rel=1e-3, abs=1e-5
         )

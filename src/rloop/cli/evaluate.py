@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,10 +124,9 @@ def end_points(code: int, folder: Path, *, as_json: bool) -> None:
 
     if code:
         raise typer.Exit(code)
-    points = read_points(folder)
-    found = [asdict(point) for point in points]
+    found = read_points(folder)
     if as_json:
-        print_json(points)
+        print_json(found)
     for task, table in () if as_json else tables_of(found).items():
         metrics = list(table[0]["cells"])
         shown = [*headline(metrics), *(name for name in metrics if name.startswith("maj@"))]

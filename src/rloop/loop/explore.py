@@ -1,11 +1,13 @@
 """The exploration phase: RL steps, stored and watched, with evaluations and saved points."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from rloop.errors import DegenerateRun, NonFinitePolicy
+from rloop.engines.base import Sampled, SampleRequest
+from rloop.engines.rollout import NOTHING, Recalled
+from rloop.errors import DegenerateRun, NonFinitePolicy, StoreError
 from rloop.evaluation.tallies import Counts
 from rloop.loop.alarms import Alarms
 from rloop.loop.context import Context, policy_result
@@ -14,7 +16,13 @@ from rloop.loop.rl import RLState, RLStep, RLTrainer, Successes
 from rloop.loop.stopping import StopRules, needs_explored_weights
 from rloop.observe.console import Bar
 from rloop.observe.run_log import read_metrics
-from rloop.types import PolicyRef
+from rloop.types import Group, PolicyRef
+
+RECALLED = (
+    *("prompt_ids", "seed", "completion_ids", "behavior_logprobs", "finish_reason"),
+    "policy_version",
+)
+"""Columns of what a step had sampled."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +80,8 @@ class Exploration:
             place=self._place,
             problem_weights=weights,
             replayed=replayed,
+            keep=self._keep,
+            recall=self._recall,
         )
         try:
             with (
@@ -119,11 +129,14 @@ class Exploration:
                     f"RL broke its policy at step {self._at.step}. {error}"
                 ) from error
             self._is_broken = True
+            # A step that failed was stored, but is no part of the exploration.
+            self._context.store.drop_after(self._place.iteration, "explore", self._at.step)
             self._at.reason = self._at.reason or f"RL broke its policy. {error}".rstrip(".")
 
     def _restore(self, point: Mapping[str, Any]) -> None:
-        """Go back to the saved point: files of later steps are moved aside, and the steps
-        repeated."""
+        """Go back to the saved point: files of later steps are moved aside, and the steps repeated
+        with what was sampled in them (`_recall`).
+        """
         known = {one.name for one in fields(Progress)}
         self._at = Progress(**{name: point[name] for name in known & point.keys()})
         self._stop_rules.streaks = self._at.streaks = dict(self._at.streaks)
@@ -133,10 +146,30 @@ class Exploration:
         store.drop_after(iteration, "evaluate", self._at.evaluated_step)
         self._context.check_stored(iteration, point)
 
+    def _keep(self, step: int, groups: Sequence[Group]) -> None:
+        """Store what was sampled in a step, before anything can filter or fail."""
+        if groups:
+            self._context.store.append(replace(self._place, step=step), groups)
+
+    def _recall(self, step: int, policy_version: int) -> Recalled:
+        """Return what this step sampled before the run stopped, if its policy was the same."""
+        store, iteration = self._context.store, self._place.iteration
+        try:
+            table = store.superseded(RECALLED, iteration, "explore", step)
+        except StoreError as error:
+            self._context.console.warn(f"Step {step} is sampled again: {error}")
+            return NOTHING
+        return {
+            SampleRequest(tuple(row["prompt_ids"]), row["seed"]): Sampled(
+                tuple(row["completion_ids"]), tuple(row["behavior_logprobs"]), row["finish_reason"]
+            )
+            for row in table.to_pylist()
+            if row["policy_version"] == policy_version
+        }
+
     def _record(self, result: RLStep) -> None:
-        """Store the step, before anything can filter or fail, and then log it."""
+        """Log a step."""
         place, metrics = replace(self._place, step=result.step), result.metrics
-        self._context.store.append(place, result.groups)
         self._context.log.metrics(place, metrics, result.groups)
         self._context.console.step(place, metrics)
         skipped = self._context.keep_skipped(place, result.skipped) if result.skipped else None

@@ -7,7 +7,7 @@ over its group, and updates the policy. The equations are in `algo`
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rloop.algo.advantages import is_trained_on, member_advantages
@@ -16,7 +16,7 @@ from rloop.algo.order import ProblemOrder
 from rloop.algo.replay import is_replayed, join_replayed
 from rloop.algo.schedule import learning_rate, split_evenly
 from rloop.engines.base import Engine, TrainingSequence
-from rloop.engines.rollout import Rollout
+from rloop.engines.rollout import NOTHING, Recalled, Rollout
 from rloop.recipe.config import ExploreConfig
 from rloop.tasks.rewards import reward_metrics
 from rloop.types import Group, Place, Problem, Trajectory
@@ -64,6 +64,11 @@ class RLTrainer:
     """Weight of each problem in the draw (`explore.focus: hard`); None shuffles them in epochs."""
     replayed: Successes | None = None
     """Successes that join groups, `explore.replay_per_group` of each problem."""
+    keep: Callable[[int, Sequence[Group]], None] = lambda *_: None
+    """Called with a step and the groups sampled in it, before anything is learned from them; with
+    those that were finished if sampling fails."""
+    recall: Callable[[int, int], Recalled] = lambda *_: NOTHING
+    """Returns what was sampled in a step before, by the policy of that version."""
 
     @property
     def engine(self) -> Engine:
@@ -75,7 +80,8 @@ class RLTrainer:
         order = ProblemOrder(self.problems, self.place, self.problem_weights, drawn=state.drawn)
         while state.step < self.config.steps:
             begin = time.perf_counter()
-            groups, trained = self._sample(order, state)
+            recalled = self.recall(state.step + 1, state.policy_version)
+            groups, trained = self._sample(order, state, recalled)
             sampled = time.perf_counter()
             parts = split_evenly(trained, self.config.updates_per_step)
             batches = [self._sequences(part) for part in parts]
@@ -90,38 +96,49 @@ class RLTrainer:
                 metrics=sampling_metrics(groups, len(trained))
                 | mean_metrics([metrics for _, metrics in updates])
                 | self._replay_metrics(updates)
-                | timing_metrics(groups, sampled - begin, learned - sampled),
+                | timing_metrics(groups, sampled - begin, learned - sampled, recalled),
                 skipped=next((tuple(s) for s, m in updates if m["skipped_updates_count"]), ()),
             )
 
-    def _sample(self, order: ProblemOrder, state: RLState) -> tuple[list[Group], list[Group]]:
+    def _sample(
+        self, order: ProblemOrder, state: RLState, recalled: Recalled
+    ) -> tuple[list[Group], list[Group]]:
         """Return every group sampled in a step, and the groups to train on.
 
         Dynamic sampling: other problems replace those whose groups have no signal, at most
         `refill_rounds` times.
         """
         wanted, groups, trained = self.config.prompts_per_step, list[Group](), list[Group]()
-        for _ in range(1 + self.config.refill_rounds):
-            drawn = {group.problem.problem_id for group in groups}
-            problems = order.draw(wanted - len(trained), exclude=drawn)
-            if not problems:
-                break
-            fresh = self._groups(problems, state)
-            groups += fresh
-            trained += [g for g in map(self._joined, fresh) if member_advantages(g, self.config)]
+        finished = dict[str, Group]()
+        try:
+            for _ in range(1 + self.config.refill_rounds):
+                drawn = {group.problem.problem_id for group in groups}
+                problems = order.draw(wanted - len(trained), exclude=drawn)
+                if not problems:
+                    break
+                for group in self._groups(problems, state, recalled):
+                    finished[group.problem.problem_id] = group
+                fresh = [finished.pop(problem.problem_id) for problem in problems]
+                groups += fresh
+                trained += [
+                    g for g in map(self._joined, fresh) if member_advantages(g, self.config)
+                ]
+        finally:
+            self.keep(state.step + 1, [*groups, *finished.values()])
         return groups, trained
 
-    def _groups(self, problems: Sequence[Problem], state: RLState) -> list[Group]:
-        """Sample and judge one group per problem; return them in the order of the problems."""
-        groups = self.rollout.groups(
+    def _groups(
+        self, problems: Sequence[Problem], state: RLState, recalled: Recalled
+    ) -> Iterator[Group]:
+        """Sample and judge one group per problem; yield them as they are done."""
+        return self.rollout.groups(
             problems,
             self.config.group_size,
             self.config.sampling,
             replace(self.place, step=state.step + 1),
             policy_version=state.policy_version,
+            recalled=recalled,
         )
-        by_id = {group.problem.problem_id: group for group in groups}
-        return [by_id[problem.problem_id] for problem in problems]
 
     def _joined(self, group: Group) -> Group:
         """Return the group with the replayed successes among its members."""
@@ -227,15 +244,15 @@ def _num_answers(group: Group) -> int:
     return len({t.verdict.answer for t in group.trajectories} - {None})
 
 
-def timing_metrics(groups: Sequence[Group], sample_s: float, learn_s: float) -> dict[str, float]:
-    """Return the seconds of a step's parts, and the sampler's speed."""
+def timing_metrics(
+    groups: Sequence[Group], sample_s: float, learn_s: float, recalled: Recalled = NOTHING
+) -> dict[str, float]:
+    """Return the seconds of a step's parts, and the sampler's speed if nothing was recalled."""
+    times = {"sample_s": sample_s, "learn_s": learn_s, "step_s": sample_s + learn_s}
+    if recalled:
+        return times
     num_tokens = sum(len(t.completion.completion_ids) for g in groups for t in g.trajectories)
-    return {
-        "sample_s": sample_s,
-        "learn_s": learn_s,
-        "step_s": sample_s + learn_s,
-        "tokens_per_s": num_tokens / max(sample_s, 1e-9),
-    }
+    return {**times, "tokens_per_s": num_tokens / max(sample_s, 1e-9)}
 
 
 def mean_metrics(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from rloop.loop.manifest import Manifest
 from rloop.observe.metric_keys import split_key
 from rloop.recipe.config import Recipe
-from rloop.types import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +63,6 @@ def unfinished(root: Path, recipe: Recipe) -> list[Path]:
 def _folders(root: Path, recipe: Recipe, kind: str = "eval") -> Iterator[Path]:
     name = f"{kind}-{re.sub(r'[^A-Za-z0-9._-]+', '-', policy_name(recipe))[:80]}"
     return (root / one for one in chain([name], (f"{name}-{number}" for number in count(2))))
-
-
-def evaluation_place(recipe: Recipe) -> Place:
-    """Return the place of an evaluation of `policy.path`."""
-    name = policy_name(recipe)
-    return Place(run=recipe.name, seed=recipe.seed, iteration=0, phase="evaluate", policy=name)
 
 
 def policy_name(recipe: Recipe) -> str:

@@ -159,4 +159,4 @@ def _redone(
     if last > step:
         steps = f"step {last}" if last == step + 1 else f"steps {step + 1} to {last}"
         reason = f"{saved} does not cover {'it' if last == step + 1 else 'them'}" if step else saved
-        yield (f"Redoing {steps}: {reason}. What was sampled is moved to trajectories/.superseded.")
+        yield f"Redoing {steps}: {reason}. What was sampled is stored and not sampled again."

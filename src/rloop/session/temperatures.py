@@ -26,7 +26,7 @@ from typing import Any
 from rloop.disk import write_text
 from rloop.errors import ConfigError, StoreError
 from rloop.evaluation.sharpening import Curve, curve_k, gain_over_base, gain_sentence
-from rloop.evaluation.tallies import stored_tallies
+from rloop.evaluation.tallies import tally_rows
 from rloop.loop.context import Context, policy_from, policy_result
 from rloop.loop.interrupt import Interrupt
 from rloop.loop.manifest import Manifest, RunLock
@@ -38,7 +38,7 @@ from rloop.recipe.config import Recipe
 from rloop.recipe.load import recipe_of_policy
 from rloop.run_directory import temperatures_folder
 from rloop.session.environment import add_engine
-from rloop.session.evaluate import evaluation_place, scores_in
+from rloop.session.evaluate import scores_in
 from rloop.session.process import (
     EngineBuilder,
     begin,
@@ -75,25 +75,6 @@ class Point:
 
 Opener = Callable[[Point], AbstractContextManager[Context]]
 """Opens a context that holds the point's policy, in the point's directory or in another."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredPoint:
-    """A policy at a temperature, and one metric of one task there.
-
-    Example: MeasuredPoint(policy="iter-002", temperature=0.5, is_base=False,
-    folder="iter-002-t0.5", task="gsm8k", metric="avg@32", value=0.41, low=0.38, high=0.44)
-    """
-
-    policy: str
-    temperature: float
-    is_base: bool
-    folder: str
-    task: str
-    metric: str
-    value: float
-    low: float
-    high: float
 
 
 def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Path) -> list[str]:
@@ -213,9 +194,13 @@ def measure_points(points: Sequence[Point], folder: Path, build_engine: EngineBu
     return exit_code(measure, folder, console, has_begun=lambda: True)
 
 
-def read_points(folder: Path) -> list[MeasuredPoint]:
-    """Return the numbers of a folder whose points are all measured."""
-    return [MeasuredPoint(**row) for row in json.loads((folder / SCORES).read_text())]
+def read_points(folder: Path) -> list[dict[str, Any]]:
+    """Return the numbers of a folder whose points are all measured, a row for each.
+
+    Keys are policy, temperature, is_base and folder of the point, and the fields of a `Score`.
+    """
+    found: list[dict[str, Any]] = json.loads((folder / SCORES).read_text())
+    return found
 
 
 def measure_after_training(context: Context, base: PolicyRef, policy: PolicyRef) -> None:
@@ -275,8 +260,7 @@ def _measure_points(points: Sequence[Point], folder: Path, opened: Opener) -> No
                 with opened(left[0]) as context:
                     for point in left:
                         _measure(point, folder / point.folder, context)
-        found = [asdict(one) for point in points for one in _measured(point, folder)]
-        write_text(folder / SCORES, json.dumps(found, indent=2) + "\n")
+        write_text(folder / SCORES, json.dumps(_numbers(points, folder), indent=2) + "\n")
         gains = gains_over_base(points, folder)
         write_text(folder / GAINS, json.dumps(gains, indent=2) + "\n")
 
@@ -344,12 +328,10 @@ def gains_over_base(points: Sequence[Point], folder: Path) -> list[dict[str, Any
 
 def _correct(point: Point, folder: Path) -> dict[str, dict[str, int]]:
     """Return the number of correct completions of each problem, by task."""
-    place = evaluation_place(point.recipe)
-    tallies = stored_tallies(TrajectoryStore(folder / point.folder), place)
-    return {
-        task: {problem_id: found.correct for problem_id, found in those.items()}
-        for task, those in tallies.items()
-    }
+    found: dict[str, dict[str, int]] = {}
+    for row in tally_rows(TrajectoryStore(folder / point.folder)):
+        found.setdefault(row["task"], {})[row["problem_id"]] = row["correct"]
+    return found
 
 
 def is_planned(folder: Path) -> bool:
@@ -369,15 +351,12 @@ def read_plan(folder: Path) -> list[Point]:
         ) from error
 
 
-def _measured(point: Point, folder: Path) -> list[MeasuredPoint]:
+def _numbers(points: Sequence[Point], folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of `scores.json`."""
+    names = ("policy", "temperature", "is_base", "folder")
     return [
-        MeasuredPoint(
-            policy=point.policy,
-            temperature=point.temperature,
-            is_base=point.is_base,
-            folder=point.folder,
-            **asdict(score),
-        )
+        {name: getattr(point, name) for name in names} | asdict(score)
+        for point in points
         for score in scores_in(folder / point.folder) or ()
     ]
 

@@ -33,6 +33,7 @@ from rloop.store.schema import (
 )
 from rloop.types import Group, PhaseName, Place, stable_hash
 
+SUPERSEDED = ".superseded"
 PART_BYTES = 150
 """Of a part in a file's name: file systems take 255 for all of it."""
 _CHECKED = ds.ParquetFileFormat(
@@ -90,8 +91,7 @@ class TrajectoryStore:
     def append_table(self, place: Place, table: pa.Table, *, part: str = "") -> Path:
         """Write a step that is a table of `SCHEMA` already, as `append` does."""
         suffix = f"-{_in_a_name(part)}" if part else ""
-        folder = self._folder(place.iteration, place.phase)
-        path = folder / f"step-{place.step:06d}{suffix}.parquet"
+        path = self._step_file(place.iteration, place.phase, place.step, suffix)
         write_whole(path, table, self._run_dir, **ENCODING)
         return path
 
@@ -174,11 +174,28 @@ class TrajectoryStore:
         for file in self._files(iteration, phase):
             if file.step <= step:
                 continue
-            aside = self._root / ".superseded" / file.path.relative_to(self._root)
+            times = len(self._superseded(file.path))
+            aside = self._root / SUPERSEDED / file.path.relative_to(self._root)
             aside.parent.mkdir(parents=True, exist_ok=True)
-            times = len(list(aside.parent.glob(f"{aside.name}.*")))
             moved.append(file.path.rename(aside.with_name(f"{aside.name}.{times + 1}")))
         return moved
+
+    def superseded(
+        self, columns: Sequence[str], iteration: int, phase: PhaseName, step: int
+    ) -> pa.Table:
+        """Return columns of what was last set aside of a step; no rows if nothing was."""
+        wanted = part_of_schema(columns)
+        found = self._superseded(self._step_file(iteration, phase, step))
+        return read_whole(found[-1], wanted) if found else wanted.empty_table()
+
+    def _superseded(self, path: Path) -> list[Path]:
+        """Return what was set aside of a file, the latest last."""
+        aside = self._root / SUPERSEDED / path.relative_to(self._root)
+        found = aside.parent.glob(f"{aside.name}.*")
+        return sorted(found, key=lambda path: int(path.suffix[1:]))
+
+    def _step_file(self, iteration: int, phase: str, step: int, suffix: str = "") -> Path:
+        return self._folder(iteration, phase) / f"step-{step:06d}{suffix}.parquet"
 
     def _folder(self, iteration: int, phase: str) -> Path:
         before = self._root / f"iteration={iteration}" / f"phase={phase}"

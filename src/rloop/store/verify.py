@@ -247,7 +247,7 @@ def _parse_header(path: Path) -> None:
 
 def _leftovers(run_dir: Path) -> Iterator[str]:
     for folder, what in (
-        (run_dir / "trajectories/.superseded", "superseded: sampled again after a resume"),
+        (run_dir / "trajectories/.superseded", "superseded by a resume"),
         (run_dir / DAMAGED, "moved away as damaged"),
     ):
         files = [path for path in folder.rglob("*") if path.is_file()]

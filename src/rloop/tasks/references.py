@@ -194,7 +194,7 @@ def _message(
 def _said(trial: _Trial, verdict: Verdict) -> str:
     """Return what a verifier gave for a text. Example: `judges its own reference wrong`."""
     text = f", {trial.text!r:.80}," if not trial.is_right and trial.text else ""
-    score = "" if verdict.score is None else f"score {verdict.score:g}, correct is 1"
+    score = "" if verdict.score in (None, 1.0) else f"score {verdict.score:g}, correct is 1"
     why = "; ".join(part for part in (score, _one_line(verdict.reason)) if part)
     shown = f" ({why})" if why else ""
     if verdict.kind == "error":

@@ -119,7 +119,7 @@ def test_what_is_left_over_is_listed_and_no_fault(run_dir):
     found = verify_run(run_dir)
     assert found.is_sound
     assert found.leftovers == [
-        "trajectories/.superseded: 1 files, 7 bytes; superseded: sampled again after a resume",
+        "trajectories/.superseded: 1 files, 7 bytes; superseded by a resume",
         "trajectories/iteration-1/phase-explore/step-000009.parquet.tmp: left by a crash; delete "
         "it when no run is active",
     ]

@@ -1,70 +1,29 @@
 """What the client does when a server is busy, slow, away or says no."""
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles_tinker import free_port
+from doubles_runs import begin, toy_recipe
+from doubles_tinker import ScriptedServer, free_port
 
 from rloop.engines.tinker import protocol
+from rloop.engines.tinker.engine import TinkerEngine
 from rloop.engines.tinker.protocol import Server, side_by_side
 from rloop.errors import EngineError, EngineUnavailable
-from rloop.recipe.engine import TinkerConfig
-
-Answer = tuple[int, Any]
-
-
-class Scripted:
-    """A server that gives the answers it was told, one after the other, and keeps what it was
-    asked. None breaks the connection off.
-    """
-
-    def __init__(self) -> None:
-        self.answers: list[Answer | None] = []
-        self.asked: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers.get("content-length", 0))
-                body = json.loads(self.rfile.read(length) or b"{}")
-                outer.asked.append((self.path, body, dict(self.headers)))
-                answer = outer.answers.pop(0)
-                if answer is None:
-                    self.connection.close()
-                    return
-                self.send_response(answer[0])
-                if isinstance(answer[1], str):
-                    self.send_header("location", answer[1])
-                    self.end_headers()
-                    return
-                data = answer[1] if isinstance(answer[1], bytes) else json.dumps(answer[1]).encode()
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+from rloop.recipe.engine import EngineConfig, TinkerConfig
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     monkeypatch.setattr(protocol, "FIRST_PAUSE_S", 0.01)
-    server = Scripted()
+    server = ScriptedServer()
     yield server
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
 
 
 def client(url: str, patience_s: float = 5.0) -> Server:
@@ -72,15 +31,15 @@ def client(url: str, patience_s: float = 5.0) -> Server:
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_a_busy_server_is_asked_again_under_the_same_number(scripted: Scripted, code: int):
+def test_a_busy_server_is_asked_again_under_the_same_number(scripted: ScriptedServer, code: int):
     scripted.answers = [(code, {}), (code, {}), (200, {"request_id": "7"}), (200, {"x": 1})]
     server = client(scripted.url)
-    assert server.do("optim_step", {"model_id": "m"}) == {"x": 1}
+    assert server.do("asample", {"model_id": "m"}) == {"x": 1}
     server.close()
     assert [body.get("seq_id") for _, body, _ in scripted.asked] == [1, 1, 1, None]
 
 
-def test_a_slow_result_is_waited_for(scripted: Scripted):
+def test_a_slow_result_is_waited_for(scripted: ScriptedServer):
     scripted.answers = [
         (408, {"detail": "Timeout waiting for result"}),
         (200, {"type": "try_again", "request_id": "7", "queue_state": "active"}),
@@ -100,7 +59,19 @@ def test_a_server_that_stays_away_is_told_of_with_the_remedy():
     server.close()
 
 
-def test_a_step_that_was_broken_off_is_not_done_twice(scripted: Scripted):
+def test_a_step_is_asked_for_again_only_where_it_was_refused(scripted: ScriptedServer):
+    server = client(scripted.url)
+    scripted.answers = [(429, {}), (503, {}), (200, {"request_id": "7"})]
+    assert server.submit("optim_step", {"model_id": "m"}) == "7"
+    for code in (500, 502, 504):
+        scripted.answers = [(code, {})]
+        with pytest.raises(EngineError, match=f"answers {code} to optim_step, .*rloop resume"):
+            server.submit("optim_step", {"model_id": "m"})
+    server.close()
+    assert len(scripted.asked) == 6
+
+
+def test_a_step_that_was_broken_off_is_not_done_twice(scripted: ScriptedServer):
     scripted.answers = [None]
     server = client(scripted.url)
     with pytest.raises(EngineError, match=r"may or may not have been done\. `rloop resume`"):
@@ -111,7 +82,7 @@ def test_a_step_that_was_broken_off_is_not_done_twice(scripted: Scripted):
     server.close()
 
 
-def test_refusals_are_told_in_the_servers_words(scripted: Scripted):
+def test_refusals_are_told_in_the_servers_words(scripted: ScriptedServer):
     server = client(scripted.url)
     scripted.answers = [(422, {"detail": [{"msg": "Input should be 'ppo'"}]})]
     with pytest.raises(EngineError, match=r"refuses: Input should be 'ppo' \(422\)\."):
@@ -129,11 +100,11 @@ def test_refusals_are_told_in_the_servers_words(scripted: Scripted):
 
 
 def test_the_key_goes_to_the_server_alone_and_is_never_logged(
-    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TINKER_API_KEY", "tml-secret")
-    elsewhere = Scripted()
+    elsewhere = ScriptedServer()
     elsewhere.answers = [(200, b"archive")]
     scripted.answers = [(503, {}), (302, f"{elsewhere.url}/signed?token=t")]
     server = client(scripted.url)
@@ -145,8 +116,25 @@ def test_the_key_goes_to_the_server_alone_and_is_never_logged(
     assert scripted.asked[0][2]["X-API-Key"] == "tml-secret"
     assert "tml-secret" not in str(elsewhere.asked)
     assert "tml-secret" not in caplog.text + str(refusal.value)
-    elsewhere.http.shutdown()
-    elsewhere.http.server_close()
+    elsewhere.close()
+
+
+def test_a_refused_run_has_the_key_in_no_file_although_the_server_repeats_it(
+    scripted: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("TINKER_API_KEY", "tml-secret")
+    scripted.answers = [(400, {"detail": "tml-secret has no credit"})]
+    engine = EngineConfig(name="tinker", tinker=TinkerConfig(base_url=scripted.url))
+    recipe = toy_recipe(tmp_path).model_copy(update={"engine": engine})
+    with pytest.raises(EngineError, match="refuses: TINKER_API_KEY has no credit") as refusal:
+        begin(recipe, tmp_path, TinkerEngine)
+    assert "tml-secret" not in str(refusal.value) + "".join(capsys.readouterr())
+    files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"config.json", "environment.json", "recipe.yaml"} <= files.keys()
+    assert not [name for name, content in files.items() if b"tml-secret" in content]
 
 
 def test_another_machines_server_needs_a_key(monkeypatch: pytest.MonkeyPatch):
@@ -155,7 +143,7 @@ def test_another_machines_server_needs_a_key(monkeypatch: pytest.MonkeyPatch):
         client("https://tinker.example/services")
 
 
-def test_a_published_schema_tells_what_the_server_offers(scripted: Scripted):
+def test_a_published_schema_tells_what_the_server_offers(scripted: ScriptedServer):
     schemas = {
         "ForwardBackwardInput": {"properties": {"loss_fn": {"enum": ["cross_entropy", "ppo"]}}},
         "AdamParams": {"properties": {"learning_rate": {}}},
@@ -190,6 +178,26 @@ def test_many_jobs_are_done_side_by_side_and_the_first_error_is_raised():
 
     with pytest.raises(EngineError, match="job 1"):
         list(side_by_side(fail, [1], 2))
+
+
+def test_what_is_under_way_beside_a_failure_is_handed_over_before_it_is_raised():
+    has_failed = threading.Event()
+    begun, found = list[int](), list[int]()
+
+    def sample(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            has_failed.set()
+            raise EngineError("job 1")
+        assert has_failed.wait(timeout=10)
+        time.sleep(0.1)
+        return number
+
+    with pytest.raises(EngineError, match="job 1"):
+        found.extend(side_by_side(sample, range(100), 2))
+    assert found == [n for n in begun if n != 1]
+    assert found[0] == 0
+    assert len(begun) < 100
 
 
 def test_what_is_done_is_handed_over_while_others_are_waited_for():

@@ -25,6 +25,8 @@ from rloop.recipe.engine import TinkerConfig
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "TINKER_API_KEY"
+SECRET_LENGTH = 8
+"""A shorter key is any text for a server that needs none, and may stand in its other words."""
 API = "/api/v1"
 HEARTBEAT_S = 10.0
 """SkyRL drops the models of a session that is silent for five minutes."""
@@ -32,6 +34,8 @@ POLL_S = 330.0
 """Servers hold a poll open for up to five minutes."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 BUSY = frozenset({429, 500, 502, 503, 504})
+REFUSED = frozenset({429, 503})
+"""Those of `BUSY` after which a request has certainly not been done."""
 NOT_YET = frozenset({408, 425})
 NEEDED = (
     *("create_session", "create_model", "unload_model", "asample", "forward", "forward_backward"),
@@ -79,7 +83,7 @@ class Server:
         """
         self.url = config.base_url.rstrip("/")
         self._patience_s = config.patience_s
-        key = os.environ.get(KEY_VARIABLE, "")
+        self._key = key = os.environ.get(KEY_VARIABLE, "")
         host = urlsplit(self.url).hostname
         if not key and host not in ("localhost", "127.0.0.1", "::1"):
             raise EngineUnavailable(
@@ -149,7 +153,8 @@ class Server:
     def submit(self, verb: str, body: Json) -> str:
         """Submit a request that takes a while; return its id.
 
-        A number in each request lets servers distinguish a repeated request from a new one.
+        A number in each request lets servers distinguish a repeated request from a new one. SkyRL
+        0.3.0 does not.
         """
         return str(self.call(verb, {"seq_id": self.next_number(), **body})["request_id"])
 
@@ -220,15 +225,14 @@ class Server:
                 if answer.status_code not in BUSY:
                     return answer
                 problem = f"answers {answer.status_code}"
+                if verb in LEARNS and answer.status_code not in REFUSED:
+                    raise self._uncertain(f"answers {answer.status_code} to {verb}")
             except httpx.ConnectError as error:
                 problem = f"cannot be reached ({error})"
             except httpx.TransportError as error:
                 problem = f"broke off {verb} ({type(error).__name__})"
                 if verb in LEARNS:
-                    raise EngineError(
-                        f"The Tinker server {self.url} {problem}, which may or may not have been "
-                        f"done. `rloop resume` continues from the last saved state."
-                    ) from error
+                    raise self._uncertain(problem) from error
             waited = time.monotonic() - begin
             if waited + pause > self._patience_s:
                 raise EngineError(
@@ -241,6 +245,12 @@ class Server:
                 is_told = True
             self._closed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _uncertain(self, problem: str) -> EngineError:
+        return EngineError(
+            f"The Tinker server {self.url} {problem}, which may or may not have been done. "
+            f"`rloop resume` continues from the last saved state."
+        )
 
     def _check(self, answer: httpx.Response) -> None:
         """Raise EngineError with the server's own words if it refuses."""
@@ -255,6 +265,8 @@ class Server:
 
     def _refused(self, words: str) -> EngineError:
         words = words.strip().rstrip(".")
+        if len(self._key) >= SECRET_LENGTH:
+            words = words.replace(self._key, KEY_VARIABLE)
         if "not loaded" in words:
             return EngineError(
                 f"The Tinker server {self.url} no longer has the model in training ({words}): it "
@@ -282,28 +294,48 @@ def _words(answer: httpx.Response) -> str:
 
 
 def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], limit: int) -> Iterator[Found]:
-    """Yield the results of jobs as they finish, at most `limit` at a time; re-raise their errors.
+    """Yield the results of jobs as they finish, at most `limit` at a time.
 
+    After an error no other job is begun; it is raised when those under way have ended.
     The threads are daemons, so a thread that waits for a server never keeps the process alive.
     """
     left, done = deque(jobs), SimpleQueue[Found | Exception]()
 
     def run() -> None:
-        while left:
+        while True:
             try:
-                done.put(work(left.popleft()))
-            except IndexError:  # another thread was first
+                job = left.popleft()
+            except IndexError:
                 return
+            try:
+                done.put(work(job))
             except Exception as error:  # noqa: BLE001 (raised where the results are taken)
                 done.put(error)
+                return
 
     for _ in range(min(limit, len(jobs))):
         threading.Thread(target=run, daemon=True).start()
+    failure, waiting = None, len(jobs)
     try:
-        for _ in jobs:
+        while waiting:
             found = done.get()
+            waiting -= 1
             if isinstance(found, Exception):
-                raise found
-            yield found
+                failure = failure or found
+                waiting -= _dropped(left)
+            else:
+                yield found
     finally:
         left.clear()
+    if failure is not None:
+        raise failure
+
+
+def _dropped(left: deque[Job]) -> int:
+    """Remove the jobs that no thread has begun; return their number."""
+    number = 0
+    with suppress(IndexError):  # a thread was first
+        while left:
+            left.popleft()
+            number += 1
+    return number
