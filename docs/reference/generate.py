@@ -99,7 +99,7 @@ def api_page() -> str:
         "",
         "What the command line does, from Python: the same recipes, the same run directories.",
         "`import rloop` imports nothing heavy; names below `rloop.` that are not here may change.",
-        "[examples/first_run.ipynb](../../examples/first_run.ipynb) uses all of it.",
+        "`examples/first_run.ipynb` uses all of it.",
         "",
     ]
     for name in (name for name in rloop.__all__ if not name.startswith("_")):

@@ -15,9 +15,12 @@ STAND_INS = {"RECIPE": "recipes/demo.yaml", "RUN": "runs/demo"}
 
 
 def commands(page: str) -> list[list[str]]:
-    """Return a page's indented `rloop` and `make` lines as arguments, comments left out."""
-    lines = re.findall(r"^    ((?:rloop|make) .*)$", (ROOT / page).read_text(), re.MULTILINE)
-    found = [shlex.split(line, comments=True) for line in lines]
+    """Return a page's `rloop` and `make` commands as arguments, comments left out: indented lines,
+    and what stands in backticks with an argument.
+    """
+    text = (ROOT / page).read_text()
+    lines = re.findall(r"^    ((?:rloop|make) .*)$|`((?:rloop|make) [^`]+)`", text, re.MULTILINE)
+    found = [shlex.split(block or inline, comments=True) for block, inline in lines]
     return [[STAND_INS.get(word, word) for word in words] for words in found]
 
 
@@ -32,6 +35,8 @@ def clone(tmp_path, monkeypatch):
     for path in (ROOT / "recipes").glob("*.yaml"):
         recipe["name"] = path.stem
         (tmp_path / "recipes" / path.name).write_text(yaml.safe_dump(recipe))
+    rows = [f"What is {n} + {n}?,{2 * n}" for n in range(9)]
+    (tmp_path / "my_problems.csv").write_text("\n".join(["question,answer", *rows]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,7 +53,9 @@ def test_every_command_of_a_page_runs(clone, page):
             continue
         if arguments == ["run", "recipes/demo.yaml"]:
             shutil.rmtree(clone / "runs" / "demo", ignore_errors=True)
-        if "--model" in arguments:  # without the hub; a random model alone has nothing to select
+        if arguments == ["new"]:  # README names the command, and its options a line before
+            arguments += ["my.yaml", "--model", "random:llama-2x64", "--data", "my_problems.csv"]
+        elif "--model" in arguments:  # without the hub; a random model alone has nothing to select
             arguments[arguments.index("--model") + 1] = "random:llama-2x64"
             arguments.append("--print-recipe")
         if "--seeds" in arguments:  # one seed takes as many paths of the code as three

@@ -18,6 +18,7 @@ from rloop.threads import allowed_cores
 OPTIONAL = {
     "vllm": ("vllm", "explore.sampler: vllm"),
     "datasets": ("hub", "problems from the hub"),
+    "verifiers": ("verifiers", "source: verifiers:ENVIRONMENT"),
     "tensorboard": ("tensorboard", "sinks: [tensorboard]"),
     "wandb": ("wandb", "sinks: [wandb]"),
     "trackio": ("trackio", "sinks: [trackio]"),

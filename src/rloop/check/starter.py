@@ -23,11 +23,14 @@ from rloop.policies.model_files import (
 )
 from rloop.recipe.load import load_text, overridden, run_name
 from rloop.tasks.benchmarks import BENCHMARKS, check_source
+from rloop.tasks.readers import read_rows
 from rloop.tasks.verifiers.registry import check_verifier_name
 from rloop.text import format_value
 
 FIT = 0.85
 """Part of the device's memory that a run is planned to take."""
+FEW = 4
+"""A file with fewer problems than so many times what would be held out is left to be split."""
 MAX_BATCHES = (256, 128, 64, 32, 16)
 BOXED = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 """Asks for what the verifiers `math` and `numeric` read; the words of Qwen2.5-Math's authors."""
@@ -47,13 +50,12 @@ class Budget:
     held_out: int
 
 
-SMALL = Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32)
 BUDGETS: Mapping[str, Budget] = {
     "cuda": Budget(
         iterations=3, steps=50, prompts_per_step=32, completion_tokens=1024, held_out=200
     ),
-    "mps": SMALL,
-    "cpu": SMALL,
+    "mps": Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32),
+    "cpu": Budget(iterations=2, steps=6, prompts_per_step=4, completion_tokens=128, held_out=24),
 }
 RATES = ((1e9, 1e-6), (3e8, 2e-6), (2e7, 1e-5), (0, 1e-3))
 """RL's learning rate from so many parameters on, all of which train: 1e-6 is DAPO's (section 4.1),
@@ -198,6 +200,9 @@ def _tasks(
         return task | {"size": 500}, task | held_out
     if source in BENCHMARKS and {"train", "test"} <= set(BENCHMARKS[source].files):
         return task | {"split": "train"}, task | {"split": "test", "size": budget.held_out}
+    kind, _, place = source.partition(":")
+    if kind == "file" and len(read_rows(Path(place).expanduser())) >= FEW * budget.held_out:
+        return task, task | {"name": f"{_short(source)}-held-out", "size": budget.held_out}
     return task, None
 
 
@@ -216,8 +221,8 @@ def _lengths(model: str, budget: Budget) -> tuple[int, int]:
 def _prompt(sources: Sequence[str], verifier: str | None) -> dict[str, Any]:
     """Return what asks for a boxed answer, where every verifier reads one."""
     is_boxed = verifier in (None, "math", "numeric")
-    is_generated = any(source.startswith("reasoning_gym:") for source in sources)
-    return {"suffix": BOXED} if is_boxed and not is_generated else {}
+    has_own = any(source.startswith(("reasoning_gym:", "verifiers:")) for source in sources)
+    return {"suffix": BOXED} if is_boxed and not has_own else {}
 
 
 def _fitted(values: dict[str, Any], machine: Machine, size: ModelSize | None) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from rloop import __version__
 from rloop.cli.evaluate import end_evaluation, end_points, evaluate
+from rloop.cli.groups import Commands
 from rloop.cli.judge import judge
 from rloop.cli.options import JsonOption, RecipeArgument, RunArgument, SetOption
 from rloop.cli.start import end, new, recipes, run
@@ -23,20 +23,6 @@ from rloop.cli.tables import print_json, print_records, print_table, progress_ba
 from rloop.errors import ConfigError, RLoopError
 from rloop.text import format_value
 from rloop.threads import set_threads
-
-NEAREST = {"train": "run", "init": "new", "evaluate": "eval", "diff": "compare", "show": "view"}
-"""Commands of other tools, and the nearest here."""
-
-
-class Commands(TyperGroup):
-    """Answers other tools' names of commands with the nearest here."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 (click's types)
-        """Return the command; a usage error where there is none."""
-        if args[0] in NEAREST:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{NEAREST[args[0]]}'?")
-        return super().resolve_command(ctx, args)
-
 
 app = typer.Typer(
     name="rloop",

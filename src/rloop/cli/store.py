@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from rloop.cli.groups import Group
 from rloop.cli.options import JsonOption, RunArgument
 from rloop.cli.tables import print_json, print_records, print_table
 from rloop.types import VerdictKind
 
-store_app = typer.Typer(no_args_is_help=True, help="Look into the trajectories of a run.")
+store_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Look into the trajectories of a run."
+)
 
 StoredPhase = Literal["explore", "evaluate"]
 

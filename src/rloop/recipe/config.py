@@ -32,7 +32,8 @@ class TaskConfig(Strict):
 
     source: str
     """`reasoning_gym:DATASET`, `file:PATH` (.jsonl, .json, .csv, .tsv, each with .gz or without, or
-    .parquet), `hub:OWNER/NAME`, or the plain name of a benchmark (`gsm8k`, `math500`, ...)."""
+    .parquet), `hub:OWNER/NAME`, `verifiers:ENVIRONMENT` (one turn), or the plain name of a
+    benchmark (`gsm8k`, `math500`, ...)."""
     name: str | None = None
     """Name in metrics and the store; the source's own name when absent."""
     split: str | None = None
@@ -43,14 +44,16 @@ class TaskConfig(Strict):
     seed: int = 0
     """Seed of the choice, or of the generator for reasoning-gym."""
     params: dict[str, Any] = {}
-    """Parameters of a reasoning-gym data set, or the `name` (configuration) of a hub data set."""
+    """Parameters of a reasoning-gym data set or of an environment, for which `correct_from` is the
+    share of the rubric's full reward that is correct; the `name` of a hub data set's
+    configuration."""
     fields: dict[str, str] = {}
     """Which column holds `problem`, `answer`, `solution`, `id`, where it is not found by itself; a
     dot leads into an object, as in `reward_model.ground_truth`."""
     filters: dict[str, Any] = {}
     """Keep problems whose column equals the value, or is in the list of values."""
     verifier: str | None = None
-    """`math`, `numeric`, `exact`, `choice`, `reasoning_gym` or `python:package.module:function`.
+    """`math`, `numeric`, `exact`, `choice` or `python:package.module:function`.
 
     When absent, the source's own; for files and hub data sets `numeric` where every answer is a
     plain number, else `math`."""

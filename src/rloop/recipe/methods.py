@@ -105,15 +105,19 @@ METHODS: Mapping[str, Method] = {
         # ablation: fine-tuning starts from RL's weights, which tells what the reset is worth
         Method(
             name="keep_weights",
-            title="RLoop that keeps RL's weights",
+            title="RLoop without the reset",
             values={"finetune.init": "explored"},
         ),
         # a variant that the paper leaves open: fine-tuning starts from the base
-        Method(name="from_base", title="RLoop from the base", values={"finetune.init": "base"}),
+        Method(
+            name="from_base",
+            title="RLoop, fine-tuned from the base",
+            values={"finetune.init": "base"},
+        ),
         # ablation: successes on easy problems are imitated too
         Method(
             name="no_hardness",
-            title="RLoop without active learning",
+            title="RLoop without the hardness filter",
             values=RESET | {"expert.max_success_rate": 1.0},
         ),
         # ours: what every exploration so far has found, not the last one alone
@@ -125,7 +129,7 @@ METHODS: Mapping[str, Method] = {
         # ours: each problem weighs alike, by its most different successes
         Method(
             name="coverage",
-            title="RLoop that covers",
+            title="RLoop, one weight per problem",
             values=RESET
             | {
                 "expert.dedupe": True,
@@ -137,7 +141,7 @@ METHODS: Mapping[str, Method] = {
         # frozen form (raft) exactly the gradient of the log-likelihood that MaxRL ascends
         Method(
             name="likelihood",
-            title="RLoop by likelihood",
+            title="RLoop, likelihood weights",
             values=RESET
             | {
                 "expert.max_success_rate": 1.0,
@@ -149,14 +153,14 @@ METHODS: Mapping[str, Method] = {
         # the mean of RL's weights and the base's: WiSE-FT, arXiv 2109.01903; for RL 2504.10478
         Method(
             name="rl_mix",
-            title="Plain RL, half the base",
+            title="Plain RL averaged with the base",
             values={"mix": {"base": 0.5, "explored": 0.5}},
             explorations=1,
         ),
         # the same for what RLoop hands over
         Method(
             name="rloop_mix",
-            title="RLoop, half the base",
+            title="RLoop averaged with the base",
             values=RESET | {"mix": {"base": 0.5, "finetuned": 0.5}},
         ),
         # half of the steps collect successes, RL from the base replays two in each group: after

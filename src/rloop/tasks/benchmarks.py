@@ -10,7 +10,7 @@ from rloop.errors import ConfigError, TaskError
 from rloop.tasks.readers import SUFFIXES, Row, file_stem, read_hub_rows, read_rows
 from rloop.tasks.solutions import boxed_answer
 
-SOURCE_KINDS = ("file", "hub", "reasoning_gym")
+SOURCE_KINDS = ("file", "hub", "reasoning_gym", "verifiers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def check_source(source: str) -> None:
     guess = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(
         f"source {source!r} is unknown.{guess} Write reasoning_gym:DATASET, file:PATH, "
-        f"hub:OWNER/NAME or one of {', '.join(BENCHMARKS)}."
+        f"hub:OWNER/NAME, verifiers:ENVIRONMENT or one of {', '.join(BENCHMARKS)}."
     )
 
 

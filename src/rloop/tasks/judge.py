@@ -115,13 +115,12 @@ def summary(judged: Sequence[Judgement]) -> str:
 
 
 def _problem(verifier: str, answer: str, question: str) -> Problem:
-    if verifier == "reasoning_gym":
+    if verifier in registry.OF_SOURCES:
         raise ConfigError(
-            "reasoning_gym judges entries of its own data sets only, and an answer alone "
-            "is not one. "
-            "Choose another --verifier."
+            f"{verifier} judges problems of {registry.OF_SOURCES[verifier]}:NAME only, and an "
+            "answer alone is not one. Choose another --verifier."
         )
-    registry.check_verifier_name(verifier, [n for n in registry.VERSIONS if n != "reasoning_gym"])
+    registry.check_verifier_name(verifier, registry.VERSIONS.keys() - registry.OF_SOURCES.keys())
     return Problem(
         problem_id="judge/0", task="judge", question=question, answer=answer, verifier=verifier
     )

@@ -4,17 +4,10 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rloop.errors import ConfigError, TaskError
 from rloop.recipe.config import ColdstartConfig, TaskConfig, TasksConfig
-from rloop.tasks.benchmarks import (
-    BENCHMARKS,
-    check_folder,
-    check_source,
-    read_benchmark,
-    usual_split,
-)
+from rloop.tasks.benchmarks import check_folder, check_source
 from rloop.tasks.duplicates import (
     answer_conflicts,
     conflict_warning,
@@ -23,7 +16,7 @@ from rloop.tasks.duplicates import (
     overlap,
 )
 from rloop.tasks.gym import MIN_DRAWS, generate_rows
-from rloop.tasks.readers import Row, file_stem, read_hub_rows, read_rows
+from rloop.tasks.readers import Row
 from rloop.tasks.references import check_solutions
 from rloop.tasks.rows import (
     Columns,
@@ -34,8 +27,9 @@ from rloop.tasks.rows import (
     to_problem,
     with_verifier,
 )
+from rloop.tasks.sources import Source, read_source
 from rloop.tasks.split import choose, hold_out
-from rloop.tasks.verifiers.registry import check_verifier_name
+from rloop.tasks.verifiers.registry import OF_SOURCES, check_verifier_name
 from rloop.types import Problem
 
 _GENERATED = Columns(problem="problem", answer="answer", id="id")
@@ -84,19 +78,6 @@ class LoadedTask:
         return f"{self.name}/{self.split}: {', '.join(parts)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """Rows before anything is left out, and what the source itself says of them."""
-
-    name: str
-    split: str
-    rows: Sequence[Row | None]
-    """None where the source has a row without one clear answer."""
-    fields: dict[str, str]
-    verifier: str = ""
-    """The one that the problems are made for; none for a user's own file."""
-
-
 def load_task(
     config: TaskConfig, *, data_dir: str | None = None, key: str = "", held_out: bool = False
 ) -> LoadedTask:
@@ -129,12 +110,12 @@ def _load_task(config: TaskConfig, data_dir: str | None, *, held_out: bool) -> L
     check_source(config.source)
     if kind == "reasoning_gym":
         return _generate(place, config)
-    if config.verifier == "reasoning_gym":
-        raise ConfigError(
-            f"verifier reasoning_gym judges problems of reasoning_gym:DATASET only, not those of "
-            f"{config.source}"
-        )
-    source = _read(kind, place, config, data_dir, held_out=held_out)
+    for name, own in OF_SOURCES.items():
+        if config.verifier == name and kind != own:
+            raise ConfigError(
+                f"verifier {name} judges problems of {own}:NAME only, not those of {config.source}"
+            )
+    source = read_source(config, data_dir, held_out=held_out)
     rows = [row for row in source.rows if row is not None]
     if not rows:
         without = " with one clear answer" if source.rows else ""
@@ -197,7 +178,7 @@ def _warn(source: str, problems: Sequence[Problem], distinct: Sequence[Problem])
 def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
     """Generate until there are `size` distinct problems, or many draws give nothing new."""
     split = config.split or "train"
-    source = _Source(name=dataset, split=split, rows=[], fields={}, verifier="reasoning_gym")
+    source = Source(name=dataset, split=split, rows=[], fields={}, verifier="reasoning_gym")
     size = config.size or 0
     patience = max(MIN_DRAWS, size)
     problems: list[Problem] = []
@@ -232,34 +213,8 @@ def _generate(dataset: str, config: TaskConfig) -> LoadedTask:
     )
 
 
-def _read(
-    kind: str, place: str, config: TaskConfig, data_dir: str | None, *, held_out: bool
-) -> _Source:
-    if kind == "file":
-        path = Path(place).expanduser()
-        return _Source(
-            name=file_stem(path),
-            split=config.split or "train",
-            rows=read_rows(path),
-            fields=config.fields,
-        )
-    if kind == "hub":
-        split = config.split or "train"
-        found = read_hub_rows(place, config.params.get("name"), split)
-        return _Source(name=place.rpartition("/")[2], split=split, rows=found, fields=config.fields)
-    split = config.split or usual_split(kind, held_out=held_out)
-    rows, fields = read_benchmark(kind, split, data_dir)
-    return _Source(
-        name=kind,
-        split=split,
-        rows=rows,
-        fields={**fields, **config.fields},
-        verifier=BENCHMARKS[kind].verifier,
-    )
-
-
 def _problem(
-    row: Row, columns: Columns, *, index: int, key: str, source: _Source, config: TaskConfig
+    row: Row, columns: Columns, *, index: int, key: str, source: Source, config: TaskConfig
 ) -> Problem:
     place = f"{config.name or source.name}/{source.split}"
     verifier = config.verifier or source.verifier

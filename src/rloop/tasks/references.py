@@ -80,8 +80,13 @@ def check_references(
 
 
 def _is_failure(trial: _Trial, verdict: Verdict) -> bool:
-    is_own_error = verdict.kind == "error" and trial.problem.verifier.startswith(PREFIX)
+    is_own_error = verdict.kind == "error" and _is_foreign(trial.problem)
     return verdict.is_correct != trial.is_right or is_own_error
+
+
+def _is_foreign(problem: Problem) -> bool:
+    """Whether the code that judges is the user's, or an environment's."""
+    return problem.verifier.startswith(PREFIX) or problem.verifier == "rubric"
 
 
 def _own_references(problems: Sequence[Problem]) -> list[_Trial]:
@@ -104,7 +109,7 @@ def _wrong_texts(problems: Sequence[Problem]) -> Iterator[_Trial]:
         yield _Trial(problem, problem.question, "the question itself")
     empty = {problem.verifier: problem for problem in reversed(problems)}
     for problem in problems:
-        if problem.verifier.startswith(PREFIX) or problem is empty[problem.verifier]:
+        if _is_foreign(problem) or problem is empty[problem.verifier]:
             yield _Trial(problem, "", "an empty text")
 
 
@@ -155,7 +160,7 @@ def _with_others(problems: Sequence[Problem]) -> Iterator[tuple[Problem, Problem
     """Yield each problem with the next one of its task and verifier that has another reference."""
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
-        if problem.verifier in _OWN or problem.verifier.startswith(PREFIX):
+        if problem.verifier in _OWN or _is_foreign(problem):
             groups.setdefault((problem.task, problem.verifier), []).append(problem)
     for group in groups.values():
         following: Problem | None = None
@@ -189,7 +194,7 @@ def _message(
 def _said(trial: _Trial, verdict: Verdict) -> str:
     """Return what a verifier gave for a text. Example: `judges its own reference wrong`."""
     text = f", {trial.text!r:.80}," if not trial.is_right and trial.text else ""
-    score = "" if verdict.score is None else f"score {verdict.score:g}, correct is 1"
+    score = "" if verdict.score in (None, 1.0) else f"score {verdict.score:g}, correct is 1"
     why = "; ".join(part for part in (score, _one_line(verdict.reason)) if part)
     shown = f" ({why})" if why else ""
     if verdict.kind == "error":
@@ -208,6 +213,11 @@ def _advice(bad: Sequence[tuple[_Trial, Verdict]], pool: VerifierPool) -> str:
     names = {problem.verifier for problem in failed}
     if names == {"reasoning_gym"}:
         return "Draw other problems by changing the task's seed."
+    if names == {"rubric"}:
+        return (
+            "Choose another environment, or correct this one: its rubric must give the reference "
+            "its full reward, and nothing else, without an exception."
+        )
     mend = [name for name in sorted(names) if name.startswith(PREFIX)]
     advice = "".join(
         f"Fix {name}: it must accept the reference (problem.answer, which is text), and return "

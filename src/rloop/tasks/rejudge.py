@@ -15,6 +15,7 @@ from rloop.tasks.pool import VerifierPool
 from rloop.tasks.references import check_references
 from rloop.tasks.verifiers.answers import text_to_judge
 from rloop.tasks.verifiers.python import PREFIX
+from rloop.tasks.verifiers.registry import OF_SOURCES
 from rloop.types import Problem, Verdict
 
 COLUMNS = (
@@ -112,10 +113,10 @@ class Rejudge:
 
 
 def _check_entry(problem: Problem, *, is_same: bool = True) -> None:
-    """Raise TaskError for a reasoning-gym problem that is not the one that was sampled from."""
-    if problem.verifier == "reasoning_gym" and not ("dataset" in problem.metadata and is_same):
+    """Raise TaskError for a problem of a generator or an environment that is another one now."""
+    if problem.verifier in OF_SOURCES and not ("dataset" in problem.metadata and is_same):
         raise TaskError(
-            f"{problem.problem_id} cannot be judged by reasoning_gym: its task does not give the "
-            "problem that the run had, whose entry the verifier needs. Install the reasoning-gym "
-            "of the run's environment.json, or choose another --verifier."
+            f"{problem.problem_id} cannot be judged by {problem.verifier}: its task does not give "
+            "the problem that the run had, which the verifier needs. Install the packages of the "
+            "run's environment.json, or choose another --verifier."
         )

@@ -120,11 +120,11 @@ def judge(problem: Problem, text: str) -> Verdict:
 
 
 async def judge_async(problem: Problem, text: str, limit_s: float) -> Verdict:
-    """Judge one completion by an `async def` function, which is cancelled at the limit."""
+    """Judge one completion by an asynchronous verifier, which is cancelled at the limit."""
     limit = asyncio.timeout(limit_s)
     try:
         async with limit:
-            return await python.judge_async(problem, text)
+            return await registry.judge_async(problem, text)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 -- the user's code

@@ -82,7 +82,7 @@ def unreachable(name, config, split):
 def test_a_hub_out_of_reach_is_a_warning_and_the_rest_is_multiplied_out(
     values, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("rloop.tasks.load.read_hub_rows", unreachable)
+    monkeypatch.setattr("rloop.tasks.sources.read_hub_rows", unreachable)
     values["tasks"]["train"].append({"source": "hub:some/set", "name": "far"})
     report = check_recipe(Recipe.model_validate(values), tmp_path)
     named = {row.name: row.value for row in report.demands}

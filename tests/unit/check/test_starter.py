@@ -74,17 +74,17 @@ def test_a_model_without_a_chat_template_stops_before_it_asks_itself_a_question(
     model: str, tmp_path: Path
 ):
     (Path(model) / "tokenizer_config.json").write_text("{}")
-    recipe = load_text(starter_recipe(model, ["file:my.csv"], machine=LAPTOP))
+    recipe = load_text(starter_recipe(model, ["hub:owner/sums"], machine=LAPTOP))
     assert recipe.prompt.template == "Question: {problem}\nAnswer:"
     assert recipe.explore.sampling.stop == recipe.evaluate.sampling.stop == ("\nQuestion:",)
 
 
 @pytest.mark.parametrize("verifier", ["exact", "choice", "python:mine:judge"])
 def test_only_what_reads_boxes_asks_for_one(model: str, verifier: str):
-    recipe = load_text(starter_recipe(model, ["file:a.csv"], verifier=verifier, machine=LAPTOP))
+    recipe = load_text(starter_recipe(model, ["hub:owner/sums"], verifier=verifier, machine=LAPTOP))
     assert recipe.prompt.suffix == ""
     assert recipe.tasks.train[0].verifier == verifier
-    boxed = load_text(starter_recipe(model, ["file:a.csv"], machine=LAPTOP))
+    boxed = load_text(starter_recipe(model, ["hub:owner/sums"], machine=LAPTOP))
     assert "\\boxed{}" in boxed.prompt.suffix
 
 
@@ -116,3 +116,12 @@ def test_a_model_that_no_machine_here_knows_is_said_so(monkeypatch: pytest.Monke
     text = starter_recipe("nobody/nothing", ["gsm8k"], machine=CARD)
     assert "its size is not known" in text
     assert load_text(text).policy.path == "nobody/nothing"
+
+
+def test_a_long_file_holds_out_as_many_problems_as_a_device_can_measure(model, tmp_path):
+    path = tmp_path / "sums.csv"
+    for num_rows, held_out in ((95, []), (96, [24])):  # 4 x 24
+        rows = [f"{n} + 1,{n + 1}" for n in range(num_rows)]
+        path.write_text("\n".join(["question,answer", *rows]))
+        recipe = load_text(starter_recipe(model, [f"file:{path}"], machine=LAPTOP))
+        assert [task.size for task in recipe.tasks.evaluate] == held_out

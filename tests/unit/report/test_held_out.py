@@ -130,7 +130,7 @@ def test_lost_problems_come_with_their_counts_and_prompt(tmp_path) -> None:
     ]
     (held,) = held_out_tasks(record_of(["base"]), checkpoints)
     (lost,) = lost_problems(held, store)
-    assert lost == {"problem_id": "it's", "prompt": "1+1=", "counts": ["1/2", "0/2"]}
+    assert lost == {"problem_id": "it's", "prompt": "1+1", "counts": ["1/2", "0/2"]}
 
 
 def test_overfitting_inside_rl_is_said_though_the_policies_kept_are_whole(tmp_path) -> None:

@@ -27,8 +27,8 @@ def test_rloop_is_told_in_short_sentences(config) -> None:
     ("init", "learning_rate", "name"),
     [
         ("iteration_start", 1e-6, "RLoop"),
-        ("base", 1e-6, "RLoop from the base"),
-        ("explored", 1e-6, "RLoop that keeps RL's weights"),
+        ("base", 1e-6, "RLoop, fine-tuned from the base"),
+        ("explored", 1e-6, "RLoop without the reset"),
         ("iteration_start", 0, "RAFT"),
         ("base", 0, "ReST-EM"),
     ],

@@ -164,7 +164,7 @@ def point_tasks_at(run_dir: Path, **files: Path) -> None:
 
 
 def test_reasoning_gym_cannot_judge_without_the_problem_itself(run_dir, tmp_path):
-    with pytest.raises(TaskError, match="whose entry the verifier needs"):
+    with pytest.raises(TaskError, match="which the verifier needs"):
         rescore(run_dir, "reasoning_gym")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

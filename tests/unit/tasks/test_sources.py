@@ -106,7 +106,7 @@ def test_a_bad_task_is_one_clear_sentence_after_its_key(sums, settings, message)
             "verifier 'maths' is unknown. Did you mean math? Choose choice, exact, ",
         ),
         ({"verifier": "python:f"}, "names no module and function: write python:f:function"),
-        ({"verifier": "reasoning_gym"}, "judges problems of reasoning_gym:DATASET only"),
+        ({"verifier": "reasoning_gym"}, "judges problems of reasoning_gym:NAME only"),
         ({"source": __file__}, f"is unknown. Did you mean file:{__file__}? Write reasoning_gym"),
         ({"source": "gsm9k"}, "source 'gsm9k' is unknown. Did you mean gsm8k? Write reasoning_gym"),
     ],

@@ -17,7 +17,10 @@ VERSIONS = {
     "math": "math/3",
     "numeric": "numeric/4",
     "reasoning_gym": "reasoning_gym/3",
+    "rubric": "rubric/1",
 }
+OF_SOURCES = {"reasoning_gym": "reasoning_gym", "rubric": "verifiers"}
+"""Verifiers that judge the problems of one kind of source only."""
 
 
 def check_verifier_name(name: str, known: Collection[str] = VERSIONS.keys()) -> None:
@@ -46,7 +49,7 @@ def version_of(verifier: str) -> str:
 
 def load_key(problem: Problem) -> str:
     """Return what must be loaded once before problems like this one can be judged."""
-    dataset = problem.metadata.get("dataset") if problem.verifier == "reasoning_gym" else ""
+    dataset = problem.metadata.get("dataset") if problem.verifier in OF_SOURCES else ""
     params = problem.metadata.get("params") if dataset else ""
     return f"{problem.verifier} {dataset} {params}"
 
@@ -54,21 +57,29 @@ def load_key(problem: Problem) -> str:
 def load(problem: Problem) -> bool:
     """Import and warm up all that judging this problem needs; this may take seconds.
 
-    Returns whether its verifier is `async def`.
+    Returns whether its verifier is asynchronous.
     """
     module = _module(problem.verifier)
-    if problem.verifier == "reasoning_gym":
+    if problem.verifier in OF_SOURCES:
         module.prepare(problem)
     elif problem.verifier.startswith(PREFIX):
         module.load_function(problem.verifier)
     elif problem.verifier in VERSIONS:
         module.judge(problem, problem.answer)
-    return problem.verifier.startswith(PREFIX) and is_async(problem.verifier)
+    if problem.verifier.startswith(PREFIX):
+        return is_async(problem.verifier)
+    return hasattr(module, "judge_async")
 
 
 def judge(problem: Problem, text: str) -> Verdict:
     """Judge one completion in this process and thread; raises what the verifier raises."""
     verdict: Verdict = _module(problem.verifier).judge(problem, text)
+    return verdict
+
+
+async def judge_async(problem: Problem, text: str) -> Verdict:
+    """Do the same with an asynchronous verifier, beside others in the running loop."""
+    verdict: Verdict = await _module(problem.verifier).judge_async(problem, text)
     return verdict
 
 
@@ -84,7 +95,13 @@ def explain(problem: Problem, text: str) -> tuple[Verdict, list[tuple[str, str]]
 
 
 def reference_text(problem: Problem) -> str:
-    r"""Return the completion a problem's own reference stands for: boxed for `math`, else bare."""
+    r"""Return the completion a problem's own reference stands for: boxed for `math`, else bare.
+
+    Problems of an environment say themselves in which form its rubric takes an answer.
+    """
+    if problem.verifier == "rubric":
+        form: str = problem.metadata["form"]
+        return form.replace("{answer}", problem.answer)
     return f"\\boxed{{{problem.answer}}}" if problem.verifier == "math" else problem.answer
 
 

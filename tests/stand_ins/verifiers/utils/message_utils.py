@@ -1,0 +1,5 @@
+"""Messages stay dictionaries."""
+
+
+def normalize_messages(messages):
+    return list(messages)
