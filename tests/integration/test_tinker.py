@@ -25,7 +25,7 @@ from rloop.engines.native.logprobs import completion_logprobs
 from rloop.engines.native.lora import LowRankWeights
 from rloop.engines.tinker.engine import TinkerEngine
 from rloop.engines.tinker.gradients import gradient, linear_pass, named_pass, server_loss
-from rloop.engines.tinker.model import Model, find_reduction
+from rloop.engines.tinker.model import Model, find_reduction, grad_norm
 from rloop.engines.tinker.protocol import Server
 from rloop.observe.run_log import read_metrics
 from rloop.policies.adapter import write_adapter
@@ -192,6 +192,17 @@ def test_the_servers_gradient_is_natives(bench: Bench, name: str):
     off = sum(float((theirs[key] - ours[key]).square().sum()) for key in ours) ** 0.5
     assert norm > 1e-2
     assert off < 1e-4 * norm
+
+
+def test_a_model_does_not_inherit_the_gradient_of_a_dropped_one(bench: Bench):
+    """SkyRL 0.3.0 gives a new model the place of a dropped one, with what it accumulated."""
+    killed = Model(bench.server, bench.config, bench.name, seed=1)
+    factors = [[-1.0] * len(s.completion_ids) for s in bench.sequences]
+    killed.forward_backward(linear_pass(bench.sequences, factors, bench.reduction), bench.sequences)
+    killed.unload()
+    model = Model(bench.server, bench.config, bench.name, seed=1)
+    assert grad_norm(model.step(STEP)) == 0.0
+    model.unload()
 
 
 def write_recipe(folder: Path, server: TinkerServer, url: str | None = None) -> Path:

@@ -71,6 +71,8 @@ class Model:
         created = server.call("create_model", body)
         self.id = str(server.result(str(created["request_id"]))["model_id"])
         self._sampler: str | None = None
+        if server.offers.software == SKYRL:
+            self._drop_inherited_gradient()
         if saved is not None:
             server.do(
                 "load_weights",
@@ -83,6 +85,18 @@ class Model:
             )
             if keeps_moments or not server.offers.forgets_moments:
                 self.clock = saved.clock
+
+    def _drop_inherited_gradient(self) -> None:
+        """Clear what SkyRL 0.3.0 leaves to a new model in the place of a dropped one: the gradient
+        of a run that was killed between `forward_backward` and `optim_step`.
+
+        A first step takes that gradient, and a second one clears the moments that this leaves.
+        """
+        while True:
+            norm = grad_norm(self.step(ZERO_MOMENTS))
+            self.clock = self.clock.cleared()
+            if not norm:
+                return
 
     def forward(self, sequences: Sequence[TrainingSequence], reduction: Reduction) -> Rows:
         """Return [T] log-probabilities of each completion's tokens."""
