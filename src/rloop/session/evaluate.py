@@ -50,14 +50,20 @@ def scores_of(metrics: Mapping[str, float]) -> Iterator[Score]:
 
 
 def free_folder(root: Path, recipe: Recipe, kind: str = "eval") -> Path:
-    """Return `root/KIND-POLICY`, or with `-2`, `-3`, ... the first that does not exist."""
-    return next(folder for folder in _folders(root, recipe, kind) if not folder.exists())
+    """Return `root/KIND-POLICY`, or with `-2`, `-3`, ... the first that holds nothing yet."""
+
+    def is_free(folder: Path) -> bool:
+        manifest = Manifest(folder)
+        return not folder.exists() or (manifest.is_evaluation and not manifest.has_begun)
+
+    return next(folder for folder in _folders(root, recipe, kind) if is_free(folder))
 
 
 def unfinished(root: Path, recipe: Recipe) -> list[Path]:
     """Return the earlier folders of `free_folder` whose evaluations are incomplete."""
-    named = takewhile(Path.exists, _folders(root, recipe))
-    return [one for one in named if Manifest(one).is_evaluation and scores_in(one) is None]
+    named = list(takewhile(Path.exists, _folders(root, recipe)))
+    begun = [one for one in named if Manifest(one).is_evaluation and Manifest(one).has_begun]
+    return [one for one in begun if scores_in(one) is None]
 
 
 def _folders(root: Path, recipe: Recipe, kind: str = "eval") -> Iterator[Path]:

@@ -263,6 +263,10 @@ def test_an_evaluation_without_out_never_goes_where_something_is(recipe, tmp_pat
     (tmp_path / "eval-policy").mkdir()
     (tmp_path / "eval-policy-2").mkdir()
     assert free_folder(tmp_path, recipe) == tmp_path / "eval-policy-3"
+    with pytest.raises(SystemExit):  # a start that sampled nothing is made again
+        evaluate_policy(recipe, tmp_path / "eval-policy-3", lambda _: killed())
+    assert free_folder(tmp_path, recipe) == tmp_path / "eval-policy-3"
+    assert unfinished(tmp_path, recipe) == []
 
 
 def test_an_evaluation_that_did_not_end_is_found_before_another_begins(recipe, tmp_path):
