@@ -33,6 +33,7 @@ KEYWORDS = {"allow_pickle", "shell", "weights_only"}
 ALLOWED = {
     ("recipe/load.py", "yaml.load"),  # with a SafeLoader: the test below
     ("tasks/verifiers/python.py", "importlib.import_module"),  # python:MODULE:FUNCTION of a recipe
+    ("tasks/verifiers/rubric.py", "importlib.import_module"),  # verifiers:NAME of a recipe
     ("tasks/verifiers/registry.py", "importlib.import_module"),  # rloop's own verifiers
     ("__init__.py", "import_module"),  # rloop.api, when it is first asked for
     ("observe/sinks.py", "import_module"),  # the four trackers that a recipe can name
