@@ -1,63 +1,41 @@
 """Worker processes that judge completions and can be killed.
 
-One thread runs an event loop; judging a completion is a coroutine in it. A worker has one job at a
-time, or many that wait where the verifier is `async def`. A verdict that is slow does not hold up
-the others: it gives its slot to a fresh worker and is waited for beside them. A job that reaches
-the limit becomes an `error` verdict and its worker is killed.
+One thread looks after each lane: it sends a worker a batch of jobs and reads verdicts one by one. A
+verdict that is slow does not hold up the others: its worker is left alone with it until the limit,
+the rest of the batch goes back to the queue, and the lane goes on with a fresh worker. A job that
+reaches the limit becomes an `error` verdict and its worker is killed. Jobs of verifiers that are
+`async def` go to lanes of their own (`async_lane.py`), where many wait in one worker.
 
 What has been asked before (same problem, reference, verifier and text) is answered from memory.
 """
 
-import asyncio
 import hashlib
 import json
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rloop.tasks import worker
-from rloop.tasks.verifiers.registry import version_of
-from rloop.tasks.worker_process import ForkServer, WorkerProcess
+from rloop.tasks.async_lane import AsyncLane, Job
+from rloop.tasks.worker_process import ForkServer, WorkerDied, WorkerProcess
 from rloop.types import Problem, Verdict
 
+MAX_BATCH = 32
 MAX_REMEMBERED = 100_000
 """Verdicts, of about 1 kB each."""
 PATIENCE_S = 0.02
-"""How long a verdict keeps its slot: it takes about 0.0005 s, a hang the whole limit."""
-MAX_BESIDE = 32
-"""Slow verdicts that are waited for beside the slots."""
+"""How long a lane waits for one verdict: a verdict takes about 0.0005 s, a hang the whole limit."""
+MAX_ALONE = 32
+"""Workers left alone with slow verdicts at the same time."""
 STORM = 4
 """So many slow verdicts in a row that never came are a storm of hangs: what is slow from then on
 gets little of the processor, until one of them comes after all."""
-MAX_IN_FLIGHT = 64
-"""Jobs that wait in one worker of `async def` verifiers."""
-GRACE_S = 1.0
-"""How much longer than a job's limit such a worker, which cancels it, may be silent about it."""
 CLOSED = "the verifier pool was closed first"
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Job:
-    """A problem and a completion, as JSON too, and where the verdict goes."""
-
-    fields: str
-    """The problem's fields and the completion, as the two entries of a JSON list."""
-    problem: Problem
-    limit_s: float
-    future: "Future[Verdict]"
-
-    def answer(self, found: Verdict | str) -> None:
-        """Give the verdict, or an error verdict with a reason."""
-        if isinstance(found, str):
-            version = version_of(self.problem.verifier)
-            found = Verdict(kind="error", reason=found, verifier_version=version)
-        self.future.set_result(found)
 
 
 class VerifierPool:
@@ -71,30 +49,27 @@ class VerifierPool:
     def __init__(
         self, num_workers: int = 1, timeout_s: float = 5.0, *, patience_s: float = PATIENCE_S
     ) -> None:
-        """Start the thread; what a verifier needs is imported when it is first used.
+        """Start the lanes; what a verifier needs is imported when it is first used.
 
         `timeout_s` (seconds) is for problems that name no limit of their own.
         """
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._num_workers = num_workers
+        self._jobs: deque[Job] = deque()
         self._asked: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._has_changed = threading.Condition()
         self._is_closed = False
-        self._open: set[Job] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._server = ForkServer()
-        self._idle: list[WorkerProcess] = []
-        self._shared: list[WorkerProcess] = []
+        self._workers: set[WorkerProcess] = set()
+        self._alone: dict[threading.Thread, WorkerProcess] = {}
         self._hangs_in_a_row = 0
-        self._choosing = asyncio.Lock()
-        self._beside: set[WorkerProcess] = set()
-        self._alone = asyncio.Semaphore(MAX_BESIDE)
-        self._new: asyncio.Queue[Job] = asyncio.Queue()
-        self._closing = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="verifiers", daemon=True)
-        self._thread.start()
+        self._async_lanes: list[AsyncLane] = []
+        self._lanes = [
+            threading.Thread(target=self._look_after, name=f"verifier-{i}", daemon=True)
+            for i in range(num_workers)
+        ]
+        for lane in self._lanes:
+            lane.start()
 
     def submit(self, problem: Problem, completion_text: str) -> "Future[Verdict]":
         """Start judging; the future's result is a verdict whatever the completion says.
@@ -103,18 +78,19 @@ class VerifierPool:
         """
         future: Future[Verdict] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can cancel it
-        job = Job(fields="", problem=problem, limit_s=0.0, future=future)
         try:
             fields = json.dumps(worker.problem_fields(problem))
             text = json.dumps(completion_text)
         except (TypeError, ValueError) as error:
-            job.answer(
+            job = Job(fields="", problem=problem, limit_s=0.0, future=future)
+            job.fail(
                 f"problem {problem.problem_id} has metadata that JSON cannot represent: {error}"
             )
             return future
-        job.limit_s, job.fields = problem.verifier_timeout_s or self._timeout_s, f"{fields},{text}"
+        limit_s = problem.verifier_timeout_s or self._timeout_s
+        job = Job(fields=f"{fields},{text}", problem=problem, limit_s=limit_s, future=future)
         key = hashlib.blake2b(job.fields.encode(), digest_size=16).digest()
-        with self._lock:
+        with self._has_changed:
             if self._is_closed:
                 raise RuntimeError("the verifier pool is closed")
             if key in self._asked:
@@ -123,7 +99,8 @@ class VerifierPool:
             self._asked[key] = future
             if len(self._asked) > MAX_REMEMBERED:
                 self._asked.popitem(last=False)
-            self._loop.call_soon_threadsafe(self._new.put_nowait, job)
+            self._jobs.append(job)
+            self._has_changed.notify()
         return future
 
     def verify(self, pairs: Iterable[tuple[Problem, str]]) -> list[Verdict]:
@@ -133,11 +110,20 @@ class VerifierPool:
 
     def close(self) -> None:
         """Kill the workers and answer what still waits with error verdicts."""
-        with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join()
+        with self._has_changed:
+            self._is_closed = True
+            self._has_changed.notify_all()
+            for process in self._workers:
+                process.kill()
+            alone = list(self._alone)
+        self._server.close()
+        for thread in (*self._lanes, *alone):
+            thread.join()
+        for lane in self._async_lanes:
+            lane.close()
+        for job in self._jobs:
+            job.fail(CLOSED)
+        self._jobs.clear()
 
     def __enter__(self) -> Self:
         """Return the pool itself."""
@@ -152,153 +138,132 @@ class VerifierPool:
         """Close the pool."""
         self.close()
 
-    def _run(self) -> None:
-        """Run the event loop for the life of the pool."""
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-            for job in list(self._open):
-                job.answer(CLOSED)
+    def _look_after(self) -> None:
+        """Run one lane for the life of the pool."""
+        process: WorkerProcess | None = None
+        while batch := self._take():
+            batch = [job for job in batch if self._is_ours(job)]
+            if not batch:
+                continue
+            found = self._ready(process)
+            if isinstance(found, str):
+                for job in batch:
+                    self._fail(job, found)
+                process = None
+                continue
+            process, left = self._run(found, batch)
+            self._give_back(left)
+        if process is not None:
+            self._end(process)
 
-    async def _serve(self) -> None:
-        plain, judges = asyncio.Queue[Job](), asyncio.Queue[Job]()
-        slots = asyncio.Semaphore(self._num_workers)
-        flights = asyncio.Semaphore(self._num_workers * MAX_IN_FLIGHT)
-        self._start(self._sort(plain, judges))
-        self._start(self._feed(plain, slots, self._judge))
-        self._start(self._feed(judges, flights, self._judge_beside_others))
-        await self._closing.wait()
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        while not self._new.empty():
-            self._open.add(self._new.get_nowait())
+    def _take(self) -> list[Job]:
+        """Wait for jobs and return a fair share of them; none once the pool is closed."""
+        with self._has_changed:
+            self._has_changed.wait_for(lambda: self._jobs or self._is_closed)
+            if self._is_closed:
+                return []
+            share = min(MAX_BATCH, -(-len(self._jobs) // len(self._lanes)))
+            return [self._jobs.popleft() for _ in range(share)]
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _give_back(self, jobs: list[Job]) -> None:
+        with self._has_changed:
+            self._jobs.extendleft(reversed(jobs))
+            self._has_changed.notify_all()
 
-    async def _sort(self, plain: "asyncio.Queue[Job]", judges: "asyncio.Queue[Job]") -> None:
-        """Load what new jobs need and part those whose verifier is `async def` from the others."""
-        while True:
-            job = await self._new.get()
-            self._open.add(job)
-            job.future.add_done_callback(partial(self._forget, job))
-            is_async = await self._server.load(job.problem)
-            if isinstance(is_async, str):
-                job.answer(is_async)
-            else:
-                (judges if is_async else plain).put_nowait(job)
+    def _is_ours(self, job: Job) -> bool:
+        """Whether the lane is to judge the job.
 
-    def _forget(self, job: Job, _: "Future[Verdict]") -> None:
-        self._open.discard(job)
+        It is answered when no worker can, and handed on when its verifier is async.
+        """
+        found = self._server.load(job.problem)
+        if isinstance(found, str):
+            self._fail(job, found)
+        elif found:
+            self._async_lane().submit(job)
+        return found is False
 
-    async def _feed(
-        self,
-        queue: "asyncio.Queue[Job]",
-        slots: asyncio.Semaphore,
-        judge: "Callable[[Job, asyncio.Semaphore], Coroutine[Any, Any, None]]",
-    ) -> None:
-        """Judge each job of a queue as soon as there is a slot for it."""
-        while True:
-            await slots.acquire()
-            self._start(judge(await queue.get(), slots))
+    def _async_lane(self) -> AsyncLane:
+        """Return the async lane with the fewest jobs; they start when the first one is needed."""
+        with self._has_changed:
+            if not self._async_lanes:
+                ready = partial(self._ready, is_async=True)
+                self._async_lanes = [AsyncLane(ready, self._end, self._fail) for _ in self._lanes]
+        return min(self._async_lanes, key=lambda lane: lane.num_jobs)
 
-    async def _judge(self, job: Job, slots: asyncio.Semaphore) -> None:
-        """Judge a job in a worker of its own; a slow one gives its slot away."""
-        has_slot = True
-        try:
-            process = await self._idle_worker()
-            if isinstance(process, str):
-                job.answer(process)
-                return
-            asked, deadline = process.ask(job.fields, job.limit_s), self._loop.time() + job.limit_s
-            await asyncio.wait({asked}, timeout=min(self._patience_s, job.limit_s))
-            if not asked.done():
-                if self._has_room_for(process):
-                    slots.release()
-                    has_slot = False
-                    self._beside.add(process)
-                await asyncio.wait({asked}, timeout=max(0.0, deadline - self._loop.time()))
-                self._beside.discard(process)
-            found = asked.result() if asked.done() else None
-            if found is not None and has_slot:
-                self._idle.append(process)
-                job.answer(found)
-                return
-            is_late = not asked.done()
-            self._hangs_in_a_row = self._hangs_in_a_row + 1 if is_late else 0
-            reason = await self._server.end(process)
-            job.answer(found or (worker.late(job.limit_s) if is_late else reason))
-        finally:
-            if has_slot:
-                slots.release()
+    def _ready(
+        self, process: WorkerProcess | None, *, is_async: bool = False
+    ) -> WorkerProcess | str:
+        """Return a worker that lives and has loaded all there is, or why there is none."""
+        if process is not None:
+            if not process.is_dead and process.generation == self._server.generation:
+                return process
+            self._end(process)
+        found = self._server.fork(is_async=is_async)
+        if isinstance(found, WorkerProcess):
+            with self._has_changed:
+                self._workers.add(found)
+                if self._is_closed:
+                    found.kill()
+        return found
 
-    def _has_room_for(self, process: WorkerProcess) -> bool:
-        """Whether a slow worker may go on beside the slots.
+    def _run(
+        self, process: WorkerProcess, batch: list[Job]
+    ) -> tuple[WorkerProcess | None, list[Job]]:
+        """Judge a batch; return the worker, None when it is spent, and the jobs left over."""
+        process.send([f"[{job.fields}]" for job in batch])
+        for position, job in enumerate(batch):
+            try:
+                fields = process.next_verdict(min(self._patience_s, job.limit_s))
+            except WorkerDied:
+                self._fail(job, self._end(process))
+                return None, batch[position + 1 :]
+            if fields is None:
+                self._leave_alone(process, job)
+                return None, batch[position + 1 :]
+            job.future.set_result(worker.decode(fields))
+        return process, []
+
+    def _leave_alone(self, process: WorkerProcess, job: Job) -> None:
+        """Let the worker finish a slow verdict beside the lane, or in it when many are at work.
 
         Verdicts that take honest work would starve each other beyond a few per core; workers that
         wait for something, and hangs in a storm, cost nothing.
         """
-        if is_storm := self._hangs_in_a_row >= STORM:
+        with self._has_changed:
+            self._alone = {t: p for t, p in self._alone.items() if t.is_alive()}
+            num_busy = sum(other.is_busy for other in self._alone.values())
+            is_storm = self._hangs_in_a_row >= STORM
+            has_room = is_storm or not process.is_busy or num_busy < 2 * (os.cpu_count() or 1)
+            is_alone = has_room and len(self._alone) < MAX_ALONE and not self._is_closed
+            if is_alone:
+                thread = threading.Thread(target=self._wait, args=(process, job), daemon=True)
+                self._alone[thread] = process
+                thread.start()
+        if is_storm:
             process.make_way()
-        num_busy = sum(other.is_busy for other in self._beside)
-        is_cheap = is_storm or not process.is_busy or num_busy < 2 * (os.cpu_count() or 1)
-        return is_cheap and len(self._beside) < MAX_BESIDE
+        if not is_alone:
+            self._wait(process, job)
 
-    async def _idle_worker(self) -> WorkerProcess | str:
-        """Return a worker that lives and has loaded all there is, or why there is none."""
-        while self._idle:
-            process = self._idle.pop()
-            if not process.is_dead and process.generation == self._server.generation:
-                return process
-            await self._server.end(process)
-        return await self._server.fork()
-
-    async def _judge_beside_others(self, job: Job, flights: asyncio.Semaphore) -> None:
-        """Judge a job by an `async def` function, in a worker where others wait too.
-
-        Where such a worker hangs or dies it is not known by which job: each is judged again, in a
-        worker of its own, so that an error falls on nobody but the job that caused it.
-        """
+    def _wait(self, process: WorkerProcess, job: Job) -> None:
+        """Read one slow verdict, at the limit an error, and end the worker."""
         try:
-            process = await self._shared_worker()
-            if isinstance(process, str):
-                job.answer(process)
-                return
-            found = await self._ask_async(process, job)
-            if found is None and process in self._shared:
-                self._shared.remove(process)
-                await self._server.end(process)
-            job.answer(found or await self._judge_alone(job))
-        finally:
-            flights.release()
+            fields = process.next_verdict(max(0.0, job.limit_s - self._patience_s))
+        except WorkerDied:
+            self._fail(job, self._end(process))
+            return
+        self._end(process)
+        if fields is None:
+            self._hangs_in_a_row += 1
+            self._fail(job, worker.late(job.limit_s))
+        else:
+            self._hangs_in_a_row = 0
+            job.future.set_result(worker.decode(fields))
 
-    async def _shared_worker(self) -> WorkerProcess | str:
-        """Return the one of a few workers with the fewest jobs, or why there is none."""
-        async with self._choosing:
-            if len(self._shared) < self._num_workers:
-                process = await self._server.fork(is_async=True)
-                if isinstance(process, str):
-                    return process
-                self._shared.append(process)
-            return min(self._shared, key=lambda process: len(process.asked))
+    def _end(self, process: WorkerProcess) -> str:
+        """Kill a worker unless it is dead; return how it died."""
+        with self._has_changed:
+            self._workers.discard(process)
+        return self._server.end(process)
 
-    async def _ask_async(self, process: WorkerProcess, job: Job) -> Verdict | None:
-        """Return the verdict; None from a worker that hangs or has died."""
-        asked = process.ask(job.fields, job.limit_s)
-        await asyncio.wait({asked}, timeout=job.limit_s + GRACE_S)
-        return asked.result() if asked.done() else None
-
-    async def _judge_alone(self, job: Job) -> Verdict | str:
-        async with self._alone:
-            process = await self._server.fork(is_async=True)
-            if isinstance(process, str):
-                return process
-            found = await self._ask_async(process, job)
-            is_dead, reason = process.is_dead, await self._server.end(process)
-            return found or (reason if is_dead else worker.late(job.limit_s))
+    def _fail(self, job: Job, reason: str) -> None:
+        job.fail(CLOSED if self._is_closed else reason)

@@ -30,8 +30,6 @@ from rloop.types import Problem, Verdict
 
 OUT_OF_MEMORY = 70
 """Exit status of a process that reached its memory limit: it makes room by ending."""
-MAX_LINE = 1 << 40
-"""Bytes of a message: no limit."""
 _DEATH_LIMIT_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -82,22 +80,24 @@ def _fork(control: socket.socket, inbox_fd: int, *, is_async: bool) -> int:
 
 
 def serve(ours: socket.socket) -> None:
-    """Answer each job, a line [key, limit_s, fields, text], with a line [key, verdict], in order.
-
-    It ends when the parent hangs up.
-    """
+    """Answer each line of jobs with one line per verdict, in order, until the parent hangs up."""
     with ours.makefile("rb") as inbox:
         for line in inbox:
-            key, _, fields, text = json.loads(line)
-            problem = Problem(**fields)
-            _send(ours, [key, encode(judge(problem, text), problem.verifier)])
+            for fields, text in json.loads(line):
+                problem = Problem(**fields)
+                _send(ours, encode(judge(problem, text), problem.verifier))
 
 
 async def serve_async(ours: socket.socket) -> None:
-    """Start each job at once and answer in any order; how many wait here is the parent's."""
-    inbox, outbox = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
+    """Start each line's job at once, until the parent hangs up; how many wait is the parent's.
+
+    A job is [key, limit_s, fields, text]. Two lines answer it: [key] when it starts, and
+    [key, verdict] when it ends, in any order.
+    """
+    inbox, outbox = await asyncio.open_connection(sock=ours, limit=1 << 40)
 
     async def run(key: int, limit_s: float, fields: dict[str, Any], text: str) -> None:
+        outbox.write(_line([key]))
         problem = Problem(**fields)
         verdict = await judge_async(problem, text, limit_s)
         outbox.write(_line([key, encode(verdict, problem.verifier)]))
