@@ -164,8 +164,9 @@ def curve_gap(
 
         gap = mean over p in lowest .. highest of frontier_method(p) - frontier_reference(p)
 
-    The highest p is the most that both reach, the lowest where the less sharp of them is most
-    accurate: below it nothing is known of that one. Where they share no pass@k, p is the highest.
+    The highest p is the most that both reach, the lowest what both have at least at their lowest
+    temperatures: below it one of them was not measured. Where they share no pass@k, p is the
+    highest.
     The interval has two parts, as those of `comparison`: a bootstrap over problems, and a jackknife
     over the seeds of each side with Student's quantile. With one seed it covers problems only.
     """
@@ -228,11 +229,7 @@ def _gaps(reference_2TR: Floats, method_2TR: Floats) -> tuple[Floats, Floats]:
     """Return the gap of R pairs of curves, and its lowest and highest pass@k, [2, R]."""
     sides = (reference_2TR, method_2TR)
     highest_R = np.minimum(*(passes.max(axis=0) for _, passes in sides))
-    sharpest = [
-        np.take_along_axis(passes, average.argmax(axis=0)[None], axis=0)[0]
-        for average, passes in sides
-    ]
-    lowest_R = np.minimum(np.maximum(*sharpest), highest_R)
+    lowest_R = np.minimum(np.maximum(*(passes[0] for _, passes in sides)), highest_R)
     parts_G1 = np.linspace(0.0, 1.0, NUM_PASSES)[:, None]
     # never above the highest, which rounding would make unreachable
     wanted_GR = np.minimum(lowest_R + parts_G1 * (highest_R - lowest_R), highest_R)

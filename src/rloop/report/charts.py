@@ -271,8 +271,8 @@ def tradeoff(
     colors = cycle([n for n in names if n not in starts], COLORS) | dict.fromkeys(starts, GREY)
     free = alt.Scale(zero=False, nice=True, padding=24)
     base = data(rows).encode(
-        x=alt.X("x:Q", title=axes[0], scale=free, axis=alt.Axis(format=".0%", grid=False)),
-        y=alt.Y("value:Q", title=axes[1], scale=free, axis=alt.Axis(format=".0%")),
+        x=alt.X("x:Q", title=axes[0], scale=free, axis=alt.Axis(format=".1~%", grid=False)),
+        y=alt.Y("value:Q", title=axes[1], scale=free, axis=alt.Axis(format=".1~%")),
         color=alt.Color("series:N", scale=scale(names, colors), legend=legend()),
     )
     tooltip = [
