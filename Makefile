@@ -117,7 +117,7 @@ proof-words: setup
 	$(BIN)/python proof/pictures.py runs/proof/words/sweep runs/proof/words/pictures
 	$(BIN)/python proof/guessing.py runs/proof/words/sweep
 
-# A model of the paper's family on word problems; for a GPU (about two hours a method on two CPU cores).
+# A model of the paper's family on word problems; meant for a GPU, and not yet run to its end.
 proof-qwen: setup
 	$(BIN)/rloop sweep proof/qwen.yaml --methods rl,rloop,raft --seeds 3 --out runs/proof/qwen
 

@@ -92,8 +92,7 @@ def write_means(policies: Sequence[str], fractions: Sequence[float], folder: Pat
         if base is None or not path.is_dir():
             raise ConfigError(
                 f"{policy} is not in a run that has its base, so --mix has nothing to average it "
-                "with. "
-                "Name RUN/policies/NAME, or leave --mix out."
+                "with. Name RUN/policies/NAME, or leave --mix out."
             )
         for fraction in fractions:
             name = f"{path.parts[-3]}-{path.name}-{fraction:g}"

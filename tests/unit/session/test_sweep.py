@@ -197,6 +197,7 @@ def test_a_killed_sweep_leaves_no_run_behind(tmp_path):
     going.process.kill()
     going.process.wait()
     wait_until(going.has_ended)
+    assert going.has_ended()
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
