@@ -23,7 +23,8 @@ Policies = Annotated[
     ),
 ]
 Tasks = Annotated[
-    list[str] | None, typer.Option("--task", help="Held-out task; may be given again.")
+    list[str] | None,
+    typer.Option("--task", metavar="SOURCE", help="Held-out task; may be given again."),
 ]
 Samples = Annotated[
     int | None, typer.Option(help="Completions per problem, n; 32, or the recipe's.")

@@ -29,7 +29,11 @@ ModelOption = Annotated[
 ]
 TasksOption = Annotated[
     list[str] | None,
-    typer.Option("--task", help="Problems, as a task's source names them; may be given again."),
+    typer.Option(
+        "--task",
+        metavar="SOURCE",
+        help="Problems, as a task's source names them; may be given again.",
+    ),
 ]
 DataOption = Annotated[
     Path | None,

@@ -119,6 +119,9 @@ def _lines(reference: str, text: str) -> tuple[str | None, str]:
         return (None, reason) if reason else (stated, "")
     if fences and (not rest.strip() or re.search("[A-Za-z]{2}", rest)):  # else a later board
         reason = _why_refused(text[: fences[-1].start()], rest)
+        paragraphs = re.split(r"\n[ \t]*\n", rest.strip())
+        if max(len(paragraph.splitlines()) for paragraph in paragraphs) >= num_stated:
+            reason = reason or "as many lines follow the code block, perhaps another answer"
         return (None, reason) if reason else (fences[-1][1].strip("\n"), "")
     found = last_lines(text, num_lines)
     reason = _why_refused(text[: len(text) - len(found)], "")
