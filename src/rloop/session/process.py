@@ -226,7 +226,7 @@ def exit_code(
         if "rloop resume" in str(error) or not has_begun():
             raise
         kept = f"What was done is kept; continue with `rloop resume {run_dir}`."
-        raise type(error)(f"{error} {kept}") from error
+        raise type(error)(f"{str(error).rstrip('.')}. {kept}") from error
     finally:
         interrupt.restore()
     return 0
