@@ -40,6 +40,10 @@ NUMERIC_CANARIES = [
     ("8", "9" * 100_000, "wrong", "100 kB of digits"),
     ("8", "1/0", "wrong", "a division by zero"),
     ("8", "1e9999", "wrong", "a huge exponent"),
+    ("0.5", "So it is 7.0.5", "wrong", "the end of a version number"),
+    ("0.5", "3..5", "wrong", "the end of a range"),
+    ("7", "x = 7.0.5", "wrong", "the beginning of a version number"),
+    ("5", "It is 2'5", "wrong", "feet and inches"),
     ("apple", "8", "error", "the reference is no number"),
 ]
 

@@ -38,12 +38,14 @@ _BEFORE = re.compile(
 _AFTER = re.compile(
     r"\*{0,2}\s*(?:[+^_!]|\*(?![*\s.,]|$)(?=\s*\d)|\*\s+-?\d|x\s*\d|/\s*\d|-\s*\d|\u00d7|\u00f7|\\(?:times"
     r"|cdot|div)|:\d"
-    r"|,\s*\d|(?:st|nd|rd|th)\b|\btimes\s+(?:\d|as)|is\s+(?:wrong|not|incorrect)"
+    r"|,\s*\d|[.'|]+\d|(?:st|nd|rd|th)\b|\btimes\s+(?:\d|as)|is\s+(?:wrong|not|incorrect)"
     r"|\s+(?:squared|cubed)\b|[\u2080-\u2089]"
     r"|\s+and\s+(?:a\s+|one\s+)?(?:half|quarter|third|\w+\s+quarters)|\s+(?:a\s+)?half\b"
     r"|\b(?:or|plus|minus|divided|multiplied)\b)",
     re.IGNORECASE,
 )
+_GLUED = re.compile(r"(?:[^\W\d_]|\d[.'|]*)$")
+"""What stands right before the end of something longer: v5, 7.0.5, 3..5, 2'5."""
 _RESULT = re.compile(
     r"(?<!\d[A-Za-z])(?<!\d[A-Za-z]\s)=\s*(?:\\[(\[]\s*)?(?:\\?[$\u20ac\u00a3]\s*)?\**(?=-?\s*[$\u20ac"
     r"\u00a3]?\d|-?\s*\.\d)"
@@ -150,7 +152,7 @@ def _number_in(sentence: str) -> tuple[str, str] | None:
         return None
     start, end = place
     before, after = sentence[max(0, start - 40) : start], sentence[end : end + 30]
-    if _BEFORE.search(before) or _AFTER.match(after) or before[-1:].isalpha():
+    if _BEFORE.search(before) or _AFTER.match(after) or _GLUED.search(before):
         return None
     if re.match(r"[A-Za-z]", after) and not re.match(r"[A-Za-z]{2,}", after):
         return None
