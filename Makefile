@@ -59,8 +59,8 @@ soak: setup
 	$(BIN)/python -m pytest -q -m soak --durations=0 --timeout=3600
 
 check: setup
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples proof
+	$(BIN)/ruff check src tests examples proof
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test

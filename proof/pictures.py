@@ -1,4 +1,4 @@
-"""The pictures of docs/results/index.md, from the folder of a sweep.
+"""The pictures of docs/results/small.md, from the folder of a sweep.
 
     python proof/pictures.py runs/proof/small docs/images --rates runs/proof/rate-*
 
@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rloop.evaluation.checkpoints import Checkpoint, read_checkpoints, solved_matrix
-from rloop.evaluation.similarity import step_diversity, survey_exploration
 from rloop.evaluation.forgetting import forgetting
+from rloop.evaluation.similarity import step_diversity, survey_exploration
 from rloop.recipe.methods import METHODS, method_title
 from rloop.run_directory import Run, read_run
 from rloop.store.trajectories import TrajectoryStore
@@ -261,7 +261,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def main() -> None:
     """Draw what the folders have."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/results/index.md.")
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/results/small.md.")
     parser.add_argument("sweep", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--rates", type=Path, nargs="*", default=[])

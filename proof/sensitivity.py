@@ -2,8 +2,8 @@
 
     python proof/sensitivity.py DIR [SEEDS]     DIR/NAME/rloop-seed-0 ..., two runs at a time
 
-What is complete is skipped, so the same command goes on where it was stopped. docs/results/index.md has
-the picture (proof/pictures.py).
+What is complete is skipped, so the same command goes on where it was stopped. docs/results/small.md
+has the picture (proof/pictures.py).
 """
 
 import subprocess

@@ -42,6 +42,11 @@ class CurveResult:
     (None: out of reach) and the base itself have with at least that much."""
 
     @property
+    def points(self) -> Estimate:
+        """Return the gap with its interval, a fraction."""
+        return Estimate(self.gap.value, self.gap.low, self.gap.high)
+
+    @property
     def sentence(self) -> str:
         """Return what it says."""
         gap, (lowest, highest) = self.gap, self.gap.passes

@@ -257,7 +257,7 @@ def overfitting(run: Run, held: HeldOut, k: int) -> Conclusion | None:
     ]
     (name, main), others = found[-1], found[-2::-1]
     answer, kind = {
-        "overfits": (f"Yes, since {main.path[main.best].label}", "loss"),
+        "overfits": (f"Yes, from {_where(main.path[main.best])} on", "loss"),
         "falls": (f"pass@{k} fell", "loss"),
         "rises": (f"No: pass@{k} rose", "gain"),
         "holds": ("No sign of it", "unclear"),
@@ -335,7 +335,7 @@ def _why(found: Overfitting) -> str:
     if found.kind == "overfits":
         return (
             f" while the training reward{whose} rose from {before:.2f} to {after:.2f}: the policy "
-            f"overfits since {_where(found.path[found.best])}."
+            f"overfits from {_where(found.path[found.best])} on."
         )
     return (
         f"; the training reward{whose} did not clearly rise meanwhile ({before:.2f} to "

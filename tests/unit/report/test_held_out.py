@@ -156,7 +156,7 @@ def test_overfitting_inside_rl_is_said_though_the_policies_kept_are_whole(tmp_pa
     assert kept.startswith("Policies kept: held-out pass@8 went from 100.0 %")
     # 2 of 12 problems are left: 16.7 %
     assert inside.startswith("RL of iteration 1: held-out pass@8 fell from 100.0 % at step 10")
-    assert inside.endswith("the policy overfits since step 10.")
+    assert inside.endswith("the policy overfits from step 10 on.")
 
 
 def stored_run(folder: Path, problem_id: str = "sums/0") -> Run:
