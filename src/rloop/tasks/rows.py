@@ -18,7 +18,12 @@ _PLAIN_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+|\.\d)(?:\.?\d*)(?:[e
 _JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(?:role|content)"\s*:')
 _PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(?:role|content)'\s*:")
 _USUAL_COLUMNS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "problem": (("problem", "question"), ("prompt",), ("query", "input", "instruction")),
+    "problem": (
+        ("problem", "question"),
+        ("prompt",),
+        ("messages",),
+        ("query", "input", "instruction"),
+    ),
     "answer": (
         ("answer", "final_answer", "expected_answer", "ground_truth", "reward_model.ground_truth"),
         ("target", "label"),

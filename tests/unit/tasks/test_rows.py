@@ -56,6 +56,7 @@ HISTORY = {"task": "sums", "success_rate": 0.5, "num_trajectories": 4}
         ),
         ({"problem": "1 + 1?", "ground_truth": "2"}, "problem from problem, answer from ground_tr"),
         ({"prompt": MESSAGES, "reward_model": {"ground_truth": "2"}}, "answer from reward_model."),
+        ({"messages": MESSAGES, "answer": "2"}, "problem from messages, answer from answer"),
         ({"prompt": "1 + 1?", "reward_model.ground_truth": "2"}, "answer from reward_model.ground"),
         ({"problem": "1 + 1?", "question": "1 + 1?", "answer": "2", "ground_truth": 2}, ""),
         ({"question": "1 + 1?", "prompt": "Solve: 1 + 1?", "answer": "2", "label": 7}, ""),
