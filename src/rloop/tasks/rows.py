@@ -324,7 +324,7 @@ def _no_usual_column(name: str, rows: Sequence[Row], source: str) -> str:
     usual = ", ".join(column for group in _USUAL_COLUMNS[name] for column in group)
     return (
         f"{source} has no column for the {name} (such as {usual}); it has {_names(rows)}. "
-        f"Name the right one: fields: {{{name}: COLUMN}}"
+        f"Name the right one, fields: {{{name}: COLUMN}}, or add it"
     )
 
 

@@ -35,6 +35,11 @@ EQUAL = {
         (r"\ln 6", r"\ln 2 + \ln 3"), (r"|-3|", "3"), (r"\infty", r"\infty"),
         (r"-\infty", r"-\infty"),
     ],
+    "ranges, dates, measures and chemical formulas": [
+        ("5-10 minutes", r"5-10\text{ minutes}"), ("3\u20135", "3 - 5"), ("3 to 5", r"3 \text{ to } 5"),
+        ("$5-$10", r"\$5-\$10"), ("$1,200-1,500", "1200-1500"), ("2024-05-01", r"\text{2024-05-01}"), ("None", "none"),
+        ("2 hr 30 min", r"2\text{ hr }30\text{ min}"), ("N2O", r"\mathrm{N_2O}"), ("1e6", "10^6"), ("9,-7", "-7, 9"),
+    ],
     "algebra": [
         ("x+1", "1+x"), ("2x", "x+x"), ("x^2-1", "(x-1)(x+1)"), ("(x+1)^2", "x^2+2x+1"),
         (r"\frac{x^2-1}{x-1}", "x+1"), ("xy", "yx"), ("a-b", "-(b-a)"), ("3x", r"3 \cdot x"),
@@ -120,6 +125,13 @@ UNEQUAL = {
     "inequalities": [("x > 3", "x < 3"), ("x > 3", r"x \ge 3"), ("x > 3", "x > 4")],
     "not an answer": [
         ("8", ""), ("8", "?"), ("8", r"\text{}"), ("8", "="), ("8", r"\frac{}{}"), ("8", "8, 9, 10"),
+    ],
+    # Worked out as formulas, the two of each pair would be equal.
+    "ranges, dates, measures and chemical formulas": [
+        ("5-10 minutes", "10-15 minutes"), ("$5-10", r"\$10-15"), ("2-1", "1"), ("3 to 5", "5 to 3"), ("5-10%", r"10-15\%"),
+        ("2024-05-01", "2018"), ("2024-05-01", "2024-01-05"), ("10/5/2020", "2/1/2020"),
+        ("10 x 20", "5 x 40"), ("2 hr 30 min", "3 hr 20 min"), ("555-1234", "556-1235"),
+        ("N2O", "NO2"), ("C2H4", "C4H2"), ("0x1F", "0"), ("None", "enoN"),
     ],
     "other bases and long numbers": [
         ("2516_8", "2516_7"),

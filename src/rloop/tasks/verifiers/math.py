@@ -30,6 +30,18 @@ LIMIT_S = 1.0
 MAX_ANSWER_CHARS = 1000
 MIN_QUESTION_WORDS = 2
 """A shorter question says nothing of what is asked for."""
+_NUMBER = r"(?:\u27e6usd\u27e7\s*)?\d+(?:[.,]\d+)*"
+_UNIT = r"(?:\s*\\?%|\s*\u27e6.*|\s+(?!sin|cos|tan|log|exp)[A-Za-z]{2,}.*)?"
+_LABEL = re.compile(
+    rf"\+?{_NUMBER}(?:\s*-\s*{_NUMBER})+{_UNIT}|{_NUMBER}(?:\s*x\s*{_NUMBER})+{_UNIT}"
+    rf"|{_NUMBER}\s+to\s+{_NUMBER}.*|\d+\s*[A-Za-z]+\s+\d+\s*[A-Za-z]+"
+    r"|\d+\s*/\s*\d+\s*/\s*\d+|0[xX][0-9A-Fa-f]+"
+    r"|(?!\d+[eE]\d+$)(?=.*[A-Za-z]\d)[A-Za-z0-9]+|[A-Z][a-z]{2,}"
+)
+"""A reference that only looks like a formula: 5-10 minutes, 2024-05-01, 10 x 20, 2 h 30 min, N2O.
+
+Worked out, one range or date would equal another.
+"""
 
 
 class LimitReached(BaseException):
@@ -108,6 +120,8 @@ def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> 
     if wanted == found or _same_text(wanted, found):
         steps.append(("compared", "the same text"))
         return ""
+    if _LABEL.fullmatch(wanted):
+        return "" if _spelled(wanted) == _spelled(found) else "another text; it is not worked out"
     known = question_words(question)
     target = read_value(wanted, known)
     reason = ""
@@ -159,6 +173,11 @@ def _cleaned(text: str) -> str:
 
 def _same_text(left: str, right: str) -> bool:
     return bool(left) and words(left) == words(right)
+
+
+def _spelled(label: str) -> str:
+    r"""Return a label without spaces, dollar signs and other marks. Example: "N_{2}O" -> "N2O"."""
+    return re.sub(r"[\s_{}\\]|(?<=\d),(?=\d{3})", "", words(label.replace("\u27e6usd\u27e7", "")))
 
 
 @contextmanager

@@ -27,7 +27,8 @@ _BEFORE = re.compile(
     r"|\b(?:log|ln|sqrt|sin|cos|tan)|[\d)]\s*-|\d\s*[,;:]"
     r"|\b(?:plus|minus|times|over|by|divided\s+by|multiplied\s+by|modulo|mod|of\s+\d+\s+and"
     r"|between|from"
-    r"|no\s+answer|(?:not|never|n't|cannot)(?:\s+(?:be|equal(?:\s+to)?))?|least|most|than|up\s+to|over"
+    r"|no\s+answer|(?:not|never|cannot|[a-z]+n't)(?:\s+(?:be|equal(?:\s+to)?"
+    r"|(?:think|believe|know)(?:\s+\w+){0,4}))?|least|most|than|up\s+to|over"
     r"|under|above|below|almost|nearly|neither|nor|or|maybe"
     r"|perhaps|possibly|versus|vs|twice|double|half(?:\s+of)?|if(?:\s+\w+){0,2}|triple|third\s+of|quarter\s+of|root\s+of|let\s+\w+\s*=|assume|chapter|page|remainder|guess|instead\s+of"
     r"|rather\s+than|step|question|problem|part|option|line|number|equation"
@@ -130,7 +131,7 @@ def _last_of(text: str, question: str) -> tuple[str | None, str]:
 
 def _plain(sentence: str) -> str:
     """Return a sentence without emphasis, its digits and minus signs in ASCII."""
-    sentence = re.sub(r"\*\*|__", "", with_ascii_numbers(sentence))
+    sentence = re.sub(r"\*\*|__", "", with_ascii_numbers(sentence)).replace("\u2019", "'")
     sentence = re.sub(r"(?<![\d)]\s)\b(?:negative|minus)\s+(?=\d)", "-", sentence)
     return re.sub(r"(?<!\S)\*(\S[^*]*\S|\S)\*(?![\w*])", r"\1", sentence)
 

@@ -14,8 +14,8 @@ from rloop.types import Problem, Verdict
 VERSIONS = {
     "exact": "exact/3",
     "choice": "choice/1",
-    "math": "math/3",
-    "numeric": "numeric/4",
+    "math": "math/4",
+    "numeric": "numeric/5",
     "reasoning_gym": "reasoning_gym/3",
     "rubric": "rubric/1",
 }
