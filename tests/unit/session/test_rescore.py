@@ -19,6 +19,7 @@ from rloop.session.rescore import CHANGES, rescore
 from rloop.store.records import read_record
 from rloop.store.trajectories import TrajectoryStore
 from rloop.store.verify import verify_run
+from rloop.tasks.verifiers.registry import version_of
 
 SHORT = "python:doubles_verifiers:is_short"
 ALL = "select * from trajectories order by all"
@@ -98,7 +99,7 @@ def test_changes_hold_both_verdicts_and_where_they_came_from(run_dir):
     assert len(table) == found.num_changed == 48
     turned = table.filter(pa.compute.not_equal(table["old_verdict"], table["new_verdict"]))
     assert turned["member"].unique().to_pylist() == [2]
-    assert turned["old_verifier_version"].unique().to_pylist() == ["numeric/4"]
+    assert turned["old_verifier_version"].unique().to_pylist() == [version_of("numeric")]
     assert turned["new_verifier_version"].unique().to_pylist() == [SHORT]
     manifest = read_record(found.directory / "manifest.json")
     assert manifest["phases"]["0/rescored"] == {

@@ -35,6 +35,7 @@ _UNIT = r"(?:\s*\\?%|\s*\u27e6.*|\s+(?!sin|cos|tan|log|exp)[A-Za-z]{2,}.*)?"
 _LABEL = re.compile(
     rf"\+?{_NUMBER}(?:\s*-\s*{_NUMBER})+{_UNIT}|{_NUMBER}(?:\s*x\s*{_NUMBER})+{_UNIT}"
     rf"|{_NUMBER}\s+to\s+{_NUMBER}.*|\d+\s*[A-Za-z]+\s+\d+\s*[A-Za-z]+"
+    rf"|{_NUMBER}\s+[a-z]{{1,3}}[23]"
     r"|\d+\s*/\s*\d+\s*/\s*\d+|0[xX][0-9A-Fa-f]+"
     r"|(?!\d+[eE]\d+$)(?=.*[A-Za-z]\d)[A-Za-z0-9]+|[A-Z][a-z]{2,}"
 )
@@ -176,8 +177,8 @@ def _same_text(left: str, right: str) -> bool:
 
 
 def _spelled(label: str) -> str:
-    r"""Return a label without spaces, dollar signs and other marks. Example: "N_{2}O" -> "N2O"."""
-    return re.sub(r"[\s_{}\\]|(?<=\d),(?=\d{3})", "", words(label.replace("\u27e6usd\u27e7", "")))
+    r"""Return a label without spaces, dollar signs and other marks. Example: "5 m^{2}" -> "5m2"."""
+    return re.sub(r"[\s_^{}\\]|(?<=\d),(?=\d{3})", "", words(label.replace("\u27e6usd\u27e7", "")))
 
 
 @contextmanager
