@@ -71,17 +71,19 @@ proof-base: setup
 	test -d runs/proof/base || $(BIN)/rloop run proof/base.yaml --out runs/proof/base
 
 # Every method with five seeds from that base, two runs at a time, and the pictures of
-# docs/results/index.md; then plain RL and RLoop at a third and three times the learning rate. About two
+# docs/results/small.md; then plain RL and RLoop at a third and three times the learning rate. About two
 # hours on two cores. What is complete is skipped, so it can be stopped.
-METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,coverage
+METHODS := rl,rloop,keep_weights,no_hardness,from_base,raft,rest_em,replay,coverage,accumulated
 proof-small: proof-base
 	$(BIN)/rloop sweep proof/small.yaml --methods $(METHODS) --seeds 5 --jobs 2 --out runs/proof/small
-	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 3 --jobs 2 --out runs/proof/rate-3e-5 \
+	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 5 --jobs 2 --out runs/proof/rate-3e-5 \
 		--set explore.optimizer.learning_rate=3e-5
 	$(BIN)/rloop sweep proof/small.yaml --methods rl,rloop --seeds 5 --jobs 2 --out runs/proof/rate-3e-4 \
 		--set explore.optimizer.learning_rate=3e-4
 	$(BIN)/python proof/pictures.py runs/proof/small runs/proof/pictures \
 		--rates runs/proof/rate-3e-5 runs/proof/rate-3e-4
+	$(BIN)/rloop compare runs/proof/small/rloop-seed-? runs/proof/small/raft-seed-? runs/proof/small/accumulated-seed-? \
+		runs/proof/rate-3e-5/rl-seed-? --out runs/proof/small-curves.html
 
 # Which way it goes, in a fraction of that time: a base that learned less, plain RL and RLoop, two seeds.
 proof-quick: setup
@@ -107,6 +109,7 @@ proof-reach: setup
 	$(BIN)/rloop sweep proof/small.yaml --methods rl --seeds 3 --jobs 2 --out $(REACH)-rl $(REACH_RUN) \
 		--set explore.optimizer.learning_rate=3e-5
 	$(BIN)/rloop compare $(REACH)-sweep $(REACH)-rl --out $(REACH)-compare.html
+	$(BIN)/python proof/curves.py $(REACH)-curves.png "with reach=$(REACH)-sweep,$(REACH)-rl"
 
 # The second ground: SmolLM2-135M on word problems, hours on two cores; it can be stopped and goes on.
 # The problems come from RLOOP_DATA where that is set, else from the hub.

@@ -63,7 +63,7 @@ smaller models bear more."""
 ADAPTER_RATE = 10
 """Adapters bear this many times the rate ("LoRA Without Regret", Thinking Machines, 2025)."""
 FINETUNE_RATE = 5
-"""Fine-tuning's rate over RL's: one far above it forgets (docs/results/index.md)."""
+"""Fine-tuning's rate over RL's: one far above it forgets (docs/results/small.md)."""
 ENGINES: tuple[Mapping[str, Any], ...] = (
     {},
     {"gradient_checkpointing": True},
