@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import yaml
@@ -86,8 +86,13 @@ class Run:
     ) -> pa.Table:
         """Return a row for each completion that a policy wrote; all columns where none is named.
 
+        Raises ConfigError for a phase that there is not.
+
         Example: run.trajectories(["question", "completion_text", "verdict"]).to_pandas()
         """
+        if phase is not None and phase not in get_args(PhaseName):
+            choices = ", ".join(get_args(PhaseName))
+            raise ConfigError(f"phase {phase!r} is unknown. Choose one of {choices}.")
         store = open_store(self.directory)
         names = list(columns) or ["*"]
         place = {"phase": phase, "iteration": iteration}

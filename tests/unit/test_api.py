@@ -69,6 +69,8 @@ def test_trajectories_are_a_table_of_every_completion(run):
     assert {"step": 1, "n": 16} in counted.to_pylist()
     with pytest.raises(StoreError, match="nothing_here"):
         run.trajectories(["nothing_here"])
+    with pytest.raises(ConfigError, match="explore"):
+        run.trajectories(phase="xplore")
 
 
 def test_a_report_is_a_page_and_a_notebook_shows_a_table(run):
