@@ -19,7 +19,7 @@ from rloop.tasks.verifiers.choice import is_choice_letter, read_letter
 from rloop.tasks.verifiers.echo import is_unworked
 from rloop.tasks.verifiers.equality import why_different
 from rloop.tasks.verifiers.formula import Formula
-from rloop.tasks.verifiers.latex import clean, words
+from rloop.tasks.verifiers.latex import clean, split_top, words
 from rloop.tasks.verifiers.reading import read_value
 from rloop.tasks.verifiers.statements import Found
 from rloop.tasks.verifiers.units import question_words
@@ -33,8 +33,9 @@ MIN_QUESTION_WORDS = 2
 _NUMBER = r"(?:\u27e6usd\u27e7\s*)?\d+(?:[.,]\d+)*"
 _UNIT = r"(?:\s*\\?%|\s*\u27e6.*|\s+(?!sin|cos|tan|log|exp)[A-Za-z]{2,}.*)?"
 _LABEL = re.compile(
-    rf"\+?{_NUMBER}(?:\s*-\s*{_NUMBER})+{_UNIT}|{_NUMBER}(?:\s*x\s*{_NUMBER})+{_UNIT}"
-    rf"|{_NUMBER}\s+to\s+{_NUMBER}.*|\d+\s*[A-Za-z]+\s+\d+\s*[A-Za-z]+"
+    rf"\+?{_NUMBER}(?:\s*-\s*{_NUMBER})+{_UNIT}"
+    rf"|{_NUMBER}(?:\s*[a-z]{{1,3}})?(?:\s*x\s*{_NUMBER}(?:\s*[a-z]{{1,3}})?)+{_UNIT}"
+    rf"|{_NUMBER}\s+to\s+{_NUMBER}.*|{_NUMBER}\s*[A-Za-z]+\s+{_NUMBER}\s*[A-Za-z]+"
     rf"|{_NUMBER}\s+[a-z]{{1,3}}[23]"
     r"|\d+\s*/\s*\d+\s*/\s*\d+|0[xX][0-9A-Fa-f]+"
     r"|(?!\d+[eE]\d+$)(?=.*[A-Za-z]\d)[A-Za-z0-9]+|[A-Z][a-z]{2,}"
@@ -121,7 +122,7 @@ def _why_text(reference: str, answer: str, question: str, steps: list[Step]) -> 
     if wanted == found or _same_text(wanted, found):
         steps.append(("compared", "the same text"))
         return ""
-    if _LABEL.fullmatch(wanted):
+    if _is_label(wanted):
         return "" if _spelled(wanted) == _spelled(found) else "another text; it is not worked out"
     known = question_words(question)
     target = read_value(wanted, known)
@@ -174,6 +175,14 @@ def _cleaned(text: str) -> str:
 
 def _same_text(left: str, right: str) -> bool:
     return bool(left) and words(left) == words(right)
+
+
+def _is_label(wanted: str) -> bool:
+    """Whether a reference only looks like a formula, or an item of a list does that is no name."""
+    parts = [part.strip() for part in split_top(wanted.strip("()"), ",;")]
+    return _LABEL.fullmatch(wanted) is not None or any(
+        _LABEL.fullmatch(part) and not part.isalpha() for part in parts
+    )
 
 
 def _spelled(label: str) -> str:
