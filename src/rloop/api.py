@@ -72,8 +72,11 @@ class Run:
     def metrics(self, phase: PhaseName | None = None) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl, of one phase or of all: rows for a data frame.
 
+        Raises ConfigError for a phase that there is not.
+
         Example: pandas.DataFrame(run.metrics("explore")).plot(y="explore/reward_mean")
         """
+        _check_phase(phase)
         record = self.record()
         return record.metrics if phase is None else record.rows(phase)
 
@@ -90,9 +93,7 @@ class Run:
 
         Example: run.trajectories(["question", "completion_text", "verdict"]).to_pandas()
         """
-        if phase is not None and phase not in get_args(PhaseName):
-            choices = ", ".join(get_args(PhaseName))
-            raise ConfigError(f"phase {phase!r} is unknown. Choose one of {choices}.")
+        _check_phase(phase)
         store = open_store(self.directory)
         names = list(columns) or ["*"]
         place = {"phase": phase, "iteration": iteration}
@@ -190,6 +191,12 @@ def _start(path: Path, recipe: Recipe, run_dir: Path, text: str | None) -> Run:
     from rloop.session.process import start
 
     return _ended(start(path, recipe, run_dir, build_engine, text=text), run_dir)
+
+
+def _check_phase(phase: str | None) -> None:
+    if phase is not None and phase not in get_args(PhaseName):
+        choices = ", ".join(get_args(PhaseName))
+        raise ConfigError(f"phase {phase!r} is unknown. Choose one of {choices}.")
 
 
 def _ended(code: int, run_dir: Path) -> Run:

@@ -58,6 +58,8 @@ def test_metrics_are_the_lines_of_the_log(run):
     assert [line["step"] for line in run.metrics("explore")] == [1, 2]
     assert len(run.metrics()) > 2
     assert "evaluate/sums/pass@2" in run.metrics("evaluate")[0]
+    with pytest.raises(ConfigError, match="explore"):
+        run.metrics("xplore")
 
 
 def test_trajectories_are_a_table_of_every_completion(run):

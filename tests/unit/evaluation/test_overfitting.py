@@ -49,7 +49,7 @@ def test_a_fall_while_the_reward_rises_is_overfitting_since_the_best_checkpoint(
     assert re.fullmatch(
         r"Held-out pass@8 on gsm8k fell from 90\.0 % at step 20 to 70\.0 % at step 100 "
         r"\(-20\.0 points \[-29\.\d, -10\.\d\], over 99\.9 % sure\) while the training reward "
-        r"rose from 0\.33 to 0\.57: the policy overfits since step 20\.",
+        r"rose from 0\.33 to 0\.57: the policy overfits from step 20 on\.",
         overfitting_sentence(found),
     )
 
@@ -93,7 +93,7 @@ def test_of_equal_best_checkpoints_the_fall_begins_at_the_latest():
 
 
 def test_a_fall_from_the_start_names_the_start():
-    assert "since the start (base)." in overfitting_sentence(
+    assert "from the start (base) on." in overfitting_sentence(
         verdict(RISING, (0, 90), (50, 80), (100, 60))
     )
 
@@ -102,7 +102,7 @@ def test_a_later_iteration_is_named():
     path = [at(0, 60), at(20, 90, iteration=2), at(100, 70, iteration=2)]
     steps = {(2, step): value for (_, step), value in RISING_STEPS.items()}
     rewards = Rewards(by_step=steps, first_steps={})
-    assert "overfits since step 20 of iteration 2." in (
+    assert "overfits from step 20 of iteration 2 on." in (
         overfitting_sentence(overfitting_verdict(rewards, path, 8, seed=0))
     )
 
