@@ -48,6 +48,7 @@ class Budget:
     prompts_per_step: int
     completion_tokens: int
     held_out: int
+    temperatures: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
 
 
 BUDGETS: Mapping[str, Budget] = {
@@ -55,7 +56,14 @@ BUDGETS: Mapping[str, Budget] = {
         iterations=3, steps=50, prompts_per_step=32, completion_tokens=1024, held_out=200
     ),
     "mps": Budget(iterations=2, steps=10, prompts_per_step=8, completion_tokens=256, held_out=32),
-    "cpu": Budget(iterations=2, steps=6, prompts_per_step=4, completion_tokens=128, held_out=24),
+    "cpu": Budget(
+        iterations=2,
+        steps=6,
+        prompts_per_step=4,
+        completion_tokens=128,
+        held_out=24,
+        temperatures=(0.4, 1.0),
+    ),
 }
 RATES = ((1e9, 1e-6), (3e8, 2e-6), (2e7, 1e-5), (0, 1e-3))
 """RL's learning rate from so many parameters on, all of which train: 1e-6 is DAPO's (section 4.1),
@@ -107,6 +115,7 @@ COMMENTS = {
     "finetune.optimizer": "a rate far above RL's forgets",
     "evaluate": "before, and after each phase that trains",
     "evaluate.samples": "of each problem",
+    "evaluate.temperatures": "at the end: is it more than a lower temperature?",
     "engine": "so that it fits into memory",
 }
 
@@ -186,7 +195,11 @@ def _values(
         },
         "expert": {"max_success_rate": 0.75, "per_problem_cap": 8},
         "finetune": {"epochs": 2, "batch_size": 32},
-        "evaluate": {"samples": 8, "sampling": dict(sampling)},
+        "evaluate": {
+            "samples": 8,
+            "temperatures": list(budget.temperatures),
+            "sampling": dict(sampling),
+        },
     }
 
 

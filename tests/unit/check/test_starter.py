@@ -52,6 +52,7 @@ def test_a_large_card_trains_all_weights_for_longer_than_a_laptop(model: str):
     assert there.engine.lora is None
     assert there.explore.optimizer.learning_rate == 1e-6
     assert there.explore.steps > here.explore.steps
+    assert len(there.evaluate.temperatures) > len(here.evaluate.temperatures)
     assert there.explore.sampling.max_completion_tokens == 1024
     assert [task.split for task in there.tasks.evaluate] == ["test"]
 
