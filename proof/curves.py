@@ -34,13 +34,14 @@ def draw(ax: Axes, name: str, folders: list[Path]) -> None:
     """Draw one benchmark; the points of a curve are its temperatures, the highest at the top."""
     runs = [read_compared(path)[0] for path in find_runs(folders)]
     curves = method_curves(group_runs([run for run in runs if run is not None]))[TASK]
-    for title, those in curves.items():
-        average_T, passes_T = _means(those)
-        label, color, marker = STYLES[title]
-        ax.plot(average_T, passes_T, color=color, marker=marker, label=label, linewidth=1.6)
-    temperatures = ", ".join(f"{value:g}" for value in reversed(those[0].temperatures))
+    for title, (label, color, marker) in STYLES.items():
+        if title in curves:
+            average_T, passes_T = _means(curves[title])
+            ax.plot(average_T, passes_T, color=color, marker=marker, label=label, linewidth=1.6)
+    first = curves[BASE][0]
+    temperatures = ", ".join(f"{value:g}" for value in reversed(first.temperatures))
     ax.set_title(f"{name}\ntemperatures {temperatures}, from the top down", fontsize=10)
-    ax.set_xlabel(f"accuracy, avg@{those[0].num_samples}")
+    ax.set_xlabel(f"accuracy, avg@{first.num_samples}")
     ax.set_ylabel(f"pass@{K}")
     ax.grid(alpha=0.3)
 

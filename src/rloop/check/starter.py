@@ -48,7 +48,8 @@ class Budget:
     prompts_per_step: int
     completion_tokens: int
     held_out: int
-    temperatures: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
+    temperatures: tuple[float, ...] = ()
+    """Those measured at the end, where they are not the usual ones."""
 
 
 BUDGETS: Mapping[str, Budget] = {
@@ -197,7 +198,7 @@ def _values(
         "finetune": {"epochs": 2, "batch_size": 32},
         "evaluate": {
             "samples": 8,
-            "temperatures": list(budget.temperatures),
+            **({"temperatures": list(budget.temperatures)} if budget.temperatures else {}),
             "sampling": dict(sampling),
         },
     }

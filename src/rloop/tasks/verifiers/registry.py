@@ -12,7 +12,7 @@ from rloop.tasks.verifiers.python import PREFIX, check_spec, is_async
 from rloop.types import Problem, Verdict
 
 VERSIONS = {
-    "exact": "exact/3",
+    "exact": "exact/4",
     "choice": "choice/1",
     "math": "math/4",
     "numeric": "numeric/5",
